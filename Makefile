@@ -1,0 +1,30 @@
+# `make quickstart` and `make test` need Python 3.10 or newer with pip, nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: quickstart test slow lint bench clean
+
+quickstart: .venv/made
+	$(BIN)/python -m realsr.quickstart
+
+test: .venv/made
+	$(BIN)/python -m pytest
+
+slow: .venv/made
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/made
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/made
+	for bench in tests/benchmarks/bench_*.py; do $(BIN)/python $$bench --quick || exit 1; done
+
+.venv/made: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache
