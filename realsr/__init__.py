@@ -1,0 +1,17 @@
+"""Blind x4 super-resolution for photos of your own camera.
+
+The way of the data, and where each step lives (read the files in this order)::
+
+    source photos --estimate--> kernel pool --+              kernelgan/, pools.py
+    source photos --collect---> noise pool  --+              noise.py, pools.py
+    source photos --clean up--+               |              data/store.py
+    clean photos -------------+-> HR crops -> degradation -> (lr, hr)     degradation.py, data/
+    (lr, hr) -> ESRGAN (generator, discriminator, losses) -> checkpoint   esrgan.py, networks/, losses/
+    checkpoint -> evaluate (tables) and upscale (photos)     metrics.py, tiling.py
+
+Conventions that hold everywhere: images are float32 RGB, NCHW, in [0, 1]; kernels are applied by
+*correlation* and placed by the phase convention of :mod:`realsr.resample`; ``lr`` is the small image, ``hr``
+the large clean one, ``sr`` the network's estimate of it.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,263 @@
+"""Image files in and out: 8 and 16 bit, gray, alpha, palette, CMYK, EXIF orientation; folders; atomic writes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from realsr.errors import InputError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A decoded image file, turned upright.
+
+    Attributes:
+        rgb: ``(H, W, 3)`` uint8 or uint16 in RGB order; a gray file is repeated over the three channels.
+        alpha: ``(H, W)`` of the same type, or None where the file has none.
+        gray: whether the file was gray.
+        icc_profile: the embedded profile that describes ``rgb``, or None.
+    """
+
+    rgb: npt.NDArray[Any]
+    alpha: npt.NDArray[Any] | None = None
+    gray: bool = False
+    icc_profile: bytes | None = None
+
+
+def find_images(folder: str | Path) -> list[Path]:
+    """All image files under ``folder`` (recursively, hidden ones left out), sorted by path.
+
+    Raises:
+        InputError: the folder is missing, is a file, or holds no image.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give a folder of photos")
+    found = [
+        p
+        for p in sorted(folder.rglob("*"))
+        if p.suffix.lower() in SUFFIXES
+        and p.is_file()
+        and not any(part.startswith(".") for part in p.relative_to(folder).parts)
+    ]
+    if not found:
+        raise InputError(f"{folder}: holds no image ({' '.join(SUFFIXES)}); give a folder of photos")
+    return found
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """``(height, width)`` after EXIF rotation, read from the header alone.
+
+    Raises:
+        InputError: the file cannot be read as an image.
+    """
+    with _open(Path(path)) as image:
+        width, height = image.size
+        turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 swap the axes
+    return (width, height) if turned else (height, width)
+
+
+def read_image(path: str | Path) -> Photo:
+    """Decode a file of 8 or 16 bits a channel, whatever its colour mode, and turn it upright.
+
+    Raises:
+        InputError: the file is missing, truncated, not an image, or of a kind that has no 8 or 16 bit RGB.
+    """
+    path = Path(path)
+    with _open(path) as image:
+        exif_orientation = image.getexif().get(0x0112, 1)
+        icc = image.info.get("icc_profile")
+        try:
+            if _is_16_bit(image):
+                return _read_16_bit(path, exif_orientation, icc)
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+        except (OSError, SyntaxError, ValueError, IndexError, EOFError) as e:
+            raise InputError(f"{path}: cannot be decoded, the file is damaged ({e})") from e
+        if upright.mode in ("F", "I"):
+            raise InputError(f"{path}: {upright.mode!r} images have no 8 or 16 bit range; convert it first")
+        if upright.mode in ("P", "PA") or "transparency" in upright.info:
+            upright = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
+        if upright.mode == "CMYK":
+            upright, icc = _cmyk_to_rgb(upright, icc), None
+        gray = upright.mode in ("1", "L", "LA", "La")
+        alpha = np.asarray(upright.getchannel("A")) if "A" in upright.getbands() else None
+        return Photo(np.asarray(upright.convert("RGB")), alpha, gray, icc)
+
+
+def write_image(path: str | Path, photo: Photo, quality: int = 95) -> None:
+    """Write atomically, in the format that the suffix names; gray, alpha, 16 bit and ICC profile are kept.
+
+    16 bit is kept in PNG and TIFF; formats without alpha (JPEG, BMP) drop it.
+
+    Raises:
+        InputError: the suffix names no format that can be written.
+        OSError: the folder cannot be written to, or the disk is full.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise InputError(f"{path}: cannot write {suffix or 'a file without suffix'}; use one of {' '.join(SUFFIXES)}")
+    if photo.rgb.dtype == np.uint16 and suffix in (".png", ".tif", ".tiff"):
+        data = _encode_16_bit(photo, ".png" if suffix == ".png" else ".tif")
+    else:
+        data = _encode_8_bit(photo, suffix, quality)
+    with atomic_write(path) as file:
+        file.write(data)
+
+
+def to_float(rgb: npt.NDArray[Any]) -> Tensor:
+    """``(H, W, 3)`` uint8 or uint16 to ``(3, H, W)`` float32 in [0, 1]."""
+    scale = np.float32(np.iinfo(rgb.dtype).max)
+    return torch.from_numpy(np.ascontiguousarray((rgb.astype(np.float32) / scale).transpose(2, 0, 1)))
+
+
+def to_uint(image: Tensor, dtype: Any = np.uint8) -> npt.NDArray[Any]:
+    """``(C, H, W)`` float in [0, 1] to ``(H, W, C)`` of ``dtype`` (uint8 or uint16), clamped and rounded."""
+    top = np.iinfo(dtype).max
+    array = image.detach().float().clamp(0, 1).mul(top).round().cpu().numpy().transpose(1, 2, 0)
+    return np.ascontiguousarray(array.astype(dtype))
+
+
+def quantize(image: Tensor) -> Tensor:
+    """Round to the 256 levels of an 8-bit file, as saving and reading would; [0, 1] to [0, 1]."""
+    return image.clamp(0, 1).mul(255).round().div(255)
+
+
+def gray_uint8(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """``(H, W, 3)`` to ``(H, W)``: BT.601 luma rounded to 8 bits, as Pillow computes it."""
+    return np.asarray(Image.fromarray(rgb).convert("L"))
+
+
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, as hexadecimal."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """A file that appears under ``path`` whole or not at all: written beside it, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+        os.chmod(name, 0o666 & ~_UMASK)  # noqa: PTH101  (mkstemp makes private files)
+        os.replace(name, path)  # noqa: PTH105
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _current_umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+_UMASK = _current_umask()
+
+
+def _open(path: Path) -> Image.Image:
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+    try:
+        return Image.open(path)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as e:
+        reason = "its content is no image that can be read" if isinstance(e, UnidentifiedImageError) else e
+        raise InputError(f"{path}: {reason}") from e
+    except Image.DecompressionBombError as e:
+        raise InputError(f"{path}: {e}") from e
+
+
+def _is_16_bit(image: Image.Image) -> bool:
+    if image.format == "PNG":
+        return ";16" in str(getattr(image, "tile", "")) or ";16" in image.mode
+    if image.format == "TIFF":
+        return bool(max(image.tag_v2.get(258, (8,))) == 16)  # type: ignore[attr-defined]  # BitsPerSample
+    return False
+
+
+def _read_16_bit(path: Path, orientation: int, icc: bytes | None) -> Photo:
+    """Pillow reads 16 bit RGB as 8 bit, so OpenCV reads those files."""
+    array = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if array is None:
+        raise InputError(f"{path}: cannot be decoded, the file is damaged")
+    array = _turn_upright(array, orientation)
+    if array.ndim == 2:
+        return Photo(np.repeat(array[..., None], 3, 2), None, True, icc)
+    alpha = array[..., 3].copy() if array.shape[2] == 4 else None
+    return Photo(np.ascontiguousarray(array[..., 2::-1]), alpha, False, icc)
+
+
+def _turn_upright(array: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
+    """Undo an EXIF orientation (1 to 8) on a decoded array."""
+    if orientation in (5, 6, 7, 8):
+        array = array.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    return np.ascontiguousarray(array)
+
+
+def _cmyk_to_rgb(image: Image.Image, icc: bytes | None) -> Image.Image:
+    if icc:
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+            turned = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            if turned is not None:
+                return turned
+        except ImageCms.PyCMSError:
+            pass  # a broken profile: convert as if there were none
+    return image.convert("RGB")
+
+
+def _encode_8_bit(photo: Photo, suffix: str, quality: int) -> bytes:
+    rgb = photo.rgb if photo.rgb.dtype == np.uint8 else (photo.rgb // 257).astype(np.uint8)
+    image = Image.fromarray(rgb)
+    if photo.gray:
+        image = image.getchannel("G")
+    if photo.alpha is not None and suffix not in (".jpg", ".jpeg", ".bmp"):
+        alpha = photo.alpha if photo.alpha.dtype == np.uint8 else (photo.alpha // 257).astype(np.uint8)
+        image.putalpha(Image.fromarray(alpha))
+    options: dict[str, Any] = {"icc_profile": photo.icc_profile} if photo.icc_profile else {}
+    if suffix in (".jpg", ".jpeg", ".webp"):
+        options["quality"] = quality
+    if suffix == ".bmp":
+        options = {}
+    buffer = io.BytesIO()
+    image.save(buffer, format=Image.registered_extensions()[suffix], **options)
+    return buffer.getvalue()
+
+
+def _encode_16_bit(photo: Photo, suffix: str) -> bytes:
+    if photo.alpha is not None:
+        array = np.dstack([photo.rgb[..., ::-1], photo.alpha])
+    else:
+        array = photo.rgb[..., 1] if photo.gray else photo.rgb[..., ::-1]
+    ok, data = cv2.imencode(suffix, np.ascontiguousarray(array))
+    if not ok:
+        raise OSError(f"cannot encode a 16-bit {suffix} image")
+    return bytes(data)

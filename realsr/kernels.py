@@ -1,0 +1,145 @@
+"""Kernel maths: Gaussians, centring, clean-up after KernelGAN, x4 from x2, and how right a kernel is.
+
+A kernel is a square float64 array ``(K, K)`` that sums to one and is applied by correlation in the phase
+convention of :mod:`realsr.resample`. FACTS of the KernelGAN paper (Bell-Kligler et al., NeurIPS 2019) are cited
+where a number comes from it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import ndimage, signal
+
+from realsr.resample import cubic
+
+Kernel = npt.NDArray[np.float64]
+
+
+def centre_index(size: int, scale: int) -> float:
+    """Where the centre of mass belongs, as an index on both axes, for a kernel that moves nothing."""
+    return size // 2 + (scale - 1) / 2
+
+
+def centre_of_mass(kernel: Kernel) -> npt.NDArray[np.float64]:
+    """``(row, column)`` of the centre of mass, in indices (the centre of element 0 is 0)."""
+    return np.array(ndimage.center_of_mass(kernel), dtype=np.float64)
+
+
+def gaussian_kernel(size: int, sigmas: tuple[float, float], angle: float, scale: int) -> Kernel:
+    """Anisotropic Gaussian, centred for ``scale``.
+
+    Args:
+        size: side K in pixels.
+        sigmas: standard deviations along the two axes, in pixels of the large image.
+        angle: of the first axis against the x axis, in radians, counter-clockwise with y up.
+        scale: subsampling factor that the kernel is meant for; 1 centres it on ``K//2``.
+    """
+    if min(sigmas) <= 0:
+        raise ValueError(f"sigmas are {sigmas}, must be positive")
+    offset = np.arange(size) - centre_index(size, scale)
+    x, y = offset[None, :], -offset[:, None]
+    along = x * math.cos(angle) + y * math.sin(angle)
+    across = -x * math.sin(angle) + y * math.cos(angle)
+    return normalise(np.exp(-0.5 * ((along / sigmas[0]) ** 2 + (across / sigmas[1]) ** 2)))
+
+
+def normalise(kernel: npt.NDArray[np.floating]) -> Kernel:
+    """Scale to a sum of one.
+
+    Raises:
+        ValueError: the sum is zero, negative or not finite.
+    """
+    total = float(kernel.sum())
+    if not math.isfinite(total) or total <= 0:
+        raise ValueError(f"kernel sums to {total}, cannot be normalised")
+    return np.asarray(kernel, dtype=np.float64) / total
+
+
+def recentre(kernel: Kernel, scale: int) -> Kernel:
+    """Grow the kernel and move its centre of mass to where the phase convention wants it.
+
+    The frame grows by the whole pixels that the shift needs, plus one, on every side, so nothing is cut off
+    (13 x 13 becomes 17 x 17 after KernelGAN). Cubic-spline interpolation, as in the KernelGAN program.
+    """
+    size = kernel.shape[0]
+    shift = centre_index(size, scale) - centre_of_mass(kernel)
+    grow = math.ceil(float(np.abs(shift).max())) + 1
+    return normalise(ndimage.shift(np.pad(kernel, grow), shift))
+
+
+def suppress_small(kernel: npt.NDArray[np.floating], count: int = 40) -> Kernel:
+    """Subtract 0.75 x the ``count + 1``-th largest value, clip at zero, normalise (KernelGAN, supplementary)."""
+    threshold = 0.75 * np.sort(kernel, axis=None)[-count - 1]
+    return normalise(np.clip(kernel - threshold, 0, None))
+
+
+def postprocess(raw: npt.NDArray[np.floating], scale: int = 2) -> Kernel:
+    """The composed kernel of a trained KernelGAN generator to the kernel that is kept: clean, then centred."""
+    return recentre(suppress_small(raw), scale)
+
+
+def x4_from_x2(kernel: Kernel) -> Kernel:
+    """The x4 kernel that two x2 steps with the same kernel make up (KernelGAN, section 3.3).
+
+    Between the two blurs lies a subsampling by 2, which spreads the second kernel: ``k4 = k2 * (k2 with zeros
+    between)``. Cut to twice the frame less one (17 to 33) and normalised; its centre is that of x4 by itself.
+    """
+    size = kernel.shape[0]
+    spread = np.zeros((2 * size - 1, 2 * size - 1))
+    spread[::2, ::2] = kernel
+    full = signal.convolve2d(kernel, spread)
+    cut = (full.shape[0] - (2 * size - 1)) // 2
+    return normalise(full[cut : cut + 2 * size - 1, cut : cut + 2 * size - 1])
+
+
+def bicubic_kernel(scale: int) -> Kernel:
+    """Antialiased bicubic downscaling by ``scale``, written as a kernel: what a method without kernels assumes."""
+    reach = math.ceil(2 * scale + (scale - 1) / 2)
+    offsets = torch.arange(2 * reach + 1, dtype=torch.float64) - centre_index(2 * reach + 1, scale)
+    taps = cubic(offsets / scale).numpy()
+    return normalise(np.outer(taps, taps))
+
+
+def aligned(kernel: Kernel, frame: int) -> Kernel:
+    """Centre of mass moved to the middle of a ``frame x frame`` array, the rest cut off or zero."""
+    pad = frame  # room for any shift
+    room = np.pad(np.asarray(kernel, dtype=np.float64), pad)
+    start = (room.shape[0] - frame) // 2
+    shift = start + (frame - 1) / 2 - centre_of_mass(room)
+    return np.asarray(ndimage.shift(room, shift)[start : start + frame, start : start + frame])
+
+
+def kernel_psnr(kernel: Kernel, truth: Kernel, frame: int = 21) -> float:
+    """PSNR in dB (peak 1) of two kernels after both are aligned in one frame.
+
+    DIV2KRK's frames are 11 for x2 and 21 for x4. Pixel errors before alignment mean little: an off-centre kernel
+    only moves the picture.
+    """
+    error = float(((aligned(kernel, frame) - aligned(truth, frame)) ** 2).mean())
+    return math.inf if error == 0 else -10 * math.log10(error)
+
+
+def max_normalised_correlation(kernel: Kernel, truth: Kernel) -> float:
+    """MNC, the kernel similarity of Hu and Yang (ECCV 2012): the largest cross-correlation over all shifts.
+
+    In [-1, 1]; 1 for equal shapes whatever their place and size.
+    """
+    correlation = signal.correlate2d(kernel, truth)
+    return float(correlation.max() / (np.linalg.norm(kernel) * np.linalg.norm(truth)))
+
+
+def covariance(kernel: Kernel) -> npt.NDArray[np.float64]:
+    """Second central moments ``[[yy, yx], [xy, xx]]`` in squared pixels: width and orientation in one."""
+    weight = np.asarray(kernel, dtype=np.float64) / kernel.sum()
+    y, x = np.indices(kernel.shape) - centre_of_mass(weight)[:, None, None]
+    yx = float((weight * y * x).sum())
+    return np.array([[(weight * y * y).sum(), yx], [yx, (weight * x * x).sum()]])
+
+
+def covariance_error(kernel: Kernel, truth: Kernel) -> float:
+    """L1 distance of the two covariances, in squared pixels."""
+    return float(np.abs(covariance(kernel) - covariance(truth)).sum())

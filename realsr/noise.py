@@ -1,0 +1,90 @@
+"""The noise-patch rule of RealSR: cut a photo into tiles, keep the flat ones, and take their mean away."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from realsr.images import gray_uint8
+
+
+@dataclass(frozen=True)
+class NoiseRule:
+    """Which tiles of the photos show noise and nothing else.
+
+    The authors take tiles of 256 pixels with a gray variance under 20, and a gray mean over 0 (DF2K) or over 50
+    (DPED). Other cameras need other bounds.
+
+    Attributes:
+        tile_size: side in pixels, at least that of the LR crops.
+        stride: step in pixels between tiles.
+        max_variance: of the gray tile, in squared 8-bit levels.
+        min_mean: of the gray tile, in 8-bit levels.
+        keep_best: where the rule gives fewer tiles than this from all photos together, the flattest others that
+            are neither clipped black nor white fill up to this number.
+    """
+
+    tile_size: int = 256
+    stride: int = 256
+    max_variance: float = 20.0
+    min_mean: float = 0.0
+    keep_best: int = 0
+
+
+@dataclass(frozen=True)
+class TileStatistics:
+    """What the rule looks at, one entry for every tile of a photo, row by row.
+
+    Attributes:
+        corner: ``(T, 2)`` int, top-left ``(y, x)`` in pixels.
+        variance: ``(T,)`` of the gray tile in squared 8-bit levels (population variance).
+        mean: ``(T,)`` of the gray tile in 8-bit levels, [0, 255].
+        clipped: ``(T,)`` share of pixels that have a channel at 0 or at 255: there the noise is cut off.
+    """
+
+    corner: npt.NDArray[np.int64]
+    variance: npt.NDArray[np.float64]
+    mean: npt.NDArray[np.float64]
+    clipped: npt.NDArray[np.float64]
+
+
+def tile_statistics(image: npt.NDArray[np.uint8], tile_size: int, stride: int) -> TileStatistics:
+    """Statistics of the tiles at every ``stride`` pixels that lie wholly inside the image.
+
+    Args:
+        image: ``(H, W, 3)`` uint8 RGB.
+        tile_size: side in pixels (256 in the authors' program).
+        stride: step in pixels (256 there: tiles that do not overlap).
+    """
+    gray = gray_uint8(image)
+    clipped = ((image == 0) | (image == 255)).any(-1)
+    rows: list[tuple[int, int, float, float, float]] = []
+    for y in range(0, image.shape[0] - tile_size + 1, stride):
+        for x in range(0, image.shape[1] - tile_size + 1, stride):
+            cut = slice(y, y + tile_size), slice(x, x + tile_size)
+            tile = gray[cut].astype(np.float64)
+            rows.append((y, x, float(tile.var()), float(tile.mean()), float(clipped[cut].mean())))
+    table: npt.NDArray[Any] = np.array(rows, dtype=np.float64).reshape(-1, 5)
+    return TileStatistics(table[:, :2].astype(np.int64), table[:, 2], table[:, 3], table[:, 4])
+
+
+def flat_tiles(statistics: TileStatistics, max_variance: float, min_mean: float) -> npt.NDArray[np.bool_]:
+    """The rule: gray variance under ``max_variance`` and gray mean over ``min_mean`` (both strict)."""
+    return (statistics.variance < max_variance) & (statistics.mean > min_mean)
+
+
+def unclipped_tiles(statistics: TileStatistics, max_clipped: float = 0.01) -> npt.NDArray[np.bool_]:
+    """Tiles that can witness noise at all.
+
+    Not those with more than ``max_clipped`` of their pixels at 0 or 255, nor those without any variance.
+    """
+    return (statistics.clipped <= max_clipped) & (statistics.variance > 0)
+
+
+def cut_tiles(image: npt.NDArray[np.uint8], corners: npt.NDArray[np.int64], tile_size: int) -> npt.NDArray[np.uint8]:
+    """The tiles at ``corners`` ``(T, 2)`` as ``(T, tile_size, tile_size, 3)`` uint8."""
+    tiles = [image[y : y + tile_size, x : x + tile_size] for y, x in corners]
+    return np.stack(tiles) if tiles else np.zeros((0, tile_size, tile_size, 3), np.uint8)

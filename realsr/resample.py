@@ -1,0 +1,130 @@
+"""Resampling: MATLAB-like bicubic, and blur with a kernel per image followed by subsampling.
+
+Phase convention. Pixel ``i`` of an image that is ``s`` times smaller covers pixels ``s*i .. s*i + s-1`` of the
+large one, so its centre lies at ``s*i + (s-1)/2``: the grid of bicubic resizing in MATLAB, Pillow and OpenCV.
+Kernels are applied by correlation, ``lr[i] = sum_j k[j] * hr[s*i + j - K//2]``, so a kernel of size ``K`` moves
+nothing when its centre of mass lies at index ``K//2 + (s-1)/2`` on both axes (:func:`realsr.kernels.recentre`
+puts it there). That is also how the files of the KernelGAN program are meant, so pools interchange.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from realsr.errors import InputError
+
+
+def imresize(image: Tensor, scale: float, antialias: bool = True) -> Tensor:
+    """Bicubic resize as MATLAB's ``imresize`` does it: cubic a = -0.5, widened by 1/scale when it shrinks.
+
+    Borders are mirrored with the edge pixel repeated. Differentiable, on any device.
+
+    Args:
+        image: ``(..., H, W)`` floating point, any range.
+        scale: output size over input size, e.g. 1/4 or 2; the output has ``ceil(H*scale), ceil(W*scale)`` pixels.
+        antialias: False keeps the four-tap kernel when shrinking.
+
+    Returns:
+        ``(..., H', W')``, not clamped: bicubic overshoots.
+    """
+    if scale <= 0:
+        raise ValueError(f"scale is {scale}, must be positive")
+    for axis in (-2, -1):
+        image = _resize_axis(image, axis, scale, antialias)
+    return image
+
+
+def blur_subsample(hr: Tensor, kernels: Tensor, scale: int, margin: int = 0) -> Tensor:
+    """Correlate every image with its own kernel, computed only at the pixels that subsampling keeps.
+
+    Args:
+        hr: ``(N, C, H + 2*margin, W + 2*margin)``, any range; H and W multiples of ``scale``.
+        kernels: ``(N, K, K)``, one per image, or ``(1, K, K)`` for all; placed by the module's phase convention.
+        scale: integer factor.
+        margin: pixels of real picture around the H x W that are wanted. What the kernel needs beyond them is
+            mirrored with the edge pixel repeated.
+
+    Returns:
+        ``(N, C, H/scale, W/scale)``.
+    """
+    n = hr.shape[0]
+    height, width = hr.shape[-2] - 2 * margin, hr.shape[-1] - 2 * margin
+    if height % scale or width % scale:
+        raise ValueError(f"hr of {height}x{width} (margin {margin} left out) is no multiple of scale {scale}")
+    if kernels.shape[0] not in (1, n):
+        raise ValueError(f"{kernels.shape[0]} kernels for {n} images; give one per image, or one for all")
+    size = kernels.shape[-1]
+    before, after = size // 2, size - 1 - size // 2
+    # taps of the last kept pixel end `scale - 1` short of the border, so that much less is needed there
+    after = max(after - (scale - 1), 0)
+    hr = _pad_or_crop(hr, before - margin, after - margin)
+    # colours as the batch, images as the groups: one grouped convolution with a kernel for each image
+    kernels = kernels.expand(n, size, size).to(hr.dtype)
+    lr = F.conv2d(hr.transpose(0, 1), kernels[:, None], stride=scale, groups=n)
+    return lr[..., : height // scale, : width // scale].transpose(0, 1).contiguous()
+
+
+def _pad_or_crop(image: Tensor, before: int, after: int) -> Tensor:
+    """Grow (mirrored) or shrink (negative numbers) both spatial axes at their start and end."""
+    if min(before, after) < 0:
+        low, high = max(-before, 0), max(-after, 0)
+        image = image[..., low : image.shape[-2] - high, low : image.shape[-1] - high]
+        before, after = max(before, 0), max(after, 0)
+    if before == after == 0:
+        return image
+    for axis in (-2, -1):
+        size = image.shape[axis]
+        index = _mirror(torch.arange(-before, size + after), size)
+        image = image.index_select(axis, index.to(image.device))
+    return image
+
+
+def _mirror(index: Tensor, size: int) -> Tensor:
+    """Fold any index into ``0 .. size-1`` by mirroring with the edge pixel repeated: b a | a b c | c b."""
+    index = index % (2 * size)
+    return torch.where(index < size, index, 2 * size - 1 - index)
+
+
+def cubic(x: Tensor) -> Tensor:
+    """Keys' cubic convolution kernel with a = -0.5."""
+    x = x.abs()
+    near = 1.5 * x**3 - 2.5 * x**2 + 1
+    far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    return torch.where(x <= 1, near, torch.where(x <= 2, far, torch.zeros_like(x)))
+
+
+def _resize_axis(image: Tensor, axis: int, scale: float, antialias: bool) -> Tensor:
+    size = image.shape[axis]
+    out_size = math.ceil(size * scale - 1e-9)
+    stretch = min(scale, 1.0) if antialias else 1.0
+    taps = math.ceil(4 / stretch) + 2
+    centre = (torch.arange(out_size, dtype=torch.float64) + 0.5) / scale - 0.5
+    first = torch.floor(centre - 2 / stretch).long()
+    index = first[:, None] + torch.arange(taps)  # (out, taps)
+    weight = cubic((centre[:, None] - index) * stretch)
+    weight = weight / weight.sum(1, keepdim=True)
+    index = _mirror(index, size).to(image.device)
+    weight = weight.to(image.device, image.dtype)
+    shape = [1] * image.ndim
+    shape[axis] = out_size
+    out = torch.zeros((), dtype=image.dtype, device=image.device)
+    for tap in range(taps):
+        if bool(weight[:, tap].any()):
+            out = out + image.index_select(axis, index[:, tap]) * weight[:, tap].view(shape)
+    return out
+
+
+def crop_to_multiple(image: Tensor, scale: int) -> Tensor:
+    """Cut rows and columns off the end until H and W of ``(..., H, W)`` are multiples of ``scale``.
+
+    Raises:
+        InputError: nothing would be left.
+    """
+    height, width = image.shape[-2] // scale * scale, image.shape[-1] // scale * scale
+    if not height or not width:
+        raise InputError(f"an image of {image.shape[-2]}x{image.shape[-1]} is smaller than the scale {scale}")
+    return image[..., :height, :width]
