@@ -1,0 +1,67 @@
+"""How the camera makes lr out of hr: blur with a pooled kernel, subsample, add pooled noise."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from realsr.images import quantize
+from realsr.pools import KernelPool, NoisePool
+from realsr.resample import blur_subsample, imresize
+
+
+class Degradation(nn.Module):
+    """``lr = (hr * k) subsampled by s + n`` (RealSR, Eq. 1), for a whole batch on its device, in float32.
+
+    Every image draws its own kernel and its own noise patch, uniformly. The blurred image is rounded to 8 bits
+    before the noise is added, as it was saved to files by the authors; the sum is clamped to [0, 1]. The rows of
+    the paper's ablation are the four combinations of the two pools.
+
+    Args:
+        scale: integer subsampling factor.
+        kernels: pool of this scale; None downscales with bicubic.
+        noise: pool; None adds nothing.
+    """
+
+    def __init__(self, scale: int = 4, kernels: KernelPool | None = None, noise: NoisePool | None = None) -> None:
+        super().__init__()
+        self.scale, self.kernels, self.noise = scale, kernels, noise
+
+    @property
+    def margin(self) -> int:
+        """Pixels around an HR crop that the blur reads, a multiple of the scale: crop that much more."""
+        reach = self.kernels.kernels.shape[-1] // 2 if self.kernels else 2 * self.scale
+        return -(-reach // self.scale) * self.scale
+
+    @torch.no_grad()
+    def forward(self, hr: Tensor, generator: torch.Generator, margin: int = 0) -> Tensor:
+        """Degrade a batch.
+
+        Args:
+            hr: ``(N, 3, H + 2*margin, W + 2*margin)`` RGB in [0, 1]; H and W multiples of the scale.
+            generator: the CPU's, whatever the device, so that the draws are the same everywhere.
+            margin: real pixels around the wanted H x W, a multiple of the scale; mirrored where too few.
+
+        Returns:
+            ``(N, 3, H/scale, W/scale)`` in [0, 1].
+        """
+        self._follow(hr.device)
+        with torch.autocast(hr.device.type, enabled=False):
+            hr = hr.float()
+            if self.kernels is None:
+                cut = margin // self.scale
+                lr = imresize(hr, 1 / self.scale)
+                lr = lr[..., cut : lr.shape[-2] - cut, cut : lr.shape[-1] - cut]
+            else:
+                lr = blur_subsample(hr, self.kernels.sample(len(hr), generator), self.scale, margin)
+        lr = quantize(lr)
+        if self.noise is not None:
+            lr = lr + self.noise.sample(len(lr), (lr.shape[-2], lr.shape[-1]), generator)
+        return lr.clamp(0, 1)
+
+    def _follow(self, device: torch.device) -> None:
+        """Pools are no parameters, so they move with the data, once."""
+        if self.kernels is not None and self.kernels.kernels.device != device:
+            self.kernels = self.kernels.to(device)
+        if self.noise is not None and self.noise.tiles.device != device:
+            self.noise = self.noise.to(device)

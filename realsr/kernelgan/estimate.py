@@ -1,0 +1,75 @@
+"""From one photo to its kernels."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pytorch_lightning import Trainer
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from realsr.kernelgan.crops import CropPairs
+from realsr.kernelgan.module import KernelGAN
+from realsr.kernels import Kernel, postprocess, x4_from_x2
+
+
+@dataclass(frozen=True)
+class KernelEstimate:
+    """What came out for a photo.
+
+    Attributes:
+        kernels: by scale: the estimated one, and the x4 kernel derived from a x2 one. Correlation kernels, sum 1.
+        losses: last value of every loss, unweighted.
+        iterations: that were run.
+    """
+
+    kernels: dict[int, Kernel]
+    losses: dict[str, float]
+    iterations: int
+
+
+def estimate_kernel(
+    image: Tensor, estimator: Callable[[], KernelGAN] = KernelGAN, accelerator: str = "auto"
+) -> KernelEstimate:
+    """Estimate the kernel with which the camera blurred and subsampled the scene.
+
+    Args:
+        image: ``(3, H, W)`` in [0, 1].
+        estimator: builds the module to train, e.g. ``functools.partial(KernelGAN, iterations=1500)``.
+        accelerator: Lightning's name of the device.
+
+    Raises:
+        InputError: the photo is too small, or has no edges to learn from.
+    """
+    module = estimator()
+    crops = CropPairs(image, module.iterations, module.crop, module.output_size, module.scale, seed=module.seed)
+    with _quiet():
+        trainer = Trainer(barebones=True, max_epochs=1, accelerator=accelerator, devices=1)
+        trainer.fit(module, DataLoader(crops, batch_size=1))
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    kernel = postprocess(module.kernel(), module.scale)
+    kernels = {module.scale: kernel}
+    if module.scale == 2:
+        kernels[4] = x4_from_x2(kernel)
+    final = {name: value.item() for name, value in module.losses.items()}
+    return KernelEstimate(kernels, final, module.iterations)
+
+
+class _quiet:  # noqa: N801  (reads as a verb at its place of use)
+    """Lightning's banner and advice are for one training, not for a thousand small ones in a row."""
+
+    def __enter__(self) -> None:
+        self.logger = logging.getLogger("pytorch_lightning")
+        self.level = self.logger.level
+        self.logger.setLevel(logging.ERROR)
+        self.catch = warnings.catch_warnings()
+        self.catch.__enter__()
+        warnings.simplefilter("ignore")
+
+    def __exit__(self, *exc: object) -> None:
+        self.catch.__exit__(None, None, None)
+        self.logger.setLevel(self.level)
