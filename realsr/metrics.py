@@ -1,0 +1,91 @@
+"""PSNR, SSIM and LPIPS as the field measures them: on rounded 8-bit images, the border shaved, mean of images."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+from realsr.errors import InputError
+from realsr.images import quantize
+from realsr.losses.perceptual import BACKBONES, LPIPSLoss
+
+log = logging.getLogger(__name__)
+
+
+def luma(image: Tensor) -> Tensor:
+    """``(N, 3, H, W)`` RGB in [0, 1] to ``(N, 1, H, W)`` luma of BT.601 studio range, [16/255, 235/255].
+
+    That of MATLAB's ``rgb2ycbcr``, without rounding, on which SR papers measure "Y".
+    """
+    weights = torch.tensor([65.481, 128.553, 24.966], dtype=image.dtype, device=image.device) / 255
+    return 16 / 255 + (image * weights.view(1, 3, 1, 1)).sum(1, keepdim=True)
+
+
+def shave(image: Tensor, border: int) -> Tensor:
+    """Cut ``border`` pixels off every side of ``(..., H, W)``."""
+    return image[..., border : image.shape[-2] - border, border : image.shape[-1] - border] if border else image
+
+
+def psnr(sr: Tensor, hr: Tensor) -> Tensor:
+    """PSNR in dB of each image of two ``(N, C, H, W)`` batches in [0, 1]; ``(N,)``. Mean over channels and pixels."""
+    return peak_signal_noise_ratio(sr, hr, data_range=1.0, dim=(1, 2, 3), reduction="none")
+
+
+def ssim(sr: Tensor, hr: Tensor) -> Tensor:
+    """SSIM of each image, mean over channels; ``(N,)``.
+
+    11x11 Gaussian window of sigma 1.5, valid region only (Wang et al., TIP 2004).
+    """
+    _, similarity = structural_similarity_index_measure(
+        sr, hr, gaussian_kernel=True, sigma=1.5, kernel_size=11, data_range=1.0, return_full_image=True
+    )
+    return shave(similarity, 5).mean((1, 2, 3))  # torchmetrics' own mean counts its padding too
+
+
+def image_metrics(sr: Tensor, hr: Tensor, border: int, lpips: LPIPSLoss | None = None) -> dict[str, float]:
+    """All metrics of one pair.
+
+    Args:
+        sr: ``(1, 3, H, W)``; rounded to 8 bits here.
+        hr: the same shape, in [0, 1].
+        border: shaved for PSNR and SSIM (the scale, by custom); LPIPS sees the whole image.
+        lpips: None leaves LPIPS out.
+
+    Returns:
+        ``psnr`` and ``psnr_y`` in dB, ``ssim`` and ``ssim_y``, ``lpips``.
+
+    Raises:
+        InputError: the two differ in size, or are too small for SSIM's window.
+    """
+    if sr.shape != hr.shape:
+        raise InputError(f"sr is {sr.shape[-1]}x{sr.shape[-2]} pixels, hr {hr.shape[-1]}x{hr.shape[-2]}")
+    if min(hr.shape[-2:]) - 2 * border < 11:
+        raise InputError(f"{hr.shape[-1]}x{hr.shape[-2]} pixels are too few for SSIM's window of 11")
+    sr, hr = quantize(sr.double()), quantize(hr.double())
+    values = {}
+    for suffix, a, b in (("", sr, hr), ("_y", luma(sr), luma(hr))):
+        a, b = shave(a, border), shave(b, border)
+        values[f"psnr{suffix}"] = float(psnr(a, b))
+        values[f"ssim{suffix}"] = float(ssim(a, b))
+    if lpips is not None:
+        with torch.no_grad():
+            values["lpips"] = float(lpips(sr.float(), hr.float()))
+    return values
+
+
+def load_lpips(net: str, backbone: str | None = None) -> LPIPSLoss | None:
+    """LPIPS if its backbone is to be had; else None, and one line in the log that says why.
+
+    Raises:
+        InputError: a backbone file was given and is wrong, or ``net`` is unknown.
+    """
+    try:
+        return LPIPSLoss(net, backbone)
+    except InputError as e:
+        if backbone is not None or net not in BACKBONES:
+            raise
+        log.warning("LPIPS is left out: %s", e)
+        return None

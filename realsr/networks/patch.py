@@ -1,0 +1,39 @@
+"""PatchGAN discriminator (Isola et al., CVPR 2017), which judges 70x70 patches, not the image as a whole."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class PatchDiscriminator(nn.Module):
+    """4x4 convolutions: ``features`` with stride 2, doubled twice with stride 2, doubled with stride 1, to 1.
+
+    BatchNorm on the inner three, LeakyReLU 0.2. RealSR (section 3.3) takes 64 features; for an input of 128x128
+    the map is 14x14, each logit seeing 70x70 pixels.
+
+    Args:
+        features: channels of the first convolution.
+        layers: convolutions of stride 2.
+    """
+
+    min_size = 32  # the smallest crop whose logits are a map that BatchNorm can normalise
+
+    def __init__(self, features: int = 64, layers: int = 3) -> None:
+        super().__init__()
+        width = features
+        model: list[nn.Module] = [nn.Conv2d(3, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        for layer in range(1, layers + 1):
+            wider = features * min(2**layer, 8)
+            stride = 2 if layer < layers else 1
+            model += [
+                nn.Conv2d(width, wider, 4, stride=stride, padding=1, bias=False),
+                nn.BatchNorm2d(wider),
+                nn.LeakyReLU(0.2),
+            ]
+            width = wider
+        self.model = nn.Sequential(*model, nn.Conv2d(width, 1, 4, padding=1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """``(N, 3, H, W)`` in [0, 1] to a map of logits ``(N, 1, H', W')``."""
+        logits: Tensor = self.model(image)
+        return logits

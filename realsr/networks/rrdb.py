@@ -1,0 +1,76 @@
+"""RRDBNet, the generator of ESRGAN (Wang et al., ECCVW 2018), with the key names of BasicSR."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ResidualDenseBlock(nn.Module):
+    """Five 3x3 convolutions, each fed with all outputs before it; the residual is scaled by 0.2 (section 3.1)."""
+
+    def __init__(self, features: int = 64, growth: int = 32) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(features, growth, 3, padding=1)
+        self.conv2 = nn.Conv2d(features + growth, growth, 3, padding=1)
+        self.conv3 = nn.Conv2d(features + 2 * growth, growth, 3, padding=1)
+        self.conv4 = nn.Conv2d(features + 3 * growth, growth, 3, padding=1)
+        self.conv5 = nn.Conv2d(features + 4 * growth, features, 3, padding=1)
+        for conv in (self.conv1, self.conv2, self.conv3, self.conv4, self.conv5):
+            # a tenth of He's initialisation keeps a deep stack of residual blocks close to identity
+            nn.init.kaiming_normal_(conv.weight)
+            conv.weight.data.mul_(0.1)
+            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, features, H, W)`` to the same shape."""
+        x1 = F.leaky_relu(self.conv1(x), 0.2)
+        x2 = F.leaky_relu(self.conv2(torch.cat((x, x1), 1)), 0.2)
+        x3 = F.leaky_relu(self.conv3(torch.cat((x, x1, x2), 1)), 0.2)
+        x4 = F.leaky_relu(self.conv4(torch.cat((x, x1, x2, x3), 1)), 0.2)
+        return x + 0.2 * self.conv5(torch.cat((x, x1, x2, x3, x4), 1))
+
+
+class RRDB(nn.Module):
+    """Residual in residual: three dense blocks and one more scaled skip around them."""
+
+    def __init__(self, features: int, growth: int) -> None:
+        super().__init__()
+        self.rdb1 = ResidualDenseBlock(features, growth)
+        self.rdb2 = ResidualDenseBlock(features, growth)
+        self.rdb3 = ResidualDenseBlock(features, growth)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, features, H, W)`` to the same shape."""
+        return x + 0.2 * self.rdb3(self.rdb2(self.rdb1(x)))
+
+
+class RRDBNet(nn.Module):
+    """The x4 generator: a trunk of RRDBs at low resolution, then two nearest-neighbour x2 steps with convolutions.
+
+    Args:
+        features: channels of the trunk (paper: 64).
+        blocks: number of RRDBs (paper: 23).
+        growth: channels that each dense convolution adds (paper: 32).
+    """
+
+    scale = 4
+
+    def __init__(self, features: int = 64, blocks: int = 23, growth: int = 32) -> None:
+        super().__init__()
+        self.conv_first = nn.Conv2d(3, features, 3, padding=1)
+        self.body = nn.Sequential(*(RRDB(features, growth) for _ in range(blocks)))
+        self.conv_body = nn.Conv2d(features, features, 3, padding=1)
+        self.conv_up1 = nn.Conv2d(features, features, 3, padding=1)
+        self.conv_up2 = nn.Conv2d(features, features, 3, padding=1)
+        self.conv_hr = nn.Conv2d(features, features, 3, padding=1)
+        self.conv_last = nn.Conv2d(features, 3, 3, padding=1)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """``lr (N, 3, H, W)`` in [0, 1] to ``sr (N, 3, 4H, 4W)``, not clamped."""
+        x = self.conv_first(lr)
+        x = x + self.conv_body(self.body(x))
+        x = F.leaky_relu(self.conv_up1(F.interpolate(x, scale_factor=2.0, mode="nearest")), 0.2)
+        x = F.leaky_relu(self.conv_up2(F.interpolate(x, scale_factor=2.0, mode="nearest")), 0.2)
+        return self.conv_last(F.leaky_relu(self.conv_hr(x), 0.2))
