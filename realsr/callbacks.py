@@ -1,0 +1,117 @@
+"""What a run leaves for people: pictures of validation images and pools, and the config in every checkpoint."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
+from torch import Tensor
+
+from realsr import __version__
+from realsr.images import Photo, to_uint, write_image
+from realsr.pictures import Picture, grid
+from realsr.resample import imresize
+
+log = logging.getLogger(__name__)
+
+
+class PictureGrid(Callback):
+    """A grid after every validation: LR enlarged by bicubic, SR, HR; a row for each image.
+
+    Written to ``folder/<step>.png`` and to the loggers that take pictures.
+
+    Args:
+        folder: where the PNGs go.
+        count: rows at most.
+        size: side in HR pixels that is shown of each image.
+    """
+
+    def __init__(self, folder: str, count: int = 8, size: int = 256) -> None:
+        self.folder, self.count, self.size = Path(folder), count, size
+        self.rows: list[list[Picture]] = []
+        self.labels: list[list[str]] = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep what the module upscaled."""
+        if len(self.rows) >= self.count or not isinstance(outputs, dict):
+            return
+        scale = outputs["sr"].shape[-1] // outputs["lr"].shape[-1]
+        shown = {"bicubic": imresize(outputs["lr"], scale), "sr": outputs["sr"], "hr": outputs["hr"]}
+        self.rows.append([self._cut(image) for image in shown.values() if image is not None])
+        self.labels.append([f"{outputs['name']} {name}" for name, image in shown.items() if image is not None])
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Write the grid."""
+        if self.rows and trainer.is_global_zero:
+            picture = grid(self.rows, self.labels)
+            write_image(self.folder / f"{trainer.global_step:06d}.png", Photo(picture))
+            log_picture(trainer, "val/pictures", picture)
+        self.rows, self.labels = [], []
+
+    def _cut(self, image: Tensor) -> Picture:
+        y, x = (max((side - self.size) // 2, 0) for side in image.shape[-2:])
+        return to_uint(image[:, y : y + self.size, x : x + self.size])
+
+
+class PoolPictures(Callback):
+    """The contact sheets of the pools, sent to the loggers at the start.
+
+    Args:
+        folders: pool folders by name; those that have no sheet are passed over.
+    """
+
+    def __init__(self, folders: dict[str, str | None]) -> None:
+        self.folders = {name: Path(folder) for name, folder in folders.items() if folder is not None}
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Send them."""
+        for name, folder in self.folders.items():
+            sheet = folder / "contact_sheet.png"
+            if sheet.is_file() and trainer.is_global_zero:
+                log_picture(trainer, f"pools/{name}", np.asarray(Image.open(sheet).convert("RGB")))
+
+
+class RunRecord(Callback):
+    """The resolved config and the versions, in every checkpoint and at the loggers that show them.
+
+    Args:
+        config: plain containers, as ``OmegaConf.to_container(cfg, resolve=True)`` gives them.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.config = config
+
+    def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Show the config beside the curves."""
+        for logger in trainer.loggers:
+            if isinstance(logger, (WandbLogger, TensorBoardLogger)):
+                logger.log_hyperparams(self.config)
+
+    def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Plain values only, so that the file loads with ``weights_only=True``."""
+        checkpoint["config"] = self.config
+        checkpoint["versions"] = {"realsr": __version__, "torch": str(torch.__version__)}
+
+
+def log_picture(trainer: Trainer, name: str, picture: Picture) -> None:
+    """Send a ``(H, W, 3)`` uint8 picture to W&B and TensorBoard, whichever run."""
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            # floats in [0, 1] would be logged black
+            logger.log_image(name, [picture], step=trainer.global_step)
+        elif isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(name, picture, trainer.global_step, dataformats="HWC")

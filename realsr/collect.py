@@ -1,0 +1,133 @@
+"""``python -m realsr.collect data.source_dir=DIR``: cut flat tiles out of a camera's photos into a noise pool."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from rich.progress import track
+
+from realsr.config import check_writable, command
+from realsr.errors import InputError
+from realsr.images import Photo, find_images, read_image, to_float, to_uint, write_image
+from realsr.noise import NoiseRule, TileStatistics, cut_tiles, flat_tiles, tile_statistics, unclipped_tiles
+from realsr.pictures import contact_sheet, noise_picture
+from realsr.pools import Arrays, Entry, NoisePool, fill_pool
+
+log = logging.getLogger(__name__)
+
+
+def collect_noise(photos: Sequence[Path], folder: Path, rule: NoiseRule, redo: bool = True) -> NoisePool:
+    """Fill the noise pool in ``folder`` from the photos, going on from what is there, and draw its contact sheet.
+
+    Args:
+        photos: of one camera.
+        folder: of the pool.
+        rule: which tiles to keep.
+        redo: whether photos that were collected from by another rule are collected from anew.
+
+    Raises:
+        InputError: no tile qualifies; says which bound is nearest to letting some pass.
+    """
+    check_writable(folder)
+    entries: dict[Path, Entry] = {}
+    skipped = 0
+    making = fill_pool(folder, photos, dataclasses.asdict(rule), lambda photo: _tiles_of(photo, rule), redo)
+    for photo, result in track(making, "collecting noise", total=len(photos)):
+        if isinstance(result, str):
+            skipped += 1
+            log.warning("skipped: %s", result)
+        else:
+            entries[photo] = result
+    _fill_up(entries, rule)
+    for photo, entry in entries.items():
+        log.info("%s: %d of %d tiles", photo.name, len(entry.arrays["tiles"]), len(entry.arrays["corner"]))
+    if not sum(len(entry.arrays["tiles"]) for entry in entries.values()):
+        raise InputError(f"no noise tile in {len(photos)} photos ({skipped} skipped): {_advice(entries, rule)}")
+    pool = NoisePool.load(folder)
+    cells = [noise_picture(tile.permute(1, 2, 0).numpy()) for tile in pool.tiles]
+    write_image(folder / "contact_sheet.png", Photo(contact_sheet(cells, pool.photos)))
+    log.info("%s: %d tiles of %d photos, %d photos skipped", folder, len(pool), len(set(pool.photos)), skipped)
+    return pool
+
+
+def _tiles_of(photo: Path, rule: NoiseRule) -> tuple[Arrays, dict[str, Any]]:
+    image = _read_8_bit(photo)
+    statistics = tile_statistics(image, rule.tile_size, rule.stride)
+    if not len(statistics.corner):
+        raise InputError(f"{photo}: smaller than a tile of {rule.tile_size} pixels; lower collector.tile_size")
+    kept = flat_tiles(statistics, rule.max_variance, rule.min_mean)
+    tiles = cut_tiles(image, statistics.corner[kept], rule.tile_size)
+    return {"tiles": tiles, "kept": kept, **dataclasses.asdict(statistics)}, {}
+
+
+def _fill_up(entries: dict[Path, Entry], rule: NoiseRule) -> None:
+    """Add the flattest tiles of all photos until there are ``keep_best``."""
+    missing = rule.keep_best - sum(len(entry.arrays["tiles"]) for entry in entries.values())
+    candidates = [
+        (float(statistics.variance[index]), photo, int(index))
+        for photo, entry in entries.items()
+        for statistics in [_statistics(entry)]
+        for index in np.flatnonzero(unclipped_tiles(statistics) & ~entry.arrays["kept"])
+    ]
+    chosen = sorted(candidates)[: max(missing, 0)]
+    for photo in {photo for _, photo, _ in chosen}:
+        entry = entries[photo]
+        entry.arrays["kept"][[index for _, other, index in chosen if other == photo]] = True
+        corners = entry.arrays["corner"][entry.arrays["kept"]]
+        entry.arrays["tiles"] = cut_tiles(_read_8_bit(photo), corners, rule.tile_size)
+        entry.write()
+    if chosen:
+        log.info(
+            "the rule gave too few: added the %d flattest tiles, variance up to %.1f",
+            len(chosen),
+            chosen[-1][0],
+        )
+
+
+def _advice(entries: dict[Path, Entry], rule: NoiseRule) -> str:
+    """Which bound to move, by how much."""
+    if not entries:
+        return "give larger photos, or a smaller collector.tile_size"
+    variance = np.concatenate([entry.arrays["variance"] for entry in entries.values()])
+    mean = np.concatenate([entry.arrays["mean"] for entry in entries.values()])
+    dark = variance[(variance < rule.max_variance) & (mean <= rule.min_mean)]
+    if len(dark):
+        brightest = float(mean[variance < rule.max_variance].max())
+        return (
+            f"{len(dark)} tiles are flat enough but too dark, the brightest has mean {brightest:.1f}; "
+            f"lower collector.min_mean from {rule.min_mean:g}"
+        )
+    nearest = np.sort(variance[mean > rule.min_mean])[:3]
+    if not len(nearest):
+        return f"no tile has a mean over {rule.min_mean:g}, the photos are black; lower collector.min_mean"
+    return (
+        f"the flattest have variance {', '.join(f'{v:.1f}' for v in nearest)}; raise collector.max_variance from "
+        f"{rule.max_variance:g}, lower collector.tile_size from {rule.tile_size}, or set collector.keep_best=50"
+    )
+
+
+def _statistics(entry: Entry) -> TileStatistics:
+    return TileStatistics(**{field.name: entry.arrays[field.name] for field in dataclasses.fields(TileStatistics)})
+
+
+def _read_8_bit(photo: Path) -> npt.NDArray[np.uint8]:
+    rgb = read_image(photo).rgb
+    return rgb if rgb.dtype == np.uint8 else to_uint(to_float(rgb))
+
+
+def _run(cfg: DictConfig) -> None:
+    collect_noise(find_images(cfg.data.source_dir), Path(cfg.pool_dir) / "noise", instantiate(cfg.collector))
+
+
+main = command("collect")(_run)
+
+if __name__ == "__main__":
+    main()

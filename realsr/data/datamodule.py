@@ -1,0 +1,267 @@
+"""Folders of photos in, batches of (lr, hr) out; pools that are missing are made on the way."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from realsr.collect import collect_noise
+from realsr.data.datasets import HRCrops, Pair, StepSampler, draw_seed
+from realsr.data.folders import read_pairs
+from realsr.data.samples import make_samples
+from realsr.data.store import prepare_hr, stored_hr
+from realsr.degradation import Degradation
+from realsr.errors import InputError
+from realsr.estimate import estimate_kernels
+from realsr.images import find_images, read_image, to_float
+from realsr.kernelgan.module import KernelGAN
+from realsr.noise import NoiseRule
+from realsr.pools import KernelPool, NoisePool, hold_out
+
+log = logging.getLogger(__name__)
+
+HELD_OUT = 0.1  # share of the photos whose kernels and noise only validation sees
+VALIDATION = 2**40  # sample numbers from here on belong to validation, those below to training
+
+
+class RealSRData(LightningDataModule):
+    """HR crops from two folders of photos, degraded on the device as the camera would.
+
+    Args:
+        source_dir: the camera's photos; None trains on ``clean_dir`` alone with pools that are there already.
+        clean_dir: sharp, clean photos of any camera; None trains on the cleaned-up source photos alone.
+        degradation: builds the degradation from ``kernels`` and ``noise``.
+        kernel_dir: folder of the kernel pool; None: bicubic in its place.
+        noise_dir: folder of the noise pool; None: no noise.
+        store_dir: folder for decoded HR images.
+        estimator: makes the kernels that the pool lacks.
+        collector: makes the noise tiles that the pool lacks.
+        build_pools: False takes the pools as they are.
+        scale: of the super-resolution.
+        crop_size: side of the HR crops in pixels, a multiple of the scale.
+        batch_size: on one device.
+        source_share: share of the crops that come from cleaned-up source photos, where there are clean ones too.
+        cleanup: factor by which source photos are downscaled to clean them.
+        val_hr: folder of ground truth; None: HR images are held out from training and degraded by held-out
+            kernels and noise.
+        val_lr: folder of its LR images; None: ``val_hr`` is degraded likewise.
+        val_count: number of held-out images, at most a fifth of all.
+        val_size: they are cut to this many pixels on a side at most.
+        look_count: camera photos that are upscaled for looking, without ground truth.
+        look_size: they are cut to this many pixels on a side at most.
+        num_workers: processes that read crops.
+        accelerator: Lightning's name of the device that estimates kernels.
+        seed: of every draw.
+        val_kernel_dir: kernel pool that validation's LR is made with; that of training unless an ablation sets it,
+            whose rows are to be compared on the same images.
+        val_noise_dir: likewise the noise pool.
+        samples_dir: where the embedded sample is written before anything is read; None: it is not wanted.
+    """
+
+    def __init__(
+        self,
+        source_dir: str | None,
+        clean_dir: str | None,
+        degradation: Callable[..., Degradation],
+        kernel_dir: str | None,
+        noise_dir: str | None,
+        store_dir: str,
+        estimator: Callable[[], KernelGAN],
+        collector: NoiseRule,
+        build_pools: bool = True,
+        scale: int = 4,
+        crop_size: int = 128,
+        batch_size: int = 16,
+        source_share: float = 0.5,
+        cleanup: float = 0.5,
+        val_hr: str | None = None,
+        val_lr: str | None = None,
+        val_count: int = 8,
+        val_size: int = 512,
+        look_count: int = 4,
+        look_size: int = 128,
+        num_workers: int = 4,
+        accelerator: str = "auto",
+        seed: int = 0,
+        val_kernel_dir: str | None = None,
+        val_noise_dir: str | None = None,
+        samples_dir: str | None = None,
+    ) -> None:
+        super().__init__()
+        if source_dir is None and clean_dir is None:
+            raise InputError("no photos to train on; give data.source_dir=DIR, and data.clean_dir=DIR if you have one")
+        if crop_size % scale:
+            raise InputError(f"data.crop_size={crop_size} is no multiple of the scale {scale}")
+        if val_lr is not None and val_hr is None:
+            raise InputError("data.val_lr needs data.val_hr, its ground truth")
+        if not 0 <= source_share <= 1:
+            raise InputError(f"data.source_share={source_share} is no share, give 0 to 1")
+        if batch_size < 1 or num_workers < 0:
+            raise InputError(f"data.batch_size={batch_size}, data.num_workers={num_workers}: give at least 1 and 0")
+        self.source_dir, self.clean_dir, self.store_dir = source_dir, clean_dir, Path(store_dir)
+        self.make_degradation, self.estimator, self.collector = degradation, estimator, collector
+        self.kernel_dir = None if kernel_dir is None else Path(kernel_dir)
+        self.noise_dir = None if noise_dir is None else Path(noise_dir)
+        self.val_kernel_dir = self.kernel_dir if val_kernel_dir is None else Path(val_kernel_dir)
+        self.val_noise_dir = self.noise_dir if val_noise_dir is None else Path(val_noise_dir)
+        self.samples_dir = None if samples_dir is None else Path(samples_dir)
+        self.build_pools, self.scale, self.crop_size, self.batch_size = (
+            build_pools,
+            scale,
+            crop_size,
+            batch_size,
+        )
+        self.source_share, self.cleanup = source_share, cleanup
+        self.val_hr, self.val_lr, self.val_count, self.val_size = val_hr, val_lr, val_count, val_size
+        self.look_count, self.look_size = look_count, look_size
+        self.num_workers, self.accelerator, self.seed = num_workers, accelerator, seed
+
+    # -- once, in one process ------------------------------------------------------------------------------------
+
+    def prepare_data(self) -> None:
+        """Make the pools and the decoded HR images that are missing; goes on where it was interrupted."""
+        if self.samples_dir is not None:
+            make_samples(self.samples_dir)
+        if self.source_dir is not None and self.build_pools:
+            photos = find_images(self.source_dir)
+            for kernels in {folder for folder in (self.kernel_dir, self.val_kernel_dir) if folder is not None}:
+                estimate_kernels(photos, kernels, self.estimator, self.scale, self.accelerator, redo=False)
+            for noise in {folder for folder in (self.noise_dir, self.val_noise_dir) if folder is not None}:
+                collect_noise(photos, noise, self.collector, redo=False)
+        for folder, factor in ((self.source_dir, self.cleanup), (self.clean_dir, 1.0)):
+            if folder is not None:
+                prepare_hr(find_images(folder), self.store_dir, factor, self.crop_size)
+
+    # -- in every process ----------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Load the pools, hold some photos out, make the validation pairs."""
+        kernels, noise = self._pools(self.kernel_dir, self.noise_dir, held_out=False)
+        self.degradation = self.make_degradation(kernels=kernels, noise=noise)
+        self.margin = self.degradation.margin
+        source, clean = self._stored(self.source_dir, self.cleanup), self._stored(self.clean_dir, 1.0)
+        if not source and not clean:
+            raise InputError(
+                f"no photo is large enough for HR crops of {self.crop_size} pixels (source photos are scaled by "
+                f"{self.cleanup:g} first); lower data.crop_size, or give larger photos"
+            )
+        val_kernels, val_noise = self._pools(self.val_kernel_dir, self.val_noise_dir, held_out=True)
+        degrade = self.make_degradation(kernels=val_kernels, noise=val_noise)
+        if self.val_hr is not None:
+            pairs = read_pairs(self.val_hr, self.val_lr, self.scale)
+            self.pairs = pairs if self.val_lr is not None else self._degraded(pairs, degrade)
+        else:
+            source, clean, held = self._hold_out_hr(source, clean)
+            whole = [Pair(_name(path), torch.empty(0), _middle(np.load(path), self.val_size)) for path in held]
+            self.pairs = self._degraded(whole, degrade)
+        self.looks = self._look_photos()
+        side = self.crop_size + 2 * self.margin
+        self.crops = HRCrops(source, clean, self.source_share, side, self.seed)
+        log.info(
+            "training on %d cleaned-up source and %d clean images, %s kernels, %s noise tiles; validation on %d",
+            len(source), len(clean), len(kernels) if kernels else "no", len(noise) if noise else "no", len(self.pairs),
+        )  # fmt: skip
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Batches for the steps that are still to do; a step's batch depends on the seed and its number only."""
+        assert self.trainer is not None
+        trainer = self.trainer
+        sampler = StepSampler(
+            trainer.global_step, trainer.max_steps, self.batch_size, trainer.global_rank, trainer.world_size
+        )
+        return DataLoader(
+            self.crops,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def val_dataloader(self) -> list[DataLoader[Any]]:
+        """Pairs, then photos to look at."""
+        return [
+            DataLoader(images, batch_size=None)  # type: ignore[arg-type]
+            for images in (self.pairs, self.looks)
+        ]
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Degrade training batches on the device; validation images are ready."""
+        if not isinstance(batch, dict):
+            return batch
+        hr = batch["hr"].float() / 255
+        generator = torch.Generator().manual_seed(draw_seed(self.seed, int(batch["index"][0])))
+        lr = self.degradation(hr, generator, self.margin)
+        inner = slice(self.margin, self.margin + self.crop_size)
+        return {"lr": lr, "hr": hr[..., inner, inner], "index": batch["index"]}
+
+    # -- helpers -------------------------------------------------------------------------------------------------
+
+    def _pools(
+        self, kernel_dir: Path | None, noise_dir: Path | None, held_out: bool
+    ) -> tuple[KernelPool | None, NoisePool | None]:
+        """The side of each pool that training or validation draws from."""
+        kernels = None if kernel_dir is None else KernelPool.load(kernel_dir, self.scale)
+        noise = None if noise_dir is None else NoisePool.load(noise_dir)
+        return (
+            None if kernels is None else hold_out(kernels, HELD_OUT, self.seed)[held_out],
+            None if noise is None else hold_out(noise, HELD_OUT, self.seed)[held_out],
+        )
+
+    def _stored(self, folder: str | None, factor: float) -> list[Path]:
+        if folder is None:
+            return []
+        return stored_hr(find_images(folder), self.store_dir, factor, self.crop_size)
+
+    def _hold_out_hr(self, source: list[Path], clean: list[Path]) -> tuple[list[Path], list[Path], list[Path]]:
+        """Take validation images out of the clean photos if there are two or more, else of the source photos."""
+        pool = clean if len(clean) > 1 else source
+        count = min(self.val_count, max(len(pool) // 5, 1), len(pool) - 1)
+        if count < 1:
+            log.warning("too few photos to hold any out: there is no validation; give data.val_hr=DIR")
+            return source, clean, []
+        order = np.random.default_rng(draw_seed(self.seed, VALIDATION)).permutation(len(pool))[:count]
+        held = [pool[i] for i in sorted(order)]
+        return [p for p in source if p not in held], [p for p in clean if p not in held], held
+
+    def _degraded(self, pairs: list[Pair], degrade: Degradation) -> list[Pair]:
+        """The pairs' HR images with LR made of them, the same in every run of this seed."""
+        made = []
+        for index, pair in enumerate(pairs):
+            assert pair.hr is not None
+            generator = torch.Generator().manual_seed(draw_seed(self.seed, VALIDATION + index))
+            height, width = (side // self.scale * self.scale for side in pair.hr.shape[-2:])
+            hr = pair.hr[..., :height, :width]
+            made.append(Pair(pair.name, degrade(hr[None], generator)[0], hr))
+        return made
+
+    def _look_photos(self) -> list[Pair]:
+        if self.source_dir is None or not self.look_count:
+            return []
+        photos = find_images(self.source_dir)
+        looks = []
+        for index in np.linspace(0, len(photos) - 1, min(self.look_count, len(photos))).round().astype(int):
+            try:
+                looks.append(Pair(photos[index].stem, _middle(read_image(photos[index]).rgb, self.look_size), None))
+            except InputError as e:
+                log.warning("not shown: %s", e)
+        return looks
+
+
+def _name(stored: Path) -> str:
+    """The photo's name from that of its stored file."""
+    return stored.stem.rsplit("-", 2)[0]
+
+
+def _middle(rgb: Any, size: int) -> Tensor:
+    """At most ``size x size`` pixels from the middle of ``(H, W, 3)``, as ``(3, h, w)`` in [0, 1]."""
+    y, x = (max((side - size) // 2, 0) for side in rgb.shape[:2])
+    return to_float(np.ascontiguousarray(rgb[y : y + size, x : x + size]))

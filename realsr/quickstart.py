@@ -1,0 +1,91 @@
+"""``python -m realsr.quickstart``: the whole method on the embedded sample, where the truth is known."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from realsr.config import check_writable, command
+from realsr.data.folders import read_pairs
+from realsr.errors import InputError
+from realsr.evaluate import bicubic, evaluate, means, print_table
+from realsr.images import Photo, find_images, read_image, write_image
+from realsr.kernels import bicubic_kernel, kernel_psnr, max_normalised_correlation
+from realsr.networks.weights import load_generator
+from realsr.pictures import grid, kernel_picture
+from realsr.pools import Entry
+from realsr.tiling import upscale_tiled
+
+log = logging.getLogger(__name__)
+
+
+def _run(cfg: DictConfig) -> None:
+    folder = Path(cfg.folder)
+    check_writable(folder)
+    photos, pools, run = folder / "photos", folder / "pools", folder / f"run_seed{cfg.seed}"
+    last = run / "checkpoints" / "last.ckpt"
+    _train(
+        "experiment=quickstart",
+        f"data.samples_dir={photos}",
+        f"pool_dir={pools}",
+        f"hydra.run.dir={run}",
+        f"seed={cfg.seed}",
+        *(["ckpt=last"] if last.exists() else []),
+        *cfg.options,
+    )
+    generator = load_generator(last)
+    methods = {"bicubic": bicubic(4), "model": lambda lr: upscale_tiled(generator, lr, 4)}
+    results = folder / f"results_seed{cfg.seed}"
+    pairs = read_pairs(photos / "test_hr", photos / "test_lr", 4)
+    mean = means(evaluate(pairs, methods, 4, results))
+    print_kernel_table(pools / "kernels", photos / "truth.npz", results / "kernels.png")
+    print_table(mean, f"{len(pairs)} photos of the camera that training never saw, x4")
+    rows = [read_image(path).rgb for path in find_images(results / "compare")]
+    write_image(results / "comparison.png", Photo(np.concatenate(rows)))
+    log.info("comparison picture: %s", results / "comparison.png")
+    log.info("the upscaled photos: %s   the model: %s", results / "model", last)
+
+
+def _train(*options: str) -> None:
+    """Run the training as the command that it is, so that a user can repeat it."""
+    log.info("\npython -m realsr.train %s\n", " ".join(options))
+    status = subprocess.run([sys.executable, "-m", "realsr.train", *options], check=False).returncode
+    if status in (1, 130):
+        raise KeyboardInterrupt
+    if status:
+        raise InputError("the training stopped, see above; the same command goes on where it stopped")
+
+
+def print_kernel_table(pool: Path, truth_file: Path, picture: Path) -> None:
+    """How right the estimated x4 kernels are, against assuming bicubic; draw both beside the truth."""
+    truth = np.load(truth_file)
+    table = Table(title="x4 kernels against the true ones (aligned PSNR in dB / MNC; higher is better)")
+    for heading in ("photo", "estimated", "assuming bicubic"):
+        table.add_column(heading, justify="left" if heading == "photo" else "right")
+    cells, labels = [], []
+    for path in sorted(pool.glob("*.npz")):
+        entry = Entry.read(path)
+        name = Path(entry.manifest["photo"]).stem
+        true, estimated = truth[f"{name}_x4"], entry.arrays["x4"]
+        scores = [
+            f"{kernel_psnr(kernel, true):.1f} / {max_normalised_correlation(kernel, true):.3f}"
+            for kernel in (estimated, bicubic_kernel(4))
+        ]
+        table.add_row(name, *scores)
+        cells.append([kernel_picture(kernel) for kernel in (true, estimated)])
+        labels.append([f"{name} true", f"{name} estimated"])
+    Console().print(table)
+    write_image(picture, Photo(grid(cells, labels)))
+
+
+main = command("quickstart")(_run)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""``python -m realsr.upscale ckpt=FILE input=PHOTO_OR_DIR output=DIR``: photos in, photos four times as large out."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+from rich.progress import track
+from torch import nn
+
+from realsr.config import check_writable, command
+from realsr.errors import InputError
+from realsr.images import Photo, find_images, read_image, to_float, to_uint, write_image
+from realsr.networks.weights import load_generator
+from realsr.resample import imresize
+from realsr.tiling import upscale_tiled
+
+log = logging.getLogger(__name__)
+
+
+def upscale_photo(generator: nn.Module, photo: Photo, tile: int = 192, overlap: int = 24) -> Photo:
+    """A decoded photo enlarged: RGB by the network, alpha by bicubic; gray, bit depth and ICC profile are kept.
+
+    Args:
+        generator: from :func:`realsr.networks.weights.load_generator`; its device is used.
+        photo: as :func:`realsr.images.read_image` gives it.
+        tile: see :func:`realsr.tiling.upscale_tiled`.
+        overlap: likewise.
+    """
+    scale = int(generator.scale)  # type: ignore[arg-type]
+    device = next(generator.parameters()).device
+    dtype = photo.rgb.dtype
+    sr = upscale_tiled(generator, to_float(photo.rgb)[None].to(device), scale, tile, overlap)[0]
+    if photo.gray:
+        sr = sr.mean(0, keepdim=True).expand(3, -1, -1)
+    alpha = None
+    if photo.alpha is not None:
+        alpha = to_uint(imresize(to_float(photo.alpha[..., None]), scale), dtype)[..., 0]
+    return Photo(to_uint(sr, dtype), alpha, photo.gray, photo.icc_profile)
+
+
+def upscale_files(generator: nn.Module, source: Path, output: Path, tile: int = 192, overlap: int = 24) -> list[Path]:
+    """Upscale a file, or a folder with its sub-folders, to PNG files in ``output``.
+
+    A file that cannot be read does not stop the others.
+
+    Returns:
+        The files written.
+
+    Raises:
+        InputError: nothing to upscale, or (after all others are done) files that could not be read.
+    """
+    check_writable(output)
+    files = [source] if source.is_file() else find_images(source)
+    root = source.parent if source.is_file() else source
+    written: list[Path] = []
+    failed: list[str] = []
+    for path in track(files, "upscaling", disable=len(files) < 2):
+        target = output / path.relative_to(root).with_suffix(".png")
+        if target in written:  # two files whose names differ in the suffix alone
+            target = target.with_name(f"{path.name}.png")
+        try:
+            write_image(target, upscale_photo(generator, read_image(path), tile, overlap))
+            written.append(target)
+        except InputError as e:
+            failed.append(str(e))
+            log.error("%s", e)
+    if failed:
+        raise InputError(failed[0] if len(files) == 1 else f"{len(failed)} of {len(files)} files failed: {failed[0]}")
+    return written
+
+
+def pick_device(accelerator: str) -> torch.device:
+    """``auto``, ``cpu`` or ``gpu`` to a device.
+
+    Raises:
+        InputError: there is no such device.
+    """
+    if accelerator not in ("auto", "cpu", "gpu"):
+        raise InputError(f"accelerator={accelerator}: choose auto, cpu or gpu")
+    if accelerator == "gpu" and not torch.cuda.is_available():
+        raise InputError("accelerator=gpu: there is no GPU that PyTorch can use; take accelerator=cpu or auto")
+    return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _run(cfg: DictConfig) -> None:
+    generator = load_generator(cfg.ckpt).to(pick_device(cfg.accelerator))
+    written = upscale_files(generator, Path(cfg.input), Path(cfg.output), cfg.tile, cfg.overlap)
+    log.info("%d photos written to %s", len(written), cfg.output)
+
+
+main = command("upscale")(_run)
+
+if __name__ == "__main__":
+    main()
