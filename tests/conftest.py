@@ -1,0 +1,53 @@
+"""Small pictures and folders that tests share; everything is made here, nothing is downloaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from realsr.images import Photo, to_uint, write_image
+from realsr.resample import imresize
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture
+def golden():
+    """``golden("name.npz")`` or ``golden("name.json")``: output of a reference program."""
+
+    def load(name: str):
+        path = DATA / name
+        return json.loads(path.read_text()) if path.suffix == ".json" else dict(np.load(path))
+
+    return load
+
+
+def scene(height: int, width: int, seed: int = 0) -> torch.Tensor:
+    """A picture with edges, gradients and flat parts, ``(3, height, width)`` in [0, 1]."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(3, height // 16 + 2, width // 16 + 2, generator=generator)
+    image = imresize(coarse, 16)[:, :height, :width] * 0.6 + 0.2
+    for _ in range(24):
+        y, x = (int(torch.randint(side, (1,), generator=generator)) for side in (height, width))
+        h, w = (int(torch.randint(4, max(side // 3, 5), (1,), generator=generator)) for side in (height, width))
+        image[:, y : y + h, x : x + w] = torch.rand(3, 1, 1, generator=generator)
+    return image.clamp(0.05, 0.95)
+
+
+@pytest.fixture
+def photo_folder(tmp_path):
+    """``photo_folder("name", count, height, width, noise)``: a folder of PNG photos."""
+
+    def make(name: str, count: int = 3, height: int = 160, width: int = 192, noise: float = 0.0) -> Path:
+        folder = tmp_path / name
+        for index in range(count):
+            image = scene(height, width, seed=index)
+            image = image + noise * torch.randn(image.shape, generator=torch.Generator().manual_seed(index))
+            write_image(folder / f"photo{index}.png", Photo(to_uint(image)))
+        return folder
+
+    return make
