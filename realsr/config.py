@@ -11,11 +11,14 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import hydra
+import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -43,8 +46,14 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
 
     def decorate(run: Callable[[DictConfig], Any]) -> Callable[[], None]:
         def checked(cfg: DictConfig) -> Any:
-            check_config(cfg, name)
-            return run(cfg)
+            try:
+                check_config(cfg, name)
+                return run(cfg)
+            except Exception as e:
+                # leave from here, since Hydra would add lines; but one run of a sweep does not end the others
+                if HydraConfig.get().mode is RunMode.RUN and (line := explain(e)):
+                    _stop(line, 2)
+                raise
 
         def main() -> None:
             # have Hydra raise its exceptions instead of printing them over many lines
@@ -70,23 +79,31 @@ def explain(error: BaseException) -> str | None:
     link: BaseException | None = error
     while link is not None and link not in chain:
         chain.append(link)
-        link = link.__cause__ or link.__context__
-    for link in chain:
-        if isinstance(link, InputError):
-            return str(link)
-        if isinstance(link, OSError) and link.errno is not None and link.filename is not None:
-            return f"{link.filename}: {os.strerror(link.errno)}"
-        if isinstance(link, OSError) and link.errno == 28:
-            return "the disk is full"
-        if isinstance(link, YAMLError):
-            return f"a config file is no YAML: {' '.join(str(link).split())}"
-    for link in chain:
-        if type(link).__name__ == "MisconfigurationException":  # Lightning's word for impossible Trainer options
-            return " ".join(str(link).split())
-    for link in chain:
-        if isinstance(link, (HydraException, OmegaConfBaseException)) and "Error in call to target" not in str(link):
-            return _explain_hydra(str(link))
-    return None
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    for kind in (InputError, OSError, YAMLError, OverrideParseException, InstantiationException, HydraException):
+        for link in chain:
+            if isinstance(link, kind) and (line := _one_line(link)):
+                return line
+    return next((_explain_hydra(str(link)) for link in chain if isinstance(link, OmegaConfBaseException)), None)
+
+
+def _one_line(error: BaseException) -> str | None:
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError):
+        if error.errno is None:
+            return None
+        return f"{error.filename}: {os.strerror(error.errno)}" if error.filename else os.strerror(error.errno)
+    if isinstance(error, YAMLError):
+        return f"a config file is no YAML: {' '.join(str(error).split())}"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override!r} is no option; write key=value"
+    if isinstance(error, InstantiationException):
+        # a value that Lightning or torch refuses; other errors of a constructor are the program's
+        cause = error.__cause__
+        refused = isinstance(cause, ValueError) or "Misconfiguration" in type(cause).__name__
+        return f"{str(error).partition('full_key: ')[2]}: {' '.join(str(cause).split())}" if refused else None
+    return _explain_hydra(str(error))
 
 
 def _explain_hydra(text: str) -> str:
@@ -160,9 +177,24 @@ def _check_target(node: DictConfig, path: str) -> None:
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
     known = [p for p in parameters if p != "self"]
+    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
     for key in map(str, node):
-        if key not in SPECIAL_KEYS and key not in known:
+        if key in SPECIAL_KEYS:
+            continue
+        if key not in known:
             raise InputError(f"{path}.{key}: {target.__qualname__} has no such option{_nearest(key, known)}")
+        if not _fits(node[key], hints.get(key)):
+            wanted = getattr(hints[key], "__name__", str(hints[key]))
+            raise InputError(f"{path}.{key}={node[key]}: must be {wanted}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a plain value may stand where ``hint`` is; hints that are not about plain values fit all."""
+    options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    plain = all(option in (int, float, str, bool, type(None)) for option in options)
+    if not plain or isinstance(value, (DictConfig, ListConfig)):
+        return True
+    return type(value) in options or (type(value) is int and float in options)
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
@@ -193,8 +225,24 @@ def check_writable(folder: Path, need_bytes: int = 50_000_000) -> None:
         raise InputError(f"{folder}: only {free / 1e6:.0f} MB are free, {need_bytes / 1e6:.0f} are needed; make room")
 
 
-def _pool_name(source_dir: str) -> str:
+def pick_device(accelerator: str) -> torch.device:
+    """``auto``, ``cpu`` or ``gpu`` to a device.
+
+    Raises:
+        InputError: there is no such device.
+    """
+    gpus = [name for name, api in (("cuda", torch.cuda), ("mps", torch.mps)) if api.is_available()]
+    if accelerator not in ("auto", "cpu", "gpu"):
+        raise InputError(f"accelerator={accelerator}: choose auto, cpu or gpu")
+    if accelerator == "gpu" and not gpus:
+        raise InputError("accelerator=gpu: there is no GPU that PyTorch can use; take accelerator=cpu or auto")
+    return torch.device(gpus[0] if gpus and accelerator != "cpu" else "cpu")
+
+
+def _pool_name(source_dir: str | None) -> str:
     """A folder name that is readable and different for every source folder."""
+    if source_dir is None:
+        raise InputError("no photos; give data.source_dir=DIR, your camera's photos (or pool_dir=DIR, its pools)")
     path = Path(source_dir).expanduser().resolve()
     return f"{path.name}-{hashlib.sha256(str(path).encode()).hexdigest()[:6]}"
 

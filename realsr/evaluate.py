@@ -17,7 +17,7 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from realsr.config import check_writable, command
+from realsr.config import check_writable, command, pick_device
 from realsr.data.datasets import Pair
 from realsr.data.folders import read_pairs
 from realsr.images import Photo, atomic_write, to_uint, write_image
@@ -27,7 +27,6 @@ from realsr.networks.weights import load_generator
 from realsr.pictures import Picture, grid, sharpest_crop
 from realsr.resample import imresize
 from realsr.tiling import upscale_tiled
-from realsr.upscale import pick_device
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import struct
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -63,15 +65,17 @@ def find_images(folder: str | Path) -> list[Path]:
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """``(height, width)`` after EXIF rotation, read from the header alone.
+    """``(height, width)`` after EXIF rotation, without decoding the pixels.
 
     Raises:
         InputError: the file cannot be read as an image.
     """
-    with _open(Path(path)) as image:
-        width, height = image.size
-        turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 swap the axes
-    return (width, height) if turned else (height, width)
+    path = Path(path)
+    with _open(path) as image, _naming_damage(path):
+        # Pillow gives TIFFs the size that they have when turned, so those are read from the tags
+        tags = getattr(image, "tag_v2", {256: image.width, 257: image.height})
+        turned = _orientation(image, path) >= 5  # EXIF orientations 5 to 8 swap the axes
+        return (tags[256], tags[257]) if turned else (tags[257], tags[256])
 
 
 def read_image(path: str | Path) -> Photo:
@@ -82,30 +86,30 @@ def read_image(path: str | Path) -> Photo:
     """
     path = Path(path)
     with _open(path) as image:
-        exif_orientation = image.getexif().get(0x0112, 1)
         icc = image.info.get("icc_profile")
-        try:
+        with _naming_damage(path):
             if _is_16_bit(image):
-                return _read_16_bit(path, exif_orientation, icc)
+                return _read_16_bit(path, image, icc)
             image.load()
             upright = ImageOps.exif_transpose(image)
-        except (OSError, SyntaxError, ValueError, IndexError, EOFError) as e:
-            raise InputError(f"{path}: cannot be decoded, the file is damaged ({e})") from e
         if upright.mode in ("F", "I"):
             raise InputError(f"{path}: {upright.mode!r} images have no 8 or 16 bit range; convert it first")
-        if upright.mode in ("P", "PA") or "transparency" in upright.info:
+        if upright.mode in ("1", "L") and "transparency" in upright.info:
+            upright = upright.convert("LA")
+        elif upright.mode in ("P", "PA") or "transparency" in upright.info:
             upright = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
-        if upright.mode == "CMYK":
-            upright, icc = _cmyk_to_rgb(upright, icc), None
+        if upright.mode in ("CMYK", "LAB"):
+            upright, icc = _to_srgb(upright, icc), None
         gray = upright.mode in ("1", "L", "LA", "La")
-        alpha = np.asarray(upright.getchannel("A")) if "A" in upright.getbands() else None
+        alpha = np.asarray(upright.getchannel("A")) if upright.mode in ("LA", "RGBA") else None
         return Photo(np.asarray(upright.convert("RGB")), alpha, gray, icc)
 
 
 def write_image(path: str | Path, photo: Photo, quality: int = 95) -> None:
     """Write atomically, in the format that the suffix names; gray, alpha, 16 bit and ICC profile are kept.
 
-    16 bit is kept in PNG and TIFF; formats without alpha (JPEG, BMP) drop it.
+    16 bit is kept in PNG and TIFF (gray with alpha as RGBA); formats without alpha (JPEG, BMP) drop it, and BMP
+    drops the profile.
 
     Raises:
         InputError: the suffix names no format that can be written.
@@ -183,12 +187,47 @@ def _open(path: Path) -> Image.Image:
     if not path.exists():
         raise InputError(f"{path}: no such file")
     try:
-        return Image.open(path)
+        image = Image.open(path)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as e:
         reason = "its content is no image that can be read" if isinstance(e, UnidentifiedImageError) else e
         raise InputError(f"{path}: {reason}") from e
     except Image.DecompressionBombError as e:
         raise InputError(f"{path}: {e}") from e
+    image.filename = ""  # no memory map: Pillow 13 scrambles mapped gray TIFFs of orientation 5 to 8
+    return image
+
+
+@contextmanager
+def _naming_damage(path: Path) -> Iterator[None]:
+    """What Pillow raises in a damaged file, as an InputError that names the file."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (OSError, SyntaxError, ValueError, LookupError, EOFError, struct.error) as e:
+        raise InputError(f"{path}: cannot be decoded, the file is damaged ({e})") from e
+
+
+def _orientation(image: Image.Image, path: Path) -> int:
+    """EXIF orientation, 1 to 8, without decoding the pixels."""
+    if image.format == "TIFF":
+        return int(image.tag_v2.get(0x0112, 1))  # type: ignore[attr-defined]
+    exif = Image.Image.getexif(image)  # the PNG reader's own would decode the picture to look behind it
+    if image.format == "PNG" and not exif:
+        exif.load(_png_exif(path))
+    return int(exif.get(0x0112, 1))
+
+
+def _png_exif(path: Path) -> bytes:
+    """The eXIf chunk of a PNG, which may stand behind the pixels, or nothing."""
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length = int.from_bytes(head[:4], "big")
+            if head[4:] == b"eXIf":
+                return file.read(length)
+            file.seek(length + 4, os.SEEK_CUR)
+    return b""
 
 
 def _is_16_bit(image: Image.Image) -> bool:
@@ -199,12 +238,15 @@ def _is_16_bit(image: Image.Image) -> bool:
     return False
 
 
-def _read_16_bit(path: Path, orientation: int, icc: bytes | None) -> Photo:
-    """Pillow reads 16 bit RGB as 8 bit, so OpenCV reads those files."""
+def _read_16_bit(path: Path, image: Image.Image, icc: bytes | None) -> Photo:
+    """Pillow reads 16 bit RGB as 8 bit, so OpenCV reads those files; it turns TIFFs upright, PNGs not."""
     array = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if array is None:
         raise InputError(f"{path}: cannot be decoded, the file is damaged")
-    array = _turn_upright(array, orientation)
+    if array.dtype != np.uint16 or array.shape[2:] not in ((), (3,), (4,)):
+        raise InputError(f"{path}: {array.dtype} of shape {array.shape} is no 16 bit gray or RGB; convert it first")
+    if image.format == "PNG":
+        array = _turn_upright(array, _orientation(image, path))
     if array.ndim == 2:
         return Photo(np.repeat(array[..., None], 3, 2), None, True, icc)
     alpha = array[..., 3].copy() if array.shape[2] == 4 else None
@@ -222,7 +264,7 @@ def _turn_upright(array: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]
     return np.ascontiguousarray(array)
 
 
-def _cmyk_to_rgb(image: Image.Image, icc: bytes | None) -> Image.Image:
+def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
     if icc:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
@@ -235,13 +277,11 @@ def _cmyk_to_rgb(image: Image.Image, icc: bytes | None) -> Image.Image:
 
 
 def _encode_8_bit(photo: Photo, suffix: str, quality: int) -> bytes:
-    rgb = photo.rgb if photo.rgb.dtype == np.uint8 else (photo.rgb // 257).astype(np.uint8)
-    image = Image.fromarray(rgb)
+    image = Image.fromarray(_to_8_bit(photo.rgb))
     if photo.gray:
         image = image.getchannel("G")
     if photo.alpha is not None and suffix not in (".jpg", ".jpeg", ".bmp"):
-        alpha = photo.alpha if photo.alpha.dtype == np.uint8 else (photo.alpha // 257).astype(np.uint8)
-        image.putalpha(Image.fromarray(alpha))
+        image.putalpha(Image.fromarray(_to_8_bit(photo.alpha)))
     options: dict[str, Any] = {"icc_profile": photo.icc_profile} if photo.icc_profile else {}
     if suffix in (".jpg", ".jpeg", ".webp"):
         options["quality"] = quality
@@ -252,6 +292,10 @@ def _encode_8_bit(photo: Photo, suffix: str, quality: int) -> bytes:
     return buffer.getvalue()
 
 
+def _to_8_bit(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    return array if array.dtype == np.uint8 else ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
 def _encode_16_bit(photo: Photo, suffix: str) -> bytes:
     if photo.alpha is not None:
         array = np.dstack([photo.rgb[..., ::-1], photo.alpha])
@@ -260,4 +304,29 @@ def _encode_16_bit(photo: Photo, suffix: str) -> bytes:
     ok, data = cv2.imencode(suffix, np.ascontiguousarray(array))
     if not ok:
         raise OSError(f"cannot encode a 16-bit {suffix} image")
-    return bytes(data)
+    add_tags = _add_png_tags if suffix == ".png" else _add_tiff_tags
+    return add_tags(bytes(data), photo.icc_profile, photo.alpha is not None)
+
+
+def _add_png_tags(data: bytes, icc: bytes | None, alpha: bool) -> bytes:
+    """The ICC profile, which OpenCV does not write, as the chunk behind the header."""
+    if not icc:
+        return data
+    body = b"iCCPICC Profile\0\0" + zlib.compress(icc)
+    return data[:33] + struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body)) + data[33:]
+
+
+def _add_tiff_tags(data: bytes, icc: bytes | None, alpha: bool) -> bytes:
+    """ICC profile and the mark of the fourth channel as alpha, which OpenCV does not write, in a new directory."""
+    data += bytes(len(data) % 2)
+    (old,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, old)
+    entries = [data[at : at + 12] for at in range(old + 2, old + 2 + 12 * count, 12)]
+    if alpha:
+        entries.append(struct.pack("<HHIHxx", 338, 3, 1, 2))  # ExtraSamples: not premultiplied
+    if icc:
+        entries.append(struct.pack("<HHII", 34675, 7, len(icc), len(data)))
+        data += icc + bytes(len(icc) % 2)
+    entries.sort(key=lambda entry: entry[1::-1])  # by tag, as TIFF asks
+    directory = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+    return data[:4] + struct.pack("<I", len(data)) + data[8:] + directory

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
@@ -44,7 +45,7 @@ def _run(cfg: DictConfig) -> None:
     methods = {"bicubic": bicubic(4), "model": lambda lr: upscale_tiled(generator, lr, 4)}
     results = folder / f"results_seed{cfg.seed}"
     pairs = read_pairs(photos / "test_hr", photos / "test_lr", 4)
-    mean = means(evaluate(pairs, methods, 4, results))
+    mean = means(evaluate(pairs, methods, 4, results, instantiate(cfg.lpips) if cfg.lpips else None))
     print_kernel_table(pools / "kernels", photos / "truth.npz", results / "kernels.png")
     print_table(mean, f"{len(pairs)} photos of the camera that training never saw, x4")
     rows = [read_image(path).rgb for path in find_images(results / "compare")]

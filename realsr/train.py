@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer, seed_everything
 
 from realsr.callbacks import RunRecord
-from realsr.config import check_writable, command, output_dir
+from realsr.config import check_writable, command, output_dir, pick_device
 from realsr.errors import InputError
 from realsr.images import atomic_write
 from realsr.networks.weights import read_checkpoint
@@ -43,6 +43,7 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     Raises:
         InputError: bad input, or a run lies in ``folder`` already and ``ckpt`` does not say to go on with it.
     """
+    pick_device(cfg.accelerator)
     ckpt = resume_path(cfg.ckpt, folder)
     check_writable(folder)
     config: Any = OmegaConf.to_container(cfg, resolve=True)

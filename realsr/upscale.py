@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import torch
 from omegaconf import DictConfig
 from rich.progress import track
 from torch import nn
 
-from realsr.config import check_writable, command
+from realsr.config import check_writable, command, pick_device
 from realsr.errors import InputError
 from realsr.images import Photo, find_images, read_image, to_float, to_uint, write_image
 from realsr.networks.weights import load_generator
@@ -52,6 +51,8 @@ def upscale_files(generator: nn.Module, source: Path, output: Path, tile: int = 
     Raises:
         InputError: nothing to upscale, or (after all others are done) files that could not be read.
     """
+    if not source.exists():
+        raise InputError(f"{source}: no such file or folder")
     check_writable(output)
     files = [source] if source.is_file() else find_images(source)
     root = source.parent if source.is_file() else source
@@ -70,19 +71,6 @@ def upscale_files(generator: nn.Module, source: Path, output: Path, tile: int = 
     if failed:
         raise InputError(failed[0] if len(files) == 1 else f"{len(failed)} of {len(files)} files failed: {failed[0]}")
     return written
-
-
-def pick_device(accelerator: str) -> torch.device:
-    """``auto``, ``cpu`` or ``gpu`` to a device.
-
-    Raises:
-        InputError: there is no such device.
-    """
-    if accelerator not in ("auto", "cpu", "gpu"):
-        raise InputError(f"accelerator={accelerator}: choose auto, cpu or gpu")
-    if accelerator == "gpu" and not torch.cuda.is_available():
-        raise InputError("accelerator=gpu: there is no GPU that PyTorch can use; take accelerator=cpu or auto")
-    return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def _run(cfg: DictConfig) -> None:

@@ -98,6 +98,9 @@ class RealSRData(LightningDataModule):
         super().__init__()
         if source_dir is None and clean_dir is None:
             raise InputError("no photos to train on; give data.source_dir=DIR, and data.clean_dir=DIR if you have one")
+        for given in (source_dir, clean_dir, val_hr, val_lr):
+            if given is not None and samples_dir is None:
+                find_images(given)
         if crop_size % scale:
             raise InputError(f"data.crop_size={crop_size} is no multiple of the scale {scale}")
         if val_lr is not None and val_hr is None:

@@ -79,11 +79,12 @@ class LPIPSLoss(nn.Module):
 
 def _backbone(name: str, file: str | None) -> Any:
     """A torchvision classifier with its ImageNet weights."""
-    model = getattr(torchvision.models, name)()
+    with torch.device("meta"):  # random weights that are all replaced would cost seconds, and the global RNG
+        model = getattr(torchvision.models, name)()
     if file is None:
         weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
         try:
-            model.load_state_dict(weights.get_state_dict(progress=False))
+            model.load_state_dict(weights.get_state_dict(progress=False), assign=True)
         except (OSError, RuntimeError) as e:
             raise InputError(
                 f"cannot download the {name} weights ({e}); give them as a file (`backbone: FILE` "
@@ -96,5 +97,5 @@ def _backbone(name: str, file: str | None) -> Any:
     wrong = [k for k, v in wanted.items() if k not in features or features[k].shape != v.shape]
     if wrong:
         raise InputError(f"{file}: is not torchvision's {name}: features.{wrong[0]} is missing or of another shape")
-    model.features.load_state_dict({k: features[k] for k in wanted})
+    model.features.load_state_dict({k: features[k] for k in wanted}, assign=True)
     return model

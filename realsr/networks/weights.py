@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import pickle
 import re
 from collections.abc import Mapping
@@ -9,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -51,18 +51,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        SafetensorError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-    ) as e:
-        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
-        if isinstance(e, pickle.UnpicklingError) and "nsupported" in str(e):
-            reason = "it holds Python objects beside tensors, which could run code"
+    except Exception as e:  # a damaged or foreign file can trip the unpickler in any way
+        reason = (str(e) or type(e).__name__).splitlines()[0]
+        if isinstance(e, pickle.UnpicklingError | KeyError | IndexError):
+            unsafe = "unsupported global" in str(e).lower()  # torch's words
+            reason = "it holds Python objects beside tensors, which could run code" if unsafe else "damaged or foreign"
         raise InputError(f"{path}: is no checkpoint that can be read ({reason})") from e
     if not isinstance(content, Mapping):
         raise InputError(f"{path}: is no checkpoint, it holds a {type(content).__name__}")
@@ -79,7 +72,7 @@ def find_state(content: Mapping[str, Any], prefix: str = "generator.") -> State:
         if isinstance(content.get(name), Mapping):
             content = content[name]
             break
-    state = {k.removeprefix("module."): v for k, v in content.items() if isinstance(v, Tensor)}
+    state = {k.removeprefix("module."): v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
     inner = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     return inner or state
 
@@ -133,14 +126,14 @@ def load_generator(path: str | Path) -> nn.Module:
         InputError: no such file, no checkpoint, or of an architecture that is not ours.
     """
     content = read_checkpoint(path)
-    spec = content.get("config", {}).get("model", {}).get("generator")
+    spec: Any = content
+    for name in ("config", "model", "generator"):
+        spec = spec.get(name) if isinstance(spec, Mapping) else None
     state = basicsr_names(find_state(content))
     if spec is not None:
-        if not str(spec.get("_target_", "")).startswith("realsr.networks."):
-            raise InputError(f"{path}: its generator {spec.get('_target_')!r} is none of realsr.networks")
-        generator: nn.Module = instantiate(spec)
+        generator = _build(spec, path)
     elif "conv_first.weight" in state and "body.0.rdb1.conv1.weight" in state:
-        blocks = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("body."))
+        blocks = len({key.split(".")[1] for key in state if key.startswith("body.")})
         growth, features = state["body.0.rdb1.conv1.weight"].shape[:2]
         generator = RRDBNet(features, blocks, growth)
     else:
@@ -148,3 +141,24 @@ def load_generator(path: str | Path) -> nn.Module:
         raise InputError(f"{path}: holds no generator of realsr and no RRDBNet (its keys: {some} ...)")
     load_weights(generator, path)
     return generator.eval()
+
+
+def _build(spec: Any, path: str | Path) -> nn.Module:
+    """The network that a checkpoint's config names.
+
+    A checkpoint may come from anyone and Hydra's `instantiate` calls whatever it is told to, so the class is looked
+    up here: a network defined in realsr.networks, with plain values as options.
+    """
+    target = str(spec.get("_target_")) if isinstance(spec, Mapping) else str(spec)
+    module, _, name = target.rpartition(".")
+    network = None
+    if module.startswith("realsr.networks."):
+        with contextlib.suppress(ImportError):
+            network = getattr(importlib.import_module(module), name, None)
+    if not (isinstance(network, type) and issubclass(network, nn.Module) and network.__module__ == module):
+        raise InputError(f"{path}: its generator {target!r} is none of realsr.networks")
+    try:
+        return network(**{k: v for k, v in spec.items() if k != "_target_"})
+    except (TypeError, ValueError, RuntimeError) as e:
+        reason = str(e).splitlines()[0]
+        raise InputError(f"{path}: its generator {target} cannot be built as its config says ({reason})") from e
