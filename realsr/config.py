@@ -90,7 +90,7 @@ def explain(error: BaseException) -> str | None:
 def _one_line(error: BaseException) -> str | None:
     if isinstance(error, InputError):
         return str(error)
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and not isinstance(error, HydraException):  # Hydra's are both
         if error.errno is None:
             return None
         return f"{error.filename}: {os.strerror(error.errno)}" if error.filename else os.strerror(error.errno)

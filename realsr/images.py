@@ -211,11 +211,13 @@ def _naming_damage(path: Path) -> Iterator[None]:
 def _orientation(image: Image.Image, path: Path) -> int:
     """EXIF orientation, 1 to 8, without decoding the pixels."""
     if image.format == "TIFF":
-        return int(image.tag_v2.get(0x0112, 1))  # type: ignore[attr-defined]
-    exif = Image.Image.getexif(image)  # the PNG reader's own would decode the picture to look behind it
-    if image.format == "PNG" and not exif:
-        exif.load(_png_exif(path))
-    return int(exif.get(0x0112, 1))
+        value = image.tag_v2.get(0x0112)  # type: ignore[attr-defined]
+    else:
+        exif = Image.Image.getexif(image)  # the PNG reader's own would decode the picture to look behind it
+        if image.format == "PNG" and not exif:
+            exif.load(_png_exif(path))
+        value = exif.get(0x0112)
+    return value if value in range(1, 9) else 1
 
 
 def _png_exif(path: Path) -> bytes:

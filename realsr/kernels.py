@@ -92,7 +92,7 @@ def x4_from_x2(kernel: Kernel) -> Kernel:
     spread = np.zeros((2 * size - 1, 2 * size - 1))
     spread[::2, ::2] = kernel
     full = signal.convolve2d(kernel, spread)
-    cut = (full.shape[0] - (2 * size - 1)) // 2
+    cut = 3 * (size // 2) - (2 * size - 1) // 2  # where K//2 of both lies in `full`, less where it belongs
     return normalise(full[cut : cut + 2 * size - 1, cut : cut + 2 * size - 1])
 
 

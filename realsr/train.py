@@ -52,8 +52,8 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     model = instantiate(cfg.model)
     if model.frozen["perceptual"] is None and model.discriminator is not None:
         log.warning("perceptual=none: trained without the paper's perceptual loss, textures will be weaker")
-    loggers = [instantiate(node) for node in cfg.logger.values()]
-    callbacks = [instantiate(node) for node in cfg.callbacks.values()]
+    loggers = [instantiate(node) for node in cfg.logger.values() if node is not None]
+    callbacks = [instantiate(node) for node in cfg.callbacks.values() if node is not None]
     trainer: Trainer = instantiate(cfg.trainer, logger=loggers, callbacks=[*callbacks, RunRecord(config)])
     if trainer.max_steps < 1:
         raise InputError(f"trainer.max_steps={trainer.max_steps}: give the number of generator steps")

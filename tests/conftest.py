@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import hydra
 import numpy as np
 import pytest
 import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import open_dict
 
+from realsr.config import check_config, conf_dir
 from realsr.images import Photo, to_uint, write_image
 from realsr.resample import imresize
 
@@ -51,3 +55,48 @@ def photo_folder(tmp_path):
         return folder
 
     return make
+
+
+@pytest.fixture
+def compose(tmp_path):
+    """``compose("train", "model=esrgan", ...)``: the config a command would see, with its output in ``tmp_path``."""
+
+    def make(name: str, *overrides: str):
+        cfg = hydra.compose(name, list(overrides), return_hydra_config=True)
+        with open_dict(cfg):
+            cfg.hydra.runtime.output_dir = str(tmp_path / "run")
+            cfg.hydra.job.num = 0
+        HydraConfig.instance().set_config(cfg)
+        cfg = cfg.copy()
+        with open_dict(cfg):
+            del cfg["hydra"]
+        check_config(cfg, name)
+        return cfg
+
+    with hydra.initialize_config_dir(conf_dir(), version_base="1.3"):
+        yield make
+    HydraConfig.instance().cfg = None
+
+
+@pytest.fixture
+def tiny(photo_folder, tmp_path):
+    """Overrides for a training that takes seconds on small photos of its own."""
+    camera = photo_folder("camera", count=3, noise=0.02)
+    clean = photo_folder("clean", count=3)
+    return [
+        f"data.source_dir={camera}",
+        f"data.clean_dir={clean}",
+        f"pool_dir={tmp_path / 'pools'}",
+        "model=esrgan_small",
+        "model.generator={features:8,growth:4,tail:4}",
+        "model.discriminator.features=4",
+        "perceptual=none",
+        "lpips=null",
+        "data.crop_size=32",
+        "data.val_size=64",
+        "data.look_size=32",
+        "estimator.channels=8",
+        "collector={tile_size:16,stride:16,keep_best:20}",
+        "callbacks.progress=null",
+        "+debug=fast",
+    ]

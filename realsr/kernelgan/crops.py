@@ -108,4 +108,5 @@ def _zero_frame(values: Map, width: int) -> Map:
 
 
 def _box_mean(values: Map, window: int) -> Map:
-    return np.asarray(ndimage.uniform_filter(values, window, mode="constant"))
+    mean = ndimage.uniform_filter(values, window, mode="constant")
+    return np.maximum(mean, 0)  # its running sum leaves -1e-19 where nothing is, as in a clipped sky

@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from realsr.errors import InputError
+from realsr.kernelgan.crops import CropPairs, crop_probability, draw_corners, gradient_map
+
+
+@pytest.fixture
+def reference(golden):
+    return golden("kernelgan_crop_probability.npz")
+
+
+def photo(reference):
+    return torch.from_numpy(reference["image"]).permute(2, 0, 1)
+
+
+def test_gradient_map_is_that_of_the_reference_program(reference):
+    ours = gradient_map(reference["image"])
+    np.testing.assert_allclose(ours, reference["gradient_map"], atol=1e-5)
+    assert reference["gradient_map"].max() > 2
+
+
+def test_probability_is_that_of_the_reference_program(reference):
+    ours = crop_probability(reference["gradient_map"], 64)
+    np.testing.assert_allclose(ours, reference["probability"].ravel(), atol=1e-5 * reference["probability"].max())
+    assert ours.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("crop, height, width", [(64, 120, 100), (26, 120, 100), (25, 61, 47), (64, 64, 65)])
+def test_corners_are_even_and_crops_inside(crop, height, width):
+    density = np.random.default_rng(0).random((height, width))
+    corners = draw_corners(crop_probability(density, crop), (height, width), crop, 3000, np.random.default_rng(1))
+    assert corners.shape == (3000, 2)
+    assert (corners % 2 == 0).all() and (corners >= 0).all()
+    assert (corners + crop <= (height, width)).all()
+    assert len(np.unique(corners, axis=0)) > 1 or min(height, width) == crop
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_corners_follow_the_probability(reference, axis):
+    crop, shape, count = 26, reference["gradient_map"].shape, 20000
+    probability = crop_probability(reference["gradient_map"], crop)
+    corners = draw_corners(probability, shape, crop, count, np.random.default_rng(0))
+    # rows (columns) of centres y and y + 1 with y - crop/2 even share a corner
+    marginal = probability.reshape(shape).sum(1 - axis)
+    expected = marginal[crop // 2 : crop // 2 + (shape[axis] - crop) // 2 * 2].reshape(-1, 2).sum(1) * count
+    drawn = np.bincount(corners[:, axis] // 2, minlength=len(expected))
+    assert drawn[len(expected) :].sum() <= count * marginal[crop // 2 + 2 * len(expected) :].sum() + 50
+    often = expected > 5
+    drawn, expected = drawn[: len(expected)][often], expected[often]
+    assert len(expected) > 10
+    assert stats.chisquare(drawn, expected * drawn.sum() / expected.sum()).pvalue > 1e-3
+    uniform = np.full(len(drawn), drawn.sum() / len(drawn))
+    assert stats.chisquare(drawn, uniform).pvalue < 1e-6  # the test would notice
+
+
+def test_where_nothing_happens_no_crop_is_drawn():
+    image = torch.full((3, 300, 300), 0.5)
+    image[:, :90, 200:] = torch.rand(3, 90, 100, generator=torch.Generator().manual_seed(0))
+    crops = CropPairs(image, 500, crop=64, real=26, scale=2, seed=0)
+    for size, corners in zip(crops.sizes, crops.corners, strict=True):
+        centres = corners + size // 2
+        assert (centres[:, 0] < 90 + size).all() and (centres[:, 1] > 200 - size).all()
+
+
+def test_items_are_cuts_of_the_photo_from_minus_one_to_one(reference):
+    crops = CropPairs(photo(reference), 20, crop=64, real=26, scale=2, seed=0)
+    assert len(crops) == 20
+    for index in range(20):
+        for crop, corners in zip(crops[index], crops.corners, strict=True):
+            y, x = corners[index]
+            size = crop.shape[-1]
+            cut = reference["image"][y : y + size, x : x + size].transpose(2, 0, 1)
+            np.testing.assert_allclose(crop.numpy(), cut * 2 - 1, atol=1e-6)
+    assert [tuple(crop.shape) for crop in crops[0]] == [(3, 64, 64), (3, 26, 26)]
+
+
+def test_the_seed_and_nothing_else_decides(reference):
+    def corners(seed):
+        return np.concatenate(CropPairs(photo(reference), 50, crop=64, real=26, scale=2, seed=seed).corners)
+
+    first = corners(3)
+    np.random.seed(1)  # noqa: NPY002  (the global state must not matter)
+    torch.manual_seed(1)
+    assert (corners(3) == first).all()
+    assert (corners(4) != first).any()
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3, 1 / 3, 1.0])
+@pytest.mark.parametrize("height, width", [(128, 128), (130, 97)])
+def test_flat_photo(value, height, width):
+    colour = torch.tensor([value, 0.1, 0.77]).view(3, 1, 1)
+    with pytest.raises(InputError, match="no edges"):
+        CropPairs(colour.expand(3, height, width), 10, crop=64, real=26, scale=2, seed=0)
+
+
+@pytest.mark.parametrize("height, width, fits", [(66, 66, True), (67, 200, True), (65, 200, False), (200, 64, False)])
+def test_small_photo(height, width, fits):
+    image = torch.rand(3, height, width, generator=torch.Generator().manual_seed(0))
+    if fits:
+        crops = CropPairs(image, 10, crop=64, real=26, scale=2, seed=0)
+        assert all(crops[index][0].shape == (3, 64, 64) for index in range(10))
+    else:
+        with pytest.raises(InputError, match=r"\d+x\d+ pixels are too few for KernelGAN's crops of 64"):
+            CropPairs(image, 10, crop=64, real=26, scale=2, seed=0)

@@ -1,0 +1,52 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from realsr.networks.compact import CompactRRDBNet
+from realsr.networks.rrdb import RRDBNet
+from realsr.networks.weights import basicsr_names
+
+
+def test_output_is_that_of_the_reference_network(golden):
+    data = {name: torch.from_numpy(value) for name, value in golden("rrdbnet.npz").items()}
+    state = {k.removeprefix("state/"): v for k, v in data.items() if k.startswith("state/")}
+    network = RRDBNet(features=8, blocks=2, growth=4)
+    network.load_state_dict(basicsr_names(state))
+    with torch.no_grad():
+        torch.testing.assert_close(network(data["x"]), data["y"], atol=1e-5, rtol=0)
+
+
+def test_full_network_has_every_published_key_and_shape(golden):
+    published = golden("rrdbnet_x4_official_keys.json")
+    with torch.device("meta"):
+        network = RRDBNet()
+    renamed = basicsr_names({key: torch.empty(shape, device="meta") for key, shape in published.items()})
+    assert len(renamed) == len(published)
+    assert {k: v.shape for k, v in renamed.items()} == {k: v.shape for k, v in network.state_dict().items()}
+    assert sum(p.numel() for p in network.parameters()) == 16_697_987
+
+
+def test_dense_convolutions_start_at_a_tenth_of_hes_initialisation():
+    torch.manual_seed(0)
+    for conv in RRDBNet(32, 1, 16).body[0].rdb2.children():
+        assert conv.weight.std().item() == pytest.approx(0.1 * (2 / (9 * conv.in_channels)) ** 0.5, rel=0.05)
+        assert not conv.bias.any()
+
+
+def test_compact_network_has_the_size_it_is_known_for():
+    assert sum(p.numel() for p in CompactRRDBNet().parameters()) == 199_843
+
+
+@pytest.mark.parametrize("height, width", [(1, 1), (5, 8), (17, 12)])
+def test_compact_network_starts_as_bilinear_upscaling(height, width):
+    lr = torch.rand(2, 3, height, width)
+    with torch.no_grad():
+        sr = CompactRRDBNet()(lr)
+    assert torch.equal(sr, F.interpolate(lr, size=(4 * height, 4 * width), mode="bilinear", align_corners=False))
+
+
+def test_compact_network_learns_all_it_has():
+    network = CompactRRDBNet(8, 1, 4, 4)
+    torch.nn.init.normal_(network.conv_last.weight)  # at its zero start only itself gets a gradient
+    network(torch.rand(1, 3, 8, 8)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())

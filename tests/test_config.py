@@ -1,0 +1,165 @@
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from realsr.config import conf_dir, explain
+from realsr.errors import InputError
+
+GROUPS = {
+    group: sorted(path.stem for path in (Path(conf_dir()) / group).glob("*.yaml"))
+    for group in ("data", "degradation", "estimator", "collector", "model", "disc", "gan", "logger", "trainer")
+}
+EXPERIMENTS = sorted(path.stem for path in (Path(conf_dir()) / "experiment").glob("*.yaml"))
+ABLATIONS = sorted(path.stem for path in (Path(conf_dir()) / "ablation").glob("*.yaml"))
+SMALL = ["model=esrgan_small", "perceptual=none", "lpips=null"]
+
+
+def build(cfg):
+    """Instantiate all that a training would."""
+    parts = {name: instantiate(cfg[name]) for name in ("data", "model")}
+    trainer = instantiate(
+        cfg.trainer,
+        logger=[instantiate(node) for node in cfg.logger.values()],
+        callbacks=[instantiate(node) for node in cfg.callbacks.values()],
+    )
+    OmegaConf.to_container(cfg, resolve=True)
+    return parts["data"], parts["model"], trainer
+
+
+@pytest.mark.parametrize(("group", "option"), [(g, o) for g, options in GROUPS.items() for o in options])
+def test_every_option_composes_and_instantiates(compose, photo_folder, group, option, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    overrides = [*SMALL, f"data.source_dir={photo_folder('photos', 2)}", f"{group}={option}"]
+    _, model, trainer = build(compose("train", *dict.fromkeys(reversed(overrides))))
+    assert model.scale == 4
+    assert trainer.max_steps == 60000
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_composes_and_instantiates_on_given_folders(compose, photo_folder, name):
+    folder = photo_folder("photos", 2)
+    overrides = [f"experiment={name}", "data=folders", f"data.source_dir={folder}", f"data.clean_dir={folder}"]
+    data, model, _ = build(compose("train", *overrides, "perceptual=none", "lpips=null"))
+    assert data.source_dir == str(folder)
+    assert model.discriminator is not None
+
+
+def test_the_published_tracks_are_set_as_their_authors_did(compose, photo_folder):
+    folder = photo_folder("photos", 2)
+    common = [f"data.source_dir={folder}", "perceptual=none", "lpips=null"]
+    track1 = compose("train", "experiment=realsr_df2k", *common)
+    assert track1.data.kernel_dir is None
+    assert track1.data.noise_dir is not None
+    assert (track1.collector.max_variance, track1.collector.min_mean) == (20, 0)
+    assert track1.model.discriminator._target_.endswith("VGGDiscriminator")
+    track2 = compose("train", "experiment=realsr_dped", *common)
+    assert track2.data.kernel_dir is not None
+    assert (track2.collector.max_variance, track2.collector.min_mean) == (20, 50)
+    assert track2.data.source_share == 1.0
+    paper = compose("train", f"data.source_dir={folder}")
+    weights = (paper.model.pixel_weight, paper.model.perceptual_weight, paper.model.adversarial_weight)
+    assert weights == (0.01, 1.0, 0.005)
+    assert paper.model.milestones == [5000, 10000, 20000, 30000]
+    assert (paper.data.batch_size, paper.data.crop_size, paper.trainer.max_steps) == (16, 128, 60000)
+    assert paper.model.optimizer.lr == 1e-4
+
+
+@pytest.mark.parametrize("row", ABLATIONS)
+def test_ablation_rows_differ_from_the_method_in_one_factor(compose, photo_folder, row):
+    folder = photo_folder("photos", 2)
+    cfg = compose("train", f"data.source_dir={folder}", "+sweep=ablation", f"ablation={row}", *SMALL)
+    method = {"kernel_dir": True, "noise_dir": True, "disc": "PatchDiscriminator"}
+    this = {
+        "kernel_dir": cfg.data.kernel_dir is not None,
+        "noise_dir": cfg.data.noise_dir is not None,
+        "disc": cfg.model.discriminator._target_.rpartition(".")[2],
+    }
+    differ = {key for key in method if method[key] != this[key]}
+    expected = {
+        "bicubic": {"kernel_dir", "noise_dir"},
+        "noise": {"kernel_dir"},
+        "kernel": {"noise_dir"},
+        "vgg128": {"disc"},
+        "patch": set(),
+    }
+    assert differ == expected[row]
+    assert cfg.data.val_kernel_dir is not None
+    assert cfg.data.val_noise_dir is not None
+    assert cfg.name == row
+    build(cfg)
+
+
+@pytest.mark.parametrize("name", ["vgg", "lpips"])
+def test_perceptual_losses_take_a_local_backbone(compose, photo_folder, tmp_path, name):
+    net = {"vgg": "vgg19", "lpips": "squeezenet1_1"}[name]
+    file = tmp_path / "backbone.pth"
+    torch.save(getattr(torchvision.models, net)().features.state_dict(), file)
+    extra = ["model.perceptual.net=squeeze"] if name == "lpips" else []
+    cfg = compose(
+        "train",
+        f"data.source_dir={photo_folder('photos', 2)}",
+        "model=esrgan_small",
+        "lpips=null",
+        f"perceptual={name}",
+        f"model.perceptual.backbone={file}",
+        *extra,
+    )
+    loss = instantiate(cfg.model).frozen["perceptual"]
+    a, b = torch.rand(2, 1, 3, 64, 64)
+    assert loss(a, b) > 0
+    assert loss(a, a) == 0
+
+
+@pytest.mark.parametrize("name", ["estimate", "collect", "upscale", "evaluate", "quickstart"])
+def test_the_other_commands_compose(compose, name):
+    given = {
+        "estimate": ["data.source_dir=x"],
+        "collect": ["data.source_dir=x", "collector=dped"],
+        "upscale": ["ckpt=a", "input=b", "output=c"],
+        "evaluate": ["ckpt=a"],
+    }
+    compose(name, *given.get(name, []))
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("+data.crop_sise=3", "data.crop_sise: RealSRData has no such option, did you mean crop_size?"),
+        ("+trainer.max_step=3", "trainer.max_step: Trainer has no such option, did you mean max_steps?"),
+        ("+scael=3", "scael: no such option of realsr.train, did you mean scale?"),
+        ("data.batch_size=many", "data.batch_size=many: must be int"),
+        ("estimator.iterations=1.5", "estimator.iterations=1.5: must be int"),
+    ],
+)
+def test_options_that_hydra_lets_pass_are_checked_against_signatures(compose, override, says):
+    with pytest.raises(InputError) as error:
+        compose("train", "data.source_dir=x", override)
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("disc=pach", "did you mean patch?"),
+        ("dics=patch", "did you mean disc?"),
+        ("data.crop_sise=3", "did you mean data.crop_size?"),
+        ("model.pixel_wieght=3", "did you mean model.pixel_weight?"),
+    ],
+)
+def test_hydras_own_errors_become_one_line_with_the_nearest_option(compose, override, says):
+    with pytest.raises(Exception) as error:  # noqa: B017, PT011  (whatever Hydra raises)
+        compose("train", "data.source_dir=x", override)
+    line = explain(error.value)
+    assert line is not None
+    assert says in line
+    assert "\n" not in line
+
+
+def test_a_bug_is_not_explained_away():
+    with pytest.raises(TypeError) as error:
+        len(3)  # type: ignore[arg-type]
+    assert explain(error.value) is None

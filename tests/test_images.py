@@ -1,0 +1,346 @@
+"""Image files: what is written is read back; what Pillow reads, we read the same; what is broken is named."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageCms, ImageOps
+
+from realsr.errors import InputError
+from realsr.images import (
+    Photo,
+    atomic_write,
+    file_hash,
+    find_images,
+    gray_uint8,
+    image_size,
+    quantize,
+    read_image,
+    to_float,
+    to_uint,
+    write_image,
+)
+
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+ORIENTATION = 0x0112
+
+
+def pixels(dtype=np.uint8, channels=3, height=10, width=14, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, np.iinfo(dtype).max, (height, width, channels), endpoint=True).astype(dtype)
+
+
+def png_16(array, before=b"", behind=b""):
+    """A 16-bit PNG of ``(H, W, C)`` uint16, built from the specification, with chunks around the pixels."""
+    colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[array.shape[2]]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
+    header = struct.pack(">IIBBBBB", array.shape[1], array.shape[0], 16, colour_type, 0, 0, 0)
+    data = chunk(b"IHDR", header) + before + chunk(b"IDAT", zlib.compress(rows)) + behind + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + data
+
+
+def chunk(kind, body):
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def exif(orientation):
+    tags = Image.Exif()
+    tags[ORIENTATION] = orientation
+    return tags.tobytes().removeprefix(b"Exif\0\0")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".tiff"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("alpha", [False, True])
+@pytest.mark.parametrize("gray", [False, True])
+def test_lossless_round_trip(tmp_path, suffix, dtype, alpha, gray):
+    rgb = np.repeat(pixels(dtype, 1), 3, 2) if gray else pixels(dtype)
+    photo = Photo(rgb, pixels(dtype, 1, seed=1)[..., 0] if alpha else None, gray, PROFILE)
+    write_image(tmp_path / f"new/photo{suffix}", photo)
+    back = read_image(tmp_path / f"new/photo{suffix}")
+    assert back.rgb.dtype == dtype
+    np.testing.assert_array_equal(back.rgb, photo.rgb)
+    if alpha:
+        np.testing.assert_array_equal(back.alpha, photo.alpha)
+    else:
+        assert back.alpha is None
+    assert back.icc_profile == PROFILE
+    assert back.gray == (gray and not (alpha and dtype == np.uint16))  # 16-bit gray with alpha is kept as RGBA
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("alpha", [False, True])
+def test_other_programs_read_our_16_bit_files(tmp_path, suffix, alpha):
+    path = tmp_path / f"photo{suffix}"
+    photo = Photo(pixels(np.uint16), pixels(np.uint16, 1)[..., 0] if alpha else None, False, PROFILE)
+    write_image(path, photo)
+    decoded = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(decoded[..., 2::-1], photo.rgb)
+    with Image.open(path) as image:
+        assert image.mode == ("RGBA" if alpha else "RGB")
+        assert image.info["icc_profile"] == PROFILE
+        if suffix == ".tif":
+            assert image.tag_v2.get(338) == ((2,) if alpha else None)  # ExtraSamples: alpha, not premultiplied
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".webp", ".bmp"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_formats_of_8_bit(tmp_path, suffix, dtype):
+    smooth = cv2.GaussianBlur(pixels(np.uint8, 3, 32, 48), (0, 0), 6)
+    photo = Photo(smooth.astype(dtype) * (257 if dtype == np.uint16 else 1), icc_profile=PROFILE)
+    write_image(tmp_path / f"photo{suffix}", photo)
+    back = read_image(tmp_path / f"photo{suffix}")
+    assert back.rgb.dtype == np.uint8 and back.alpha is None
+    assert np.abs(back.rgb.astype(int) - smooth).max() <= (0 if suffix == ".bmp" else 6)
+    assert back.icc_profile == (None if suffix == ".bmp" else PROFILE)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".bmp"])
+def test_formats_without_alpha_drop_it(tmp_path, suffix):
+    write_image(tmp_path / f"photo{suffix}", Photo(pixels(), pixels(channels=1)[..., 0]))
+    assert read_image(tmp_path / f"photo{suffix}").alpha is None
+
+
+def test_16_bit_is_rounded_to_8(tmp_path):
+    values = np.array([0, 128, 129, 257, 65406, 65407, 65535], np.uint16)
+    write_image(tmp_path / "photo.bmp", Photo(np.repeat(values[None, :, None], 3, 2)))
+    expected = np.round(values / 257)
+    np.testing.assert_array_equal(read_image(tmp_path / "photo.bmp").rgb[0, :, 0], expected)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_16_bit_png_of_another_program(tmp_path, channels):
+    array = pixels(np.uint16, channels)
+    (tmp_path / "photo.png").write_bytes(png_16(array))
+    photo = read_image(tmp_path / "photo.png")
+    assert photo.rgb.dtype == np.uint16
+    colour = array[..., :3] if channels > 2 else np.repeat(array[..., :1], 3, 2)
+    np.testing.assert_array_equal(photo.rgb, colour)
+    if channels in (2, 4):
+        np.testing.assert_array_equal(photo.alpha, array[..., -1])
+    else:
+        assert photo.alpha is None
+
+
+@pytest.mark.parametrize(
+    ("mode", "options", "alpha", "gray"),
+    [
+        ("P", {}, False, False),
+        ("P", {"transparency": 0}, True, False),  # black in the web palette
+        ("RGB", {"transparency": (1, 2, 3)}, True, False),
+        ("L", {"transparency": 7}, True, True),
+        ("1", {}, False, True),
+        ("LA", {}, True, True),
+    ],
+)
+def test_png_modes_as_pillow_shows_them(tmp_path, mode, options, alpha, gray):
+    rgb = pixels()
+    rgb[0, 0] = {"L": (7, 7, 7), "P": (0, 0, 0)}.get(mode, (1, 2, 3))
+    Image.fromarray(rgb).convert(mode).save(tmp_path / "photo.png", **options)
+    with Image.open(tmp_path / "photo.png") as image:
+        expected = np.asarray(image.convert("RGBA"))
+    photo = read_image(tmp_path / "photo.png")
+    np.testing.assert_array_equal(photo.rgb, expected[..., :3])
+    assert photo.gray == gray and (photo.alpha is not None) == alpha
+    if alpha:
+        np.testing.assert_array_equal(photo.alpha, expected[..., 3])
+        assert mode == "LA" or photo.alpha.min() == 0
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".tif"])
+def test_cmyk_becomes_rgb(tmp_path, suffix):
+    flat = np.full((16, 16, 3), (200, 120, 40), np.uint8)
+    Image.fromarray(flat).convert("CMYK").save(tmp_path / f"photo{suffix}", quality=95)
+    photo = read_image(tmp_path / f"photo{suffix}")
+    assert np.abs(photo.rgb.astype(int) - flat).max() <= 4
+    assert photo.alpha is None and photo.icc_profile is None
+
+
+def test_the_a_of_lab_is_no_alpha(tmp_path):
+    flat = Image.new("RGB", (16, 16), (200, 120, 40))
+    to_lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
+    ImageCms.applyTransform(flat, to_lab).save(tmp_path / "photo.tif")
+    photo = read_image(tmp_path / "photo.tif")
+    assert photo.alpha is None and photo.icc_profile is None
+    assert np.abs(photo.rgb.astype(int) - np.asarray(flat)).max() <= 4
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["rgb.jpg", "rgb.png", "rgb.webp", "rgb.tif", "gray.tif", "gray16.png", "gray16.tif"])
+def test_orientation_as_pillow_turns_it(tmp_path, name, orientation):
+    path = tmp_path / name
+    array = pixels(np.uint16 if "16" in name else np.uint8)
+    image = Image.fromarray(array if "rgb" in name else array[..., 0])
+    if path.suffix == ".tif":
+        image.save(path, tiffinfo={ORIENTATION: orientation})
+    else:
+        image.save(path, exif=b"Exif\0\0" + exif(orientation))
+    with Image.open(io.BytesIO(path.read_bytes())) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    assert expected.shape[:2] == ((10, 14) if orientation < 5 else (14, 10))
+    photo = read_image(path)
+    np.testing.assert_array_equal(photo.rgb if "rgb" in name else photo.rgb[..., 0], expected)
+    assert image_size(path) == photo.rgb.shape[:2]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("place", ["before", "behind"])
+def test_orientation_of_16_bit_rgb_png(tmp_path, orientation, place):
+    """Pillow has no 16-bit RGB, so its turned 8-bit picture times 257 is what ours has to be."""
+    path, array = tmp_path / "photo.png", pixels()
+    path.write_bytes(png_16(array.astype(np.uint16) * 257, **{place: chunk(b"eXIf", exif(orientation))}))
+    tagged = Image.fromarray(array)
+    tagged.getexif()[ORIENTATION] = orientation
+    expected = np.asarray(ImageOps.exif_transpose(tagged)).astype(np.uint16) * 257
+    np.testing.assert_array_equal(read_image(path).rgb, expected)
+    assert image_size(path) == expected.shape[:2]
+
+
+def test_orientation_of_16_bit_rgb_tiff(tmp_path):
+    """OpenCV writes no orientation: its first tag beyond those needed is made into one."""
+    array = pixels(np.uint16)
+    data = bytearray(cv2.imencode(".tif", array[..., ::-1])[1].tobytes())
+    (start,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, start)
+    entries = [bytes(data[at : at + 12]) for at in range(start + 2, start + 2 + 12 * count, 12)]
+    entries = [e for e in entries if struct.unpack_from("<H", e)[0] != 274] + [struct.pack("<HHIHxx", 274, 3, 1, 6)]
+    entries.sort(key=lambda e: struct.unpack_from("<H", e))
+    data += bytes(len(data) % 2)
+    struct.pack_into("<I", data, 4, len(data))
+    (tmp_path / "photo.tif").write_bytes(data + struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4))
+    np.testing.assert_array_equal(read_image(tmp_path / "photo.tif").rgb, np.rot90(array, -1))
+    assert image_size(tmp_path / "photo.tif") == (14, 10)
+
+
+def test_image_size_of_a_png_decodes_nothing(tmp_path):
+    """Folders of thousands of PNGs are sized at the start of a run: pixels that cannot be decoded are not missed."""
+    whole = png_16(pixels(np.uint16, 3, 64, 96))
+    (tmp_path / "photo.png").write_bytes(whole[:200])
+    assert image_size(tmp_path / "photo.png") == (64, 96)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp", ".webp"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_truncated_file_is_named(tmp_path, suffix, dtype):
+    path = tmp_path / f"cut{suffix}"
+    write_image(path, Photo(pixels(dtype, 3, 100, 100)))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(InputError, match=path.name):
+        read_image(path)
+
+
+@pytest.mark.parametrize("read", [read_image, image_size])
+def test_what_is_no_image_is_named(tmp_path, read):
+    (tmp_path / "text.png").write_text("no image at all")
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    (tmp_path / "folder.png").mkdir()
+    for name in ("text.png", "empty.jpg", "folder.png", "missing.png"):
+        with pytest.raises(InputError, match=name):
+            read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "value", [b"garbage!", exif(0), exif(9), exif(1).replace(b"\x01\x12\x00\x03", b"\x01\x12\x00\x02")]
+)
+def test_senseless_orientation_is_upright(tmp_path, value):
+    for name in ("photo.jpg", "photo.png"):
+        Image.fromarray(pixels()).save(tmp_path / name, exif=b"Exif\0\0" + value)
+        assert read_image(tmp_path / name).rgb.shape[:2] == image_size(tmp_path / name) == (10, 14)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_32_bit_tiff_is_refused(tmp_path, dtype):
+    path = tmp_path / "deep.tif"
+    Image.fromarray(pixels(channels=1)[..., 0].astype(dtype)).save(path)
+    with pytest.raises(InputError, match=r"deep\.tif.*convert"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("name", ["photo.gif", "photo"])
+def test_write_refuses_other_suffixes(tmp_path, name):
+    with pytest.raises(InputError, match=r"\.png"):
+        write_image(tmp_path / name, Photo(pixels()))
+    assert not list(tmp_path.iterdir())
+
+
+def test_find_images(tmp_path):
+    root = tmp_path / ".cache" / "photos"  # a hidden folder above does not count
+    for name in ("b.png", "a/z.JPG", "a/y.tiff", "c.bmp", ".hidden.png", ".trash/d.png", "a/.x/e.png", "notes.txt"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    (root / "folder.png").mkdir()
+    assert find_images(root) == [root / name for name in ("a/y.tiff", "a/z.JPG", "b.png", "c.bmp")]
+    assert find_images(str(root)) == find_images(root)
+
+
+def test_find_images_errors(tmp_path):
+    (tmp_path / "photo.png").touch()
+    (tmp_path / "empty").mkdir()
+    for name, message in {"missing": "no such folder", "photo.png": "no such folder", "empty": "no image"}.items():
+        with pytest.raises(InputError, match=f"{name}.*{message}"):
+            find_images(tmp_path / name)
+
+
+def test_atomic_write_replaces_whole(tmp_path):
+    path = tmp_path / "new" / "file.bin"
+    for content in (b"old", b"new"):
+        with atomic_write(path) as file:
+            file.write(content)
+    assert path.read_bytes() == b"new"
+    assert list(path.parent.iterdir()) == [path]
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_atomic_write_leaves_nothing_behind(tmp_path, error):
+    def write(path):
+        with atomic_write(path) as file:
+            file.write(b"half")
+            raise error
+
+    with pytest.raises(error):
+        write(tmp_path / "file.bin")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file.bin").write_bytes(b"old")
+    with pytest.raises(error):
+        write(tmp_path / "file.bin")
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"old"]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_to_float_and_back(dtype):
+    array = pixels(dtype)
+    image = to_float(array)
+    assert image.dtype == torch.float32 and image.shape == (3, 10, 14)
+    np.testing.assert_allclose(image.permute(1, 2, 0), array / np.iinfo(dtype).max, atol=1e-6)
+    np.testing.assert_array_equal(to_uint(image, dtype), array)
+
+
+def test_to_uint_rounds_and_clamps():
+    image = torch.tensor([-0.5, 0.4 / 255, 0.6 / 255, 254.4 / 255, 1.5]).expand(3, 1, 5)
+    np.testing.assert_array_equal(to_uint(image)[0, :, 0], np.array([0, 0, 1, 254, 255], np.uint8))
+
+
+def test_quantize_is_saving_and_reading(tmp_path):
+    image = torch.rand(3, 8, 9, generator=torch.Generator().manual_seed(0)) * 1.4 - 0.2
+    write_image(tmp_path / "photo.png", Photo(to_uint(image)))
+    torch.testing.assert_close(quantize(image), to_float(read_image(tmp_path / "photo.png").rgb), rtol=0, atol=1e-6)
+
+
+def test_gray_uint8_is_bt601():
+    array = pixels()
+    np.testing.assert_allclose(gray_uint8(array), cv2.cvtColor(array, cv2.COLOR_RGB2GRAY), atol=1)
+
+
+def test_file_hash(tmp_path: Path):
+    (tmp_path / "file").write_bytes(b"abc")
+    assert file_hash(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -1,0 +1,139 @@
+import logging
+import math
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from realsr.errors import InputError
+from realsr.losses.perceptual import LPIPSLoss
+from realsr.metrics import image_metrics, load_lpips, luma, psnr, shave, ssim
+
+
+@pytest.fixture
+def pair(golden):
+    """``(1, 3, H, W)`` float64 in [0, 1]: sr, hr."""
+    images = golden("metrics_images.npz")
+    return [torch.from_numpy(images[name]).permute(2, 0, 1)[None].double() / 255 for name in ("sr", "hr")]
+
+
+def numpy_luma(image):
+    """``(1, 3, H, W)`` in [0, 1] to ``(H, W)`` in [16, 235], ITU-R BT.601."""
+    r, g, b = (image[0] * 255).numpy()
+    return 16 + (65.481 * r + 128.553 * g + 24.966 * b) / 255
+
+
+def hwc(image):
+    return image[0].permute(1, 2, 0).numpy()
+
+
+WANG = dict(gaussian_weights=True, sigma=1.5, use_sample_covariance=False)  # of scikit-image, as Wang et al. 2004
+
+
+def test_equals_the_reference_program(golden, pair):
+    reference = golden("metrics.json")
+    whole, shaved = image_metrics(*pair, border=0), image_metrics(*pair, border=4)
+    assert whole["psnr"] == pytest.approx(reference["psnr_rgb"], abs=1e-5)
+    assert whole["ssim"] == pytest.approx(reference["ssim_rgb_bug"], abs=1e-5)
+    assert shaved["psnr"] == pytest.approx(reference["psnr_rgb_crop4"], abs=1e-5)
+    assert shaved["psnr_y"] == pytest.approx(reference["psnr_y_crop4"], abs=1e-5)
+    assert shaved["ssim_y"] == pytest.approx(reference["ssim_y_crop4"], abs=1e-5)
+    assert shaved["ssim"] == pytest.approx(reference["ssim_rgb_crop4_mean_of_channels"], abs=1e-5)
+
+
+@pytest.mark.parametrize("border", [0, 3, 8])
+def test_equals_scikit_image(pair, border):
+    values = image_metrics(*pair, border=border)
+    sr, hr = (shave(image, border) for image in pair)
+    y_sr, y_hr = numpy_luma(sr), numpy_luma(hr)
+    assert values["psnr"] == pytest.approx(peak_signal_noise_ratio(hwc(hr), hwc(sr), data_range=1), abs=1e-5)
+    assert values["psnr_y"] == pytest.approx(peak_signal_noise_ratio(y_hr, y_sr, data_range=255), abs=1e-5)
+    # its Gaussian reaches 3.5 sigma = 5 pixels, so its window is 11x11, and it leaves 5 pixels of border out
+    expected = structural_similarity(hwc(hr), hwc(sr), data_range=1, channel_axis=2, **WANG)
+    assert values["ssim"] == pytest.approx(expected, abs=1e-5)
+    assert values["ssim_y"] == pytest.approx(structural_similarity(y_hr, y_sr, data_range=255, **WANG), abs=1e-5)
+
+
+def test_every_image_of_a_batch_has_its_own_value(pair):
+    sr, hr = pair
+    batch = torch.cat([sr, (sr + 3 * hr) / 4]), torch.cat([hr, hr])
+    for metric in (psnr, ssim):
+        both = metric(*batch)
+        assert both.shape == (2,) and both[1] > both[0]
+        torch.testing.assert_close(both[:1], metric(sr, hr))
+
+
+def test_luma_spans_the_studio_range():
+    black_and_white = torch.stack([torch.zeros(3, 2, 2), torch.ones(3, 2, 2)])
+    torch.testing.assert_close(luma(black_and_white)[:, 0, 0, 0] * 255, torch.tensor([16.0, 235.0]))
+
+
+def test_sr_is_rounded_to_eight_bits_and_clipped(pair):
+    hr = torch.ones(1, 3, 32, 32) * 100 / 255
+    assert image_metrics(hr + 0.4 / 255, hr, 0)["psnr"] == math.inf
+    assert image_metrics(hr + 0.6 / 255, hr, 0)["psnr"] == pytest.approx(20 * np.log10(255), abs=1e-5)
+    white = torch.ones(1, 3, 32, 32)
+    assert image_metrics(white * 1.5, white, 0)["psnr"] == math.inf
+
+
+def test_equal_images(pair):
+    values = image_metrics(pair[1], pair[1], 4)
+    assert values["psnr"] == values["psnr_y"] == math.inf
+    assert values["ssim"] == pytest.approx(1) and values["ssim_y"] == pytest.approx(1)
+
+
+def test_sizes_that_differ(pair):
+    with pytest.raises(InputError, match="sr is 160x124 pixels, hr 160x128"):
+        image_metrics(pair[0][..., :-4, :], pair[1], 4)
+
+
+@pytest.mark.parametrize("height, width, border, fits", [(11, 11, 0, True), (10, 30, 0, False), (30, 18, 4, False)])
+def test_smallest_image(height, width, border, fits):
+    image = torch.rand(1, 3, height, width)
+    if fits:
+        assert image_metrics(image, image, border)["ssim"] == pytest.approx(1)
+    else:
+        with pytest.raises(InputError, match=f"{width}x{height} pixels are too few"):
+            image_metrics(image, image, border)
+
+
+def test_lpips_sees_the_whole_rounded_image(pair):
+    def stand_in(sr, hr):
+        assert sr.dtype == hr.dtype == torch.float32 and sr.shape == pair[0].shape
+        torch.testing.assert_close(sr * 255, (sr * 255).round(), atol=1e-4, rtol=0)
+        return (sr - hr).abs().mean()
+
+    value = image_metrics(pair[0] + 0.3 / 255, pair[1], 4, stand_in)["lpips"]
+    assert value == pytest.approx(float((pair[0] - pair[1]).abs().mean()), abs=1e-6)
+    assert "lpips" not in image_metrics(*pair, 4)
+
+
+def test_lpips_from_a_file(tmp_path, pair):
+    torch.save(torchvision.models.squeezenet1_1().state_dict(), tmp_path / "squeeze.pth")
+    metric = load_lpips("squeeze", str(tmp_path / "squeeze.pth"))
+    assert isinstance(metric, LPIPSLoss)
+    assert image_metrics(pair[1], pair[1], 4, metric)["lpips"] == 0 < image_metrics(*pair, 4, metric)["lpips"]
+
+
+def test_without_a_download_lpips_is_left_out_with_one_line(monkeypatch, caplog):
+    def refuse(*args, **kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", refuse)
+    with caplog.at_level(logging.INFO):
+        assert load_lpips("alex") is None
+    (record,) = caplog.records
+    message = record.getMessage()
+    assert message.startswith("LPIPS is left out: ") and "no route to host" in message and "\n" not in message
+
+
+def test_a_wrong_lpips_file_or_network_is_not_passed_over(tmp_path):
+    torch.save({"features.0.weight": torch.ones(3)}, tmp_path / "wrong.pth")
+    with pytest.raises(InputError, match="is not torchvision's alexnet"):
+        load_lpips("alex", str(tmp_path / "wrong.pth"))
+    with pytest.raises(InputError, match="no such checkpoint"):
+        load_lpips("alex", str(tmp_path / "missing.pth"))
+    with pytest.raises(InputError, match="no backbone 'alexnet'"):
+        load_lpips("alexnet")

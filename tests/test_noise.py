@@ -1,0 +1,79 @@
+"""The noise-patch rule against the authors' tiles and plain numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from realsr.images import gray_uint8
+from realsr.noise import cut_tiles, flat_tiles, tile_statistics, unclipped_tiles
+
+
+def picture(height: int = 48, width: int = 64) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return rng.integers(1, 255, (height, width, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("min_mean", [0, 50])
+def test_golden(golden, min_mean):
+    data = golden("noise_patches.npz")
+    size = int(data["patch"])
+    statistics = tile_statistics(data["image"], size, size)
+    ours = statistics.corner[flat_tiles(statistics, float(data["max_var"]), min_mean)]
+    expected = data[f"top_left_min_mean_{min_mean}"]
+    # the reference loops to `side - patch` exclusively: it leaves out the tiles that end at the right or bottom border
+    border = (ours + size == data["image"].shape[:2]).any(1)
+    np.testing.assert_array_equal(ours[~border], expected)
+    if min_mean == 0:
+        assert border.any()  # ours uses them
+
+
+@pytest.mark.parametrize(("size", "stride"), [(16, 16), (16, 8), (16, 20), (48, 48)])
+def test_statistics_are_numpys(size, stride):
+    image = picture()
+    image[:8, :20, 1], image[30:, 40:, 2] = 0, 255
+    statistics = tile_statistics(image, size, stride)
+    corners = [(y, x) for y in range(0, 48 - size + 1, stride) for x in range(0, 64 - size + 1, stride)]
+    np.testing.assert_array_equal(statistics.corner, corners)
+    for i, (y, x) in enumerate(corners):
+        tile, gray = (a[y : y + size, x : x + size] for a in (image, gray_uint8(image)))
+        assert statistics.variance[i] == pytest.approx(np.var(gray, dtype=np.float64))
+        assert statistics.mean[i] == pytest.approx(np.mean(gray))
+        assert statistics.clipped[i] == pytest.approx(((tile == 0) | (tile == 255)).any(-1).mean())
+    assert statistics.clipped.max() > 0
+
+
+@pytest.mark.parametrize("shape", [(15, 64), (48, 15)])
+def test_image_smaller_than_a_tile_has_none(shape):
+    statistics = tile_statistics(picture(*shape), 16, 16)
+    assert statistics.corner.shape == (0, 2)
+    assert not len(flat_tiles(statistics, 20, 0)) and not len(unclipped_tiles(statistics))
+
+
+def test_both_bounds_are_strict():
+    image = np.full((16, 48, 3), 100, np.uint8)
+    image[::2, :16] = 110  # variance 25, mean 105
+    statistics = tile_statistics(image, 16, 16)
+    np.testing.assert_array_equal(flat_tiles(statistics, 25, 0), [False, True, True])
+    np.testing.assert_array_equal(flat_tiles(statistics, 25.1, 0), [True, True, True])
+    np.testing.assert_array_equal(flat_tiles(statistics, 25.1, 100), [True, False, False])
+
+
+def test_clipped_and_noiseless_tiles_witness_nothing():
+    image = picture(16, 80)
+    image[:, 16:32] = 100  # no noise at all
+    image[:2, 32:48, 1] = 255  # 1/8 of the pixels have a channel at white
+    image[0, 48:50, 0] = 0  # 2 of 256 at black: within the bound of 1 %
+    image[0, 64:67, 0] = 0  # 3 of 256: beyond
+    statistics = tile_statistics(image, 16, 16)
+    np.testing.assert_allclose(statistics.clipped, [0, 0, 1 / 8, 2 / 256, 3 / 256])
+    np.testing.assert_array_equal(unclipped_tiles(statistics), [True, False, False, True, False])
+    np.testing.assert_array_equal(unclipped_tiles(statistics, 0.2), [True, False, True, True, True])
+
+
+def test_cut_tiles():
+    image = picture()
+    tiles = cut_tiles(image, np.array([[0, 3], [31, 47]]), 16)
+    np.testing.assert_array_equal(tiles, [image[:16, 3:19], image[31:47, 47:63]])
+    assert tiles.dtype == np.uint8
+    assert cut_tiles(image, np.zeros((0, 2), np.int64), 16).shape == (0, 16, 16, 3)
