@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
@@ -83,6 +84,19 @@ class PoolPictures(Callback):
             sheet = folder / "contact_sheet.png"
             if sheet.is_file() and trainer.is_global_zero:
                 log_picture(trainer, f"pools/{name}", np.asarray(Image.open(sheet).convert("RGB")))
+
+
+class StepProgress(RichProgressBar):
+    """A progress bar over generator steps."""
+
+    @property
+    def total_train_batches(self) -> int:
+        """Steps of the run; the loader has one more."""
+        return self.trainer.max_steps
+
+    def get_metrics(self, trainer: Trainer, module: LightningModule) -> dict[str, Any]:
+        """Losses, without the loggers' version."""
+        return {name: value for name, value in super().get_metrics(trainer, module).items() if name != "v_num"}
 
 
 class RunRecord(Callback):

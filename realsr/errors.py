@@ -6,3 +6,14 @@ class InputError(ValueError):
 
     The commands print the line and exit with status 2; everything else keeps its traceback.
     """
+
+
+def at_least(least: float, prefix: str = "", **values: float) -> None:
+    """Check numbers of the user's, given as ``name=value``.
+
+    Raises:
+        InputError: one is under ``least`` (or NaN); names it as ``prefix + name``.
+    """
+    for name, value in values.items():
+        if not value >= least:
+            raise InputError(f"{prefix}{name}={value}: give {least:g} or more")

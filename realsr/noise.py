@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from realsr.errors import at_least
 from realsr.images import gray_uint8
 
 
@@ -32,6 +33,10 @@ class NoiseRule:
     max_variance: float = 20.0
     min_mean: float = 0.0
     keep_best: int = 0
+
+    def __post_init__(self) -> None:
+        at_least(1, "collector.", tile_size=self.tile_size, stride=self.stride)
+        at_least(0, "collector.", max_variance=self.max_variance, keep_best=self.keep_best)
 
 
 @dataclass(frozen=True)

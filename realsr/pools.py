@@ -201,7 +201,7 @@ class Entry:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files if name != "manifest"}
                 manifest = json.loads(str(file["manifest"])) if "manifest" in file.files else {}
-        except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as e:
+        except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as e:
             raise InputError(f"{path}: is damaged or no pool file ({e}); delete it, it will be made again") from e
         return cls(path, arrays, manifest)
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+
+# Small operations only lose by threads, and bitwise comparisons of processes need the same number in both.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import hydra
 import numpy as np

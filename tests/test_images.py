@@ -247,13 +247,21 @@ def test_what_is_no_image_is_named(tmp_path, read):
             read(tmp_path / name)
 
 
-@pytest.mark.parametrize(
-    "value", [b"garbage!", exif(0), exif(9), exif(1).replace(b"\x01\x12\x00\x03", b"\x01\x12\x00\x02")]
-)
-def test_senseless_orientation_is_upright(tmp_path, value):
-    for name in ("photo.jpg", "photo.png"):
-        Image.fromarray(pixels()).save(tmp_path / name, exif=b"Exif\0\0" + value)
-        assert read_image(tmp_path / name).rgb.shape[:2] == image_size(tmp_path / name) == (10, 14)
+TEXT_IN_PLACE_OF_A_NUMBER = exif(1).replace(b"\x01\x12\x00\x03", b"\x01\x12\x00\x02")
+
+
+@pytest.mark.parametrize("value", [exif(0), exif(9), TEXT_IN_PLACE_OF_A_NUMBER])
+@pytest.mark.parametrize("name", ["photo.jpg", "photo.png"])
+def test_senseless_orientation_is_upright(tmp_path, name, value):
+    Image.fromarray(pixels()).save(tmp_path / name, exif=b"Exif\0\0" + value)
+    assert read_image(tmp_path / name).rgb.shape[:2] == image_size(tmp_path / name) == (10, 14)
+
+
+@pytest.mark.parametrize("read", [read_image, image_size])
+def test_damaged_exif_is_named(tmp_path, read):
+    Image.fromarray(pixels()).save(tmp_path / "photo.png", exif=b"Exif\0\0garbage!")
+    with pytest.raises(InputError, match=r"photo\.png"):
+        read(tmp_path / "photo.png")
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])

@@ -123,8 +123,8 @@ def test_imresize_gradients(scale, antialias):
 
 
 def test_blur_subsample_gradients():
-    hr, kernels = batch(2, 1, 4, 6).requires_grad_(), batch(2, 3, 3).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x, k: blur_subsample(x, k, 2), (hr, kernels))
+    hr, kernels = batch(2, 1, 4, 2).requires_grad_(), batch(2, 3, 3).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, k: blur_subsample(x, k, 2), (hr, kernels), fast_mode=True)
 
 
 @pytest.mark.parametrize(("size", "scale", "expected"), [(37, 1 / 3, 13), (12, 1 / 4, 3), (10, 0.55, 6), (7, 2, 14)])

@@ -19,7 +19,7 @@ from realsr.data.folders import read_pairs
 from realsr.data.samples import make_samples
 from realsr.data.store import prepare_hr, stored_hr
 from realsr.degradation import Degradation
-from realsr.errors import InputError
+from realsr.errors import InputError, at_least
 from realsr.estimate import estimate_kernels
 from realsr.images import find_images, read_image, to_float
 from realsr.kernelgan.module import KernelGAN
@@ -101,14 +101,17 @@ class RealSRData(LightningDataModule):
         for given in (source_dir, clean_dir, val_hr, val_lr):
             if given is not None and samples_dir is None:
                 find_images(given)
+        at_least(1, "data.", scale=scale, crop_size=crop_size, batch_size=batch_size, val_count=val_count)
+        at_least(0, "data.", num_workers=num_workers, look_count=look_count)
+        at_least(scale, "data.", val_size=val_size, look_size=look_size)
         if crop_size % scale:
             raise InputError(f"data.crop_size={crop_size} is no multiple of the scale {scale}")
         if val_lr is not None and val_hr is None:
             raise InputError("data.val_lr needs data.val_hr, its ground truth")
         if not 0 <= source_share <= 1:
             raise InputError(f"data.source_share={source_share} is no share, give 0 to 1")
-        if batch_size < 1 or num_workers < 0:
-            raise InputError(f"data.batch_size={batch_size}, data.num_workers={num_workers}: give at least 1 and 0")
+        if not 0 < cleanup <= 1:
+            raise InputError(f"data.cleanup={cleanup}: source photos are cleaned by making them smaller, give 0 to 1")
         self.source_dir, self.clean_dir, self.store_dir = source_dir, clean_dir, Path(store_dir)
         self.make_degradation, self.estimator, self.collector = degradation, estimator, collector
         self.kernel_dir = None if kernel_dir is None else Path(kernel_dir)

@@ -61,7 +61,8 @@ class HRCrops(Dataset[dict[str, Any]]):
 class StepSampler(Sampler[int]):
     """Sample numbers of the training steps ``start .. steps``: rank by rank, batch by batch, each number once.
 
-    Its length is that of the whole run, since Lightning counts a resumed run's batches from zero.
+    Its length is that of the whole run, since Lightning counts a resumed run's batches from zero, and one step
+    more, so that the last step does not end the epoch: a finished run can then go on with more steps.
 
     Args:
         start: steps that are done already.
@@ -75,12 +76,12 @@ class StepSampler(Sampler[int]):
         self.start, self.steps, self.batch, self.rank, self.world = start, steps, batch, rank, world
 
     def __iter__(self) -> Iterator[int]:
-        for step in range(self.start, self.steps):
+        for step in range(self.start, self.steps + 1):
             first = (step * self.world + self.rank) * self.batch
             yield from range(first, first + self.batch)
 
     def __len__(self) -> int:
-        return self.steps * self.batch
+        return (self.steps + 1) * self.batch
 
 
 class Pair(NamedTuple):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 from pytorch_lightning import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -46,9 +48,10 @@ def estimate_kernel(
     """
     module = estimator()
     crops = CropPairs(image, module.iterations, module.crop, module.output_size, module.scale, seed=module.seed)
-    with _quiet():
+    with _quiet(), _one_thread():
         trainer = Trainer(barebones=True, max_epochs=1, accelerator=accelerator, devices=1)
-        trainer.fit(module, DataLoader(crops, batch_size=1))
+        # a loader draws a seed at its start: of a generator of its own, not of the global one
+        trainer.fit(module, DataLoader(crops, batch_size=1, generator=torch.Generator()))
     if trainer.interrupted:
         raise KeyboardInterrupt
     kernel = postprocess(module.kernel(), module.scale)
@@ -59,17 +62,26 @@ def estimate_kernel(
     return KernelEstimate(kernels, final, module.iterations)
 
 
-class _quiet:  # noqa: N801  (reads as a verb at its place of use)
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Crops are so small that more threads only wait for each other; and the kernel must not depend on them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
     """Lightning's banner and advice are for one training, not for a thousand small ones in a row."""
-
-    def __enter__(self) -> None:
-        self.logger = logging.getLogger("pytorch_lightning")
-        self.level = self.logger.level
-        self.logger.setLevel(logging.ERROR)
-        self.catch = warnings.catch_warnings()
-        self.catch.__enter__()
-        warnings.simplefilter("ignore")
-
-    def __exit__(self, *exc: object) -> None:
-        self.catch.__exit__(None, None, None)
-        self.logger.setLevel(self.level)
+    logger = logging.getLogger("pytorch_lightning")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -8,6 +8,7 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor
 
+from realsr.errors import at_least
 from realsr.kernelgan import losses
 from realsr.kernelgan.networks import LinearGenerator, PatchCritic
 from realsr.kernels import Kernel
@@ -47,6 +48,8 @@ class KernelGAN(LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        at_least(1, "estimator.", iterations=iterations, channels=channels, lr_every=lr_every)
+        at_least(0, "estimator.", learning_rate=learning_rate, seed=seed)
         self.automatic_optimization = False
         with torch.random.fork_rng():
             torch.manual_seed(seed)

@@ -1,0 +1,151 @@
+"""The degradation is its three steps done by hand, whatever the margin, the device's precision and the batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import scene
+from PIL import Image
+from scipy import ndimage
+
+from realsr.degradation import Degradation
+from realsr.kernels import gaussian_kernel
+from realsr.pools import KernelPool, NoisePool
+from realsr.resample import imresize
+
+WITH = [(False, False), (False, True), (True, False), (True, True)]
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def kernel_pool() -> KernelPool:
+    kernels = [gaussian_kernel(13, (1.0 + i, 2.0), 0.4 * i, 4) for i in range(4)]
+    return KernelPool(torch.from_numpy(np.stack(kernels)).float(), list("abcd"))
+
+
+def noise_pool() -> NoisePool:
+    tiles = torch.randint(80, 120, (4, 3, 32, 32), generator=seeded(), dtype=torch.uint8)
+    return NoisePool(tiles, list("abcd"))
+
+
+def degradation(kernels: bool, noise: bool) -> Degradation:
+    return Degradation(4, kernel_pool() if kernels else None, noise_pool() if noise else None)
+
+
+@pytest.fixture(scope="module")
+def hr() -> torch.Tensor:
+    return torch.stack([scene(96, 112, seed) for seed in range(3)])
+
+
+@pytest.mark.parametrize(("kernels", "noise"), WITH)
+def test_equals_the_steps_by_hand(hr, kernels, noise):
+    """Blur by scipy's correlation (or bicubic), subsample, round to 8 bits, add noise, clamp."""
+    ours = degradation(kernels, noise)(hr, seeded(3))
+    generator = seeded(3)  # kernels are drawn first, then noise
+    if kernels:
+        drawn = kernel_pool().sample(3, generator).double().numpy()
+        pairs = zip(hr.double().numpy(), drawn, strict=True)
+        blurred = [[ndimage.correlate(plane, k, mode="reflect")[::4, ::4] for plane in image] for image, k in pairs]
+        expected = np.array(blurred)
+    else:
+        expected = imresize(hr, 1 / 4).double().numpy()
+    expected = np.round(expected.clip(0, 1) * 255) / 255
+    if noise:
+        expected = (expected + noise_pool().sample(3, (24, 28), generator).numpy()).clip(0, 1)
+    assert ours.dtype == torch.float32 and ours.shape == (3, 3, 24, 28)
+    difference = np.abs(ours.numpy() - expected)
+    assert (difference > 1e-5).mean() < 1e-3  # where rounding error tips the 8-bit rounding,
+    assert difference.max() < 1.01 / 255  # it is by one level
+
+
+def test_bicubic_is_pillows(hr):
+    ours = degradation(False, False)(hr, seeded())
+    for image, lr in zip(hr, ours, strict=True):
+        for plane, small in zip(image.numpy(), lr.numpy(), strict=True):
+            pillow = np.asarray(Image.fromarray(plane).resize((28, 24), Image.Resampling.BICUBIC)).clip(0, 1)
+            # Pillow weighs the pixels inside the picture only, so the border differs
+            np.testing.assert_allclose(small[2:-2, 2:-2], pillow[2:-2, 2:-2], atol=0.51 / 255)
+            np.testing.assert_allclose(small, pillow, atol=0.1)
+
+
+def test_every_image_gets_its_own_kernel_and_noise(hr):
+    same = hr[:1].expand(8, -1, -1, -1)
+    assert len(degradation(True, False)(same, seeded()).flatten(1).unique(dim=0)) > 1
+    assert len(degradation(False, True)(same, seeded()).flatten(1).unique(dim=0)) == 8
+
+
+@pytest.mark.parametrize(("kernels", "noise"), WITH)
+def test_margin_gives_the_interior_of_the_whole(hr, kernels, noise):
+    degrade = degradation(kernels, False)
+    margin = degrade.margin
+    assert margin == 8 and margin % 4 == 0
+    whole = degrade(hr, seeded())
+    cut = margin // 4
+    torch.testing.assert_close(
+        degrade(hr, seeded(), margin), whole[..., cut:-cut, cut:-cut], rtol=0, atol=1.01 / 255 if kernels else 1e-6
+    )
+    assert degradation(kernels, noise)(hr, seeded(), margin).shape == (3, 3, 20, 24)
+
+
+@pytest.mark.parametrize(("kernels", "noise"), WITH)
+def test_more_margin_changes_nothing(hr, kernels, noise):
+    """What lies beyond ``margin`` is not read: crops with 8 and with 16 around the same middle agree."""
+    degrade = degradation(kernels, noise)
+    wide = degrade(hr, seeded(), 16)
+    narrow = degrade(hr[..., 8:-8, 8:-8], seeded(), 8)
+    torch.testing.assert_close(narrow, wide, rtol=0, atol=1.01 / 255)
+    assert (narrow - wide).abs().gt(1e-5).float().mean() < 1e-3
+
+
+@pytest.mark.parametrize("size", [4, 9, 13, 17, 33])
+def test_margin_covers_the_kernel(size):
+    pool = KernelPool(torch.full((1, size, size), size**-2.0), ["a"])
+    margin = Degradation(4, pool).margin
+    assert margin % 4 == 0 and size // 2 <= margin < size // 2 + 4
+
+
+@pytest.mark.parametrize(("kernels", "noise"), WITH)
+def test_same_draws_from_the_same_generator(hr, kernels, noise):
+    degrade = degradation(kernels, noise)
+    first = degrade(hr, seeded(5))
+    assert torch.equal(degrade(hr, seeded(5)), first)
+    assert torch.equal(degrade(hr, seeded(6)), first) != (kernels or noise)
+
+
+@pytest.mark.parametrize(("kernels", "noise"), WITH)
+def test_stays_in_range(kernels, noise):
+    """Black and white stripes: bicubic overshoots and noise goes beyond, the LR does not."""
+    stripes = torch.zeros(2, 3, 64, 64)
+    stripes[..., ::16] = stripes[..., 1::16] = stripes[..., 2::16] = stripes[..., 3::16] = 1
+    lr = degradation(kernels, noise)(stripes, seeded())
+    assert lr.min() >= 0 and lr.max() <= 1
+    assert lr.min() == 0
+
+
+@pytest.mark.parametrize(("kernels", "noise"), WITH)
+def test_autocast_does_not_coarsen_it(hr, kernels, noise):
+    degrade = degradation(kernels, noise)
+    expected = degrade(hr, seeded())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(degrade(hr, seeded()), expected)
+
+
+def test_input_of_half_precision_comes_back_in_full(hr):
+    lr = degradation(True, True)(hr.to(torch.bfloat16), seeded())
+    assert lr.dtype == torch.float32
+
+
+def test_without_noise_the_lr_has_8_bits(hr):
+    lr = degradation(True, False)(hr, seeded()) * 255
+    torch.testing.assert_close(lr, lr.round(), rtol=0, atol=1e-3)
+
+
+def test_no_gradient_flows_back(hr):
+    assert not degradation(True, True)(hr.clone().requires_grad_(), seeded()).requires_grad
+
+
+def test_pools_are_not_in_the_checkpoint():
+    assert not degradation(True, True).state_dict()

@@ -1,0 +1,360 @@
+"""Pools on disk and in memory: resumable filling, errors that name the file, fair and reproducible draws."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from realsr import __version__
+from realsr.errors import InputError
+from realsr.images import file_hash
+from realsr.pools import Entry, KernelPool, NoisePool, fill_pool, hold_out
+from realsr.resample import blur_subsample
+
+
+def kernel(size: int, seed: int = 0) -> np.ndarray:
+    values = np.random.default_rng(seed).random((size, size))
+    return values / values.sum()
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def noise_pool(count: int = 3, side: int = 16) -> NoisePool:
+    tiles = torch.randint(90, 110, (count, 3, side, side), generator=seeded(), dtype=torch.uint8)
+    tiles[:, 0] += 100  # a mean that is not the same in every channel
+    return NoisePool(tiles, [f"photo{i}" for i in range(count)])
+
+
+class Maker:
+    """Counts what it is asked to make; a photo named in ``fails`` raises what it says."""
+
+    def __init__(self, fails: dict[str, Exception] | None = None):
+        self.made: list[str] = []
+        self.fails = fails or {}
+
+    def __call__(self, photo):
+        if photo.name in self.fails:
+            raise self.fails[photo.name]
+        self.made.append(photo.name)
+        return {"x4": kernel(5, len(self.made))}, {"seconds": 1.5}
+
+
+@pytest.fixture
+def photos(tmp_path):
+    paths = [tmp_path / "photos" / f"{name}.png" for name in "abcd"]
+    paths[0].parent.mkdir()
+    for path in paths:
+        path.write_bytes(path.name.encode())
+    return paths
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "pool"
+
+
+def test_entry_round_trip(folder):
+    entry = Entry(folder / "a.npz", {"x4": kernel(5), "tiles": np.zeros((0, 4, 4, 3), np.uint8)}, {"photo": "ü.png"})
+    entry.write()
+    back = Entry.read(entry.path)
+    assert back.manifest == entry.manifest and back.path == entry.path
+    assert set(back.arrays) == {"x4", "tiles"}
+    for name, array in entry.arrays.items():
+        assert back.arrays[name].dtype == array.dtype
+        np.testing.assert_array_equal(back.arrays[name], array)
+    assert [p.name for p in folder.iterdir()] == ["a.npz"]
+
+
+def test_entry_of_another_program(folder):
+    folder.mkdir()
+    np.savez(folder / "theirs.npz", x4=kernel(5))
+    assert Entry.read(folder / "theirs.npz").manifest == {}
+    assert KernelPool.load(folder, 4).photos == ["theirs"]
+
+
+def test_fill_pool_writes_what_it_yields(folder, photos):
+    results = list(fill_pool(folder, photos, {"sigma": (1, 2)}, Maker()))
+    assert [photo for photo, _ in results] == photos
+    for photo, entry in results:
+        assert entry.manifest == {
+            "photo": photo.name,
+            "sha256": file_hash(photo),
+            "settings": {"sigma": [1, 2]},
+            "realsr": __version__,
+            "seconds": 1.5,
+        }
+        back = Entry.read(entry.path)
+        assert back.manifest == entry.manifest
+        np.testing.assert_array_equal(back.arrays["x4"], entry.arrays["x4"])
+    assert len(list(folder.iterdir())) == 4
+
+
+def test_fill_pool_skips_what_is_done(folder, photos):
+    first = [entry for _, entry in fill_pool(folder, photos, {"sigma": (1, 2)}, Maker())]
+    again = Maker()
+    second = [entry for _, entry in fill_pool(folder, photos, {"sigma": (1, 2)}, again)]
+    assert again.made == []
+    assert [e.manifest for e in second] == [e.manifest for e in first]
+
+
+def test_fill_pool_redoes_changed_settings(folder, photos):
+    list(fill_pool(folder, photos[:2], {"steps": 1}, Maker()))
+    kept, redone = Maker(), Maker()
+    results = list(fill_pool(folder, photos, {"steps": 2}, kept, redo=False))
+    assert kept.made == ["c.png", "d.png"]
+    assert [entry.manifest["settings"]["steps"] for _, entry in results] == [1, 1, 2, 2]
+    list(fill_pool(folder, photos, {"steps": 2}, redone))
+    assert redone.made == ["a.png", "b.png"]
+    assert len(list(folder.iterdir())) == 4
+
+
+@pytest.mark.parametrize("redo", [True, False])
+def test_fill_pool_redoes_changed_photos(folder, photos, redo):
+    list(fill_pool(folder, photos, {}, Maker()))
+    photos[1].write_bytes(b"another picture")
+    maker = Maker()
+    results = list(fill_pool(folder, photos, {}, maker, redo))
+    assert maker.made == ["b.png"]
+    assert results[1][1].manifest["sha256"] == file_hash(photos[1])
+
+
+def test_fill_pool_does_not_trust_the_file_name(folder, photos):
+    ((_, entry),) = fill_pool(folder, photos[:1], {}, Maker())
+    Entry(entry.path, entry.arrays, {**entry.manifest, "sha256": "0" * 64}).write()
+    maker = Maker()
+    list(fill_pool(folder, photos[:1], {}, maker))
+    assert maker.made == ["a.png"]
+
+
+def test_fill_pool_goes_on_after_an_unusable_photo(folder, photos):
+    maker = Maker({"b.png": InputError("b.png: too small")})
+    results = dict(fill_pool(folder, photos, {}, maker))
+    assert results[photos[1]] == "b.png: too small"
+    assert maker.made == ["a.png", "c.png", "d.png"]
+    assert len(list(folder.iterdir())) == 3
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_fill_pool_resumes_after_an_interruption(folder, photos, error):
+    with pytest.raises(error):
+        list(fill_pool(folder, photos, {}, Maker({"c.png": error("stop")})))
+    assert [Entry.read(p).manifest["photo"] for p in sorted(folder.iterdir())] == ["a.png", "b.png"]
+    rest = Maker()
+    assert len(list(fill_pool(folder, photos, {}, rest))) == 4
+    assert rest.made == ["c.png", "d.png"]
+
+
+def test_fill_pool_writes_each_before_the_next(folder, photos):
+    steps = fill_pool(folder, photos, {}, Maker())
+    next(steps)
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_photos_of_one_name_do_not_collide(folder, photos):
+    other = photos[0].parent / "sub" / "a.png"
+    other.parent.mkdir()
+    other.write_bytes(b"another a")
+    list(fill_pool(folder, [photos[0], other], {}, Maker()))
+    assert len(list(folder.iterdir())) == 2
+
+
+def write_kernel(path, array, name="x4"):
+    Entry(path, {name: np.asarray(array)}, {"photo": f"{path.stem}.png"}).write()
+
+
+@pytest.mark.parametrize("load", [lambda f: KernelPool.load(f, 4), NoisePool.load], ids=["kernel", "noise"])
+def test_missing_and_empty_folders_are_named(folder, load):
+    with pytest.raises(InputError, match=f"{folder}.*does not exist.*realsr"):
+        load(folder)
+    folder.mkdir()
+    with pytest.raises(InputError, match=f"{folder}.*is empty.*realsr"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.full((5, 5), np.nan), "NaN"),
+        (np.diag([1, 1, np.inf]), "infinite"),
+        (np.zeros((5, 5)), "sums to 0"),
+        (-kernel(5), "sums to -1"),
+        (np.ones((5, 7)), r"square.*\(5, 7\)"),
+        (np.ones((1, 5, 5)), "square"),
+        (np.zeros((0, 0)), "sums to 0"),
+    ],
+)
+def test_bad_kernels_are_named(folder, array, message):
+    write_kernel(folder / "a.npz", kernel(5))
+    write_kernel(folder / "broken.npz", array)
+    with pytest.raises(InputError, match=rf"broken\.npz.*{message}"):
+        KernelPool.load(folder, 4)
+
+
+def test_missing_scale_says_what_there_is(folder):
+    write_kernel(folder / "a.npz", kernel(5), "x2")
+    assert len(KernelPool.load(folder, 2)) == 1
+    with pytest.raises(InputError, match=r"a\.npz.*no x4 kernel, only x2"):
+        KernelPool.load(folder, 4)
+
+
+@pytest.mark.parametrize("load", [lambda f: KernelPool.load(f, 4), NoisePool.load], ids=["kernel", "noise"])
+@pytest.mark.parametrize("damage", ["truncated", "text", "empty", "plain array", "no manifest"])
+def test_damaged_files_are_named(folder, load, damage):
+    path = folder / "broken.npz"
+    Entry(path, {"x4": kernel(5), "tiles": np.zeros((2, 4, 4, 3), np.uint8)}, {}).write()
+    load(folder)
+    if damage == "plain array":
+        with path.open("wb") as file:
+            np.save(file, kernel(5))
+    elif damage == "no manifest":
+        np.savez(path, x4=kernel(5), tiles=np.zeros((2, 4, 4, 3), np.uint8), manifest=np.array("{no json"))
+    else:
+        whole = path.read_bytes()
+        path.write_bytes({"truncated": whole[: len(whole) // 2], "text": b"hello", "empty": b""}[damage])
+    with pytest.raises(InputError, match=r"broken\.npz"):
+        load(folder)
+
+
+def test_kernels_are_normalised(folder):
+    write_kernel(folder / "a.npz", 3 * kernel(5))
+    pool = KernelPool.load(folder, 4)
+    assert pool.kernels.dtype == torch.float32 and pool.photos == ["a.png"]
+    np.testing.assert_allclose(pool.kernels[0], kernel(5), atol=1e-7)
+
+
+def test_mixed_sizes_keep_the_centre_convention(folder):
+    """Padded to one odd frame, each kernel still makes the LR that it made alone."""
+    sizes = [5, 8, 4, 7]
+    for i, size in enumerate(sizes):
+        write_kernel(folder / f"{i}.npz", kernel(size, i))
+    pool = KernelPool.load(folder, 4)
+    assert pool.kernels.shape == (4, 9, 9)
+    hr = torch.rand(1, 3, 32, 32, generator=seeded())
+    for i, size in enumerate(sizes):
+        alone = blur_subsample(hr, torch.from_numpy(kernel(size, i))[None], 4)
+        torch.testing.assert_close(blur_subsample(hr, pool.kernels[i : i + 1], 4), alone, rtol=0, atol=1e-5)
+        centre = np.array(ndimage.center_of_mass(pool.kernels[i].double().numpy())) - 9 // 2
+        np.testing.assert_allclose(centre, np.array(ndimage.center_of_mass(kernel(size, i))) - size // 2, atol=1e-5)
+
+
+def test_kernel_sample_is_uniform_and_reproducible():
+    pool = KernelPool(torch.arange(4.0)[:, None, None].expand(4, 3, 3), list("abcd"))
+    drawn = pool.sample(4000, seeded())
+    assert drawn.shape == (4000, 3, 3)
+    np.testing.assert_allclose(torch.bincount(drawn[:, 0, 0].long()) / 4000, 0.25, atol=0.03)
+    torch.testing.assert_close(pool.sample(4000, seeded()), drawn)
+    assert not torch.equal(pool.sample(4000, seeded(1)), drawn)
+
+
+def write_tiles(path, count=2, side=4, photo="a.png"):
+    tiles = np.random.default_rng(count).integers(0, 256, (count, side, side, 3)).astype(np.uint8)
+    Entry(path, {"tiles": tiles}, {"photo": photo}).write()
+    return tiles
+
+
+def test_noise_pool_loads_all_tiles(folder):
+    first, _, third = (write_tiles(folder / f"{i}.npz", n, photo=f"{i}.png") for i, n in enumerate((2, 0, 3)))
+    pool = NoisePool.load(folder)
+    assert pool.photos == ["0.png"] * 2 + ["2.png"] * 3 and len(pool) == 5
+    assert pool.tiles.dtype == torch.uint8
+    np.testing.assert_array_equal(pool.tiles, np.concatenate([first, third]).transpose(0, 3, 1, 2))
+
+
+def test_noise_pool_errors(folder):
+    write_tiles(folder / "a.npz", 0)
+    with pytest.raises(InputError, match=f"{folder}.*no tile.*max_variance"):
+        NoisePool.load(folder)
+    write_tiles(folder / "b.npz", 2, 4)
+    write_tiles(folder / "c.npz", 2, 6)
+    with pytest.raises(InputError, match=r"c\.npz: tiles of 6 pixels, others have 4"):
+        NoisePool.load(folder)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"x4": kernel(5)},
+        {"tiles": np.zeros((2, 4, 4, 3), np.float32)},
+        {"tiles": np.zeros((2, 3, 4, 4), np.uint8)},
+        {"tiles": np.zeros((4, 4, 3), np.uint8)},
+    ],
+)
+def test_what_is_no_noise_is_named(folder, arrays):
+    Entry(folder / "broken.npz", arrays, {}).write()
+    with pytest.raises(InputError, match=r"broken\.npz"):
+        NoisePool.load(folder)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (5, 9), (40, 7), (37, 50)])
+def test_noise_sample(size):
+    """Zero mean in every channel, units of [0, 1] images; larger than the tile too."""
+    pool = noise_pool()
+    patch = pool.sample(6, size, seeded())
+    assert patch.shape == (6, 3, *size) and patch.dtype == torch.float32
+    np.testing.assert_allclose(patch.mean((2, 3)), 0, atol=1e-6)
+    steps = patch * 255 - (patch * 255)[..., :1, :1]  # tiles of 20 whole levels
+    np.testing.assert_allclose(steps, steps.round(), atol=1e-3)
+    spread = 255 * (patch.amax((2, 3)) - patch.amin((2, 3)))
+    assert spread.min() > 10 and spread.max() < 19.5
+    torch.testing.assert_close(pool.sample(6, size, seeded()), patch)
+    assert not torch.equal(pool.sample(6, size, seeded(1)), patch)
+
+
+def test_noise_sample_cuts_windows_of_tiles():
+    """Each draw is some window of some tile; every tile and many places come up."""
+    pool, seen = noise_pool(), set()
+    for patch in pool.sample(200, (12, 14), seeded()).double():
+        for t, y, x in np.ndindex(3, 5, 3):
+            window = pool.tiles[t, :, y : y + 12, x : x + 14].double()
+            if torch.allclose(patch * 255, window - window.mean((1, 2), keepdim=True), atol=1e-3):
+                seen.add((t, y, x))
+                break
+        else:
+            pytest.fail("a patch that is no window of a tile")
+    assert len(seen) > 35  # of 45
+
+
+def test_noise_larger_than_the_tile_is_the_tile_mirrored():
+    pool = noise_pool(1, 8)
+    mirrored = np.pad(pool.tiles[0].numpy().astype(float), ((0, 0), (0, 12), (0, 20)), mode="symmetric")
+    expected = (mirrored - mirrored.mean((1, 2), keepdims=True)) / 255
+    np.testing.assert_allclose(pool.sample(1, (20, 28), seeded())[0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize("count", [2, 3, 10])
+def test_hold_out_splits_by_photo(share, count):
+    photos = [f"photo{i}" for i in range(count) for _ in range(3)]
+    pool = NoisePool(torch.arange(len(photos), dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 2, 2), photos)
+    train, held = hold_out(pool, share, seed=0)
+    assert not set(train.photos) & set(held.photos)
+    assert sorted(train.photos + held.photos) == sorted(photos)
+    assert len(set(held.photos)) == min(max(round(share * count), 1), count - 1)
+    for part in (train, held):  # tiles went with their names
+        assert [photos[i] for i in part.tiles[:, 0, 0, 0].tolist()] == part.photos
+    assert hold_out(pool, share, seed=0)[1].photos == held.photos
+    assert len({tuple(hold_out(pool, share, seed)[1].photos) for seed in range(20)}) > 1
+
+
+def test_hold_out_of_a_single_photo_splits_its_tiles():
+    pool = NoisePool(torch.arange(5, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 2, 2), ["a"] * 5)
+    train, held = hold_out(pool, 0.2, seed=0)
+    assert sorted(train.tiles[:, 0, 0, 0].tolist() + held.tiles[:, 0, 0, 0].tolist()) == list(range(5))
+    assert len(held) == 1
+
+
+def test_hold_out_of_a_single_item():
+    pool = KernelPool(torch.rand(1, 3, 3), ["a"])
+    assert [len(part) for part in hold_out(pool, 0.5, seed=0)] == [1, 1]
+
+
+def test_manifest_is_plain_json(folder, photos):
+    ((_, entry),) = fill_pool(folder, photos[:1], {"steps": 1}, Maker())
+    with np.load(entry.path) as file:
+        assert json.loads(str(file["manifest"]))["photo"] == "a.png"

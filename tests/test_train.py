@@ -1,0 +1,148 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from realsr.networks.weights import load_generator
+from realsr.train import train
+
+
+@pytest.fixture
+def fit(compose, tiny, tmp_path):
+    """``fit("name", *overrides)``: train in this process; gives the run's folder."""
+
+    def make(name: str, *overrides: str) -> Path:
+        folder = tmp_path / name
+        outputs = [f"callbacks.{c}.dirpath={folder}/checkpoints" for c in ("last", "best")]
+        cfg = compose("train", *tiny, f"callbacks.pictures.folder={folder}/pictures", *outputs, *overrides)
+        train(cfg, folder)
+        return folder
+
+    return make
+
+
+def last(folder):
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def same(a, b):
+    """Weights, optimisers and schedules, bit by bit."""
+    assert a["global_step"] == b["global_step"]
+    assert a["state_dict"].keys() == b["state_dict"].keys()
+    for key, value in a["state_dict"].items():
+        assert torch.equal(value, b["state_dict"][key]), key
+    for one, other in zip(a["optimizer_states"], b["optimizer_states"], strict=True):
+        for index, state in one["state"].items():
+            for key, value in state.items():
+                assert torch.equal(value, other["state"][index][key]), key
+    assert a["lr_schedulers"] == b["lr_schedulers"]
+
+
+def test_a_run_leaves_model_metrics_pictures_and_curves(fit):
+    folder = fit("run")
+    content = last(folder)
+    assert content["global_step"] == 4
+    assert content["config"]["model"]["generator"]["features"] == 8
+    assert content["versions"]["realsr"]
+    assert not any(key.startswith(("frozen", "perceptual", "lpips")) for key in content["state_dict"])
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["val/psnr"] > 10
+    assert len(list((folder / "pictures").glob("*.png"))) == 2
+    assert load_generator(folder / "checkpoints" / "last.ckpt")(torch.rand(1, 3, 8, 9)).shape == (1, 3, 32, 36)
+    assert (folder / "checkpoints" / "best.ckpt").exists()
+
+
+def test_steps_are_generator_steps(fit):
+    for warmup in (0, 2):
+        content = last(fit(f"warmup{warmup}", "trainer.max_steps=6", f"model.warmup_steps={warmup}"))
+        assert content["global_step"] == 6
+        assert [int(state["state"][0]["step"]) for state in content["optimizer_states"]] == [6, 6 - warmup]
+        assert [schedule["last_epoch"] for schedule in content["lr_schedulers"]] == [6, 6 - warmup]
+
+
+def test_the_psnr_stage_is_l1_alone_and_a_gan_starts_from_its_weights(compose, tiny, tmp_path, fit):
+    without = [o for o in tiny if "discriminator" not in o]
+    folder = tmp_path / "psnr"
+    outputs = [f"callbacks.{c}.dirpath={folder}/checkpoints" for c in ("last", "best")]
+    pictures = f"callbacks.pictures.folder={folder}/pictures"
+    cfg = compose("train", *without, "disc=none", pictures, *outputs, "trainer.max_steps=4")
+    train(cfg, folder)
+    psnr = last(folder)
+    assert len(psnr["optimizer_states"]) == 1
+    started = fit("gan", f"model.init_from={folder}/checkpoints/last.ckpt", "model.optimizer.lr=0")
+    for key, value in last(started)["state_dict"].items():
+        if key.startswith("generator."):
+            assert torch.equal(value, psnr["state_dict"][key])
+
+
+def test_milestones_halve_the_learning_rate(fit):
+    content = last(fit("run", "model.milestones=[1,3]", "model.optimizer.lr=0.008"))
+    assert content["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0.002)
+
+
+def test_training_learns(fit):
+    """It starts as bilinear upscaling, and gains on the held-out image in a few hundred steps."""
+    options = ["trainer.max_steps=300", "model.warmup_steps=300", "model.optimizer.lr=3e-3", "data.batch_size=8"]
+    folder = fit("run", *options, "trainer.val_check_interval=10", "trainer.log_every_n_steps=10")
+    rows = np.genfromtxt(next((folder / "csv").rglob("metrics.csv")), delimiter=",", names=True)
+    psnr = rows["valpsnr"][~np.isnan(rows["valpsnr"])]
+    assert psnr[-1] > psnr[0] + 0.5
+
+
+def test_a_finished_run_is_not_overwritten_and_goes_on_only_when_told(fit):
+    folder = fit("run")
+    with pytest.raises(ValueError, match="holds a run already"):
+        fit("run")
+    fit("run", "ckpt=last", "trainer.max_steps=6")
+    assert last(folder)["global_step"] == 6
+    with pytest.raises(ValueError, match="nothing to go on from"):
+        fit("other", "ckpt=last")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_killed_and_resumed_equals_uninterrupted_bitwise(fit, tiny, tmp_path, workers):
+    """SIGKILL in the middle, at a step that is no checkpoint's."""
+    overrides = ["trainer.max_steps=30", "trainer.val_check_interval=10", "callbacks.last.every_n_train_steps=4"]
+    overrides += [f"data.num_workers={workers}", "model.warmup_steps=3", "model.milestones=[7,20]"]
+    straight = last(fit("straight", *overrides))
+    folder = tmp_path / "killed"
+    command = [sys.executable, "-m", "realsr.train", *tiny, *overrides, f"hydra.run.dir={folder}"]
+    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    for _ in range(1200):
+        if checkpoint.exists() or process.poll() is not None:
+            break
+        time.sleep(0.05)
+    assert process.poll() is None, "the run ended before it could be killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert last(folder)["global_step"] < 30
+    fit("killed", *overrides, "ckpt=last")
+    same(last(folder), straight)
+
+
+def test_the_resolved_config_of_a_checkpoint_is_plain(fit):
+    config = last(fit("run"))["config"]
+    assert OmegaConf.create(config) == config
+    assert isinstance(config["model"]["milestones"], list)
+
+
+def test_wandb_gets_losses_metrics_pictures_and_config_offline(fit, monkeypatch, tmp_path):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    fit("run", "logger=wandb", f"logger.wandb.save_dir={tmp_path}/wandb_files")
+    run_dir = next((tmp_path / "wandb_files").rglob("offline-run-*"))
+    assert list(run_dir.glob("*.wandb"))
+    media = [path.as_posix() for path in run_dir.rglob("*.png")]
+    for picture in ("val/pictures", "pools/kernels", "pools/noise"):
+        assert any(picture in path for path in media), (picture, media)
+    binary = next(run_dir.glob("*.wandb")).read_bytes()
+    for key in (b"train/pixel", b"train/discriminator", b"val/psnr_y", b"lr-Adam", b"noise_dir"):
+        assert key in binary, key
