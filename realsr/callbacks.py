@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +13,13 @@ import numpy as np
 import torch
 from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from realsr import __version__
-from realsr.images import Photo, to_uint, write_image
+from realsr.images import Photo, atomic_write, to_uint, write_image
 from realsr.pictures import Picture, grid
 from realsr.resample import imresize
 
@@ -84,6 +88,62 @@ class PoolPictures(Callback):
             sheet = folder / "contact_sheet.png"
             if sheet.is_file() and trainer.is_global_zero:
                 log_picture(trainer, f"pools/{name}", np.asarray(Image.open(sheet).convert("RGB")))
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """``last.ckpt`` every so many steps, at the last one, and at the one in which the run is told to stop.
+
+    Ctrl-C and SIGTERM end a training in one process after the step that they meet, so that no step is lost; a second
+    one ends it at once.
+
+    Args:
+        dirpath: folder of the file.
+        every_n_train_steps: steps from one to the next; 0 writes at the end alone.
+    """
+
+    def __init__(self, dirpath: str, every_n_train_steps: int = 200) -> None:
+        super().__init__(
+            dirpath, "last", every_n_train_steps=every_n_train_steps, every_n_epochs=0, enable_version_counter=False
+        )
+        self.told = False
+        self.handlers: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Listen."""
+        super().on_train_start(trainer, module)
+        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
+            self.handlers = {number: signal.signal(number, self._tell) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
+        """Write the file; stop if told to."""
+        super().on_train_batch_end(trainer, module, *args)
+        if self.told or trainer.global_step >= trainer.max_steps:
+            trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt", weights_only=False)
+        if self.told:
+            raise KeyboardInterrupt
+
+    def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        """Listen no more."""
+        super().teardown(trainer, module, stage)
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+        self.handlers = {}
+
+    def _tell(self, number: int, frame: Any) -> None:
+        if self.told:
+            raise KeyboardInterrupt
+        self.told = True
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that appear whole or not at all, also on another disk than /tmp, where Lightning's copy may break."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write beside the old file, then replace it."""
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        with atomic_write(Path(path)) as file:
+            file.write(buffer.getbuffer())
 
 
 class StepProgress(RichProgressBar):

@@ -38,23 +38,25 @@ def collect_noise(photos: Sequence[Path], folder: Path, rule: NoiseRule, redo: b
     """
     check_writable(folder)
     entries: dict[Path, Entry] = {}
-    skipped = 0
+    skipped: list[str] = []
     making = fill_pool(folder, photos, dataclasses.asdict(rule), lambda photo: _tiles_of(photo, rule), redo)
     for photo, result in track(making, "collecting noise", total=len(photos)):
         if isinstance(result, str):
-            skipped += 1
+            skipped.append(result)
             log.warning("skipped: %s", result)
         else:
             entries[photo] = result
+    if not entries:
+        raise InputError(f"no noise tile from {len(photos)} photos: {skipped[0]}")
     _fill_up(entries, rule)
     for photo, entry in entries.items():
         log.info("%s: %d of %d tiles", photo.name, len(entry.arrays["tiles"]), len(entry.arrays["corner"]))
     if not sum(len(entry.arrays["tiles"]) for entry in entries.values()):
-        raise InputError(f"no noise tile in {len(photos)} photos ({skipped} skipped): {_advice(entries, rule)}")
+        raise InputError(f"no noise tile in {len(photos)} photos ({len(skipped)} skipped): {_advice(entries, rule)}")
     pool = NoisePool.load(folder)
     cells = [noise_picture(tile.permute(1, 2, 0).numpy()) for tile in pool.tiles]
     write_image(folder / "contact_sheet.png", Photo(contact_sheet(cells, pool.photos)))
-    log.info("%s: %d tiles of %d photos, %d photos skipped", folder, len(pool), len(set(pool.photos)), skipped)
+    log.info("%s: %d tiles of %d photos, %d photos skipped", folder, len(pool), len(set(pool.photos)), len(skipped))
     return pool
 
 
@@ -94,10 +96,10 @@ def _fill_up(entries: dict[Path, Entry], rule: NoiseRule) -> None:
 
 def _advice(entries: dict[Path, Entry], rule: NoiseRule) -> str:
     """Which bound to move, by how much."""
-    if not entries:
-        return "give larger photos, or a smaller collector.tile_size"
     variance = np.concatenate([entry.arrays["variance"] for entry in entries.values()])
     mean = np.concatenate([entry.arrays["mean"] for entry in entries.values()])
+    if not mean.max():
+        return "the photos are black; give photos with something in them"
     dark = variance[(variance < rule.max_variance) & (mean <= rule.min_mean)]
     if len(dark):
         brightest = float(mean[variance < rule.max_variance].max())
@@ -127,7 +129,7 @@ def _run(cfg: DictConfig) -> None:
     collect_noise(find_images(cfg.data.source_dir), Path(cfg.pool_dir) / "noise", instantiate(cfg.collector))
 
 
-main = command("collect")(_run)
+main = command("collect", then="the same command goes on")(_run)
 
 if __name__ == "__main__":
     main()

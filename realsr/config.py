@@ -1,31 +1,28 @@
-"""Hydra, once for all commands: where conf/ is, one clear line for every mistake, exit codes, option checks."""
+"""Hydra, once for all commands: where conf/ is, one clear line for every mistake, exit codes."""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import inspect
 import os
 import re
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from realsr.checks import SPECIAL_KEYS, check_config, nearest
 from realsr.errors import InputError
-
-SPECIAL_KEYS = {"_target_", "_partial_", "_args_", "_convert_", "_recursive_"}
 
 
 def conf_dir() -> str:
@@ -37,11 +34,11 @@ def conf_dir() -> str:
     raise FileNotFoundError(f"no conf/ beside or in {here}: the installation is not complete")
 
 
-def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
+def command(name: str, then: str = "") -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Make a function of a composed config the ``main`` of ``python -m realsr.<name>``.
 
     The config is checked before the function runs. A user's mistake is printed as one line and exits with 2;
-    Ctrl-C exits with 130.
+    Ctrl-C and SIGTERM exit with 130; ``then`` says how to go on after them.
     """
 
     def decorate(run: Callable[[DictConfig], Any]) -> Callable[[], None]:
@@ -55,14 +52,23 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
                     _stop(line, 2)
                 raise
 
+        interrupted = "; ".join(filter(None, ("interrupted", then)))
+
         def main() -> None:
             # have Hydra raise its exceptions instead of printing them over many lines
-            os.environ["HYDRA_FULL_ERROR"] = "1"
+            os.environ["HYDRA_FULL_ERROR"] = os.environ["OC_CAUSE"] = "1"
             os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
             try:
+                sys.argv[1:] = map(_quote_path, sys.argv[1:])
                 hydra.main(version_base="1.3", config_path=conf_dir(), config_name=name)(checked)()
             except KeyboardInterrupt:
-                _stop("interrupted", 130)
+                _stop(interrupted, 130)
+            except SystemExit as e:
+                # Lightning leaves so after Ctrl-C, Hydra not at all
+                if e.code == 1:
+                    _stop(interrupted, 130)
+                raise
             except Exception as e:
                 if line := explain(e):
                     _stop(line, 2)
@@ -73,6 +79,15 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
     return decorate
 
 
+def _quote_path(option: str) -> str:
+    """Quote the value where it is the name of a file or folder into which Hydra's grammar would read something."""
+    key, _, value = option.partition("=")
+    if not re.search(r"[^\w./-]", value, re.ASCII) or not os.path.exists(value):  # noqa: PTH110  (any text may come)
+        return option
+    value = re.sub(r"(\\*)'", r"\1\1\\'", value)
+    return f"{key}='{value}'"
+
+
 def explain(error: BaseException) -> str | None:
     """One line for a mistake of the user's; None for an error of the program's."""
     chain: list[BaseException] = []
@@ -80,11 +95,21 @@ def explain(error: BaseException) -> str | None:
     while link is not None and link not in chain:
         chain.append(link)
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
-    for kind in (InputError, OSError, YAMLError, OverrideParseException, InstantiationException, HydraException):
+    kinds = (InputError, OSError, YAMLError, OverrideParseException, InstantiationException, HydraException)
+    for kind in kinds:
         for link in chain:
             if isinstance(link, kind) and (line := _one_line(link)):
                 return line
-    return next((_explain_hydra(str(link)) for link in chain if isinstance(link, OmegaConfBaseException)), None)
+    return next((_explain_hydra(str(link)) for link in chain if _is_configuration(link)), None)
+
+
+def _is_configuration(error: BaseException) -> bool:
+    """Whether OmegaConf, Lightning or Hydra's reader of option groups blames the configuration."""
+    return (
+        isinstance(error, OmegaConfBaseException)
+        or type(error).__name__ == "MisconfigurationException"
+        or (isinstance(error, ValueError) and str(error).startswith("Config group override"))
+    )
 
 
 def _one_line(error: BaseException) -> str | None:
@@ -93,11 +118,12 @@ def _one_line(error: BaseException) -> str | None:
     if isinstance(error, OSError) and not isinstance(error, HydraException):  # Hydra's are both
         if error.errno is None:
             return None
-        return f"{error.filename}: {os.strerror(error.errno)}" if error.filename else os.strerror(error.errno)
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{os.strerror(error.errno)}; make room or choose another folder"
     if isinstance(error, YAMLError):
         return f"a config file is no YAML: {' '.join(str(error).split())}"
     if isinstance(error, OverrideParseException):
-        return f"{error.override!r} is no option; write key=value"
+        return f"{error.override!r} is no option; write key=value, and \"key='value'\" with special characters in it"
     if isinstance(error, InstantiationException):
         # a value that Lightning or torch refuses; other errors of a constructor are the program's
         cause = error.__cause__
@@ -111,10 +137,16 @@ def _explain_hydra(text: str) -> str:
     if found := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
         group, option = found.groups()
         options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
-        return f"{group}={option}: no such option{_nearest(option, options)} (there are {', '.join(options)})"
+        return f"{group}={option}: no such option{nearest(option, options)} (there are {', '.join(options)})"
     if found := re.search(r"Could not override '([^']+)'", text):
         key = found.group(1)
-        return f"{key}: no such option{_nearest(key, _override_names())}"
+        return f"{key}: no such option{nearest(key, [name for name in _override_names() if name != key])}"
+    if found := re.search(r"Missing mandatory value: (\S+)", text):
+        return f"{found.group(1)} is not set; give {found.group(1)}=... on the command line"
+    if found := re.search(r"(.*)\n\s*full_key: (\S+)", text):
+        text = f"{found.group(2)}: {found.group(1)}"
+    if text.startswith("Config group override"):
+        text += "; give a group the name of one of its options, such as disc=none"
     return " ".join(text.split())
 
 
@@ -127,79 +159,16 @@ def _override_names() -> list[str]:
         header = re.search(r"^# @package (\S+)", text, re.MULTILINE)
         package = header.group(1) if header else path.parent.relative_to(root).as_posix()
         prefix = "" if package in (".", "_global_") else f"{package}."
-        names.update(f"{prefix}{key}" for key in _flat_keys(OmegaConf.load(path)))
+        names.update(f"{prefix}{key}" for key in _flat_keys(OmegaConf.to_container(OmegaConf.load(path))))
     return sorted(names)
 
 
 def _flat_keys(node: Any, prefix: str = "") -> Iterable[str]:
-    if not isinstance(node, DictConfig):
-        return
-    for key in map(str, node):
-        if key not in SPECIAL_KEYS and key != "defaults":
-            yield f"{prefix}{key}"
-            yield from _flat_keys(node._get_node(key), f"{prefix}{key}.")
-
-
-def check_config(cfg: DictConfig, name: str) -> None:
-    """Compare every key with what its target accepts; Hydra itself checks the command line but no file.
-
-    Args:
-        cfg: a composed config.
-        name: of the primary config; what that composes to says which keys the top level has.
-
-    Raises:
-        InputError: an unknown key (with the nearest known one), or a value that was left at ``???``.
-    """
-    known = [str(key) for key in hydra.compose(name)]
-    for key in map(str, cfg):
-        if key not in known:
-            raise InputError(f"{key}: no such option of realsr.{name}{_nearest(key, known)}")
-    if missing := sorted(OmegaConf.missing_keys(cfg)):
-        raise InputError(f"{missing[0]} is not set; give {missing[0]}=... on the command line")
-    _check_node(cfg, "")
-
-
-def _check_node(node: Any, path: str) -> None:
-    if isinstance(node, ListConfig):
-        for index in range(len(node)):
-            _check_node(node[index], f"{path}[{index}]")
-    if not isinstance(node, DictConfig):
-        return
-    if "_target_" in node:
-        _check_target(node, path)
-    for key in map(str, node):
-        _check_node(node[key], f"{path}.{key}" if path else key)
-
-
-def _check_target(node: DictConfig, path: str) -> None:
-    target = hydra.utils.get_object(node["_target_"])
-    parameters = inspect.signature(target).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return
-    known = [p for p in parameters if p != "self"]
-    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    for key in map(str, node):
-        if key in SPECIAL_KEYS:
-            continue
-        if key not in known:
-            raise InputError(f"{path}.{key}: {target.__qualname__} has no such option{_nearest(key, known)}")
-        if not _fits(node[key], hints.get(key)):
-            wanted = getattr(hints[key], "__name__", str(hints[key]))
-            raise InputError(f"{path}.{key}={node[key]}: must be {wanted}")
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value may stand where ``hint`` is; hints that are not about plain values fit all."""
-    options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    plain = all(option in (int, float, str, bool, type(None)) for option in options)
-    if not plain or isinstance(value, (DictConfig, ListConfig)):
-        return True
-    return type(value) in options or (type(value) is int and float in options)
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f", did you mean {close[0]}?" if close else ""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key not in SPECIAL_KEYS and key != "defaults":
+                yield f"{prefix}{key}"
+                yield from _flat_keys(value, f"{prefix}{key}.")
 
 
 def output_dir() -> Path:
@@ -231,7 +200,7 @@ def pick_device(accelerator: str) -> torch.device:
     Raises:
         InputError: there is no such device.
     """
-    gpus = [name for name, api in (("cuda", torch.cuda), ("mps", torch.mps)) if api.is_available()]
+    gpus = [name for name, api in (("cuda", torch.cuda), ("mps", torch.backends.mps)) if api.is_available()]
     if accelerator not in ("auto", "cpu", "gpu"):
         raise InputError(f"accelerator={accelerator}: choose auto, cpu or gpu")
     if accelerator == "gpu" and not gpus:

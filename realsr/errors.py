@@ -15,5 +15,5 @@ def at_least(least: float, prefix: str = "", **values: float) -> None:
         InputError: one is under ``least`` (or NaN); names it as ``prefix + name``.
     """
     for name, value in values.items():
-        if not value >= least:
+        if not (isinstance(value, (int, float)) and value >= least):
             raise InputError(f"{prefix}{name}={value}: give {least:g} or more")

@@ -19,7 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from realsr.config import check_writable, command
+from realsr.config import check_writable, command, pick_device
 from realsr.errors import InputError
 from realsr.images import Photo, find_images, read_image, to_float, write_image
 from realsr.kernelgan.estimate import estimate_kernel
@@ -52,9 +52,19 @@ def estimate_kernels(
         InputError: no photo gave a kernel; says why the first one did not.
     """
     check_writable(folder)
+    pick_device(accelerator)
+    estimated = estimator().scale  # a bad option of the estimator fails here, not once for every photo
+    if scale not in (offered := (2, 4) if estimated == 2 else (estimated,)):
+        raise InputError(
+            f"scale={scale}: estimator.scale={estimated} gives kernels for {' and '.join(map(str, offered))}"
+        )
 
     def make(photo: Path) -> tuple[Arrays, dict[str, Any]]:
-        estimate = estimate_kernel(to_float(read_image(photo).rgb), estimator, accelerator)
+        image = to_float(read_image(photo).rgb)
+        try:
+            estimate = estimate_kernel(image, estimator, accelerator)
+        except InputError as e:
+            raise InputError(f"{photo}: {e}") from e
         arrays = {f"x{scale}": kernel for scale, kernel in estimate.kernels.items()}
         return arrays, {"iterations": estimate.iterations, "losses": estimate.losses}
 
@@ -89,7 +99,7 @@ def _run(cfg: DictConfig) -> None:
     estimate_kernels(photos, folder, instantiate(cfg.estimator), cfg.scale, cfg.accelerator)
 
 
-main = command("estimate")(_run)
+main = command("estimate", then="the same command goes on")(_run)
 
 if __name__ == "__main__":
     main()

@@ -20,6 +20,7 @@ from torch import Tensor
 from realsr.config import check_writable, command, pick_device
 from realsr.data.datasets import Pair
 from realsr.data.folders import read_pairs
+from realsr.errors import at_least
 from realsr.images import Photo, atomic_write, to_uint, write_image
 from realsr.losses.perceptual import LPIPSLoss
 from realsr.metrics import image_metrics
@@ -107,6 +108,7 @@ def bicubic(scale: int) -> Method:
 
 
 def _run(cfg: DictConfig) -> None:
+    at_least(0, tile=cfg.tile, overlap=cfg.overlap)
     generator = load_generator(cfg.ckpt).to(device := pick_device(cfg.accelerator))
     scale = int(generator.scale)  # type: ignore[arg-type]
     pairs = read_pairs(cfg.data.hr, cfg.data.lr, scale)

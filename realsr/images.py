@@ -7,14 +7,12 @@ import io
 import os
 import struct
 import tempfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -22,6 +20,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from realsr.errors import InputError
+from realsr.images16 import decode_16_bit, encode_16_bit, is_16_bit, turn_upright
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 
@@ -88,8 +87,8 @@ def read_image(path: str | Path) -> Photo:
     with _open(path) as image:
         icc = image.info.get("icc_profile")
         with _naming_damage(path):
-            if _is_16_bit(image):
-                return _read_16_bit(path, image, icc)
+            if is_16_bit(image):
+                return _photo_16_bit(path, image, icc)
             image.load()
             upright = ImageOps.exif_transpose(image)
         if upright.mode in ("F", "I"):
@@ -120,7 +119,7 @@ def write_image(path: str | Path, photo: Photo, quality: int = 95) -> None:
     if suffix not in SUFFIXES:
         raise InputError(f"{path}: cannot write {suffix or 'a file without suffix'}; use one of {' '.join(SUFFIXES)}")
     if photo.rgb.dtype == np.uint16 and suffix in (".png", ".tif", ".tiff"):
-        data = _encode_16_bit(photo, ".png" if suffix == ".png" else ".tif")
+        data = _encode_16_bit(photo, png=suffix == ".png")
     else:
         data = _encode_8_bit(photo, suffix, quality)
     with atomic_write(path) as file:
@@ -169,8 +168,10 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             yield file
         os.chmod(name, 0o666 & ~_UMASK)  # noqa: PTH101  (mkstemp makes private files)
         os.replace(name, path)  # noqa: PTH105
-    except BaseException:
+    except BaseException as e:
         Path(name).unlink(missing_ok=True)
+        if isinstance(e, OSError):
+            e.filename = str(path)  # a full disk names no file, and the temporary one is nobody's
         raise
 
 
@@ -232,38 +233,21 @@ def _png_exif(path: Path) -> bytes:
     return b""
 
 
-def _is_16_bit(image: Image.Image) -> bool:
-    if image.format == "PNG":
-        return ";16" in str(getattr(image, "tile", "")) or ";16" in image.mode
-    if image.format == "TIFF":
-        return bool(max(image.tag_v2.get(258, (8,))) == 16)  # type: ignore[attr-defined]  # BitsPerSample
-    return False
-
-
-def _read_16_bit(path: Path, image: Image.Image, icc: bytes | None) -> Photo:
-    """Pillow reads 16 bit RGB as 8 bit, so OpenCV reads those files; it turns TIFFs upright, PNGs not."""
-    array = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-    if array is None:
-        raise InputError(f"{path}: cannot be decoded, the file is damaged")
-    if array.dtype != np.uint16 or array.shape[2:] not in ((), (3,), (4,)):
-        raise InputError(f"{path}: {array.dtype} of shape {array.shape} is no 16 bit gray or RGB; convert it first")
-    if image.format == "PNG":
-        array = _turn_upright(array, _orientation(image, path))
+def _photo_16_bit(path: Path, image: Image.Image, icc: bytes | None) -> Photo:
+    array = decode_16_bit(path)
+    if image.format == "PNG":  # TIFFs come upright
+        array = turn_upright(array, _orientation(image, path))
     if array.ndim == 2:
         return Photo(np.repeat(array[..., None], 3, 2), None, True, icc)
-    alpha = array[..., 3].copy() if array.shape[2] == 4 else None
-    return Photo(np.ascontiguousarray(array[..., 2::-1]), alpha, False, icc)
+    return Photo(array[..., :3].copy(), array[..., 3].copy() if array.shape[2] == 4 else None, False, icc)
 
 
-def _turn_upright(array: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
-    """Undo an EXIF orientation (1 to 8) on a decoded array."""
-    if orientation in (5, 6, 7, 8):
-        array = array.swapaxes(0, 1)
-    if orientation in (2, 3, 6, 7):
-        array = array[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        array = array[::-1]
-    return np.ascontiguousarray(array)
+def _encode_16_bit(photo: Photo, png: bool) -> bytes:
+    if photo.alpha is not None:
+        array = np.dstack([photo.rgb, photo.alpha])
+    else:
+        array = photo.rgb[..., 1] if photo.gray else photo.rgb
+    return encode_16_bit(np.ascontiguousarray(array), png, photo.icc_profile)
 
 
 def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
@@ -296,39 +280,3 @@ def _encode_8_bit(photo: Photo, suffix: str, quality: int) -> bytes:
 
 def _to_8_bit(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     return array if array.dtype == np.uint8 else ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
-
-
-def _encode_16_bit(photo: Photo, suffix: str) -> bytes:
-    if photo.alpha is not None:
-        array = np.dstack([photo.rgb[..., ::-1], photo.alpha])
-    else:
-        array = photo.rgb[..., 1] if photo.gray else photo.rgb[..., ::-1]
-    ok, data = cv2.imencode(suffix, np.ascontiguousarray(array))
-    if not ok:
-        raise OSError(f"cannot encode a 16-bit {suffix} image")
-    add_tags = _add_png_tags if suffix == ".png" else _add_tiff_tags
-    return add_tags(bytes(data), photo.icc_profile, photo.alpha is not None)
-
-
-def _add_png_tags(data: bytes, icc: bytes | None, alpha: bool) -> bytes:
-    """The ICC profile, which OpenCV does not write, as the chunk behind the header."""
-    if not icc:
-        return data
-    body = b"iCCPICC Profile\0\0" + zlib.compress(icc)
-    return data[:33] + struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body)) + data[33:]
-
-
-def _add_tiff_tags(data: bytes, icc: bytes | None, alpha: bool) -> bytes:
-    """ICC profile and the mark of the fourth channel as alpha, which OpenCV does not write, in a new directory."""
-    data += bytes(len(data) % 2)
-    (old,) = struct.unpack_from("<I", data, 4)
-    (count,) = struct.unpack_from("<H", data, old)
-    entries = [data[at : at + 12] for at in range(old + 2, old + 2 + 12 * count, 12)]
-    if alpha:
-        entries.append(struct.pack("<HHIHxx", 338, 3, 1, 2))  # ExtraSamples: not premultiplied
-    if icc:
-        entries.append(struct.pack("<HHII", 34675, 7, len(icc), len(data)))
-        data += icc + bytes(len(icc) % 2)
-    entries.sort(key=lambda entry: entry[1::-1])  # by tag, as TIFF asks
-    directory = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
-    return data[:4] + struct.pack("<I", len(data)) + data[8:] + directory

@@ -86,7 +86,7 @@ def print_kernel_table(pool: Path, truth_file: Path, picture: Path) -> None:
     write_image(picture, Photo(grid(cells, labels)))
 
 
-main = command("quickstart")(_run)
+main = command("quickstart", then="the same command goes on")(_run)
 
 if __name__ == "__main__":
     main()

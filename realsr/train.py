@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import math
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,11 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer, seed_everything
 
-from realsr.callbacks import RunRecord
+from realsr.callbacks import RunRecord, WholeCheckpoints
 from realsr.config import check_writable, command, output_dir, pick_device
-from realsr.errors import InputError
+from realsr.errors import InputError, at_least
+from realsr.esrgan import ESRGAN
+from realsr.evaluate import HEADINGS
 from realsr.images import atomic_write
 from realsr.networks.weights import read_checkpoint
 
@@ -30,6 +34,7 @@ QUIET = (
     ".*treespec.*is deprecated.*",
     ".*dataloader is not resumable.*",
     ".*checkpoint directory .* exists and is not empty.*",
+    ".*number of training batches .* is smaller than the logging interval.*",
     ".*GPU available but not used.*",
 )
 
@@ -44,22 +49,30 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
         InputError: bad input, or a run lies in ``folder`` already and ``ckpt`` does not say to go on with it.
     """
     pick_device(cfg.accelerator)
-    ckpt = resume_path(cfg.ckpt, folder)
-    check_writable(folder)
     config: Any = OmegaConf.to_container(cfg, resolve=True)
+    ckpt = resume_path(cfg.ckpt, folder, config["model"])
+    check_writable(folder)
+    check_metric(cfg.optimized_metric, cfg.lpips is not None)
+    steps = {key: cfg.trainer[key] for key in ("max_steps", "max_epochs", "val_check_interval", "log_every_n_steps")}
+    at_least(1, "trainer.", **steps)
+    if not 0 <= cfg.seed < 2**32:
+        raise InputError(f"seed={cfg.seed}: give 0 to {2**32 - 1}")
     seed_everything(cfg.seed, verbose=False)
     data = instantiate(cfg.data)
     model = instantiate(cfg.model)
+    check_model(model, data.scale, data.crop_size, data.batch_size)
     if model.frozen["perceptual"] is None and model.discriminator is not None:
         log.warning("perceptual=none: trained without the paper's perceptual loss, textures will be weaker")
     loggers = [instantiate(node) for node in cfg.logger.values() if node is not None]
     callbacks = [instantiate(node) for node in cfg.callbacks.values() if node is not None]
-    trainer: Trainer = instantiate(cfg.trainer, logger=loggers, callbacks=[*callbacks, RunRecord(config)])
-    if trainer.max_steps < 1:
-        raise InputError(f"trainer.max_steps={trainer.max_steps}: give the number of generator steps")
+    callbacks.append(RunRecord(config))
+    trainer: Trainer = instantiate(cfg.trainer, logger=loggers, callbacks=callbacks, plugins=[WholeCheckpoints()])
+    if ckpt is not None:
+        log.info("going on from %s", ckpt)
     try:
         trainer.fit(model, data, ckpt_path=ckpt, weights_only=True)
-        if not trainer.interrupted and trainer.global_step % trainer.val_check_interval:
+        finished_before = "val/psnr" not in trainer.callback_metrics
+        if not trainer.interrupted and (finished_before or trainer.global_step % trainer.val_check_interval):
             trainer.validate(model, data, verbose=False)
     finally:
         wandb.finish()
@@ -72,11 +85,12 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     return metrics
 
 
-def resume_path(ckpt: str | None, folder: Path) -> Path | None:
+def resume_path(ckpt: str | None, folder: Path, model: dict[str, Any]) -> Path | None:
     """The checkpoint to go on from: ``last`` is that of ``folder``, else a file.
 
     Raises:
-        InputError: it is missing or no checkpoint of a training; or ``folder`` holds a run that would be overwritten.
+        InputError: it is missing, no checkpoint of a training, or of a ``model`` that was configured differently; or
+            ``folder`` holds a run that would be overwritten.
     """
     last = folder / "checkpoints" / "last.ckpt"
     if ckpt is None:
@@ -89,18 +103,67 @@ def resume_path(ckpt: str | None, folder: Path) -> Path | None:
     content = read_checkpoint(path)
     if "optimizer_states" not in content or "loops" not in content:
         raise InputError(f"{path}: holds weights but no training to go on with; use model.init_from={path}")
+    was, now = (dict(_state_options(config)) for config in (content["config"]["model"], model))
+    for name in sorted({*was, *now}):
+        if was.get(name) != now.get(name):
+            raise InputError(
+                f"{path}: was trained with {name}={was.get(name)}, not {now.get(name)}; "
+                "give the model's options of that run, or leave ckpt out and choose another name=..."
+            )
     return path
+
+
+def _state_options(model: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """What a checkpoint's weights and optimiser states depend on, by name."""
+    for network in ("generator", "discriminator"):
+        yield from ((f"model.{network}.{key}", value) for key, value in (model[network] or {}).items())
+    for optimizer in ("optimizer", "discriminator_optimizer"):
+        yield f"model.{optimizer}._target_", model[optimizer]["_target_"]
+
+
+def check_metric(name: str, lpips: bool) -> None:
+    """Raise InputError if validation does not measure ``name``, by which the best checkpoint is chosen."""
+    known = [f"val/{key}" for key in HEADINGS if lpips or key != "lpips"]
+    if name not in known:
+        raise InputError(f"optimized_metric={name}: is not measured; choose one of {', '.join(known)}")
+
+
+def check_model(model: ESRGAN, scale: int, crop: int, batch: int) -> None:
+    """Try what needs no data, before pools are made for hours: shapes (on the meta device) and optimisers.
+
+    Raises:
+        InputError: the networks are for another scale or a larger crop, or an optimiser refuses its options.
+    """
+    if model.scale != scale:
+        raise InputError(f"scale={scale}: the generator enlarges by {model.scale}; choose scale={model.scale}")
+    networks = [copy.deepcopy(n).to("meta") for n in (model.generator, model.discriminator) if n is not None]
+    image = torch.zeros(batch, 3, crop // scale, crop // scale, device="meta")
+    try:
+        for network in networks:
+            image = network(image)
+    except (RuntimeError, ValueError) as e:
+        name = type(network).__name__
+        raise InputError(f"{name} cannot take crops of data.crop_size={crop} pixels ({_first_line(e)})") from e
+    try:
+        model.configure_optimizers()
+    except (TypeError, ValueError) as e:
+        raise InputError(f"model.optimizer: {_first_line(e)}") from e
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
 
 
 def _run(cfg: DictConfig) -> float:
     torch.set_float32_matmul_precision("high")
     for message in QUIET:
         warnings.filterwarnings("ignore", message)
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     metrics = train(cfg, output_dir())
     return metrics.get(cfg.optimized_metric, math.nan)
 
 
-main = command("train")(_run)
+main = command("train", then="go on with ckpt=last")(_run)
 
 if __name__ == "__main__":
     main()

@@ -10,7 +10,7 @@ from rich.progress import track
 from torch import nn
 
 from realsr.config import check_writable, command, pick_device
-from realsr.errors import InputError
+from realsr.errors import InputError, at_least
 from realsr.images import Photo, find_images, read_image, to_float, to_uint, write_image
 from realsr.networks.weights import load_generator
 from realsr.resample import imresize
@@ -51,17 +51,12 @@ def upscale_files(generator: nn.Module, source: Path, output: Path, tile: int = 
     Raises:
         InputError: nothing to upscale, or (after all others are done) files that could not be read.
     """
-    if not source.exists():
-        raise InputError(f"{source}: no such file or folder")
+    at_least(0, tile=tile, overlap=overlap)
+    targets = _targets(source, output)
     check_writable(output)
-    files = [source] if source.is_file() else find_images(source)
-    root = source.parent if source.is_file() else source
     written: list[Path] = []
     failed: list[str] = []
-    for path in track(files, "upscaling", disable=len(files) < 2):
-        target = output / path.relative_to(root).with_suffix(".png")
-        if target in written:  # two files whose names differ in the suffix alone
-            target = target.with_name(f"{path.name}.png")
+    for path, target in track(targets.items(), "upscaling", disable=len(targets) < 2):
         try:
             write_image(target, upscale_photo(generator, read_image(path), tile, overlap))
             written.append(target)
@@ -69,8 +64,31 @@ def upscale_files(generator: nn.Module, source: Path, output: Path, tile: int = 
             failed.append(str(e))
             log.error("%s", e)
     if failed:
-        raise InputError(failed[0] if len(files) == 1 else f"{len(failed)} of {len(files)} files failed: {failed[0]}")
+        count = f"{len(failed)} of {len(targets)} files failed: " if len(targets) > 1 else ""
+        raise InputError(f"{count}{failed[0]}")
     return written
+
+
+def _targets(source: Path, output: Path) -> dict[Path, Path]:
+    """Where each file's result goes; files in an ``output`` inside ``source`` are results of an earlier run.
+
+    Raises:
+        InputError: nothing to upscale, or a result would take the place of a photo.
+    """
+    if not source.exists():
+        raise InputError(f"{source}: no such file or folder")
+    root, files = (source.parent, [source]) if source.is_file() else (source, find_images(source))
+    if output.resolve() == root.resolve():
+        raise InputError(f"output={output}: holds the photos themselves, which would be overwritten; choose another")
+    targets: dict[Path, Path] = {}
+    for path in files:
+        if path.resolve().is_relative_to(output.resolve()) and source.is_dir():
+            continue
+        target = output / path.relative_to(root).with_suffix(".png")
+        if target in targets.values():  # two files whose names differ in the suffix alone
+            target = target.with_name(f"{path.name}.png")
+        targets[path] = target
+    return targets
 
 
 def _run(cfg: DictConfig) -> None:

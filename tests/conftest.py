@@ -16,7 +16,8 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict
 
-from realsr.config import check_config, conf_dir
+from realsr.checks import check_config
+from realsr.config import conf_dir
 from realsr.images import Photo, to_uint, write_image
 from realsr.resample import imresize
 

@@ -197,6 +197,7 @@ class RealSRData(LightningDataModule):
         return [
             DataLoader(images, batch_size=None)  # type: ignore[arg-type]
             for images in (self.pairs, self.looks)
+            if images
         ]
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
@@ -230,10 +231,10 @@ class RealSRData(LightningDataModule):
     def _hold_out_hr(self, source: list[Path], clean: list[Path]) -> tuple[list[Path], list[Path], list[Path]]:
         """Take validation images out of the clean photos if there are two or more, else of the source photos."""
         pool = clean if len(clean) > 1 else source
-        count = min(self.val_count, max(len(pool) // 5, 1), len(pool) - 1)
-        if count < 1:
-            log.warning("too few photos to hold any out: there is no validation; give data.val_hr=DIR")
-            return source, clean, []
+        if len(pool) == 1 or not pool:
+            log.warning("too few photos to hold one out: validation sees a photo of training; give data.val_hr=DIR")
+            return source, clean, (pool or clean)[:1]
+        count = min(self.val_count, max(len(pool) // 5, 1))
         order = np.random.default_rng(draw_seed(self.seed, VALIDATION)).permutation(len(pool))[:count]
         held = [pool[i] for i in sorted(order)]
         return [p for p in source if p not in held], [p for p in clean if p not in held], held

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from torch import Tensor
@@ -25,19 +26,32 @@ def read_pairs(hr_dir: str | Path | None, lr_dir: str | Path | None, scale: int)
     if hr_dir is None and lr_dir is None:
         raise InputError("no test images: give data.hr=DIR (ground truth), data.lr=DIR (small photos), or both")
     if hr_dir is None:
-        return [Pair(p.stem, _read(p), None) for p in find_images(str(lr_dir))]
-    hr_files = {_stem(p): p for p in find_images(hr_dir)}
+        return [Pair(name, _read(path), None) for name, path in _by_name(lr_dir, _whole_stem).items()]
     if lr_dir is None:
-        pairs = []
-        for p in hr_files.values():
-            hr = crop_to_multiple(_read(p), scale)
-            pairs.append(Pair(p.stem, quantize(imresize(hr, 1 / scale)), hr))
-        return pairs
-    lr_files = {_stem(p): p for p in find_images(lr_dir)}
+        return [_bicubic_pair(name, path, scale) for name, path in _by_name(hr_dir, _whole_stem).items()]
+    hr_files, lr_files = _by_name(hr_dir, _stem), _by_name(lr_dir, _stem)
     if alone := sorted(set(hr_files) ^ set(lr_files)):
         here = hr_dir if alone[0] in hr_files else lr_dir
         raise InputError(f"{here}: {alone[0]} has no partner in the other folder ({len(alone)} such names)")
     return [_pair(lr_files[name], path, scale) for name, path in hr_files.items()]
+
+
+def _by_name(folder: str | Path | None, name_of: Callable[[Path], str]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in find_images(str(folder)):
+        name = name_of(path)
+        if name in found:
+            raise InputError(f"{path} and {found[name]} are both {name!r} in results; rename or remove one")
+        found[name] = path
+    return found
+
+
+def _bicubic_pair(name: str, path: Path, scale: int) -> Pair:
+    hr = _read(path)
+    if min(hr.shape[-2:]) < scale:
+        raise InputError(f"{path}: {hr.shape[-1]}x{hr.shape[-2]} pixels are too few to be scaled by 1/{scale}")
+    hr = crop_to_multiple(hr, scale)
+    return Pair(name, quantize(imresize(hr, 1 / scale)), hr)
 
 
 def _pair(lr_file: Path, hr_file: Path, scale: int) -> Pair:
@@ -53,6 +67,10 @@ def _pair(lr_file: Path, hr_file: Path, scale: int) -> Pair:
 
 def _stem(path: Path) -> str:
     return re.sub(r"([_-]?(x\d|lr|hr))+$", "", path.stem, flags=re.IGNORECASE)
+
+
+def _whole_stem(path: Path) -> str:
+    return path.stem
 
 
 def _read(path: Path) -> Tensor:

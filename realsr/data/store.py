@@ -66,7 +66,19 @@ def prepare_hr(photos: Sequence[Path], folder: Path, factor: float, min_size: in
 def stored_hr(photos: Sequence[Path], folder: Path, factor: float, min_size: int) -> list[Path]:
     """The files that :func:`prepare_hr` has made for these photos and that are large enough."""
     targets = [_target(photo, folder, factor) for photo in photos]
-    return [t for t in targets if t.exists() and min(np.load(t, mmap_mode="r").shape[:2]) >= min_size]
+    return [t for t in targets if t.exists() and _stored_size(t) >= min_size]
+
+
+def _stored_size(path: Path) -> int:
+    """The shorter side of a stored image.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    try:
+        return min(np.load(path, mmap_mode="r").shape[:2])
+    except (ValueError, EOFError) as e:
+        raise InputError(f"{path}: is damaged ({e}); delete it, it will be made again") from e
 
 
 def _target(photo: Path, folder: Path, factor: float) -> Path:

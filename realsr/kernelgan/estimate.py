@@ -17,6 +17,8 @@ from realsr.kernelgan.crops import CropPairs
 from realsr.kernelgan.module import KernelGAN
 from realsr.kernels import Kernel, postprocess, x4_from_x2
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class KernelEstimate:
@@ -54,11 +56,13 @@ def estimate_kernel(
         trainer.fit(module, DataLoader(crops, batch_size=1, generator=torch.Generator()))
     if trainer.interrupted:
         raise KeyboardInterrupt
+    final = {name: value.item() for name, value in module.losses.items()}
+    if final["sum"] > 0.5:
+        log.warning("the kernel has not converged, it sums to %.2f: give more iterations", 1 - final["sum"])
     kernel = postprocess(module.kernel(), module.scale)
     kernels = {module.scale: kernel}
     if module.scale == 2:
         kernels[4] = x4_from_x2(kernel)
-    final = {name: value.item() for name, value in module.losses.items()}
     return KernelEstimate(kernels, final, module.iterations)
 
 

@@ -49,12 +49,15 @@ class KernelGAN(LightningModule):
     ) -> None:
         super().__init__()
         at_least(1, "estimator.", iterations=iterations, channels=channels, lr_every=lr_every)
+        at_least(2, "estimator.", scale=scale)
         at_least(0, "estimator.", learning_rate=learning_rate, seed=seed)
         self.automatic_optimization = False
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.generator = LinearGenerator(scale, channels)
             self.critic = PatchCritic(channels)
+        # the critic's 7x7 patches need an output of 8 pixels, for BatchNorm
+        at_least(self.generator.kernel_size + 7 * scale, "estimator.", crop=crop)
         self.scale, self.iterations, self.crop, self.seed = scale, iterations, crop, seed
         self.learning_rate, self.lr_every, self.mixed_colours = learning_rate, lr_every, mixed_colours
         self.output_size = (crop - self.generator.kernel_size) // scale + 1

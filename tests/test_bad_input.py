@@ -1,0 +1,665 @@
+"""The promise to users: one line that says what, where and how to mend it; exit code 2; nothing computed is lost."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from realsr.collect import _run as run_collect
+from realsr.config import _quote_path, check_writable, explain, pick_device
+from realsr.data.folders import read_pairs
+from realsr.errors import InputError, at_least
+from realsr.estimate import _run as run_estimate
+from realsr.evaluate import _run as run_evaluate
+from realsr.images import read_image
+from realsr.networks.compact import CompactRRDBNet
+from realsr.pools import Entry
+from realsr.train import train
+from realsr.upscale import _run as run_upscale
+from realsr.upscale import upscale_files
+
+COLLECT = ["collector.tile_size=16", "collector.stride=16", "collector.keep_best=20"]
+ESTIMATE = ["estimator.iterations=10", "estimator.channels=8", "accelerator=cpu"]
+
+
+def line_of(run, *arguments) -> str:
+    """The one line that a mistake would end with."""
+    with pytest.raises(Exception) as error:
+        run(*arguments)
+    line = explain(error.value)
+    assert line is not None, error.getrepr()
+    assert "\n" not in line
+    return line
+
+
+@pytest.fixture
+def mistake(compose, tiny, tmp_path, monkeypatch):
+    """``mistake("train", *overrides)``: the line that the command would print, run in this process."""
+    monkeypatch.chdir(tmp_path)
+    runs = {
+        "train": lambda cfg: train(cfg, tmp_path / "run"),
+        "estimate": run_estimate,
+        "collect": run_collect,
+        "upscale": run_upscale,
+        "evaluate": run_evaluate,
+    }
+
+    def make(name: str, *overrides: str) -> str:
+        given = [*tiny, "accelerator=cpu"] if name == "train" else []
+        return line_of(lambda: runs[name](compose(name, *given, *overrides)))
+
+    return make
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A checkpoint that upscales like bilinear."""
+    content = {
+        "config": {"model": {"generator": {"_target_": "realsr.networks.compact.CompactRRDBNet", "features": 8}}},
+        "state_dict": {f"generator.{k}": v for k, v in CompactRRDBNet(features=8).state_dict().items()},
+    }
+    torch.save(content, tmp_path / "model.ckpt")
+    return tmp_path / "model.ckpt"
+
+
+def command(*arguments, cwd, **options):
+    """Start a command as a user does."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    start = [sys.executable, "-m", *map(str, arguments)]
+    return subprocess.Popen(
+        start, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+def failed(*arguments, cwd) -> str:
+    """Run to the end, which has to be one line and exit code 2."""
+    process = command(*arguments, cwd=cwd)
+    out, err = process.communicate()
+    assert process.returncode == 2, out + err
+    assert len(err.strip().splitlines()) == 1, err
+    return err
+
+
+# -- folders and images ----------------------------------------------------------------------------------------------
+
+
+def damage(folder: Path) -> None:
+    """A truncated file, a text, an empty file, and a PNG that is called JPEG, beside what is there."""
+    whole = (folder / "photo0.png").read_bytes()
+    (folder / "truncated.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "text.jpg").write_text("no image")
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "mislabelled.jpg").write_bytes(whole)
+
+
+@pytest.mark.parametrize("name", ["estimate", "collect", "train"])
+def test_folders_that_are_missing_empty_or_without_images_are_named(mistake, tmp_path, name):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("x")
+    for folder, says in (("missing", "no such folder"), ("empty", "holds no image"), ("texts", "holds no image")):
+        line = mistake(name, f"data.source_dir={folder}")
+        assert says in line and folder in line
+    assert "no such folder" in mistake(name, "data.source_dir=texts/a.txt")
+
+
+def test_damaged_photos_are_skipped_with_a_count_where_others_are_left(
+    compose, tiny, photo_folder, tmp_path, caplog, capsys
+):
+    caplog.set_level("INFO")
+    photos = photo_folder("photos", 2, noise=0.02)
+    damage(photos)
+    options = [*tiny, f"data.source_dir={photos}", f"pool_dir={tmp_path}/p2", "accelerator=cpu"]
+    outputs = [f"callbacks.{c}.dirpath={tmp_path}/run/checkpoints" for c in ("last", "best")]
+    train(compose("train", *options, *outputs, f"callbacks.pictures.folder={tmp_path}/pictures"), tmp_path / "run")
+    assert "3 kernels, 3 photos skipped" in caplog.text
+    assert "of 3 photos, 3 photos skipped" in caplog.text
+    assert "skipped 3 of 6 photos that cannot be read" in caplog.text
+    for name in ("truncated.png", "text.jpg", "empty.png"):
+        assert name in caplog.text
+    assert len(list((tmp_path / "p2" / "hr").glob("mislabelled*.npy"))) == 1
+
+
+def test_a_damaged_photo_is_an_error_where_it_is_the_only_one(mistake, photo_folder, model, tmp_path):
+    photos = photo_folder("photos", 1)
+    damage(photos)
+    for path in photos.iterdir():
+        if path.name != "truncated.png":
+            path.unlink()
+    assert "truncated.png" in mistake("estimate", f"data.source_dir={photos}", *ESTIMATE)
+    assert "truncated.png" in mistake("train", f"data.source_dir={photos}", "pool_dir=other")
+    assert "truncated.png" in mistake("collect", f"data.source_dir={photos}", *COLLECT)
+    line = mistake("upscale", f"ckpt={model}", f"input={photos}", "output=out", "accelerator=cpu")
+    assert "truncated.png: cannot be decoded" in line
+    line = mistake("evaluate", f"ckpt={model}", f"data.hr={photos}", "lpips=null", "accelerator=cpu")
+    assert "truncated.png: cannot be decoded" in line
+
+
+def test_upscale_does_the_others_before_it_complains(model, mistake, photo_folder, tmp_path):
+    photos = photo_folder("photos", 2, 20, 24)
+    (photos / "a_text.png").write_text("no image")
+    line = mistake("upscale", f"ckpt={model}", f"input={photos}", "output=out", "accelerator=cpu")
+    assert line.startswith("1 of 3 files failed") and "a_text.png" in line
+    assert len(list((tmp_path / "out").glob("*.png"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "says"), [(1, 1, "1x1"), (20, 20, "20x20 pixels are too few for KernelGAN's crops of 64")]
+)
+def test_photos_smaller_than_a_crop(mistake, photo_folder, height, width, says):
+    photos = photo_folder("small", 2, height, width)
+    line = mistake("estimate", f"data.source_dir={photos}", *ESTIMATE)
+    assert says in line and "photo0.png" in line
+    assert "collector.tile_size" in mistake("collect", f"data.source_dir={photos}")
+    assert "no kernel from 2 photos" in mistake("train", f"data.source_dir={photos}", "pool_dir=other")
+
+
+def test_crops_larger_than_all_photos(mistake):
+    assert "lower data.crop_size" in mistake("train", "degradation=bicubic", "data.crop_size=512")
+
+
+def test_black_photos(mistake, tmp_path):
+    (tmp_path / "black").mkdir()
+    for index in range(2):
+        Image.new("RGB", (160, 120)).save(tmp_path / "black" / f"{index}.png")
+    assert "the photo is flat" in mistake("estimate", "data.source_dir=black", *ESTIMATE)
+    assert "the photos are black" in mistake("collect", "data.source_dir=black", *COLLECT)
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_a_single_photo_is_enough(compose, tiny, photo_folder, tmp_path, clean, caplog):
+    photos = photo_folder("one", 1, 128, 160, 0.02)
+    source = ["degradation=bicubic", "data.source_dir=null", f"data.clean_dir={photos}"]
+    options = source if clean else [f"data.source_dir={photos}", "data.clean_dir=null"]
+    outputs = [f"callbacks.{c}.dirpath={tmp_path}/run/checkpoints" for c in ("last", "best")]
+    outputs += [f"callbacks.pictures.folder={tmp_path}/pictures", f"pool_dir={tmp_path}/p1"]
+    metrics = train(compose("train", *tiny, *outputs, *options), tmp_path / "run")
+    assert metrics["val/psnr"] > 5
+    assert "validation sees a photo of training" in caplog.text
+
+
+# -- pools -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kernel", "says"),
+    [
+        (np.full((33, 33), np.nan), "NaN"),
+        (np.zeros((33, 33)), "sums to 0"),
+        (np.ones((3, 5)), "square"),
+        (np.array(["text"]), "square"),
+        (None, "is empty"),
+    ],
+)
+def test_kernel_pools_that_are_of_no_use(mistake, tmp_path, kernel, says):
+    folder = tmp_path / "own" / "kernels"
+    folder.mkdir(parents=True)
+    if kernel is not None:
+        Entry(folder / "a.npz", {"x4": kernel}, {}).write()
+    line = mistake("train", "degradation=kernel", "pool_dir=own", "data.build_pools=false")
+    assert says in line and "own/kernels" in line
+
+
+@pytest.mark.parametrize(
+    ("tiles", "says"),
+    [
+        (np.zeros((0, 16, 16, 3), np.uint8), "has no tile"),
+        (np.full((2, 16, 16, 3), np.nan), "no noise pool file"),
+        (None, "is empty"),
+    ],
+)
+def test_noise_pools_that_are_of_no_use(mistake, tmp_path, tiles, says):
+    folder = tmp_path / "own" / "noise"
+    folder.mkdir(parents=True)
+    if tiles is not None:
+        Entry(folder / "a.npz", {"tiles": tiles}, {}).write()
+    line = mistake("train", "degradation=noise", "pool_dir=own", "data.build_pools=false")
+    assert says in line and "own/noise" in line
+
+
+def test_damaged_files_of_a_pool_are_named_with_the_way_out(mistake, compose, tmp_path, photo_folder):
+    photos = photo_folder("photos", 1, 96, 96, 0.02)
+    run_collect(compose("collect", f"data.source_dir={photos}", f"pool_dir={tmp_path}/own", *COLLECT))
+    file = next((tmp_path / "own" / "noise").glob("*.npz"))
+    file.write_bytes(file.read_bytes()[:100])
+    line = mistake("collect", f"data.source_dir={photos}", f"pool_dir={tmp_path}/own", *COLLECT)
+    assert str(file) in line and "delete it" in line
+    bicubic = ["degradation=bicubic", "data.clean_dir=null", f"data.source_dir={photos}", "pool_dir=own"]
+    (tmp_path / "own" / "hr").mkdir()
+    from realsr.data.store import _target  # the name that the photo's image has
+
+    _target(photos / "photo0.png", tmp_path / "own" / "hr", 0.5).write_bytes(b"")
+    line = mistake("train", *bicubic)
+    assert "own/hr/photo0" in line and "delete it" in line
+
+
+# -- checkpoints -----------------------------------------------------------------------------------------------------
+
+
+def test_files_that_are_no_checkpoint(mistake, photo_folder, tmp_path):
+    photos = photo_folder("photos", 1, 20, 24)
+    (tmp_path / "folder.ckpt").mkdir()
+    (tmp_path / "text.ckpt").write_text("hello, I am not a checkpoint\n")
+    (tmp_path / "empty.ckpt").write_bytes(b"")
+    torch.save({"generator.filters.0": torch.zeros(3)}, tmp_path / "kernelgan.ckpt")
+    torch.save([1, 2], tmp_path / "list.ckpt")
+    says = {
+        "missing": "no such",
+        "folder": "no such",
+        "text": "no checkpoint",
+        "empty": "no checkpoint",
+        "kernelgan": "holds no generator",
+        "list": "it holds a list",
+    }
+    for name, text in says.items():
+        line = mistake("upscale", f"ckpt={name}.ckpt", f"input={photos}", "output=out", "accelerator=cpu")
+        assert f"{name}.ckpt" in line and text in line
+    for name in ("missing", "folder", "text", "kernelgan"):
+        assert f"{name}.ckpt" in mistake("train", f"ckpt={name}.ckpt")
+        assert f"{name}.ckpt" in mistake("train", f"model.init_from={name}.ckpt")
+    assert "nothing to go on from" in mistake("train", "ckpt=last")
+
+
+def test_init_from_another_architecture(mistake, model):
+    assert "another architecture" in mistake("train", f"model.init_from={model}", "model.generator.features=12")
+
+
+def test_a_run_is_resumed_with_its_own_model_only(mistake, compose, tiny, tmp_path):
+    outputs = [f"callbacks.{c}.dirpath={tmp_path}/run/checkpoints" for c in ("last", "best")]
+    outputs += [f"callbacks.pictures.folder={tmp_path}/pictures", "degradation=bicubic", "accelerator=cpu"]
+    cfg = compose("train", *tiny, *outputs, "trainer.max_steps=3", "callbacks.last.every_n_train_steps=0")
+    metrics = train(cfg, tmp_path / "run")
+    assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 3
+    same = ["degradation=bicubic", "ckpt=last"]
+    assert "model.generator.growth=4, not 8" in mistake("train", *same, "model.generator.growth=8")
+    assert "model.discriminator.features=4, not 8" in mistake("train", *same, "model.discriminator.features=8")
+    line = mistake("train", *same, "model.optimizer={_target_:torch.optim.SGD,lr:0.1}", "~model.optimizer.betas")
+    assert "torch.optim.Adam, not torch.optim.SGD" in line
+    assert "holds a run already" in mistake("train", "degradation=bicubic")
+    cfg = compose("train", *tiny, *outputs, "trainer.max_steps=3", "ckpt=last")
+    assert train(cfg, tmp_path / "run") == pytest.approx(metrics)  # a finished run keeps its metrics
+
+
+# -- options ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "says"),
+    [
+        ("train", "modle=esrgan", "did you mean model?"),
+        ("train", "model=esrgn", "did you mean esrgan?"),
+        ("train", "+debug=fsat", "did you mean fast?"),
+        ("train", "+model.optimizer.lrr=1", "Adam has no such option, did you mean lr?"),
+        ("train", "+callbacks.last.every_n_step=1", "LastCheckpoint has no such option, did you mean every_n"),
+        ("train", "gan=null", "disc=none"),
+        ("train", "foo", "is no option; write key=value"),
+        ("train", "data.crop_size=[3", "is no option; write key=value"),
+        ("train", "~data.foo", "data.foo"),
+        ("train", "model.optimizer._target_=torch.optim.Adamm", "torch.optim.Adamm: no such class"),
+        ("evaluate", "data=photos", "did you mean data."),
+        ("upscale", "inptu=photos", "did you mean input?"),
+        ("estimate", "estimator.iteration=3", "did you mean estimator.iterations?"),
+        ("collect", "collector.tile_siz=3", "did you mean collector.tile_size?"),
+        ("upscale", "output=out", "ckpt is not set"),
+        ("estimate", "accelerator=cpu", "data.source_dir is not set"),
+        ("train", "data.source_dir=null", "no photos"),
+    ],
+)
+def test_unknown_and_missing_options(mistake, name, override, says):
+    extra = ["data.clean_dir=null"] if override == "data.source_dir=null" else []
+    assert says in mistake(name, override, *extra)
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "says"),
+    [
+        ("train", "data.crop_size=big", "data.crop_size=big: must be int"),
+        ("train", "data.crop_size=32.5", "must be int"),
+        ("train", "scale=four", "scale=four: must be int"),
+        ("train", "seed=abc", "seed=abc: must be int"),
+        ("train", "seed=-1", "seed=-1: give 0 to"),
+        ("train", "seed=99999999999999999999", "give 0 to"),
+        ("train", "name=null", "name=None: must be str"),
+        ("train", "data.source_dir=2020", "write data.source_dir=\"'2020'\""),
+        ("train", "model.optimizer.lr=fast", "model.optimizer.lr=fast: must be float"),
+        ("train", "model.optimizer.lr=-1", "learning rate: -1"),
+        ("train", "model.milestones=abc", "model.milestones=abc: must be"),
+        ("train", "model.milestones=[a,b]", "must be"),
+        ("train", "model.generator.features={a:1}", "must be int"),
+        ("train", "trainer.precision=17", "trainer.precision=17: must be"),
+        ("train", "optimized_metric=val/psnrr", "choose one of val/psnr"),
+        ("train", "optimized_metric=val/lpips", "choose one of val/psnr"),
+        ("upscale", "tile=big", "tile=big: must be int"),
+        ("upscale", "tile=2.5", "tile=2.5: must be int"),
+        ("upscale", "input=null", "input=None: must be str"),
+        ("upscale", "ckpt=3", "write ckpt=\"'3'\""),
+        ("evaluate", "data.hr=3", "data.hr=3: must be str"),
+    ],
+)
+def test_values_of_a_wrong_type(mistake, name, override, says):
+    given = {"upscale": ["ckpt=a", "input=b", "output=c"], "evaluate": ["ckpt=a"]}.get(name, [])
+    assert says in mistake(name, *given, override)
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("data.crop_size=0", "data.crop_size=0: give 1 or more"),
+        ("data.crop_size=-32", "give 1 or more"),
+        ("data.crop_size=30", "no multiple of the scale 4"),
+        ("data.crop_size=4", "data.crop_size=4 pixels"),
+        ("data.batch_size=0", "data.batch_size=0: give 1 or more"),
+        ("data.num_workers=-1", "data.num_workers=-1: give 0 or more"),
+        ("data.val_count=0", "give 1 or more"),
+        ("data.val_size=2", "give 4 or more"),
+        ("data.look_size=0", "give 4 or more"),
+        ("data.look_count=-1", "give 0 or more"),
+        ("data.source_share=2", "give 0 to 1"),
+        ("data.cleanup=0", "give 0 to 1"),
+        ("data.cleanup=-0.5", "give 0 to 1"),
+        ("scale=0", "scale=0"),
+        ("scale=2", "the generator enlarges by 4"),
+        ("scale=8", "the generator enlarges by 4"),
+        ("trainer.max_steps=0", "trainer.max_steps=0: give 1 or more"),
+        ("trainer.max_steps=-1", "give 1 or more"),
+        ("trainer.max_epochs=0", "give 1 or more"),
+        ("trainer.val_check_interval=0", "give 1 or more"),
+        ("trainer.log_every_n_steps=0", "give 1 or more"),
+        ("trainer.devices=0", "devices=0"),
+        ("estimator.iterations=0", "estimator.iterations=0: give 1 or more"),
+        ("collector.tile_size=0", "collector.tile_size=0: give 1 or more"),
+        ("collector.stride=0", "collector.stride=0: give 1 or more"),
+        ("model.discriminator.layers=9", "PatchDiscriminator cannot take crops"),
+        ("data.val_lr=x", "no such folder"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_before_anything_is_made(mistake, tmp_path, override, says):
+    assert says in mistake("train", override)
+    assert not list((tmp_path / "pools").rglob("*.npz"))
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "says"),
+    [
+        ("estimate", "estimator.iterations=-5", "give 1 or more"),
+        ("estimate", "estimator.channels=0", "give 1 or more"),
+        ("estimate", "estimator.crop=20", "estimator.crop=20: give 27 or more"),
+        ("estimate", "estimator.scale=0", "give 2 or more"),
+        ("estimate", "estimator.learning_rate=-1", "give 0 or more"),
+        ("estimate", "scale=3", "estimator.scale=2 gives"),
+        ("estimate", "accelerator=gpuu", "choose auto, cpu or gpu"),
+        ("collect", "collector.stride=-3", "give 1 or more"),
+        ("collect", "collector.keep_best=-3", "give 0 or more"),
+        ("collect", "collector.max_variance=-1", "give 0 or more"),
+    ],
+)
+def test_numbers_out_of_range_in_the_pools_commands(mistake, photo_folder, tmp_path, name, override, says):
+    photos = photo_folder("photos", 1, 96, 96)
+    assert says in mistake(name, f"data.source_dir={photos}", override)
+    assert not list((tmp_path / "pools").rglob("*.npz"))
+
+
+@pytest.mark.parametrize("group", ["logger=tensorboard", "logger=wandb", "callbacks.last.dirpath=x", "lpips=null"])
+def test_options_that_are_right_pass(compose, group):
+    compose("train", "data.source_dir=x", group)
+
+
+@pytest.mark.parametrize("override", ["tile=-1", "overlap=-1"])
+def test_tiles_are_not_negative(mistake, model, photo_folder, override):
+    photos = photo_folder("photos", 1, 20, 24)
+    common = [f"ckpt={model}", "accelerator=cpu", override]
+    assert f"{override}: give 0 or more" in mistake("upscale", *common, f"input={photos}", "output=out")
+    assert f"{override}: give 0 or more" in mistake("evaluate", *common, f"data.hr={photos}", "lpips=null")
+
+
+def test_at_least_names_the_number():
+    at_least(0, a=0, b=1.5)
+    with pytest.raises(InputError, match=r"data\.x=nan: give 1 or more"):
+        at_least(1, "data.", x=float("nan"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("name", ["train", "estimate"])
+def test_a_gpu_that_is_not_there(mistake, photo_folder, name):
+    photos = photo_folder("photos", 1, 96, 96)
+    assert "there is no GPU" in mistake(name, f"data.source_dir={photos}", "accelerator=gpu")
+    with pytest.raises(InputError, match="choose auto, cpu or gpu"):
+        pick_device("tpu")
+
+
+@pytest.mark.parametrize(
+    "name", ["sp ace", "ünï 写真", "a=b", "a,b", "[x] {y}", "it's", 'q"uote', "back\\slash", "a\\'b"]
+)
+def test_names_of_folders_may_hold_any_character(compose, tmp_path, name):
+    folder = tmp_path / name
+    folder.mkdir()
+    assert compose("collect", _quote_path(f"data.source_dir={folder}")).data.source_dir == str(folder)
+    assert _quote_path("seed=3") == "seed=3"
+    assert _quote_path(f"data.source_dir={folder}x") == f"data.source_dir={folder}x"
+
+
+# -- places to write to ----------------------------------------------------------------------------------------------
+
+
+def test_an_output_that_is_a_file_is_refused_at_the_start(mistake, model, photo_folder, tmp_path):
+    photos = photo_folder("photos", 1, 96, 96)
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "run").write_text("x")
+    common = [f"ckpt={model}", "accelerator=cpu"]
+    for line in (
+        mistake("estimate", f"data.source_dir={photos}", "pool_dir=file"),
+        mistake("collect", f"data.source_dir={photos}", "pool_dir=file"),
+        mistake("upscale", *common, f"input={photos}", "output=file/x"),
+        mistake("evaluate", *common, f"data.hr={photos}", "output=file", "lpips=null"),
+        mistake("train"),
+    ):
+        assert "cannot be written to" in line and "choose another folder" in line
+
+
+@pytest.fixture
+def tiny_disk(tmp_path):
+    """A disk of 2 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if shutil.which("mount") is None or os.geteuid() != 0:
+        pytest.skip("needs root to mount a small disk")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], check=False).returncode:
+        pytest.skip("mount is not allowed here")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_disk_that_is_full_is_refused_at_the_start(tiny_disk, mistake, photo_folder):
+    photos = photo_folder("photos", 1, 96, 96)
+    assert "make room" in mistake("estimate", f"data.source_dir={photos}", f"pool_dir={tiny_disk}")
+    subprocess.run(["mount", "-o", "remount,ro", tiny_disk], check=True)
+    assert "cannot be written to" in mistake("collect", f"data.source_dir={photos}", f"pool_dir={tiny_disk}")
+
+
+def test_a_disk_that_fills_up_leaves_the_old_file(tiny_disk):
+    from realsr.callbacks import WholeCheckpoints
+
+    path = tiny_disk / "last.ckpt"
+    WholeCheckpoints().save_checkpoint({"x": torch.zeros(1000)}, path)
+    line = line_of(WholeCheckpoints().save_checkpoint, {"x": torch.zeros(1_000_000)}, path)
+    assert "last.ckpt: No space left on device; make room" in line
+    assert len(torch.load(path, weights_only=True)["x"]) == 1000
+    assert [p.name for p in tiny_disk.iterdir()] == ["last.ckpt"]
+
+
+def test_a_writable_folder_is_left_as_it_was(tmp_path):
+    check_writable(tmp_path / "new")
+    assert not list((tmp_path / "new").iterdir())
+    with pytest.raises(InputError, match="are needed; make room"):
+        check_writable(tmp_path, need_bytes=2**60)
+
+
+# -- upscale and evaluate --------------------------------------------------------------------------------------------
+
+
+def kinds(folder: Path) -> dict[str, tuple[str, Image.Image]]:
+    """Photos of every mode: the mode that the result should have, and the photo."""
+    folder.mkdir()
+    ramp = np.linspace(40, 200, 24).astype(np.uint8)
+    image = Image.fromarray(
+        np.dstack([np.tile(ramp, (20, 1)), np.full((20, 24), 90), np.tile(ramp[::-1], (20, 1))]).astype(np.uint8)
+    )
+    alpha = Image.fromarray(np.tile(np.linspace(0, 255, 24).astype(np.uint8), (20, 1)))
+    with_alpha = image.copy()
+    with_alpha.putalpha(alpha)
+    sixteen = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+    made = {
+        "gray.png": ("L", image.convert("L")),
+        "gray_alpha.png": ("LA", with_alpha.convert("LA")),
+        "alpha.png": ("RGBA", with_alpha),
+        "cmyk.jpg": ("RGB", image.convert("CMYK")),
+        "palette.png": ("RGB", image.quantize(64)),
+        "sixteen.png": ("I;16", sixteen),
+        "it's [a] {b}, c=d ünï 写真.png": ("RGB", image),
+        "pixel.png": ("RGB", image.crop((0, 0, 1, 1))),
+    }
+    for name, (_, photo) in made.items():
+        photo.save(folder / name)
+    return made
+
+
+def test_every_kind_of_photo_keeps_mode_size_and_look(tmp_path):
+    photos = kinds(tmp_path / "kinds")
+    upscale_files(CompactRRDBNet(features=8).eval(), tmp_path / "kinds", tmp_path / "out")
+    for name, (mode, photo) in photos.items():
+        with Image.open((tmp_path / "out" / name).with_suffix(".png")) as result:
+            assert result.mode == mode, name
+            assert result.size == (photo.width * 4, photo.height * 4), name
+        small, large = read_image(tmp_path / "kinds" / name), read_image((tmp_path / "out" / name).with_suffix(".png"))
+        top = np.iinfo(small.rgb.dtype).max
+        blocks = large.rgb.reshape(photo.height, 4, photo.width, 4, 3).astype(float).mean((1, 3))
+        assert np.abs(blocks - small.rgb).mean() < 0.02 * top, name
+        assert (large.alpha is None) == (small.alpha is None), name
+
+
+def test_results_never_take_the_place_of_photos_nor_are_upscaled_again(model, mistake, photo_folder, tmp_path):
+    photos = photo_folder("photos", 2, 20, 24)
+    Image.open(photos / "photo0.png").save(photos / "photo0.jpg")
+    before = {path: path.read_bytes() for path in photos.iterdir()}
+    network = CompactRRDBNet(features=8).eval()
+    for _ in range(2):
+        written = upscale_files(network, photos, photos / "out")
+        assert sorted(path.name for path in written) == ["photo0.png", "photo0.png.png", "photo1.png"]
+    common = [f"ckpt={model}", "accelerator=cpu"]
+    for source in (photos, photos / "photo0.png"):
+        line = mistake("upscale", *common, f"input={source}", f"output={photos}")
+        assert "would be overwritten" in line
+    assert {path: path.read_bytes() for path in photos.iterdir() if path.is_file()} == before
+
+
+def test_pairs_that_do_not_match(photo_folder, tmp_path):
+    hr, lr, other = photo_folder("hr", 2, 80, 96), photo_folder("lr", 2, 20, 24), photo_folder("other", 1, 20, 24)
+    assert len(read_pairs(hr, lr, 4)) == 2
+    for given, says in (((hr, other), "photo1 has no partner"), ((hr, hr), "96x80 pixels times 4 are not the 96x80")):
+        assert says in line_of(read_pairs, *given, 4)
+    assert "no test images" in line_of(read_pairs, None, None, 4)
+    pixel = photo_folder("pixel", 1, 1, 1)
+    assert "photo0.png: 1x1 pixels are too few" in line_of(read_pairs, pixel, None, 4)
+    assert read_pairs(None, pixel, 4)[0].lr.shape == (3, 1, 1)
+    shutil.copy(lr / "photo0.png", lr / "photo0.webp")
+    for given in ((None, lr), (lr, None), (hr, lr)):
+        line = line_of(read_pairs, *given, 4)
+        assert "photo0.png" in line and "photo0.webp" in line
+
+
+# -- as processes ----------------------------------------------------------------------------------------------------
+
+
+def test_an_experiment_file_of_the_users_own_is_checked(tiny, tmp_path):
+    folder = tmp_path / "conf" / "experiment"
+    folder.mkdir(parents=True)
+    files = {
+        "typo": (
+            "# @package _global_\ndata: {crop_sise: 32}\n",
+            "RealSRData has no such option, did you mean crop_size?",
+        ),
+        "yaml": ("# @package _global_\ndata: {crop_size: [32\n", "is no YAML"),
+        "header": ("data: {crop_size: 32}\n", "# @package _global_"),
+    }
+    started = {}
+    for name, (text, _) in files.items():
+        (folder / f"{name}.yaml").write_text(text)
+        options = [*tiny, f"experiment={name}", f"name={name}"]
+        started[name] = command("realsr.train", "--config-dir", tmp_path / "conf", *options, cwd=tmp_path)
+    for name, process in started.items():
+        _, err = process.communicate()
+        assert process.returncode == 2, err
+        assert len(err.strip().splitlines()) == 1, err
+        assert files[name][1] in err
+
+
+def test_mistakes_end_a_command_with_one_line_and_exit_code_2(tmp_path, model, photo_folder):
+    photos = photo_folder("photos", 1, 20, 24)
+    assert "no photos; give data.source_dir" in failed("realsr.train", cwd=tmp_path)
+    (tmp_path / "file").write_text("x")
+    assert "file" in failed("realsr.train", f"data.source_dir={photos}", "hydra.run.dir=file", cwd=tmp_path)
+    (tmp_path / "a,b [c]='d'").mkdir()
+    options = [f"ckpt={model}", "input=a,b [c]='d'", "output=out"]
+    assert "holds no image" in failed("realsr.upscale", *options, cwd=tmp_path)
+
+
+def wait_for(process, path: Path, pattern: str) -> None:
+    for _ in range(1200):
+        if process.poll() is not None or list(path.glob(pattern)):
+            break
+        time.sleep(0.05)
+    assert process.poll() is None, process.communicate()
+
+
+def stopped(process, number: signal.Signals) -> str:
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, out + err
+    assert "Traceback" not in out + err
+    assert "realsr: interrupted" in err
+    return err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_training_keeps_its_last_step_and_goes_on(tiny, compose, tmp_path, number):
+    run = tmp_path / "run"
+    options = ["degradation=bicubic", "trainer.max_steps=100000", "trainer.val_check_interval=50000"]
+    options += ["callbacks.last.every_n_train_steps=0", "trainer.log_every_n_steps=1"]
+    process = command("realsr.train", *tiny, *options, f"hydra.run.dir={run}", cwd=tmp_path)
+    wait_for(process, run, "csv/*/metrics.csv")
+    assert "go on with ckpt=last" in stopped(process, number)
+    steps = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    assert steps > 0
+    if number is signal.SIGINT:
+        outputs = [f"callbacks.{c}.dirpath={run}/checkpoints" for c in ("last", "best")]
+        outputs += [f"callbacks.pictures.folder={tmp_path}/pictures", "ckpt=last", f"trainer.max_steps={steps + 2}"]
+        train(compose("train", *tiny, *options, *outputs), run)
+        assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == steps + 2
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "kind"),
+    [
+        ("estimate", ["estimator.iterations=150", "accelerator=cpu"], "kernels"),
+        ("collect", ["collector.tile_size=16", "collector.stride=2"], "noise"),
+    ],
+)
+def test_interrupted_pools_keep_what_is_made(photo_folder, tmp_path, name, options, kind):
+    photos = photo_folder("photos", 4, 320, 320, 0.02)
+    process = command(f"realsr.{name}", f"data.source_dir={photos}", "pool_dir=pools", *options, cwd=tmp_path)
+    wait_for(process, tmp_path / "pools" / kind, "photo*.npz")
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "pools" / kind).glob("photo*.npz")}
+    assert "the same command goes on" in stopped(process, signal.SIGINT if name == "estimate" else signal.SIGTERM)
+    left = list((tmp_path / "pools" / kind).iterdir())
+    assert 1 <= len(left) < 4
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+    for path in left:
+        Entry.read(path)

@@ -1,0 +1,195 @@
+"""The commands as a user runs them, on folders of small photos."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from realsr.data.folders import read_pairs
+from realsr.data.samples import make_samples
+from realsr.estimate import estimate_kernels
+from realsr.evaluate import bicubic, evaluate, means
+from realsr.images import find_images, read_image
+from realsr.kernelgan.module import KernelGAN
+from realsr.networks.compact import CompactRRDBNet
+from realsr.pools import Entry
+from realsr.upscale import upscale_files
+
+
+def call(*arguments, cwd, check=True):
+    done = subprocess.run([sys.executable, "-m", *map(str, arguments)], cwd=cwd, capture_output=True, text=True)
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A compact generator that is bilinear upscaling, under the names of a published checkpoint."""
+    content = {
+        "config": {"model": {"generator": {"_target_": "realsr.networks.compact.CompactRRDBNet", "features": 8}}},
+        "state_dict": {f"generator.{k}": v for k, v in CompactRRDBNet(features=8).state_dict().items()},
+    }
+    torch.save(content, tmp_path / "model.ckpt")
+    return tmp_path / "model.ckpt"
+
+
+def test_estimate_then_collect_fill_the_pools_and_resume(photo_folder, tmp_path):
+    photos = photo_folder("photos with spaces", 2, noise=0.01)
+    (photos / "broken.png").write_bytes((photos / "photo0.png").read_bytes()[:500])
+    options = ["estimator.iterations=30", "estimator.channels=8", f"pool_dir={tmp_path}/pools"]
+    done = call("realsr.estimate", f"data.source_dir='{photos}'", *options, cwd=tmp_path)
+    kernels = tmp_path / "pools" / "kernels"
+    entries = [Entry.read(path) for path in sorted(kernels.glob("*.npz"))]
+    assert "broken.png" in done.stdout
+    assert "1 photos skipped" in done.stdout
+    assert [entry.manifest["photo"] for entry in entries] == ["photo0.png", "photo1.png"]
+    for entry in entries:
+        assert entry.manifest["iterations"] == 30
+        assert entry.manifest["settings"]["channels"] == 8
+        assert len(entry.manifest["sha256"]) == 64
+        assert {"total", "bicubic", "critic"} <= set(entry.manifest["losses"])
+        assert entry.arrays["x2"].sum() == pytest.approx(1)
+        assert entry.arrays["x4"].sum() == pytest.approx(1)
+    assert read_image(kernels / "contact_sheet.png").rgb.shape[0] > 128
+
+    stamps = {entry.path: entry.path.stat().st_mtime_ns for entry in entries}
+    entries[1].path.unlink()
+    call("realsr.estimate", f"data.source_dir='{photos}'", *options, cwd=tmp_path)
+    assert entries[0].path.stat().st_mtime_ns == stamps[entries[0].path]
+    again = Entry.read(entries[1].path)
+    assert all(np.array_equal(again.arrays[name], entries[1].arrays[name]) for name in ("x2", "x4"))
+
+    rule = ["collector.tile_size=16", "collector.stride=16", f"pool_dir={tmp_path}/pools"]
+    done = call("realsr.collect", f"data.source_dir='{photos}'", "collector.max_variance=30", *rule, cwd=tmp_path)
+    assert "photo0.png: " in done.stdout
+    assert "of 120 tiles" in done.stdout
+    strict = [f"data.source_dir='{photos}'", "collector.max_variance=0.01", *rule]
+    done = call("realsr.collect", *strict, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "raise collector.max_variance from 0.01" in done.stderr
+    done = call("realsr.collect", *strict, "collector.keep_best=7", cwd=tmp_path)
+    assert "7 tiles" in done.stdout
+
+
+def test_a_pool_of_a_photo_does_not_depend_on_the_others(photo_folder, tmp_path):
+    def estimator():
+        return KernelGAN(iterations=20, channels=8)
+
+    photos = find_images(photo_folder("photos", 2))
+    together = estimate_kernels(photos, tmp_path / "a", estimator, 4, "cpu")
+    alone = estimate_kernels(photos[1:], tmp_path / "b", estimator, 4, "cpu")
+    size = alone.kernels.shape[-1]
+    cut = (together.kernels.shape[-1] - size) // 2
+    assert torch.equal(together.kernels[1, cut : cut + size, cut : cut + size], alone.kernels[0])
+
+
+def test_upscale_keeps_structure_names_and_kinds(checkpoint, tmp_path):
+    rng = np.random.default_rng(0)
+    photos = tmp_path / "in" / "sub"
+    photos.mkdir(parents=True)
+    rgb = rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)
+    Image.fromarray(rgb).save(photos / "a.jpg")
+    Image.fromarray(rgb).save(photos / "a.bmp")
+    Image.fromarray(rgb[..., 0]).save(photos / "gray.png")
+    Image.fromarray(np.dstack([rgb, rgb[..., :1]])).save(photos / "alpha.png")
+    (photos / "bad.png").write_text("no picture")
+    options = [f"ckpt={checkpoint}", f"input={tmp_path / 'in'}", f"output={tmp_path / 'out'}", "tile=16", "overlap=12"]
+    done = call("realsr.upscale", *options, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "bad.png" in done.stderr
+    out = tmp_path / "out" / "sub"
+    assert sorted(p.name for p in out.iterdir()) == ["a.jpg.png", "a.png", "alpha.png", "gray.png"]
+    assert all(read_image(p).rgb.shape == (80, 120, 3) for p in out.iterdir())
+    assert read_image(out / "gray.png").gray
+    assert read_image(out / "alpha.png").alpha is not None
+    bilinear = np.asarray(Image.fromarray(rgb).resize((120, 80), Image.Resampling.BILINEAR), dtype=int)
+    assert np.abs(read_image(out / "a.png").rgb.astype(int) - bilinear).max() <= 1
+
+
+def test_evaluate_writes_table_pictures_and_agrees_with_itself(checkpoint, photo_folder, tmp_path):
+    hr = photo_folder("hr", 2, 96, 128)
+    call("realsr.evaluate", f"ckpt={checkpoint}", f"data.hr={hr}", "lpips=null", cwd=tmp_path)
+    folder = tmp_path / "outputs" / "evaluate"
+    content = json.loads((folder / "metrics.json").read_text())
+    assert set(content["mean"]) == {"bicubic", "model"}
+    assert content["mean"]["bicubic"]["psnr"] > content["mean"]["model"]["psnr"]  # the model is bilinear
+    rows = list(csv.DictReader((folder / "images.csv").open()))
+    assert len(rows) == 4
+    mean = np.mean([float(row["psnr"]) for row in rows if row["method"] == "bicubic"])
+    assert mean == pytest.approx(content["mean"]["bicubic"]["psnr"])
+    for picture in ("bicubic/photo0.png", "model/photo1.png", "compare/photo0.png"):
+        assert (folder / picture).exists()
+
+
+def test_photos_without_ground_truth_give_pictures_and_no_metrics(photo_folder, tmp_path):
+    pairs = read_pairs(None, photo_folder("lr", 2, 40, 40), 4)
+    results = evaluate(pairs, {"bicubic": bicubic(4)}, 4, tmp_path / "out")
+    assert means(results) == {}
+    assert (tmp_path / "out" / "bicubic" / "photo1.png").exists()
+
+
+def test_one_bad_file_as_the_only_input_is_an_error(checkpoint, tmp_path):
+    (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(ValueError, match=r"bad\.jpg"):
+        upscale_files(CompactRRDBNet(), tmp_path / "bad.jpg", tmp_path / "out")
+
+
+def test_quickstart_ends_with_tables_and_a_picture(tmp_path):
+    tiny = ["estimator.iterations=20", "estimator.channels=8", "model.warmup_steps=2", "trainer.max_steps=4"]
+    tiny += ["trainer.val_check_interval=4", "callbacks.last.every_n_train_steps=2"]
+    options = f"options={tiny}"
+    done = call("realsr.quickstart", "folder=q", "lpips=null", options, cwd=tmp_path)
+    for text in ("estimated", "assuming bicubic", "PSNR", "bicubic", "model", "comparison.png"):
+        assert text in done.stdout
+    results = tmp_path / "q" / "results_seed0"
+    assert read_image(results / "comparison.png").rgb.shape[1] > 3 * 256
+    assert read_image(results / "model" / "coffee.png").rgb.shape == (400, 600, 3)
+    again = call("realsr.quickstart", "folder=q", "lpips=null", options, cwd=tmp_path)
+    assert "comparison.png" in again.stdout
+
+
+def test_the_ablation_sweep_ends_with_one_table(tmp_path):
+    make_samples(tmp_path / "photos")
+    call(
+        "realsr.train", "-m", "+sweep=ablation", "experiment=quickstart", f"data.samples_dir={tmp_path / 'photos'}",
+        "estimator.iterations=10", "estimator.channels=8", "model.warmup_steps=1", "trainer.max_steps=2",
+        "trainer.val_check_interval=2", "callbacks.last.every_n_train_steps=1", cwd=tmp_path,
+    )  # fmt: skip
+    rows = list(csv.DictReader((tmp_path / "outputs" / "ablation" / "table.csv").open()))
+    assert [row["run"] for row in rows] == ["bicubic", "noise", "kernel", "vgg128", "patch"]
+    assert all(float(row["PSNR"]) > 20 for row in rows)
+    table = (tmp_path / "outputs" / "ablation" / "table.md").read_text()
+    assert table.startswith("| run | PSNR |")
+    states = {
+        name: torch.load(tmp_path / f"outputs/ablation/{name}/checkpoints/last.ckpt", weights_only=True)["config"]
+        for name in ("vgg128", "patch")
+    }
+    assert states["vgg128"]["model"]["discriminator"]["input_size"] == 64
+    assert "layers" in states["patch"]["model"]["discriminator"]
+
+
+def test_the_wheel_brings_its_configs(tmp_path):
+    root = Path(__file__).parents[1]
+    build = ["-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path / "dist"), str(root)]
+    subprocess.run([sys.executable, *build], check=True, capture_output=True)
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    site = tmp_path / "site"
+    install = ["-m", "pip", "install", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
+    subprocess.run([sys.executable, *install], check=True, capture_output=True)
+    code = (
+        f"import sys; sys.path.insert(0, {str(site)!r}); import realsr, realsr.config as c;"
+        f"assert realsr.__file__.startswith({str(site)!r}); print(c.conf_dir());"
+        "sys.argv = ['realsr-train', '--cfg', 'job', 'model=esrgan_small', 'data.source_dir=x'];"
+        "from realsr.train import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(site / "realsr" / "conf"))
+    assert "CompactRRDBNet" in done.stdout
+    assert (site / "bin" / "realsr-train").exists()

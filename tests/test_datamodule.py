@@ -1,0 +1,174 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hydra.utils import instantiate
+
+from realsr.data.datasets import HRCrops, StepSampler, draw_seed
+from realsr.data.store import prepare_hr, stored_hr
+from realsr.images import find_images, read_image
+
+
+@pytest.fixture
+def data(compose, tiny):
+    def make(*overrides, steps=6, done=0, rank=0, world=1):
+        module = instantiate(compose("train", *tiny, "data.num_workers=0", *overrides).data)
+        module.prepare_data()
+        module.setup("fit")
+        module.trainer = SimpleNamespace(global_step=done, max_steps=steps, global_rank=rank, world_size=world)
+        return module
+
+    return make
+
+
+def batches(module, count=None):
+    made = []
+    for batch in module.train_dataloader():
+        if count is not None and len(made) == count:
+            break
+        made.append(module.on_after_batch_transfer(batch, 0))
+    return made
+
+
+def test_batches_are_what_training_expects(data):
+    batch = batches(data("data.batch_size=3"), 1)[0]
+    assert batch["lr"].shape == (3, 3, 8, 8)
+    assert batch["hr"].shape == (3, 3, 32, 32)
+    assert batch["hr"].dtype == batch["lr"].dtype == torch.float32
+    assert 0 <= batch["lr"].min() <= batch["lr"].max() <= 1
+
+
+def test_lr_is_the_degraded_hr(data):
+    """With neither kernels nor noise, LR is bicubic of the HR that comes with it, its margin included."""
+    module = data("degradation=bicubic")
+    raw = next(iter(module.train_dataloader()))
+    batch = module.on_after_batch_transfer(dict(raw), 0)
+    from realsr.resample import imresize
+
+    whole = imresize(raw["hr"].float() / 255, 1 / 4)
+    cut = module.margin // 4
+    expected = whole[..., cut:-cut, cut:-cut].clamp(0, 1).mul(255).round().div(255)
+    torch.testing.assert_close(batch["lr"], expected)
+    torch.testing.assert_close(
+        batch["hr"], raw["hr"].float()[..., module.margin : -module.margin, module.margin : -module.margin] / 255
+    )
+
+
+def test_draws_do_not_depend_on_workers_and_resume_from_a_step(data):
+    straight = batches(data(), 5)
+    workers = batches(data("data.num_workers=2"), 5)
+    resumed = batches(data(done=3), 2)
+    for one, other in [*zip(straight, workers, strict=True), *zip(straight[3:], resumed, strict=True)]:
+        assert torch.equal(one["index"], other["index"])
+        assert torch.equal(one["lr"], other["lr"])
+        assert torch.equal(one["hr"], other["hr"])
+    assert not torch.equal(straight[0]["hr"], straight[1]["hr"])
+
+
+def test_seeds_and_ranks_draw_differently(data):
+    one = batches(data(), 1)[0]
+    assert not torch.equal(one["hr"], batches(data("seed=1"), 1)[0]["hr"])
+    other_rank = batches(data(rank=1, world=2), 1)[0]
+    assert not set(one["index"].tolist()) & set(other_rank["index"].tolist())
+    assert not torch.equal(one["lr"], other_rank["lr"])
+
+
+def test_ranks_share_out_all_samples_once():
+    world, batch = 3, 4
+    per_rank = [list(StepSampler(2, 5, batch, rank, world)) for rank in range(world)]
+    drawn = sorted(index for indices in per_rank for index in indices[: 3 * batch])
+    assert drawn == list(range(2 * batch * world, 5 * batch * world))
+
+
+def test_held_out_photos_kernels_and_noise_stay_out_of_training(data):
+    module = data()
+    names = {pair.name for pair in module.pairs}
+    trained = {path.name.rsplit("-", 2)[0] for path in module.crops.clean}
+    assert names
+    assert not names & trained
+    held_kernels, held_noise = module._pools(module.val_kernel_dir, module.val_noise_dir, held_out=True)
+    assert not set(held_kernels.photos) & set(module.degradation.kernels.photos)
+    assert not set(held_noise.photos) & set(module.degradation.noise.photos)
+
+
+def test_validation_pairs_are_the_same_in_every_run(data):
+    for one, other in zip(data().pairs, data().pairs, strict=True):
+        assert one.name == other.name
+        assert torch.equal(one.lr, other.lr)
+
+
+def test_an_ablation_row_is_validated_on_the_full_degradation(data):
+    full = data()
+    row = data("degradation=bicubic", f"data.val_kernel_dir={full.kernel_dir}", f"data.val_noise_dir={full.noise_dir}")
+    assert row.degradation.kernels is None
+    assert row.degradation.noise is None
+    for one, other in zip(full.pairs, row.pairs, strict=True):
+        assert torch.equal(one.lr, other.lr)
+
+
+def test_paired_folders_are_taken_as_they_are(data, photo_folder):
+    hr, lr = photo_folder("hr", 2, 96, 128), photo_folder("lr", 2, 24, 32)
+    pairs = data(f"data.val_hr={hr}", f"data.val_lr={lr}").pairs
+    assert [(pair.name, tuple(pair.lr.shape), tuple(pair.hr.shape)) for pair in pairs] == [
+        (f"photo{i}", (3, 24, 32), (3, 96, 128)) for i in range(2)
+    ]
+
+
+def test_ground_truth_alone_is_degraded_with_held_out_kernels(data, photo_folder):
+    pairs = data(f"data.val_hr={photo_folder('hr', 2, 96, 130)}").pairs
+    assert [tuple(pair.lr.shape) for pair in pairs] == [(3, 24, 32)] * 2
+    assert [tuple(pair.hr.shape) for pair in pairs] == [(3, 96, 128)] * 2
+
+
+def test_the_mixture_is_as_stated(tmp_path):
+    source, clean = tmp_path / "s.npy", tmp_path / "c.npy"
+    np.save(source, np.full((40, 40, 3), 10, np.uint8))
+    np.save(clean, np.full((40, 40, 3), 200, np.uint8))
+    crops = HRCrops([source], [clean], 0.25, 32, seed=3)
+    share = np.mean([crops[i]["hr"][0, 0, 0].item() == 10 for i in range(600)])
+    assert share == pytest.approx(0.25, abs=0.05)
+    assert HRCrops([source], [], 0.25, 32, 0)[0]["hr"][0, 0, 0] == 10
+    assert HRCrops([], [clean], 0.75, 32, 0)[0]["hr"][0, 0, 0] == 200
+
+
+def test_crops_show_all_eight_orientations_and_many_places(tmp_path):
+    path = tmp_path / "a.npy"
+    image = np.arange(40 * 40, dtype=np.uint32).reshape(40, 40)
+    np.save(path, np.stack([image % 256, image // 256, 0 * image], 2).astype(np.uint8))
+    crops = HRCrops([path], [], 1.0, 32, seed=0)
+    places, turns = set(), set()
+    for index in range(400):
+        crop = crops[index]["hr"].long()
+        position = crop[0] + 256 * crop[1]
+        places.add(int(position.min()))
+        turns.add((int(position[0, 1] - position[0, 0]), int(position[1, 0] - position[0, 0])))
+    assert len(turns) == 8
+    assert len(places) > 60
+
+
+def test_small_images_are_mirrored_up_to_the_margin(tmp_path):
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).integers(0, 255, (20, 26, 3), dtype=np.uint8))
+    assert HRCrops([tmp_path / "a.npy"], [], 1.0, 32, seed=0)[0]["hr"].shape == (3, 32, 32)
+
+
+def test_the_store_cleans_up_by_bicubic_and_redoes_changed_photos(tmp_path, photo_folder):
+    from PIL import Image
+
+    photos = find_images(photo_folder("photos", 1, 64, 80))
+    prepare_hr(photos, tmp_path / "store", 0.5, 16)
+    (stored,) = stored_hr(photos, tmp_path / "store", 0.5, 16)
+    reference = np.asarray(Image.open(photos[0]).resize((40, 32), Image.Resampling.BICUBIC), dtype=int)
+    difference = np.abs(np.load(stored).astype(int) - reference)
+    assert difference[4:-4, 4:-4].max() <= 1  # at the border Pillow leaves taps out where we mirror
+    before = stored.stat().st_mtime_ns
+    prepare_hr(photos, tmp_path / "store", 0.5, 16)
+    assert stored.stat().st_mtime_ns == before
+    Image.fromarray(255 - read_image(photos[0]).rgb).save(photos[0])
+    assert stored_hr(photos, tmp_path / "store", 0.5, 16) == []
+
+
+def test_draw_seed_separates_its_keys():
+    seeds = {draw_seed(seed, index) for seed in range(20) for index in range(200)}
+    assert len(seeds) == 4000
+    assert all(0 <= seed < 2**63 for seed in seeds)
