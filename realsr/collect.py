@@ -54,8 +54,8 @@ def collect_noise(photos: Sequence[Path], folder: Path, rule: NoiseRule, redo: b
     if not sum(len(entry.arrays["tiles"]) for entry in entries.values()):
         raise InputError(f"no noise tile in {len(photos)} photos ({len(skipped)} skipped): {_advice(entries, rule)}")
     pool = NoisePool.load(folder)
-    cells = [noise_picture(tile.permute(1, 2, 0).numpy()) for tile in pool.tiles]
-    write_image(folder / "contact_sheet.png", Photo(contact_sheet(cells, pool.photos)))
+    sheet = contact_sheet(pool.tiles.permute(0, 2, 3, 1).numpy(), noise_picture, pool.photos)
+    write_image(folder / "contact_sheet.png", Photo(sheet))
     log.info("%s: %d tiles of %d photos, %d photos skipped", folder, len(pool), len(set(pool.photos)), len(skipped))
     return pool
 

@@ -80,8 +80,8 @@ def estimate_kernels(
     if len(skipped) == len(photos):
         raise InputError(f"no kernel from {len(photos)} photos: {skipped[0]}")
     pool = KernelPool.load(folder, scale)
-    cells = [kernel_picture(kernel.numpy()) for kernel in pool.kernels]
-    write_image(folder / "contact_sheet.png", Photo(contact_sheet(cells, pool.photos)))
+    sheet = contact_sheet(pool.kernels.numpy(), kernel_picture, pool.photos)
+    write_image(folder / "contact_sheet.png", Photo(sheet))
     log.info("%s: %d kernels, %d photos skipped", folder, len(pool), len(skipped))
     return pool
 

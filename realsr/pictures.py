@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,9 +34,16 @@ def grid(cells: Sequence[Sequence[Picture]], labels: Sequence[Sequence[str]] | N
     return np.asarray(sheet)
 
 
-def contact_sheet(cells: Sequence[Picture], labels: Sequence[str], columns: int = 8, limit: int = 64) -> Picture:
-    """Up to ``limit`` labelled pictures, evenly picked from all, in rows of ``columns``."""
-    picked = np.linspace(0, len(cells) - 1, min(limit, len(cells))).round().astype(int)
+def contact_sheet(
+    items: Sequence[Any] | npt.NDArray[Any],
+    draw: Callable[[Any], Picture],
+    labels: Sequence[str],
+    columns: int = 8,
+    limit: int = 64,
+) -> Picture:
+    """Up to ``limit`` of the items, evenly picked and drawn, with their labels, in rows of ``columns``."""
+    picked = np.linspace(0, len(items) - 1, min(limit, len(items))).round().astype(int)
+    cells = {i: draw(items[i]) for i in picked}
     columns = min(columns, len(picked))
     rows = [picked[i : i + columns] for i in range(0, len(picked), columns)]
     return grid([[cells[i] for i in row] for row in rows], [[labels[i] for i in row] for row in rows])

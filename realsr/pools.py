@@ -1,7 +1,7 @@
 """Kernel and noise pools: what was learnt of the camera, one file a photo on disk, tensors in memory.
 
 A pool is a folder of ``<photo>-<hash>.npz`` files. Each holds the arrays and, as the JSON text ``manifest``, what
-they were made from: the photo's path and SHA-256, settings, version. One file a photo makes every write atomic,
+they were made from: the photo's name and SHA-256, settings, version. One file a photo makes every write atomic,
 every run resumable and every pool mergeable: copy the files together.
 """
 

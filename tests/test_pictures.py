@@ -60,7 +60,7 @@ def test_labels_stay_in_their_cell():
     ],
 )
 def test_contact_sheet_picks_evenly(count, limit, columns, expected):
-    sheet = contact_sheet([flat(10 * i, 40, 50) for i in range(count)], [f"{i}" for i in range(count)], columns, limit)
+    sheet = contact_sheet(range(count), lambda i: flat(10 * i, 40, 50), [f"{i}" for i in range(count)], columns, limit)
     step_y, step_x = 40 + LABEL_HEIGHT + GAP, 50 + GAP
     assert sheet.shape[:2] == (len(expected) * step_y + GAP, len(expected[0]) * step_x + GAP)
     middles = sheet[GAP + LABEL_HEIGHT + 20 :: step_y, GAP + 25 :: step_x, 0] // 10

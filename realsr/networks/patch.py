@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from realsr.errors import at_least
+
 
 class PatchDiscriminator(nn.Module):
     """4x4 convolutions: ``features`` with stride 2, doubled twice with stride 2, doubled with stride 1, to 1.
@@ -16,10 +18,9 @@ class PatchDiscriminator(nn.Module):
         layers: convolutions of stride 2.
     """
 
-    min_size = 32  # the smallest crop whose logits are a map that BatchNorm can normalise
-
     def __init__(self, features: int = 64, layers: int = 3) -> None:
         super().__init__()
+        at_least(1, "model.discriminator.", features=features, layers=layers)
         width = features
         model: list[nn.Module] = [nn.Conv2d(3, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         for layer in range(1, layers + 1):

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from realsr.errors import at_least
+
 
 class ResidualDenseBlock(nn.Module):
     """Five 3x3 convolutions, each fed with all outputs before it; the residual is scaled by 0.2 (section 3.1)."""
@@ -59,6 +61,7 @@ class RRDBNet(nn.Module):
 
     def __init__(self, features: int = 64, blocks: int = 23, growth: int = 32) -> None:
         super().__init__()
+        at_least(1, "model.generator.", features=features, blocks=blocks, growth=growth)
         self.conv_first = nn.Conv2d(3, features, 3, padding=1)
         self.body = nn.Sequential(*(RRDB(features, growth) for _ in range(blocks)))
         self.conv_body = nn.Conv2d(features, features, 3, padding=1)
