@@ -35,12 +35,6 @@ def test_patch_map_size(side, logits):
     assert network(torch.rand(2, 3, side, side)).shape == (2, 1, logits, logits)
 
 
-def test_patch_minimal_size_is_minimal():
-    network = PatchDiscriminator(features=4)
-    assert network(torch.rand(1, 3, network.min_size, network.min_size)).isfinite().all()
-    assert network(torch.rand(1, 3, network.min_size - 1, network.min_size - 1)).numel() == 1
-
-
 def test_vgg_output_is_that_of_the_reference_network(golden):
     reference = golden("vgg128_discriminator.json")
     network = VGGDiscriminator()
