@@ -1,6 +1,6 @@
 """Blind x4 super-resolution for photos of your own camera.
 
-The way of the data, and where each step lives (read the files in this order)::
+The way of the data, and where each step lives::
 
     source photos --estimate--> kernel pool --+              kernelgan/, pools.py
     source photos --collect---> noise pool  --+              noise.py, pools.py

@@ -92,6 +92,8 @@ def _check_target(node: DictConfig, path: str) -> None:
 
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a config's value may stand where ``hint`` is; what a section will become is not looked into."""
+    if hint is Any:
+        return True
     origin, options = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return any(_fits(value, option) for option in options)

@@ -31,7 +31,8 @@ def collect_noise(photos: Sequence[Path], folder: Path, rule: NoiseRule, redo: b
         photos: of one camera.
         folder: of the pool.
         rule: which tiles to keep.
-        redo: whether photos that were collected from by another rule are collected from anew.
+        redo: whether photos that were collected from by another rule are collected from anew; they are in any case
+            where that rule found nothing.
 
     Raises:
         InputError: no tile qualifies; says which bound is nearest to letting some pass.
@@ -48,7 +49,12 @@ def collect_noise(photos: Sequence[Path], folder: Path, rule: NoiseRule, redo: b
             entries[photo] = result
     if not entries:
         raise InputError(f"no noise tile from {len(photos)} photos: {skipped[0]}")
-    _fill_up(entries, rule)
+    if any(entry.manifest["settings"] != dataclasses.asdict(rule) for entry in entries.values()):
+        if not any(len(entry.arrays["tiles"]) for entry in entries.values()):
+            return collect_noise(photos, folder, rule)
+        log.info("%s is of another rule; python -m realsr.collect makes it anew", folder)
+    else:
+        _fill_up(entries, rule)
     for photo, entry in entries.items():
         log.info("%s: %d of %d tiles", photo.name, len(entry.arrays["tiles"]), len(entry.arrays["corner"]))
     if not sum(len(entry.arrays["tiles"]) for entry in entries.values()):

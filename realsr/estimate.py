@@ -46,7 +46,8 @@ def estimate_kernels(
         estimator: a ``functools.partial`` of the module; its keywords are the settings in the manifests.
         scale: of the kernels that are returned and shown.
         accelerator: Lightning's name of the device.
-        redo: whether kernels that were estimated with other settings are estimated anew.
+        redo: whether kernels that were estimated with other settings are estimated anew; those that had not
+            converged are in any case.
 
     Raises:
         InputError: no photo gave a kernel; says why the first one did not.
@@ -66,7 +67,11 @@ def estimate_kernels(
         except InputError as e:
             raise InputError(f"{photo}: {e}") from e
         arrays = {f"x{scale}": kernel for scale, kernel in estimate.kernels.items()}
-        return arrays, {"iterations": estimate.iterations, "losses": estimate.losses}
+        return arrays, {
+            "iterations": estimate.iterations,
+            "losses": estimate.losses,
+            "doubtful": not estimate.converged,
+        }
 
     skipped: list[str] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

@@ -1,7 +1,7 @@
 """Kernel maths: Gaussians, centring, clean-up after KernelGAN, x4 from x2, and how right a kernel is.
 
 A kernel is a square float64 array ``(K, K)`` that sums to one and is applied by correlation in the phase
-convention of :mod:`realsr.resample`. FACTS of the KernelGAN paper (Bell-Kligler et al., NeurIPS 2019) are cited
+convention of :mod:`realsr.resample`. Facts of the KernelGAN paper (Bell-Kligler et al., NeurIPS 2019) are cited
 where a number comes from it.
 """
 

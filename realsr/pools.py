@@ -221,7 +221,7 @@ def fill_pool(
     """Make the entries that are missing, one photo after another; each is on disk before the next begins.
 
     An entry is current when the photo's hash and the settings in its manifest agree; others are made anew (with
-    ``redo=False`` only those of changed photos).
+    ``redo=False`` only those of changed photos, and those whose manifest calls them ``doubtful``).
 
     Args:
         folder: of the pool.
@@ -239,7 +239,8 @@ def fill_pool(
         path = folder / f"{photo.stem}-{digest[:8]}.npz"
         if path.exists():
             entry = Entry.read(path)
-            same_settings = entry.manifest.get("settings") == settings or not redo
+            outdated = redo or entry.manifest.get("doubtful", False)
+            same_settings = entry.manifest.get("settings") == settings or not outdated
             if entry.manifest.get("sha256") == digest and same_settings:
                 yield photo, entry
                 continue

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 QUIET = (
     ".*does not have many workers.*",
     ".*manual optimization and every_n_train_steps.*",
+    ".*This DataLoader will create .* worker processes.*",
     ".*treespec.*is deprecated.*",
     ".*dataloader is not resumable.*",
     ".*checkpoint directory .* exists and is not empty.*",
@@ -52,7 +53,7 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     ckpt = resume_path(cfg.ckpt, folder, config["model"])
     check_writable(folder)
-    check_metric(cfg.optimized_metric, cfg.lpips is not None)
+    check_metric(cfg.optimized_metric)
     steps = {key: cfg.trainer[key] for key in ("max_steps", "max_epochs", "val_check_interval", "log_every_n_steps")}
     at_least(1, "trainer.", **steps)
     if not 0 <= cfg.seed < 2**32:
@@ -62,7 +63,7 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     model = instantiate(cfg.model)
     check_model(model, data.scale, data.crop_size, data.batch_size)
     if model.frozen["perceptual"] is None and model.discriminator is not None:
-        log.warning("perceptual=none: trained without the paper's perceptual loss, textures will be weaker")
+        log.warning("perceptual=none: training without the paper's perceptual loss, textures will be weaker")
     loggers = [instantiate(node) for node in cfg.logger.values() if node is not None]
     callbacks = [instantiate(node) for node in cfg.callbacks.values() if node is not None]
     callbacks.append(RunRecord(config))
@@ -101,7 +102,7 @@ def resume_path(ckpt: str | None, folder: Path, model: dict[str, Any]) -> Path |
     if ckpt == "last" and not path.exists():
         raise InputError(f"{path}: there is nothing to go on from; leave ckpt=last out")
     content = read_checkpoint(path)
-    if "optimizer_states" not in content or "loops" not in content:
+    if not {"optimizer_states", "loops", "config"} <= content.keys():
         raise InputError(f"{path}: holds weights but no training to go on with; use model.init_from={path}")
     was, now = (dict(_state_options(config)) for config in (content["config"]["model"], model))
     for name in sorted({*was, *now}):
@@ -121,11 +122,11 @@ def _state_options(model: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         yield f"model.{optimizer}._target_", model[optimizer]["_target_"]
 
 
-def check_metric(name: str, lpips: bool) -> None:
-    """Raise InputError if validation does not measure ``name``, by which the best checkpoint is chosen."""
-    known = [f"val/{key}" for key in HEADINGS if lpips or key != "lpips"]
+def check_metric(name: str) -> None:
+    """Raise InputError if the best checkpoint cannot be chosen by ``name``: higher has to be better."""
+    known = [f"val/{key}" for key in HEADINGS if key != "lpips"]
     if name not in known:
-        raise InputError(f"optimized_metric={name}: is not measured; choose one of {', '.join(known)}")
+        raise InputError(f"optimized_metric={name}: choose one of {', '.join(known)}, of which higher is better")
 
 
 def check_model(model: ESRGAN, scale: int, crop: int, batch: int) -> None:

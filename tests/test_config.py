@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -6,6 +7,7 @@ import torchvision
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from realsr.checks import _fits
 from realsr.config import conf_dir, explain
 from realsr.errors import InputError
 
@@ -33,10 +35,26 @@ def build(cfg):
 @pytest.mark.parametrize(("group", "option"), [(g, o) for g, options in GROUPS.items() for o in options])
 def test_every_option_composes_and_instantiates(compose, photo_folder, group, option, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
-    overrides = [*SMALL, f"data.source_dir={photo_folder('photos', 2)}", f"{group}={option}"]
-    _, model, trainer = build(compose("train", *dict.fromkeys(reversed(overrides))))
+    common = [override for override in SMALL if not override.startswith(f"{group}=")]
+    if option == "rrdb_psnr":  # brings its own: none
+        common.remove("perceptual=none")
+    cfg = compose("train", *common, f"data.source_dir={photo_folder('photos', 2)}", f"{group}={option}")
+    _, model, trainer = build(cfg)
+    assert (model.discriminator is None) == (option in ("none", "rrdb_psnr"))
     assert model.scale == 4
     assert trainer.max_steps == 60000
+
+
+def test_the_psnr_stage_has_l1_alone(compose, photo_folder):
+    cfg = compose("train", "model=rrdb_psnr", f"data.source_dir={photo_folder('photos', 2)}", "lpips=null")
+    assert (cfg.model.discriminator, cfg.model.perceptual, cfg.model.pixel_weight) == (None, None, 1.0)
+    assert cfg.model.optimizer.lr == 2e-4
+    assert cfg.model.generator.blocks == 23
+
+
+def test_targets_without_annotations_take_any_value():
+    assert _fits(4, Any)
+    assert not _fits("4", int)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

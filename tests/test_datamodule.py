@@ -172,3 +172,16 @@ def test_draw_seed_separates_its_keys():
     seeds = {draw_seed(seed, index) for seed in range(20) for index in range(200)}
     assert len(seeds) == 4000
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_a_rule_that_found_no_noise_gives_way_to_the_next_one(data):
+    with pytest.raises(ValueError, match="no noise tile"):
+        data("collector={tile_size:32,stride:32,max_variance:1e-6,keep_best:0}")
+    noise = data("collector={tile_size:16,stride:16,keep_best:20}").degradation.noise
+    assert noise.tiles.shape[-1] == 16
+
+
+def test_a_pool_of_another_rule_is_taken_as_it_is(data):
+    tiles = data("collector={tile_size:32,stride:32,keep_best:9}").degradation.noise.tiles
+    again = data("collector={tile_size:16,stride:16,keep_best:20}").degradation.noise.tiles
+    assert torch.equal(tiles, again)

@@ -358,3 +358,20 @@ def test_manifest_is_plain_json(folder, photos):
     ((_, entry),) = fill_pool(folder, photos[:1], {"steps": 1}, Maker())
     with np.load(entry.path) as file:
         assert json.loads(str(file["manifest"]))["photo"] == "a.png"
+
+
+def test_doubtful_entries_are_made_anew_with_other_settings(tmp_path):
+    photo = tmp_path / "a.png"
+    photo.write_bytes(b"photo")
+    made = []
+
+    def fill(iterations, doubtful):
+        def make(path):
+            made.append(iterations)
+            return {"x2": np.ones((3, 3))}, {"doubtful": doubtful}
+
+        list(fill_pool(tmp_path / "pool", [photo], {"iterations": iterations}, make, redo=False))
+
+    for iterations, doubtful in ((10, True), (10, True), (20, False), (30, False)):
+        fill(iterations, doubtful)
+    assert made == [10, 20]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,7 @@ class RealSRData(LightningDataModule):
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
+            worker_init_fn=_ignore_signals,
         )
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
@@ -261,6 +263,12 @@ class RealSRData(LightningDataModule):
             except InputError as e:
                 log.warning("not shown: %s", e)
         return looks
+
+
+def _ignore_signals(worker: int) -> None:
+    """Schedulers and Ctrl-C signal all processes; the main one ends the run, and its workers with it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _name(stored: Path) -> str:

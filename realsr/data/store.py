@@ -101,7 +101,7 @@ def _check_room(folder: Path, need: int) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
-    log.info("decoded HR images take %.1f GB in %s", need / 1e9, folder)
+    log.info("decoded HR images take %.0f MB in %s", need / 1e6, folder)
     if need > 0.95 * free:
         raise InputError(
             f"{folder}: the decoded HR images need {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; "

@@ -34,6 +34,11 @@ class KernelEstimate:
     losses: dict[str, float]
     iterations: int
 
+    @property
+    def converged(self) -> bool:
+        """Whether the kernel sums to about one; if not, it has hardly left its random start."""
+        return self.losses["sum"] < 0.5
+
 
 def estimate_kernel(
     image: Tensor, estimator: Callable[[], KernelGAN] = KernelGAN, accelerator: str = "auto"
@@ -56,14 +61,15 @@ def estimate_kernel(
         trainer.fit(module, DataLoader(crops, batch_size=1, generator=torch.Generator()))
     if trainer.interrupted:
         raise KeyboardInterrupt
-    final = {name: value.item() for name, value in module.losses.items()}
-    if final["sum"] > 0.5:
-        log.warning("the kernel has not converged, it sums to %.2f: give more iterations", 1 - final["sum"])
     kernel = postprocess(module.kernel(), module.scale)
     kernels = {module.scale: kernel}
     if module.scale == 2:
         kernels[4] = x4_from_x2(kernel)
-    return KernelEstimate(kernels, final, module.iterations)
+    final = {name: value.item() for name, value in module.losses.items()}
+    estimate = KernelEstimate(kernels, final, module.iterations)
+    if not estimate.converged:
+        log.warning("the kernel has not converged, its sum is off by %.2f: give more iterations", final["sum"])
+    return estimate
 
 
 @contextmanager
