@@ -52,6 +52,17 @@ def test_the_psnr_stage_has_l1_alone(compose, photo_folder):
     assert cfg.model.generator.blocks == 23
 
 
+def test_a_seed_starts_the_generator_the_same_whatever_the_discriminator(compose, photo_folder):
+    folder = photo_folder("photos", 2)
+    starts = []
+    for disc in ("patch", "vgg128", "none"):
+        torch.manual_seed(3)
+        model = instantiate(compose("train", *SMALL, f"data.source_dir={folder}", f"disc={disc}").model)
+        starts.append(model.generator.conv_first.weight)
+    assert torch.equal(starts[0], starts[1])
+    assert torch.equal(starts[0], starts[2])
+
+
 def test_targets_without_annotations_take_any_value():
     assert _fits(4, Any)
     assert not _fits("4", int)
