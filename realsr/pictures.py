@@ -52,21 +52,21 @@ def contact_sheet(
 def kernel_picture(kernel: npt.NDArray[np.floating], side: int = 128) -> Picture:
     """A kernel on a gray scale from zero (black) to its largest value (white), pixels enlarged; ``(side, side, 3)``."""
     shown = np.clip(kernel / max(float(kernel.max()), 1e-12), 0, 1)
-    return enlarge(np.repeat((255 * shown).round().astype(np.uint8)[..., None], 3, 2), side, Image.Resampling.NEAREST)
+    return enlarge(np.repeat((255 * shown).round().astype(np.uint8)[..., None], 3, 2), side)
 
 
 def noise_picture(tile: Picture, side: int = 128, gain: float = 4.0) -> Picture:
     """A noise tile without its mean, amplified and put on mid-gray; cut to at most ``side`` pixels."""
     tile = tile[:side, :side]
     centred = (tile - tile.mean((0, 1))) * gain + 128
-    return enlarge(np.clip(centred, 0, 255).round().astype(np.uint8), side, Image.Resampling.NEAREST)
+    return enlarge(np.clip(centred, 0, 255).round().astype(np.uint8), side)
 
 
-def enlarge(picture: Picture, side: int, method: Any = Image.Resampling.BICUBIC) -> Picture:
-    """Scale so that the longer side has ``side`` pixels."""
+def enlarge(picture: Picture, side: int) -> Picture:
+    """Scale so that the longer side has ``side`` pixels; pixels stay squares."""
     factor = side / max(picture.shape[:2])
     size = max(round(picture.shape[1] * factor), 1), max(round(picture.shape[0] * factor), 1)
-    return np.asarray(Image.fromarray(picture).resize(size, method))
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.NEAREST))
 
 
 def sharpest_crop(image: Picture, side: int) -> tuple[int, int]:

@@ -23,6 +23,7 @@ from realsr import __version__
 from realsr.errors import InputError
 from realsr.images import atomic_write, file_hash
 from realsr.kernels import Kernel
+from realsr.resample import mirror
 
 Arrays = dict[str, npt.NDArray[Any]]
 P = TypeVar("P", "KernelPool", "NoisePool")
@@ -147,8 +148,7 @@ class NoisePool:
     def _window(side: int, length: int, count: int, generator: torch.Generator) -> Tensor:
         """``(count, length)`` indices into a tile: a random window, or the whole tile to and fro."""
         start = torch.randint(max(side - length, 0) + 1, (count, 1), generator=generator)
-        index = (start + torch.arange(length)) % (2 * side)
-        return torch.where(index < side, index, 2 * side - 1 - index)
+        return mirror(start + torch.arange(length), side)
 
     def subset(self, keep: Sequence[int]) -> NoisePool:
         """The pool of these indices."""

@@ -78,12 +78,12 @@ def _pad_or_crop(image: Tensor, before: int, after: int) -> Tensor:
         return image
     for axis in (-2, -1):
         size = image.shape[axis]
-        index = _mirror(torch.arange(-before, size + after), size)
+        index = mirror(torch.arange(-before, size + after), size)
         image = image.index_select(axis, index.to(image.device))
     return image
 
 
-def _mirror(index: Tensor, size: int) -> Tensor:
+def mirror(index: Tensor, size: int) -> Tensor:
     """Fold any index into ``0 .. size-1`` by mirroring with the edge pixel repeated: b a | a b c | c b."""
     index = index % (2 * size)
     return torch.where(index < size, index, 2 * size - 1 - index)
@@ -107,7 +107,7 @@ def _resize_axis(image: Tensor, axis: int, scale: float, antialias: bool) -> Ten
     index = first[:, None] + torch.arange(taps)  # (out, taps)
     weight = cubic((centre[:, None] - index) * stretch)
     weight = weight / weight.sum(1, keepdim=True)
-    index = _mirror(index, size).to(image.device)
+    index = mirror(index, size).to(image.device)
     weight = weight.to(image.device, image.dtype)
     shape = [1] * image.ndim
     shape[axis] = out_size

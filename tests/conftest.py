@@ -19,6 +19,7 @@ from omegaconf import open_dict
 from realsr.checks import check_config
 from realsr.config import conf_dir
 from realsr.images import Photo, to_uint, write_image
+from realsr.networks.compact import CompactRRDBNet
 from realsr.resample import imresize
 
 DATA = Path(__file__).parent / "data"
@@ -105,3 +106,14 @@ def tiny(photo_folder, tmp_path):
         "callbacks.progress=null",
         "+debug=fast",
     ]
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A compact generator that is bilinear upscaling, under the names of a published checkpoint."""
+    content = {
+        "config": {"model": {"generator": {"_target_": "realsr.networks.compact.CompactRRDBNet", "features": 8}}},
+        "state_dict": {f"generator.{k}": v for k, v in CompactRRDBNet(features=8).state_dict().items()},
+    }
+    torch.save(content, tmp_path / "model.ckpt")
+    return tmp_path / "model.ckpt"

@@ -60,14 +60,9 @@ def mistake(compose, tiny, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def model(tmp_path):
+def model(checkpoint):
     """A checkpoint that upscales like bilinear."""
-    content = {
-        "config": {"model": {"generator": {"_target_": "realsr.networks.compact.CompactRRDBNet", "features": 8}}},
-        "state_dict": {f"generator.{k}": v for k, v in CompactRRDBNet(features=8).state_dict().items()},
-    }
-    torch.save(content, tmp_path / "model.ckpt")
-    return tmp_path / "model.ckpt"
+    return checkpoint
 
 
 def command(*arguments, cwd, **options):

@@ -28,17 +28,6 @@ def call(*arguments, cwd, check=True):
     return done
 
 
-@pytest.fixture
-def checkpoint(tmp_path):
-    """A compact generator that is bilinear upscaling, under the names of a published checkpoint."""
-    content = {
-        "config": {"model": {"generator": {"_target_": "realsr.networks.compact.CompactRRDBNet", "features": 8}}},
-        "state_dict": {f"generator.{k}": v for k, v in CompactRRDBNet(features=8).state_dict().items()},
-    }
-    torch.save(content, tmp_path / "model.ckpt")
-    return tmp_path / "model.ckpt"
-
-
 def test_estimate_then_collect_fill_the_pools_and_resume(photo_folder, tmp_path):
     photos = photo_folder("photos with spaces", 2, noise=0.01)
     (photos / "broken.png").write_bytes((photos / "photo0.png").read_bytes()[:500])
