@@ -21,9 +21,9 @@ from rich.progress import (
 
 from realsr.config import check_writable, command, pick_device
 from realsr.errors import InputError
+from realsr.estimators.estimate import estimate_kernel
+from realsr.estimators.kernelgan.module import KernelGAN
 from realsr.images import Photo, find_images, read_image, to_float, write_image
-from realsr.kernelgan.estimate import estimate_kernel
-from realsr.kernelgan.module import KernelGAN
 from realsr.pictures import contact_sheet, kernel_picture
 from realsr.pools import Arrays, KernelPool, fill_pool
 

@@ -22,8 +22,8 @@ from realsr.data.store import prepare_hr, stored_hr
 from realsr.degradation import Degradation
 from realsr.errors import InputError, at_least
 from realsr.estimate import estimate_kernels
+from realsr.estimators.kernelgan.module import KernelGAN
 from realsr.images import find_images, read_image, to_float
-from realsr.kernelgan.module import KernelGAN
 from realsr.noise import NoiseRule
 from realsr.pools import KernelPool, NoisePool, hold_out
 

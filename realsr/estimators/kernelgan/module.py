@@ -9,8 +9,8 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 
 from realsr.errors import at_least
-from realsr.kernelgan import losses
-from realsr.kernelgan.networks import LinearGenerator, PatchCritic
+from realsr.estimators.kernelgan import losses
+from realsr.estimators.kernelgan.networks import LinearGenerator, PatchCritic
 from realsr.kernels import Kernel
 
 # Weights of the generator's losses besides the adversarial one (weight 1), from the KernelGAN program.
@@ -22,7 +22,7 @@ NOISE = 1 / 255  # standard deviation of what is added to the critic's inputs, o
 class KernelGAN(LightningModule):
     """Trains a linear generator until a critic cannot tell the downscaled photo's patches from the photo's own.
 
-    A batch is ``(g_crop, d_crop)`` as :class:`realsr.kernelgan.crops.CropPairs` gives it. The critic's noise is
+    A batch is ``(g_crop, d_crop)`` as :class:`realsr.estimators.crops.CropPairs` gives it. The critic's noise is
     drawn afresh each time; the original program adds it to the photo in place, where it piles up.
 
     Args:
@@ -32,7 +32,7 @@ class KernelGAN(LightningModule):
         crop: side of the generator's input in pixels (64).
         learning_rate: of both Adams (2e-4), divided by ten every ``lr_every`` iterations.
         lr_every: 750.
-        mixed_colours: see :func:`realsr.kernelgan.losses.bicubic_target`.
+        mixed_colours: see :func:`realsr.estimators.kernelgan.losses.bicubic_target`.
         seed: of initial weights, crops and noise.
     """
 

@@ -13,8 +13,8 @@ from pytorch_lightning import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from realsr.kernelgan.crops import CropPairs
-from realsr.kernelgan.module import KernelGAN
+from realsr.estimators.crops import CropPairs
+from realsr.estimators.kernelgan.module import KernelGAN
 from realsr.kernels import Kernel, postprocess, x4_from_x2
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ import torch
 from scipy import stats
 
 from realsr.errors import InputError
-from realsr.kernelgan.crops import CropPairs, crop_probability, draw_corners, gradient_map
+from realsr.estimators.crops import CropPairs, crop_probability, draw_corners, gradient_map
 
 
 @pytest.fixture

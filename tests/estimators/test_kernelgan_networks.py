@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from realsr.kernelgan.networks import LinearGenerator, PatchCritic
+from realsr.estimators.kernelgan.networks import LinearGenerator, PatchCritic
 
 
 def layered(generator):

@@ -4,9 +4,9 @@ from conftest import scene
 from pytorch_lightning import Trainer
 from torch.utils.data import DataLoader
 
-from realsr.kernelgan.crops import CropPairs
-from realsr.kernelgan.losses import boundary_mask
-from realsr.kernelgan.module import KernelGAN
+from realsr.estimators.crops import CropPairs
+from realsr.estimators.kernelgan.losses import boundary_mask
+from realsr.estimators.kernelgan.module import KernelGAN
 
 LOSSES = {  # the reference program's names and ours
     "bicubic": "bicubic",

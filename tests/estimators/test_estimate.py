@@ -8,8 +8,8 @@ import torch
 from conftest import scene
 
 from realsr.errors import InputError
-from realsr.kernelgan.estimate import estimate_kernel
-from realsr.kernelgan.module import KernelGAN
+from realsr.estimators.estimate import estimate_kernel
+from realsr.estimators.kernelgan.module import KernelGAN
 from realsr.kernels import (
     bicubic_kernel,
     centre_of_mass,

@@ -1,0 +1,1 @@
+"""One photo's blur kernel from the photo alone."""
