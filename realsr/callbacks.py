@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
+import wandb
 from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
@@ -20,10 +22,13 @@ from torch import Tensor
 
 from realsr import __version__
 from realsr.images import Photo, atomic_write, to_uint, write_image
+from realsr.kernel_sheet import kernel_sheet
 from realsr.pictures import Picture, grid
 from realsr.resample import imresize
 
 log = logging.getLogger(__name__)
+
+PICTURE_LOGGERS = (WandbLogger, TensorBoardLogger)
 
 
 class PictureGrid(Callback):
@@ -73,21 +78,30 @@ class PictureGrid(Callback):
 
 
 class PoolPictures(Callback):
-    """The contact sheets of the pools, sent to the loggers at the start.
+    """The pools, sent to the loggers that take pictures at the start: contact sheets, and the kernels' widths.
 
     Args:
-        folders: pool folders by name; those that have no sheet are passed over.
+        kernels: kernel pool, or kernels of another program; None: there is none.
+        noise: folder of the noise pool; passed over where it has no sheet, or None.
+        scale: of the kernels.
+        min_confidence: kernels of less are marked, and not in the histograms.
     """
 
-    def __init__(self, folders: dict[str, str | None]) -> None:
-        self.folders = {name: Path(folder) for name, folder in folders.items() if folder is not None}
+    def __init__(self, kernels: str | None, noise: str | None, scale: int, min_confidence: float = 0.0) -> None:
+        self.kernels, self.noise = kernels, noise
+        self.scale, self.min_confidence = scale, min_confidence
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Send them."""
-        for name, folder in self.folders.items():
-            sheet = folder / "contact_sheet.png"
-            if sheet.is_file() and trainer.is_global_zero:
-                log_picture(trainer, f"pools/{name}", np.asarray(Image.open(sheet).convert("RGB")))
+        if not (trainer.is_global_zero and any(isinstance(logger, PICTURE_LOGGERS) for logger in trainer.loggers)):
+            return
+        if self.kernels is not None:
+            sheet, widths = kernel_sheet(self.kernels, self.scale, self.min_confidence)
+            log_picture(trainer, "pools/kernels", sheet)
+            for name, values in zip(("wider", "narrower"), widths.T, strict=True):
+                log_histogram(trainer, f"pools/width_{name}", values)
+        if self.noise is not None and (path := Path(self.noise) / "contact_sheet.png").is_file():
+            log_picture(trainer, "pools/noise", np.asarray(Image.open(path).convert("RGB")))
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -172,7 +186,7 @@ class RunRecord(Callback):
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Show the config beside the curves."""
         for logger in trainer.loggers:
-            if isinstance(logger, (WandbLogger, TensorBoardLogger)):
+            if isinstance(logger, PICTURE_LOGGERS):
                 logger.log_hyperparams(self.config)
 
     def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -189,3 +203,12 @@ def log_picture(trainer: Trainer, name: str, picture: Picture) -> None:
             logger.log_image(name, [picture], step=trainer.global_step)
         elif isinstance(logger, TensorBoardLogger):
             logger.experiment.add_image(name, picture, trainer.global_step, dataformats="HWC")
+
+
+def log_histogram(trainer: Trainer, name: str, values: npt.NDArray[np.float64]) -> None:
+    """Send numbers to W&B and TensorBoard, which draw their histogram."""
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_metrics({name: wandb.Histogram(values.tolist())}, trainer.global_step)  # type: ignore[dict-item]
+        elif isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_histogram(name, values, trainer.global_step)

@@ -186,7 +186,7 @@ def check_writable(folder: Path, need_bytes: int = 50_000_000) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"")
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another job of a sweep tries the same
     except OSError as e:
         raise InputError(f"{folder}: cannot be written to ({e.strerror}); choose another folder") from e
     free = shutil.disk_usage(folder).free

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,22 @@ from rich.progress import (
 )
 
 from realsr.config import check_writable, command, pick_device
-from realsr.errors import InputError
+from realsr.errors import InputError, at_least
 from realsr.estimators.estimate import estimate_kernel
 from realsr.estimators.kernelgan.module import KernelGAN
+from realsr.filling import fill_pool
 from realsr.images import Photo, find_images, read_image, to_float, write_image
-from realsr.pictures import contact_sheet, kernel_picture
-from realsr.pools import Arrays, KernelPool, fill_pool
+from realsr.interchange import check_form
+from realsr.kernel_sheet import kernel_sheet
+from realsr.pools import Arrays, KernelPool, export_kernels
+from realsr.shards import jobs_here, shard_of
+from realsr.workers import default_workers
 
 log = logging.getLogger(__name__)
+
+
+class NoKernelError(InputError):
+    """Of all photos none gave a kernel."""
 
 
 def estimate_kernels(
@@ -37,6 +46,8 @@ def estimate_kernels(
     scale: int,
     accelerator: str = "auto",
     redo: bool = True,
+    workers: int = 1,
+    min_confidence: float = 0.0,
 ) -> KernelPool:
     """Fill the kernel pool in ``folder``, going on from what is there, and draw its contact sheet.
 
@@ -48,47 +59,56 @@ def estimate_kernels(
         accelerator: Lightning's name of the device.
         redo: whether kernels that were estimated with other settings are estimated anew; those that had not
             converged are in any case.
+        workers: photos side by side, each in a process of its own, which imports the estimator by name; 0: what
+            suits the device. A photo's kernel does not depend on it.
+        min_confidence: kernels of less are marked in the contact sheet.
 
     Raises:
-        InputError: no photo gave a kernel; says why the first one did not.
+        NoKernelError: no photo gave a kernel; says why the first one did not.
     """
+    at_least(0, workers=workers)
     check_writable(folder)
-    pick_device(accelerator)
+    device = pick_device(accelerator)
     estimated = estimator().scale  # a bad option of the estimator fails here, not once for every photo
     if scale not in (offered := (2, 4) if estimated == 2 else (estimated,)):
         raise InputError(
             f"scale={scale}: estimator.scale={estimated} gives kernels for {' and '.join(map(str, offered))}"
         )
 
-    def make(photo: Path) -> tuple[Arrays, dict[str, Any]]:
-        image = to_float(read_image(photo).rgb)
-        try:
-            estimate = estimate_kernel(image, estimator, accelerator)
-        except InputError as e:
-            raise InputError(f"{photo}: {e}") from e
-        arrays = {f"x{scale}": kernel for scale, kernel in estimate.kernels.items()}
-        return arrays, {
-            "iterations": estimate.iterations,
-            "losses": estimate.losses,
-            "doubtful": not estimate.converged,
-        }
-
+    make = functools.partial(_kernels_of, estimator=estimator, accelerator=accelerator)
+    filling = fill_pool(folder, photos, _settings(estimator), make, redo, workers or default_workers(device))
     skipped: list[str] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("ETA"), TimeRemainingColumn()) as progress:
+    with closing(filling), Progress(*columns, TextColumn("ETA"), TimeRemainingColumn()) as progress:
         task = progress.add_task("estimating kernels", total=len(photos))
-        for _, result in fill_pool(folder, photos, _settings(estimator), make, redo):
+        for _, result in filling:
             progress.advance(task)
             if isinstance(result, str):
                 skipped.append(result)
                 log.warning("skipped: %s", result)
     if len(skipped) == len(photos):
-        raise InputError(f"no kernel from {len(photos)} photos: {skipped[0]}")
+        raise NoKernelError(f"no kernel from {len(photos)} photos: {skipped[0]}")
     pool = KernelPool.load(folder, scale)
-    sheet = contact_sheet(pool.kernels.numpy(), kernel_picture, pool.photos)
+    sheet, kept = kernel_sheet(folder, scale, min_confidence)
     write_image(folder / "contact_sheet.png", Photo(sheet))
     log.info("%s: %d kernels, %d photos skipped", folder, len(pool), len(skipped))
+    if min_confidence > 0:
+        log.info("min_confidence=%g keeps %d of %d kernels for x%d", min_confidence, len(kept), len(pool), scale)
     return pool
+
+
+def _kernels_of(photo: Path, estimator: Callable[[], KernelGAN], accelerator: str) -> tuple[Arrays, dict[str, Any]]:
+    image = to_float(read_image(photo).rgb)
+    try:
+        estimate = estimate_kernel(image, estimator, accelerator)
+    except InputError as e:
+        raise InputError(f"{photo}: {e}") from e
+    arrays = {f"x{scale}": kernel for scale, kernel in estimate.kernels.items()}
+    return arrays, {
+        "iterations": estimate.iterations,
+        "losses": estimate.losses,
+        "doubtful": not estimate.converged,
+    }
 
 
 def _settings(estimator: Callable[[], KernelGAN]) -> dict[str, Any]:
@@ -99,12 +119,37 @@ def _settings(estimator: Callable[[], KernelGAN]) -> dict[str, Any]:
 
 
 def _run(cfg: DictConfig) -> None:
-    photos = find_images(cfg.data.source_dir)
+    at_least(0, workers=cfg.workers)
+    check_form(cfg.export)
+    photos = shard_of(find_images(cfg.data.source_dir), cfg.shard, cfg.shards)
+    if cfg.shards > 1:
+        log.info("shard %d of %d: %d photos", cfg.shard, cfg.shards, len(photos))
+    workers = cfg.workers or max(default_workers(pick_device(cfg.accelerator)) // jobs_here(cfg.shards), 1)
     folder = Path(cfg.pool_dir) / "kernels"
-    estimate_kernels(photos, folder, instantiate(cfg.estimator), cfg.scale, cfg.accelerator)
+    try:
+        if photos:
+            estimate_kernels(
+                photos,
+                folder,
+                instantiate(cfg.estimator),
+                cfg.scale,
+                cfg.accelerator,
+                workers=workers,
+                min_confidence=cfg.pool.min_confidence,
+            )
+            if cfg.export is not None:
+                export_kernels(
+                    folder, Path(cfg.pool_dir) / f"kernels_{cfg.export}", cfg.export, cfg.pool.min_confidence
+                )
+    except NoKernelError as e:
+        if cfg.shards == 1:
+            raise
+        log.warning("%s", e)
 
 
 main = command("estimate", then="the same command goes on")(_run)
 
 if __name__ == "__main__":
+    from realsr.estimate import main  # by its name, under which workers and a launcher's jobs find its functions
+
     main()

@@ -59,6 +59,12 @@ def normalise(kernel: npt.NDArray[np.floating]) -> Kernel:
     return np.asarray(kernel, dtype=np.float64) / total
 
 
+def framed(kernel: Kernel, size: int) -> Kernel:
+    """In a frame of another size, with zeros around or the border cut off; index ``K//2`` comes to ``size//2``."""
+    start = size + kernel.shape[0] // 2 - size // 2
+    return np.pad(kernel, size)[start : start + size, start : start + size]
+
+
 def recentre(kernel: Kernel, scale: int) -> Kernel:
     """Grow the kernel and move its centre of mass to where the phase convention wants it.
 
@@ -138,6 +144,17 @@ def covariance(kernel: Kernel) -> npt.NDArray[np.float64]:
     y, x = np.indices(kernel.shape) - centre_of_mass(weight)[:, None, None]
     yx = float((weight * y * x).sum())
     return np.array([[(weight * y * y).sum(), yx], [yx, (weight * x * x).sum()]])
+
+
+def widths_and_angle(kernel: Kernel) -> tuple[float, float, float]:
+    """``(wide, narrow, angle)``: standard deviations along the principal axes, in pixels, and where the wider points.
+
+    The angle is that of :func:`gaussian_kernel`: in radians, counter-clockwise from the x axis with y up; in [0, pi].
+    """
+    variances, axes = np.linalg.eigh(covariance(kernel))
+    narrow, wide = np.sqrt(np.clip(variances, 0, None))
+    y, x = axes[:, 1]
+    return float(wide), float(narrow), math.atan2(-y, x) % math.pi
 
 
 def covariance_error(kernel: Kernel, truth: Kernel) -> float:

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 Picture = npt.NDArray[np.uint8]
+Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 GAP, LABEL_HEIGHT = 4, 14
 
 
@@ -30,7 +31,7 @@ def grid(cells: Sequence[Sequence[Picture]], labels: Sequence[Sequence[str]] | N
             x, y = GAP + c * step_x, GAP + r * step_y
             sheet.paste(Image.fromarray(cell), (x, y + label_height))
             if labels:
-                draw.text((x, y), _fit(draw, labels[r][c], width), fill="black")
+                draw.text((x, y), fit(draw, labels[r][c], width), fill="black")
     return np.asarray(sheet)
 
 
@@ -80,11 +81,11 @@ def sharpest_crop(image: Picture, side: int) -> tuple[int, int]:
     return y // 4 * 4, x // 4 * 4
 
 
-def _fit(draw: ImageDraw.ImageDraw, text: str, width: int) -> str:
+def fit(draw: ImageDraw.ImageDraw, text: str, width: int, font: Font | None = None) -> str:
     """Cut the middle out of a label that is wider than its cell."""
     keep = len(text)
     shown = text
-    while draw.textlength(shown) > width and keep > 4:
+    while draw.textlength(shown, font) > width and keep > 4:
         keep -= 1
         shown = f"{text[: (keep + 1) // 2]}..{text[-(keep // 2) :]}"
     return shown

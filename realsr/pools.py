@@ -8,8 +8,9 @@ every run resumable and every pool mergeable: copy the files together.
 from __future__ import annotations
 
 import json
+import logging
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,11 +20,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from realsr import __version__
 from realsr.errors import InputError
-from realsr.images import atomic_write, file_hash
-from realsr.kernels import Kernel
+from realsr.images import atomic_write
+from realsr.interchange import checked_kernel, is_foreign, read_kernels, write_kernels
+from realsr.kernels import centre_index, centre_of_mass, framed
 from realsr.resample import mirror
+
+log = logging.getLogger(__name__)
 
 Arrays = dict[str, npt.NDArray[Any]]
 P = TypeVar("P", "KernelPool", "NoisePool")
@@ -42,25 +45,40 @@ class KernelPool:
     photos: list[str]
 
     @classmethod
-    def load(cls, folder: str | Path, scale: int) -> KernelPool:
-        """Read the kernels for ``scale`` from a pool's folder.
+    def load(cls, folder: str | Path, scale: int, min_confidence: float = 0.0) -> KernelPool:
+        """Read the kernels for ``scale`` from a pool's folder, or from files of other programs.
+
+        Args:
+            folder: of a pool, or what :func:`realsr.interchange.read_kernels` takes.
+            scale: of the kernels.
+            min_confidence: kernels of less confidence are left out; those of pools without it stay.
 
         Raises:
-            InputError: the folder is missing or empty, has no kernel of this scale, or one that is not finite or
-                sums to nothing.
+            InputError: the folder is missing or empty, has no kernel of this scale or of this confidence, or one that
+                is not finite or sums to nothing.
         """
-        kernels: list[Kernel] = []
-        photos: list[str] = []
-        for entry in _entries(folder, "kernel", "realsr.estimate"):
-            if f"x{scale}" not in entry.arrays:
-                have = ", ".join(sorted(entry.arrays)) or "nothing"
-                raise InputError(f"{entry.path}: has no x{scale} kernel, only {have}; estimate with that scale")
-            kernels.append(_checked_kernel(entry.arrays[f"x{scale}"], entry.path))
-            photos.append(entry.manifest.get("photo", entry.path.stem))
-        size = max(k.shape[0] for k in kernels)
+        found = [
+            (entry.arrays[f"x{scale}"], entry.manifest["photo"], entry.manifest.get("confidence", 1.0))
+            for entry in kernel_entries(folder, scale)
+        ]
+        kept = [(kernel, photo) for kernel, photo, confidence in found if confidence >= min_confidence]
+        if not kept:
+            best = max(confidence for *_, confidence in found)
+            raise InputError(f"{folder}: min_confidence={min_confidence} leaves no kernel, the best has {best:.2f}")
+        if min_confidence > 0:
+            log.info("min_confidence=%g keeps %d of %d kernels for x%d", min_confidence, len(kept), len(found), scale)
+        size = max(kernel.shape[0] for kernel, _ in kept)
         size += (size + 1) % 2
-        padded = [_pad_to(k, size) for k in kernels]
-        return cls(torch.from_numpy(np.stack(padded)).float(), photos)
+        padded = np.stack([framed(kernel, size) for kernel, _ in kept])
+        offset = np.median([np.abs(centre_of_mass(kernel) - centre_index(size, scale)).max() for kernel in padded])
+        if offset > 0.5:
+            log.warning(
+                "%s: half of the kernels move the picture by %.1f pixels or more, and a model would learn to move it "
+                "back; realsr.kernels.recentre puts a kernel right",
+                folder,
+                offset,
+            )
+        return cls(torch.from_numpy(padded).float(), [photo for _, photo in kept])
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -211,77 +229,41 @@ class Entry:
             np.savez(file, manifest=np.array(json.dumps(self.manifest)), **self.arrays)  # type: ignore[arg-type]
 
 
-def fill_pool(
-    folder: Path,
-    photos: Sequence[Path],
-    settings: dict[str, Any],
-    make: Callable[[Path], tuple[Arrays, dict[str, Any]]],
-    redo: bool = True,
-) -> Iterator[tuple[Path, Entry | str]]:
-    """Make the entries that are missing, one photo after another; each is on disk before the next begins.
+def kernel_entries(folder: str | Path, scale: int) -> Iterator[Entry]:
+    """The files of a kernel pool, or each kernel of another program; all with ``x<scale>``, checked, and a name."""
+    if is_foreign(folder):
+        for path, photo, kernel in read_kernels(folder, scale):
+            yield Entry(path, {f"x{scale}": kernel}, {"photo": photo})
+        return
+    for entry in _entries(folder, "kernel", "realsr.estimate"):
+        if f"x{scale}" not in entry.arrays:
+            have = ", ".join(sorted(name for name in entry.arrays if name.startswith("x"))) or "nothing"
+            raise InputError(f"{entry.path}: has no x{scale} kernel, only {have}; estimate with that scale")
+        entry.manifest.setdefault("photo", entry.path.stem)
+        entry.arrays[f"x{scale}"] = checked_kernel(entry.arrays[f"x{scale}"], entry.path)
+        yield entry
 
-    An entry is current when the photo's hash and the settings in its manifest agree; others are made anew (with
-    ``redo=False`` only those of changed photos, and those whose manifest calls them ``doubtful``).
+
+def export_kernels(folder: Path, target: Path, form: str, min_confidence: float = 0.0) -> None:
+    """Write the kernels of a pool for other programs, those of every scale that it has.
 
     Args:
         folder: of the pool.
-        photos: files to make entries for.
-        settings: all that the entries depend on besides the photo, as plain JSON values.
-        make: gives arrays and further manifest fields for a photo, or raises InputError for an unusable one.
-        redo: whether entries made with other settings are made anew.
-
-    Yields:
-        Each photo with its entry, or with the reason why it has none.
+        target: folder to write into.
+        form: ``mat`` or ``npy``, as :func:`realsr.interchange.write_kernels` says.
+        min_confidence: kernels of less are left out.
     """
-    settings = json.loads(json.dumps(settings))
-    for photo in photos:
-        digest = file_hash(photo)
-        path = folder / f"{photo.stem}-{digest[:8]}.npz"
-        if path.exists():
-            entry = Entry.read(path)
-            outdated = redo or entry.manifest.get("doubtful", False)
-            same_settings = entry.manifest.get("settings") == settings or not outdated
-            if entry.manifest.get("sha256") == digest and same_settings:
-                yield photo, entry
-                continue
-        try:
-            arrays, details = make(photo)
-        except InputError as e:
-            yield photo, str(e)
-            continue
-        manifest = {
-            "photo": photo.name,
-            "sha256": digest,
-            "settings": settings,
-            "realsr": __version__,
-            **details,
-        }
-        entry = Entry(path, arrays, manifest)
-        entry.write()
-        yield photo, entry
+    names = next(iter(_entries(folder, "kernel", "realsr.estimate"))).arrays
+    for scale in sorted(int(name[1:]) for name in names if name[0] == "x" and name[1:].isdigit()):
+        pool = KernelPool.load(folder, scale, min_confidence)
+        write_kernels(target, form, scale, pool.photos, pool.kernels.numpy())
+        log.info("%s: %d kernels for x%d", target, len(pool), scale)
 
 
-def _entries(folder: str | Path, kind: str, command: str) -> list[Entry]:
+def _entries(folder: str | Path, kind: str, command: str) -> Iterator[Entry]:
     folder = Path(folder)
     paths = sorted(folder.glob("*.npz")) if folder.is_dir() else []
     if not paths:
         state = "is empty" if folder.is_dir() else "does not exist"
         raise InputError(f"{folder}: the {kind} pool {state}; fill it with python -m {command} data.source_dir=PHOTOS")
-    return [Entry.read(path) for path in paths]
-
-
-def _checked_kernel(kernel: npt.NDArray[Any], path: Path) -> Kernel:
-    if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1]:
-        raise InputError(f"{path}: a kernel is a square array, this one is {kernel.shape}; delete the file")
-    if not np.isfinite(kernel).all():
-        raise InputError(f"{path}: the kernel has NaN or infinite values; delete the file and estimate again")
-    if kernel.sum() <= 1e-6:
-        raise InputError(f"{path}: the kernel sums to {kernel.sum():.3g}; delete the file and estimate again")
-    return np.asarray(kernel / kernel.sum(), dtype=np.float64)
-
-
-def _pad_to(kernel: Kernel, size: int) -> Kernel:
-    """Zeros around, so that index ``K//2`` stays at ``K//2``."""
-    before = size // 2 - kernel.shape[0] // 2
-    after = size - kernel.shape[0] - before
-    return np.pad(kernel, (before, after))
+    return map(Entry.read, paths)

@@ -337,10 +337,17 @@ def test_unknown_and_missing_options(mistake, name, override, says):
         ("upscale", "input=null", "input=None: must be str"),
         ("upscale", "ckpt=3", "write ckpt=\"'3'\""),
         ("evaluate", "data.hr=3", "data.hr=3: must be str"),
+        ("estimate", "workers=abc", "workers=abc: must be int"),
+        ("estimate", "workers=1.5", "workers=1.5: must be int"),
+        ("estimate", "shard=x", "shard=x: must be int"),
     ],
 )
 def test_values_of_a_wrong_type(mistake, name, override, says):
-    given = {"upscale": ["ckpt=a", "input=b", "output=c"], "evaluate": ["ckpt=a"]}.get(name, [])
+    given = {
+        "upscale": ["ckpt=a", "input=b", "output=c"],
+        "evaluate": ["ckpt=a"],
+        "estimate": ["data.source_dir=a"],
+    }.get(name, [])
     assert says in mistake(name, *given, override)
 
 
@@ -353,6 +360,7 @@ def test_values_of_a_wrong_type(mistake, name, override, says):
         ("data.crop_size=4", "data.crop_size=4 pixels"),
         ("data.batch_size=0", "data.batch_size=0: give 1 or more"),
         ("data.num_workers=-1", "data.num_workers=-1: give 0 or more"),
+        ("data.estimate_workers=-1", "data.estimate_workers=-1: give 0 or more"),
         ("data.val_count=0", "give 1 or more"),
         ("data.val_size=2", "give 4 or more"),
         ("data.look_size=0", "give 4 or more"),
@@ -391,6 +399,10 @@ def test_numbers_out_of_range_are_refused_before_anything_is_made(mistake, tmp_p
         ("estimate", "estimator.learning_rate=-1", "give 0 or more"),
         ("estimate", "scale=3", "estimator.scale=2 gives"),
         ("estimate", "accelerator=gpuu", "choose auto, cpu or gpu"),
+        ("estimate", "workers=-1", "workers=-1: give 0 or more"),
+        ("estimate", "shards=0", "shards=0: give 1 or more"),
+        ("estimate", "shard=2", "shard=2 shards=1: shards count from 0 to 0; give shards=N as well"),
+        ("estimate", "shard=-1", "shards count from 0"),
         ("collect", "collector.stride=-3", "give 1 or more"),
         ("collect", "collector.keep_best=-3", "give 0 or more"),
         ("collect", "collector.max_variance=-1", "give 0 or more"),
@@ -643,7 +655,7 @@ def test_an_interrupted_training_keeps_its_last_step_and_goes_on(tiny, compose, 
 @pytest.mark.parametrize(
     ("name", "options", "kind"),
     [
-        ("estimate", ["estimator.iterations=150", "accelerator=cpu"], "kernels"),
+        ("estimate", ["estimator.iterations=150", "accelerator=cpu", "workers=1"], "kernels"),
         ("collect", ["collector.tile_size=16", "collector.stride=2"], "noise"),
     ],
 )

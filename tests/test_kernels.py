@@ -176,3 +176,31 @@ def test_covariance_is_numpys():
     expected = np.cov(np.stack([y.ravel(), x.ravel()]), aweights=kernel.ravel(), ddof=0)
     np.testing.assert_allclose(K.covariance(kernel), expected, atol=1e-10)
     np.testing.assert_allclose(K.covariance(5 * kernel), expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+@pytest.mark.parametrize("angle", [0.0, 0.4, math.pi / 2, 2.5, 3.1])
+def test_widths_and_angle_of_a_gaussian(angle, scale):
+    """The angle is that of the wider axis, whichever was given first, and leads back to the kernel."""
+    kernel = K.gaussian_kernel(41, (3.0, 1.5), angle, scale)
+    wide, narrow, found = K.widths_and_angle(kernel)
+    assert (wide, narrow) == pytest.approx((3.0, 1.5), abs=1e-3)
+    assert math.sin(found - angle) == pytest.approx(0, abs=1e-6) and 0 <= found <= math.pi
+    np.testing.assert_allclose(K.gaussian_kernel(41, (wide, narrow), found, scale), kernel, atol=1e-5)
+    turned = K.gaussian_kernel(41, (1.5, 3.0), angle, scale)
+    assert math.cos(K.widths_and_angle(turned)[2] - angle) == pytest.approx(0, abs=1e-6)
+
+
+def test_angle_is_counter_clockwise_on_the_picture():
+    """Up and to the right of the picture is 45 degrees."""
+    kernel = np.fliplr(np.eye(5)) / 5
+    assert K.widths_and_angle(kernel) == pytest.approx((2.0, 0.0, math.pi / 4))
+
+
+@pytest.mark.parametrize("size", [9, 8, 4])
+def test_framed_keeps_the_middle_index(size):
+    kernel = np.zeros((size, size))
+    kernel[size // 2, size // 2 - 1] = 1
+    for frame in (3, 4, 7, 21):
+        assert K.framed(kernel, frame).shape == (frame, frame)
+        assert K.framed(kernel, frame)[frame // 2, frame // 2 - 1] == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from scipy import ndimage
 
 from realsr import __version__
 from realsr.errors import InputError
+from realsr.filling import fill_pool
 from realsr.images import file_hash
-from realsr.pools import Entry, KernelPool, NoisePool, fill_pool, hold_out
+from realsr.pools import Entry, KernelPool, NoisePool, hold_out
 from realsr.resample import blur_subsample
 
 
@@ -119,9 +121,9 @@ def test_fill_pool_redoes_changed_photos(folder, photos, redo):
     list(fill_pool(folder, photos, {}, Maker()))
     photos[1].write_bytes(b"another picture")
     maker = Maker()
-    results = list(fill_pool(folder, photos, {}, maker, redo))
+    results = dict(fill_pool(folder, photos, {}, maker, redo))
     assert maker.made == ["b.png"]
-    assert results[1][1].manifest["sha256"] == file_hash(photos[1])
+    assert results[photos[1]].manifest["sha256"] == file_hash(photos[1])
 
 
 def test_fill_pool_does_not_trust_the_file_name(folder, photos):
@@ -154,6 +156,18 @@ def test_fill_pool_writes_each_before_the_next(folder, photos):
     steps = fill_pool(folder, photos, {}, Maker())
     next(steps)
     assert len(list(folder.iterdir())) == 1
+
+
+def test_leftovers_of_killed_writes_are_no_entries_and_go_in_time(folder, photos):
+    folder.mkdir()
+    old, young = (folder / f".a-0000.npz.{name}" for name in ("old", "young"))
+    for path in (old, young):
+        path.write_bytes(b"half a file")
+    os.utime(old, (0, 0))
+    list(fill_pool(folder, photos, {}, Maker()))
+    assert not old.exists()
+    assert young.exists()  # perhaps of a program that is at work
+    assert len(KernelPool.load(folder, 4)) == 4
 
 
 def test_photos_of_one_name_do_not_collide(folder, photos):
@@ -197,7 +211,7 @@ def test_bad_kernels_are_named(folder, array, message):
 
 
 def test_missing_scale_says_what_there_is(folder):
-    write_kernel(folder / "a.npz", kernel(5), "x2")
+    Entry(folder / "a.npz", {"x2": kernel(5), "thumbnail": np.zeros((4, 4, 3), np.uint8)}, {}).write()
     assert len(KernelPool.load(folder, 2)) == 1
     with pytest.raises(InputError, match=r"a\.npz.*no x4 kernel, only x2"):
         KernelPool.load(folder, 4)
@@ -250,6 +264,19 @@ def test_kernel_sample_is_uniform_and_reproducible():
     np.testing.assert_allclose(torch.bincount(drawn[:, 0, 0].long()) / 4000, 0.25, atol=0.03)
     torch.testing.assert_close(pool.sample(4000, seeded()), drawn)
     assert not torch.equal(pool.sample(4000, seeded(1)), drawn)
+
+
+def test_min_confidence_leaves_kernels_out(folder, caplog):
+    caplog.set_level("INFO")
+    for name, confidence in {"a": 0.2, "b": 0.5, "c": 0.9}.items():
+        Entry(folder / f"{name}.npz", {"x4": kernel(5)}, {"photo": name, "confidence": confidence}).write()
+    assert KernelPool.load(folder, 4).photos == list("abc") and "keeps" not in caplog.text
+    assert KernelPool.load(folder, 4, 0.5).photos == ["b", "c"]
+    assert "min_confidence=0.5 keeps 2 of 3 kernels" in caplog.text
+    with pytest.raises(InputError, match=rf"{folder}: min_confidence=0.95 leaves no kernel, the best has 0.90"):
+        KernelPool.load(folder, 4, 0.95)
+    write_kernel(folder / "d.npz", kernel(5))  # of an older pool
+    assert KernelPool.load(folder, 4, 0.95).photos == ["d.png"]
 
 
 def write_tiles(path, count=2, side=4, photo="a.png"):

@@ -24,6 +24,7 @@ from realsr.errors import InputError, at_least
 from realsr.estimate import estimate_kernels
 from realsr.estimators.kernelgan.module import KernelGAN
 from realsr.images import find_images, read_image, to_float
+from realsr.interchange import is_foreign
 from realsr.noise import NoiseRule
 from realsr.pools import KernelPool, NoisePool, hold_out
 
@@ -40,7 +41,8 @@ class RealSRData(LightningDataModule):
         source_dir: the camera's photos; None trains on ``clean_dir`` alone with pools that are there already.
         clean_dir: sharp, clean photos of any camera; None trains on the cleaned-up source photos alone.
         degradation: builds the degradation from ``kernels`` and ``noise``.
-        kernel_dir: folder of the kernel pool; None: bicubic in its place.
+        kernel_dir: folder of the kernel pool, which is filled first, or kernels of another program, which are taken
+            as they are (:func:`realsr.interchange.read_kernels`); None: bicubic in its place.
         noise_dir: folder of the noise pool; None: no noise.
         store_dir: folder for decoded HR images.
         estimator: makes the kernels that the pool lacks.
@@ -60,11 +62,13 @@ class RealSRData(LightningDataModule):
         look_size: they are cut to this many pixels on a side at most.
         num_workers: processes that read crops.
         accelerator: Lightning's name of the device that estimates kernels.
+        estimate_workers: processes that estimate kernels side by side; 0: what suits the device.
         seed: of every draw.
         val_kernel_dir: kernel pool that validation's LR is made with; that of training unless an ablation sets it,
             whose rows are to be compared on the same images.
         val_noise_dir: likewise the noise pool.
         samples_dir: where the embedded sample is written before anything is read; None: it is not wanted.
+        min_confidence: kernels of less confidence are left out.
     """
 
     def __init__(
@@ -91,10 +95,12 @@ class RealSRData(LightningDataModule):
         look_size: int = 128,
         num_workers: int = 4,
         accelerator: str = "auto",
+        estimate_workers: int = 0,
         seed: int = 0,
         val_kernel_dir: str | None = None,
         val_noise_dir: str | None = None,
         samples_dir: str | None = None,
+        min_confidence: float = 0.0,
     ) -> None:
         super().__init__()
         if source_dir is None and clean_dir is None:
@@ -103,7 +109,7 @@ class RealSRData(LightningDataModule):
             if given is not None and samples_dir is None:
                 find_images(given)
         at_least(1, "data.", scale=scale, crop_size=crop_size, batch_size=batch_size, val_count=val_count)
-        at_least(0, "data.", num_workers=num_workers, look_count=look_count)
+        at_least(0, "data.", num_workers=num_workers, estimate_workers=estimate_workers, look_count=look_count)
         at_least(scale, "data.", val_size=val_size, look_size=look_size)
         if crop_size % scale:
             raise InputError(f"data.crop_size={crop_size} is no multiple of the scale {scale}")
@@ -129,7 +135,9 @@ class RealSRData(LightningDataModule):
         self.source_share, self.cleanup = source_share, cleanup
         self.val_hr, self.val_lr, self.val_count, self.val_size = val_hr, val_lr, val_count, val_size
         self.look_count, self.look_size = look_count, look_size
-        self.num_workers, self.accelerator, self.seed = num_workers, accelerator, seed
+        self.num_workers, self.estimate_workers = num_workers, estimate_workers
+        self.accelerator, self.seed = accelerator, seed
+        self.min_confidence = min_confidence
 
     # -- once, in one process ------------------------------------------------------------------------------------
 
@@ -140,7 +148,10 @@ class RealSRData(LightningDataModule):
         if self.source_dir is not None and self.build_pools:
             photos = find_images(self.source_dir)
             for kernels in {folder for folder in (self.kernel_dir, self.val_kernel_dir) if folder is not None}:
-                estimate_kernels(photos, kernels, self.estimator, self.scale, self.accelerator, redo=False)
+                if not is_foreign(kernels):
+                    estimate_kernels(
+                        photos, kernels, self.estimator, self.scale, self.accelerator, False, self.estimate_workers
+                    )
             for noise in {folder for folder in (self.noise_dir, self.val_noise_dir) if folder is not None}:
                 collect_noise(photos, noise, self.collector, redo=False)
         for folder, factor in ((self.source_dir, self.cleanup), (self.clean_dir, 1.0)):
@@ -151,6 +162,11 @@ class RealSRData(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Load the pools, hold some photos out, make the validation pairs."""
+        self.kernel_pools = {
+            folder: KernelPool.load(folder, self.scale, self.min_confidence)
+            for folder in {self.kernel_dir, self.val_kernel_dir}
+            if folder is not None
+        }
         kernels, noise = self._pools(self.kernel_dir, self.noise_dir, held_out=False)
         self.degradation = self.make_degradation(kernels=kernels, noise=noise)
         self.margin = self.degradation.margin
@@ -218,7 +234,7 @@ class RealSRData(LightningDataModule):
         self, kernel_dir: Path | None, noise_dir: Path | None, held_out: bool
     ) -> tuple[KernelPool | None, NoisePool | None]:
         """The side of each pool that training or validation draws from."""
-        kernels = None if kernel_dir is None else KernelPool.load(kernel_dir, self.scale)
+        kernels = None if kernel_dir is None else self.kernel_pools[kernel_dir]
         noise = None if noise_dir is None else NoisePool.load(noise_dir)
         return (
             None if kernels is None else hold_out(kernels, HELD_OUT, self.seed)[held_out],

@@ -1,0 +1,157 @@
+"""Photos side by side and over jobs: the pool is the same, and what was made is not lost."""
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from realsr.errors import InputError
+from realsr.estimate import _run as run
+from realsr.estimate import estimate_kernels
+from realsr.estimators.kernelgan.module import KernelGAN
+from realsr.images import find_images
+from realsr.pools import Entry
+from realsr.shards import CountShards, jobs_here, shard_of
+
+TINY = ["estimator.iterations=15", "estimator.channels=8", "accelerator=cpu"]
+
+
+def content(folder):
+    """All arrays of a pool, as bytes."""
+    entries = [Entry.read(path) for path in sorted(folder.glob("*.npz"))]
+    return {(entry.path.name, name): array.tobytes() for entry in entries for name, array in entry.arrays.items()}
+
+
+def estimate(*options, cwd, **popen):
+    """Start the command as a user does."""
+    start = [sys.executable, "-m", "realsr.estimate", *options]
+    return subprocess.Popen(start, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **popen)
+
+
+def wait_until(true, seconds=120):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def nobody_left(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_the_pool_does_not_depend_on_the_number_of_workers(photo_folder, tmp_path, caplog):
+    photos = photo_folder("photos", 3, 96, 96)
+    (photos / "broken.png").write_bytes(b"no picture")
+    estimator = functools.partial(KernelGAN, iterations=15, channels=8)
+    for folder, workers in ((tmp_path / "alone", 1), (tmp_path / "together", 3)):
+        caplog.clear()
+        estimate_kernels(find_images(photos), folder, estimator, 4, "cpu", workers=workers)
+        assert "broken.png" in caplog.text
+    names = sorted(path.name for path in (tmp_path / "alone").iterdir())
+    assert len(names) == 3 + 1
+    assert names == sorted(path.name for path in (tmp_path / "together").iterdir())
+    for name in names:
+        assert (tmp_path / "alone" / name).read_bytes() == (tmp_path / "together" / name).read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_command_that_is_stopped_leaves_no_process_and_loses_no_kernel(photo_folder, tmp_path, compose, number):
+    """SIGKILL hits the command alone, Ctrl-C all of its processes."""
+    photos, kernels = photo_folder("photos", 6, 96, 96), tmp_path / "pools" / "kernels"
+    options = [f"data.source_dir={photos}", *TINY, "estimator.iterations=60"]
+    process = estimate(*options, "pool_dir=pools", "workers=2", cwd=tmp_path, start_new_session=True)
+    wait_until(lambda: list(kernels.glob("*.npz")) or process.poll() is not None)
+    (os.killpg if number is signal.SIGINT else os.kill)(process.pid, number)
+    _, err = process.communicate()
+    wait_until(lambda: nobody_left(process.pid))
+    made = {path: path.stat().st_mtime_ns for path in kernels.glob("*.npz")}
+    assert 1 <= len(made) < 6
+    if number is signal.SIGINT:
+        assert (process.returncode, err) == (130, "realsr: interrupted; the same command goes on\n")
+        return
+    assert (process.returncode, err) == (-signal.SIGKILL, "")
+    run(compose("estimate", *options, f"pool_dir={tmp_path / 'pools'}", "workers=1"))
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+    run(compose("estimate", *options, f"pool_dir={tmp_path / 'straight'}", "workers=1"))
+    assert content(kernels) == content(tmp_path / "straight" / "kernels")
+    assert not list(kernels.glob(".*"))
+
+
+@pytest.mark.parametrize(("launcher", "workers"), [("joblib", 2), ("submitit_local", 1)])
+def test_shards_fill_one_pool(photo_folder, tmp_path, compose, launcher, workers):
+    options = [f"data.source_dir={photo_folder('photos', 3, 96, 96)}", *TINY]  # one for the second shard
+    sweep = ["shard=range(0,2)", f"hydra/launcher={launcher}", f"workers={workers}", "pool_dir=pools"]
+    process = estimate("-m", *sweep, *options, cwd=tmp_path)
+    out, err = process.communicate()
+    assert process.returncode == 0, out + err
+    assert "shards=2" in out
+    run(compose("estimate", *options, f"pool_dir={tmp_path / 'straight'}", "workers=1"))
+    assert content(tmp_path / "pools" / "kernels") == content(tmp_path / "straight" / "kernels")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "pools", "straight"]
+    assert sorted(path.name for path in (tmp_path / "pools").iterdir()) == ["kernels", "sweep"]
+
+
+def test_shards_without_a_usable_photo_do_not_end_a_sweep(photo_folder, tmp_path, compose, caplog):
+    caplog.set_level("INFO")
+    photos = photo_folder("photos", 1, 96, 96)
+    (photos / "broken.png").write_bytes(b"no picture")
+    options = [f"data.source_dir={photos}", *TINY, f"pool_dir={tmp_path}", "shards=3"]
+    for shard in range(3):
+        run(compose("estimate", *options, f"shard={shard}"))
+    assert "no kernel from 1 photos" in caplog.text and "broken.png" in caplog.text
+    assert "shard 2 of 3: 0 photos" in caplog.text
+    assert len(list((tmp_path / "kernels").glob("*.npz"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "added"),
+    [
+        (["shard=range(0,4)"], ["shards=4"]),
+        (["data.source_dir=x", "shard=1,0"], ["shards=2"]),
+        (["shard=choice(0,1,2)", "shards=3"], []),
+        (["shard=1,3"], []),
+        (["shard=2"], []),
+        (["scale=2,4"], []),
+    ],
+)
+def test_a_sweep_over_all_shards_counts_them(given, added):
+    config = OmegaConf.create({"hydra": {"overrides": {"task": list(given)}}})
+    OmegaConf.set_readonly(config, True)
+    CountShards().on_multirun_start(config)
+    assert list(config.hydra.overrides.task) == given + added
+
+
+def test_every_photo_is_in_one_shard():
+    photos = list(range(7))
+    shards = [shard_of(photos, shard, 3) for shard in range(3)]
+    assert shards == [[0, 3, 6], [1, 4], [2, 5]]
+    with pytest.raises(InputError, match="shard=3 shards=3: shards count from 0 to 2"):
+        shard_of(photos, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "mode", "jobs"),
+    [
+        ({"_target_": "x.JoblibLauncher", "n_jobs": -1}, RunMode.MULTIRUN, 8),
+        ({"_target_": "x.JoblibLauncher", "n_jobs": 3}, RunMode.MULTIRUN, 3),
+        ({"_target_": "x.LocalLauncher"}, RunMode.MULTIRUN, 8),
+        ({"_target_": "x.SlurmLauncher"}, RunMode.MULTIRUN, 1),
+        ({"_target_": "x.BasicLauncher"}, RunMode.MULTIRUN, 1),
+        ({"_target_": "x.JoblibLauncher", "n_jobs": -1}, RunMode.RUN, 1),
+    ],
+)
+def test_jobs_that_share_a_machine_are_known(monkeypatch, launcher, mode, jobs):
+    config = OmegaConf.create({"hydra": {"launcher": launcher, "mode": mode}})
+    monkeypatch.setattr(HydraConfig, "get", staticmethod(lambda: config.hydra))
+    assert jobs_here(8) == jobs
