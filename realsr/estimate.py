@@ -22,17 +22,17 @@ from rich.progress import (
 
 from realsr.config import check_writable, command, pick_device
 from realsr.errors import InputError, at_least
-from realsr.estimators.estimate import estimate_kernel
-from realsr.estimators.kernelgan.module import KernelGAN
+from realsr.estimators.estimate import Estimator, check_scale, estimate_kernel
 from realsr.filling import fill_pool
-from realsr.images import Photo, find_images, read_image, to_float, write_image
+from realsr.images import Photo, find_images, read_image, write_image
 from realsr.interchange import check_form
-from realsr.kernel_sheet import kernel_sheet
+from realsr.kernel_sheet import kernel_sheet, thumbnails
 from realsr.pools import Arrays, KernelPool, export_kernels
 from realsr.shards import jobs_here, shard_of
 from realsr.workers import default_workers
 
 log = logging.getLogger(__name__)
+HOPELESS = 0.05  # kernels of less confidence are made anew when the settings differ, in training too
 
 
 class NoKernelError(InputError):
@@ -42,7 +42,7 @@ class NoKernelError(InputError):
 def estimate_kernels(
     photos: Sequence[Path],
     folder: Path,
-    estimator: Callable[[], KernelGAN],
+    estimator: Callable[[], Estimator],
     scale: int,
     accelerator: str = "auto",
     redo: bool = True,
@@ -57,8 +57,8 @@ def estimate_kernels(
         estimator: a ``functools.partial`` of the module; its keywords are the settings in the manifests.
         scale: of the kernels that are returned and shown.
         accelerator: Lightning's name of the device.
-        redo: whether kernels that were estimated with other settings are estimated anew; those that had not
-            converged are in any case.
+        redo: whether kernels that were estimated with other settings are estimated anew; those of hardly any
+            confidence are in any case.
         workers: photos side by side, each in a process of its own, which imports the estimator by name; 0: what
             suits the device. A photo's kernel does not depend on it.
         min_confidence: kernels of less are marked in the contact sheet.
@@ -69,13 +69,9 @@ def estimate_kernels(
     at_least(0, workers=workers)
     check_writable(folder)
     device = pick_device(accelerator)
-    estimated = estimator().scale  # a bad option of the estimator fails here, not once for every photo
-    if scale not in (offered := (2, 4) if estimated == 2 else (estimated,)):
-        raise InputError(
-            f"scale={scale}: estimator.scale={estimated} gives kernels for {' and '.join(map(str, offered))}"
-        )
+    check_scale(scale, estimator())  # a bad option of the estimator fails here, not once for every photo
 
-    make = functools.partial(_kernels_of, estimator=estimator, accelerator=accelerator)
+    make = functools.partial(_kernels_of, estimator=estimator, scale=scale, accelerator=accelerator)
     filling = fill_pool(folder, photos, _settings(estimator), make, redo, workers or default_workers(device))
     skipped: list[str] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -97,21 +93,29 @@ def estimate_kernels(
     return pool
 
 
-def _kernels_of(photo: Path, estimator: Callable[[], KernelGAN], accelerator: str) -> tuple[Arrays, dict[str, Any]]:
-    image = to_float(read_image(photo).rgb)
+def _kernels_of(
+    photo: Path, estimator: Callable[[], Estimator], scale: int, accelerator: str
+) -> tuple[Arrays, dict[str, Any]]:
+    """What is kept of a photo: kernels, and what the contact sheet shows."""
+    rgb = read_image(photo).rgb
     try:
-        estimate = estimate_kernel(image, estimator, accelerator)
+        estimate = estimate_kernel(rgb, scale, estimator, accelerator)
     except InputError as e:
         raise InputError(f"{photo}: {e}") from e
-    arrays = {f"x{scale}": kernel for scale, kernel in estimate.kernels.items()}
-    return arrays, {
+    if estimate.reasons:
+        log.warning("%s: confidence %.2f, %s", photo, estimate.confidence, "; ".join(estimate.reasons))
+    arrays: Arrays = {f"x{scale}": kernel for scale, kernel in estimate.kernels.items()}
+    thumbnail, density = thumbnails(rgb, estimate)
+    return {**arrays, "thumbnail": thumbnail, "density": density}, {
         "iterations": estimate.iterations,
         "losses": estimate.losses,
-        "doubtful": not estimate.converged,
+        "confidence": estimate.confidence,
+        "reasons": estimate.reasons,
+        "doubtful": estimate.confidence < HOPELESS,
     }
 
 
-def _settings(estimator: Callable[[], KernelGAN]) -> dict[str, Any]:
+def _settings(estimator: Callable[[], Estimator]) -> dict[str, Any]:
     """What an entry depends on besides its photo."""
     if isinstance(estimator, functools.partial):
         return {"estimator": estimator.func.__qualname__, **estimator.keywords}

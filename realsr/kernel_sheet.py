@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from realsr.estimators.estimate import KernelEstimate
 from realsr.kernels import Kernel, centre_of_mass, framed, widths_and_angle
 from realsr.pictures import GAP, Picture, fit, grid
 from realsr.pools import Entry, kernel_entries
@@ -58,6 +59,32 @@ def kernel_sheet(
     sheet = grid([cells[i : i + columns] for i in rows], [names[i : i + columns] for i in rows])
     head = _head(scale, len(sure), len(kept), len(shown), min_confidence, photos, rated)
     return _stacked([head, _histogram(kept, scale), sheet]), kept
+
+
+def thumbnails(rgb: npt.NDArray[Any], estimate: KernelEstimate) -> tuple[Picture, Picture]:
+    """The photo, and where crops were drawn in it (255 = most): ``(h, w, 3)`` and ``(h, w)`` uint8, h, w <= 160.
+
+    Args:
+        rgb: ``(H, W, 3)`` uint8 or uint16.
+        estimate: that was made of it.
+    """
+    height, width = rgb.shape[:2]
+    step = max(height, width) // (4 * PHOTO) + 1
+    thin = rgb[::step, ::step]
+    density = np.zeros(thin.shape[:2])
+    rows, columns = estimate.window
+    part = estimate.density[-rows.start % step :: step, -columns.start % step :: step]
+    top, left = -(-rows.start // step), -(-columns.start // step)
+    density[top : top + part.shape[0], left : left + part.shape[1]] = part
+    factor = PHOTO / max(thin.shape[:2])
+    size = tuple(max(round(side * factor), 1) for side in thin.shape[1::-1])
+    eight_bit = (thin >> 8).astype(np.uint8) if thin.dtype == np.uint16 else thin
+    heat = np.asarray(Image.fromarray(density.astype(np.float32)).resize(size, Image.Resampling.BOX))
+    peak = max(float(np.quantile(heat, 0.99)), 1e-9)
+    return (
+        np.asarray(Image.fromarray(eight_bit).resize(size, Image.Resampling.BOX)),
+        (255 * np.clip(heat / peak, 0, 1)).round().astype(np.uint8),
+    )
 
 
 def kernel_on_fixed_scale(kernel: Kernel, scale: int) -> Picture:

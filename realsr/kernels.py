@@ -47,6 +47,13 @@ def gaussian_kernel(size: int, sigmas: tuple[float, float], angle: float, scale:
     return normalise(np.exp(-0.5 * ((along / sigmas[0]) ** 2 + (across / sigmas[1]) ** 2)))
 
 
+def gaussian_of(size: int, covariance: npt.NDArray[np.float64], scale: int) -> Kernel:
+    """Gaussian of a covariance ``[[xx, xy], [xy, yy]]`` in squared pixels, y down; see :func:`gaussian_kernel`."""
+    values, vectors = np.linalg.eigh(covariance)
+    angle = math.atan2(-vectors[1, 1], vectors[0, 1])
+    return gaussian_kernel(size, (math.sqrt(values[1]), math.sqrt(values[0])), angle, scale)
+
+
 def normalise(kernel: npt.NDArray[np.floating]) -> Kernel:
     """Scale to a sum of one.
 

@@ -1,12 +1,14 @@
-"""The noise-patch rule of RealSR: cut a photo into tiles, keep the flat ones, and take their mean away."""
+"""Noise: RealSR's rule for tiles that show nothing else (cut, keep the flat ones), and how strong it is."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage, stats
 
 from realsr.errors import at_least
 from realsr.images import gray_uint8
@@ -93,3 +95,52 @@ def cut_tiles(image: npt.NDArray[np.uint8], corners: npt.NDArray[np.int64], tile
     """The tiles at ``corners`` ``(T, 2)`` as ``(T, tile_size, tile_size, 3)`` uint8."""
     tiles = [image[y : y + tile_size, x : x + tile_size] for y, x in corners]
     return np.stack(tiles) if tiles else np.zeros((0, tile_size, tile_size, 3), np.uint8)
+
+
+def noise_level(gray: npt.NDArray[np.float64], patch: int = 7) -> float:
+    """Standard deviation of the white noise in a photo (Liu, Tanaka and Okutomi, IEEE TIP 2013).
+
+    Texture fills few directions of the space of patches and noise all of them, so the least eigenvalue of the
+    patches' covariance is the noise's variance. It is taken over the patches whose gradients could be noise alone,
+    which are found in a few rounds. Clipped patches are left out.
+
+    Args:
+        gray: ``(H, W)`` in [0, 1], both sides longer than a patch by three at least.
+        patch: side of the patches.
+
+    Returns:
+        In units of ``gray``; 0 for a photo that is clipped nearly everywhere.
+    """
+    inner = gray[1:-1, 1:-1]
+    windows = np.lib.stride_tricks.sliding_window_view(inner, (patch, patch))
+    steepness = (gray[1:-1, 2:] - gray[1:-1, :-2]) ** 2 / 4 + (gray[2:, 1:-1] - gray[:-2, 1:-1]) ** 2 / 4
+    low, high, energy = (
+        f(a, patch)[patch // 2 :, patch // 2 :][: windows.shape[0], : windows.shape[1]]
+        for f, a in (
+            (ndimage.minimum_filter, inner),
+            (ndimage.maximum_filter, inner),
+            (ndimage.uniform_filter, steepness),
+        )
+    )
+    energy = energy * patch**2
+    usable = (low > 1 / 255) & (high < 254 / 255)
+    if usable.sum() < patch**3:
+        return 0.0
+    variance = _least_eigenvalue(windows, usable)
+    # of white noise, the gradients' energy in a patch is about a gamma variable of this shape and scale 2 * variance
+    quantile = float(stats.gamma.ppf(1 - 1e-6, patch**2 / 2, scale=2))
+    for _ in range(5):
+        weak = usable & (energy < variance * quantile)
+        if weak.sum() < patch**3:
+            break
+        variance = _least_eigenvalue(windows, weak)
+    return math.sqrt(variance)
+
+
+def _least_eigenvalue(windows: npt.NDArray[np.float64], mask: npt.NDArray[np.bool_], count: int = 50_000) -> float:
+    """Of the covariance of the patches in ``mask``, or of evenly chosen ``count`` of them."""
+    rows, columns = np.nonzero(mask)
+    step = max(len(rows) // count, 1)
+    chosen = windows[rows[::step], columns[::step]]
+    covariance = np.cov(chosen.reshape(len(chosen), -1), rowvar=False)
+    return max(float(np.linalg.eigvalsh(covariance)[0]), 0.0)

@@ -1,6 +1,8 @@
-"""Where KernelGAN looks: crops are drawn by how much gradient they hold, since flat ones tell nothing."""
+"""Where estimators look: crops are drawn by how much gradient they hold, since flat ones tell nothing."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +15,8 @@ from realsr.resample import crop_to_multiple, imresize
 
 Map = npt.NDArray[np.float64]
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+RATIO = 2  # between the two scales that patch matching compares
+PARTS = 4  # of the photo, each of which gives patch matching an estimate
 
 
 def gradient_map(image: npt.NDArray[np.floating], window: int = 5, quantile: float = 0.97) -> Map:
@@ -34,6 +38,29 @@ def gradient_map(image: npt.NDArray[np.floating], window: int = 5, quantile: flo
     shares = [part / part.sum() for part in (*steep, np.hypot(dy, dx)) if part.any()]
     density = _box_mean(np.sum(shares, axis=0), window) if shares else np.zeros(image.shape[:2])
     return density / density.mean() if shares else density
+
+
+def detailed_window(image: npt.NDArray[Any], side: int, step: int = 8) -> tuple[slice, slice]:
+    """Rows and columns of the window of at most ``side x side`` pixels with most edges; all of a smaller image.
+
+    Looks at every ``step``-th pixel, so that the largest photos cost little.
+
+    Args:
+        image: ``(H, W, C)``.
+        side: in pixels.
+        step: of the pixels that are looked at.
+    """
+    height, width = image.shape[:2]
+    if max(height, width) <= side:
+        return slice(0, height), slice(0, width)
+    thin = image[::step, ::step].mean(2, dtype=np.float64)
+    slopes = np.abs(np.diff(thin, axis=0, prepend=thin[:1])) + np.abs(np.diff(thin, axis=1, prepend=thin[:, :1]))
+    sums = np.pad(slopes.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    rows, columns = (min(side // step, length) for length in thin.shape)
+    windows = sums[rows:, columns:] - sums[:-rows, columns:] - sums[rows:, :-columns] + sums[:-rows, :-columns]
+    y, x = np.unravel_index(windows.argmax(), windows.shape)
+    top, left = (max(min(int(i) * step, length - side), 0) for i, length in ((y, height), (x, width)))
+    return slice(top, min(top + side, height)), slice(left, min(left + side, width))
 
 
 def crop_probability(density: Map, crop: int) -> Map:
@@ -80,12 +107,12 @@ class CropPairs(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         small = gradient_map(imresize(image.double(), 1 / scale).permute(1, 2, 0).numpy())
         if not small.any():
             raise InputError("no edges to estimate a kernel from, the photo is flat")
-        small = small.repeat(scale, 0).repeat(scale, 1)
+        self.density = small.repeat(scale, 0).repeat(scale, 1)
         rng = np.random.default_rng(seed)
         self.image = image * 2 - 1
         self.sizes = (crop, real)
         self.corners = (
-            draw_corners(crop_probability(small, crop), shape, crop, iterations, rng),
+            draw_corners(crop_probability(self.density, crop), shape, crop, iterations, rng),
             draw_corners(crop_probability(large, real), shape, real, iterations, rng),
         )
 
@@ -99,6 +126,73 @@ class CropPairs(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
             y, x = corners[index]
             crops.append(self.image[:, y : y + size, x : x + size])
         return crops[0], crops[1]
+
+
+class PatchCrops(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
+    """One item an iteration: crops of each part of the photo at full size, and smaller ones out of their midst.
+
+    Both are drawn by the gradients of the photo at half its size, where noise is less, and the small ones lie inside
+    the large ones: so none of the two sets holds more edges than the other, which would be taken for sharpness.
+
+    Args:
+        image: ``(3, H, W)`` in [0, 1].
+        iterations: number of items; all corners are drawn up front.
+        crops: a part.
+        large: side of the crops to downscale.
+        small: side of the crops to compare with.
+        seed: of the draw.
+
+    Raises:
+        InputError: the image is smaller than a crop, or has no edge to learn from.
+    """
+
+    def __init__(self, image: Tensor, iterations: int, crops: int, large: int, small: int, seed: int) -> None:
+        if min(image.shape[1:]) < large + RATIO:
+            raise InputError(
+                f"{image.shape[2]}x{image.shape[1]} pixels are too few, a photo needs {large + RATIO} on both sides"
+            )
+        image = crop_to_multiple(image, RATIO)
+        half = imresize(image.double(), 1 / RATIO).permute(1, 2, 0).numpy()
+        self.density = gradient_map(half).repeat(RATIO, 0).repeat(RATIO, 1)
+        if not self.density.any():
+            raise InputError("no edges to estimate a kernel from, the photo is flat")
+        shape = (image.shape[1], image.shape[2])
+        probability = crop_probability(self.density, large).reshape(shape)
+        rng = np.random.default_rng(seed)
+        count = iterations * crops
+        corners = np.stack([draw_corners(p, shape, large, count, rng) for p in _parts(probability)], 1)
+        self.large = torch.from_numpy(corners.reshape(iterations, crops, PARTS, 2)).transpose(1, 2)
+        self.small = self.large + torch.from_numpy(rng.integers(0, large - small + 1, self.large.shape))
+        self.image = torch.from_numpy(image.double().permute(1, 2, 0).numpy() @ LUMA).float()
+        self.sizes = (large, small)
+
+    def __len__(self) -> int:
+        return len(self.large)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """``(4, crops, large, large)`` and ``(4, crops, small, small)``, gray in [0, 1]."""
+        large, small = (
+            self.image.unfold(0, size, 1).unfold(1, size, 1)[corners[..., 0], corners[..., 1]]
+            for size, corners in zip(self.sizes, (self.large[index], self.small[index]), strict=True)
+        )
+        return large, small
+
+
+def _parts(probability: Map) -> list[Map]:
+    """Halve the photo between above and below, and both halves between left and right, by equal probability."""
+    quarters = []
+    for half in _halves(probability, 0):
+        quarters += _halves(half, 1)
+    return [quarter.ravel() / quarter.sum() for quarter in quarters]
+
+
+def _halves(probability: Map, axis: int) -> list[Map]:
+    along = np.cumsum(probability.sum(1 - axis))
+    cut = int(np.searchsorted(along, along[-1] / 2))
+    low = np.arange(len(along)) <= cut
+    low = low[:, None] if axis == 0 else low[None, :]
+    halves = [probability * low, probability * ~low]
+    return halves if all(half.any() for half in halves) else [probability, probability]
 
 
 def _zero_frame(values: Map, width: int) -> Map:

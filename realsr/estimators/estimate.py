@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
+import numpy.typing as npt
 import torch
 from pytorch_lightning import Trainer
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from realsr.estimators.crops import CropPairs
+from realsr.errors import InputError
+from realsr.estimators.crops import Map, detailed_window
 from realsr.estimators.kernelgan.module import KernelGAN
-from realsr.kernels import Kernel, postprocess, x4_from_x2
+from realsr.estimators.patch_matching import PatchMatching
+from realsr.images import to_float
+from realsr.kernels import Kernel
 
-log = logging.getLogger(__name__)
+Estimator = KernelGAN | PatchMatching
+MAX_SIDE = 2048  # pixels of a photo that are looked at, on both sides
 
 
 @dataclass(frozen=True)
@@ -25,55 +31,97 @@ class KernelEstimate:
     """What came out for a photo.
 
     Attributes:
-        kernels: by scale: the estimated one, and the x4 kernel derived from a x2 one. Correlation kernels, sum 1.
+        scale: that was asked for.
+        kernels: by scale, all that the estimator gives. Correlation kernels, sum 1, float64.
+        confidence: from 0 to 1.
+        reasons: what speaks against the kernel; empty if nothing does.
+        window: the part of the photo that was looked at, as slices of rows and columns.
+        density: of the crops in it, ``(H, W)``, mean one.
         losses: last value of every loss, unweighted.
         iterations: that were run.
     """
 
+    scale: int
     kernels: dict[int, Kernel]
+    confidence: float
+    reasons: list[str]
+    window: tuple[slice, slice]
+    density: Map
     losses: dict[str, float]
     iterations: int
 
     @property
-    def converged(self) -> bool:
-        """Whether the kernel sums to about one; if not, it has hardly left its random start."""
-        return self.losses["sum"] < 0.5
+    def kernel(self) -> Kernel:
+        """The one for ``scale``, ``(K, K)``."""
+        return self.kernels[self.scale]
 
 
 def estimate_kernel(
-    image: Tensor, estimator: Callable[[], KernelGAN] = KernelGAN, accelerator: str = "auto"
+    image: Tensor | npt.NDArray[Any],
+    scale: int = 2,
+    estimator: Callable[[], Estimator] = PatchMatching,
+    accelerator: str = "auto",
 ) -> KernelEstimate:
-    """Estimate the kernel with which the camera blurred and subsampled the scene.
+    """Estimate the kernel with which sharp HR images are to be blurred so that they look like the photo.
+
+    Of photos with more than 2048 pixels on a side, the window of that size with most edges is used. The result
+    depends on the photo and the estimator's settings alone, not on threads or on what runs beside it.
 
     Args:
-        image: ``(3, H, W)`` in [0, 1].
+        image: ``(3, H, W)`` RGB or ``(1, H, W)`` gray in [0, 1]; or an array ``(H, W, 3)`` of 8 or 16 bits, as
+            :func:`realsr.images.read_image` gives it.
+        scale: subsampling factor that the kernel is meant for.
         estimator: builds the module to train, e.g. ``functools.partial(KernelGAN, iterations=1500)``.
         accelerator: Lightning's name of the device.
 
     Raises:
-        InputError: the photo is too small, or has no edges to learn from.
+        InputError: the photo is too small, has no edges to learn from, or is no image; or the estimator does not give
+            kernels of this scale.
     """
     module = estimator()
-    crops = CropPairs(image, module.iterations, module.crop, module.output_size, module.scale, seed=module.seed)
-    with _quiet(), _one_thread():
+    check_scale(scale, module)
+    with _quiet(), one_thread():
+        part, window = _part(image)
+        loader = module.crops(part)
         trainer = Trainer(barebones=True, max_epochs=1, accelerator=accelerator, devices=1)
-        # a loader draws a seed at its start: of a generator of its own, not of the global one
-        trainer.fit(module, DataLoader(crops, batch_size=1, generator=torch.Generator()))
+        trainer.fit(module, loader)
     if trainer.interrupted:
         raise KeyboardInterrupt
-    kernel = postprocess(module.kernel(), module.scale)
-    kernels = {module.scale: kernel}
-    if module.scale == 2:
-        kernels[4] = x4_from_x2(kernel)
+    confidence, reasons = module.confidence()
     final = {name: value.item() for name, value in module.losses.items()}
-    estimate = KernelEstimate(kernels, final, module.iterations)
-    if not estimate.converged:
-        log.warning("the kernel has not converged, its sum is off by %.2f: give more iterations", final["sum"])
-    return estimate
+    if not all(map(math.isfinite, final.values())):
+        raise InputError(f"training diverged after {module.iterations_done} iterations: lower estimator.learning_rate")
+    return KernelEstimate(
+        scale, module.kernels(), confidence, reasons, window, module.density, final, module.iterations_done
+    )
+
+
+def check_scale(scale: int, module: Estimator) -> None:
+    """Raise InputError for a scale that the estimator gives no kernels for."""
+    if scale not in module.scales:
+        raise InputError(
+            f"scale={scale}: {type(module).__name__} gives kernels for {' and '.join(map(str, module.scales))}"
+        )
+
+
+def _part(image: Tensor | npt.NDArray[Any]) -> tuple[Tensor, tuple[slice, slice]]:
+    """What is looked at, ``(3, H, W)`` in [0, 1], and where it lies."""
+    pixels = image.detach().cpu().movedim(0, -1).numpy() if isinstance(image, Tensor) else image
+    kinds = ("float32", "float64") if isinstance(image, Tensor) else ("uint8", "uint16")
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or pixels.dtype not in kinds:
+        raise InputError(
+            f"{image.dtype} of shape {tuple(image.shape)} is no photo: give a float tensor (3, H, W) in [0, 1], "
+            "or an array (H, W, 3) of 8 or 16 bits"
+        )
+    window = detailed_window(pixels, MAX_SIDE)
+    part = torch.from_numpy(pixels[window]).movedim(-1, 0) if isinstance(image, Tensor) else to_float(pixels[window])
+    if not bool(torch.isfinite(part).all()):
+        raise InputError("the photo has NaN or infinite pixels")
+    return part.float().expand(3, -1, -1), window
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Crops are so small that more threads only wait for each other; and the kernel must not depend on them."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

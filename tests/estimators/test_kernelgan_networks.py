@@ -1,20 +1,8 @@
 import pytest
 import torch
-from torch import nn
+from benchmarks.bench_kernelgan import plain_critic, plain_generator
 
 from realsr.estimators.kernelgan.networks import LinearGenerator, PatchCritic
-
-
-def layered(generator):
-    """The same network as its paper draws it: one convolution after the other."""
-    weights = list(generator.filters)
-    layers = []
-    for weight in weights:
-        stride = generator.scale if weight is weights[-1] else 1
-        conv = nn.Conv2d(weight.shape[1], weight.shape[0], weight.shape[-1], stride=stride, bias=False).double()
-        conv.weight.data = weight.detach().clone()
-        layers.append(conv)
-    return nn.Sequential(*layers)
 
 
 @pytest.mark.parametrize("scale", [1, 2, 4])
@@ -22,7 +10,7 @@ def layered(generator):
 def test_composed_kernel_equals_the_layers(scale, channels, sizes):
     torch.manual_seed(0)
     generator = LinearGenerator(scale, channels, sizes).double()
-    layers = layered(generator)
+    layers = plain_generator(generator)
     crops = [torch.randn(2, 3, 27, 34, dtype=torch.float64).requires_grad_() for _ in range(2)]
     crops[1].data.copy_(crops[0].data)
     ours = generator(crops[0])
@@ -57,27 +45,67 @@ def test_filters_start_xavier_normal_with_gain_a_tenth():
         assert weight.std().item() == pytest.approx(std, rel=4 / (2 * weight.numel()) ** 0.5)
 
 
-def test_critic_judges_every_patch_of_seven():
+@pytest.mark.parametrize("layers", [3, 7])
+def test_critic_is_that_of_separate_layers(layers):
+    torch.manual_seed(0)
+    critic = PatchCritic(8, layers).double()
+    plain = plain_critic(critic)
+    for _ in range(3):  # each time with the power iterations of the last
+        crops = [torch.randn(1, 3, 26, 31, dtype=torch.float64) for _ in range(4)]
+        expected = torch.cat([plain(crop) for crop in crops]).flatten(1)
+        verdicts = critic(torch.cat(crops[:1]), torch.cat(crops[1:]))
+        assert verdicts.shape == (4, 20 * 25)
+        torch.testing.assert_close(verdicts, expected, atol=1e-12, rtol=0)
+
+
+def test_gradients_go_to_given_crops_and_come_from_taught_ones():
+    torch.manual_seed(0)
+    critic = PatchCritic(channels=8).double()
+    plain = plain_critic(critic)
+    crops = torch.randn(3, 3, 20, 20, dtype=torch.float64)
+    given, taught = (part.clone().requires_grad_() for part in (crops[:1], crops[1:]))
+    weight = torch.randn(3, 14 * 14, dtype=torch.float64)
+    (critic(given, taught) * weight).sum().backward()
+    assert taught.grad is None
+
+    crop = crops[:1].clone().requires_grad_()
+    (plain(crop).flatten(1) * weight[:1]).sum().backward()
+    torch.testing.assert_close(given.grad, crop.grad, atol=1e-12, rtol=1e-9)
+    plain.zero_grad()
+    sum((plain(crops[i : i + 1]).flatten(1) * weight[i]).sum() for i in (1, 2)).backward()
+    convs = [layer for layer in plain if isinstance(layer, torch.nn.Conv2d)]
+    expected = [conv.parametrizations.weight.original.grad.flatten(1) for conv in convs]
+    ours = [*critic.first.weight.grad, *critic.inner.weight.grad, critic.last.grad]
+    for gradient, other in zip(ours, expected, strict=True):
+        assert other.abs().max() > 0
+        torch.testing.assert_close(gradient, other, atol=1e-12, rtol=1e-9)
+
+
+def test_what_the_critic_leaves_out_changes_no_verdict():
+    torch.manual_seed(0)
+    critic = PatchCritic(channels=8).double()
+    plain = plain_critic(critic)
+    with torch.no_grad():
+        for layer in list(plain)[:-2]:
+            if isinstance(layer, torch.nn.Conv2d):
+                layer.bias.normal_()
+    crop = torch.randn(1, 3, 20, 20, dtype=torch.float64)
+    torch.testing.assert_close(critic(crop, crop[:0]), plain(crop).flatten(1), atol=1e-12, rtol=0)
+
+
+def test_verdicts_lie_in_0_to_1():
     torch.manual_seed(0)
     critic = PatchCritic(channels=8)
-    verdict = critic(torch.rand(2, 3, 26, 31) * 2 - 1)
-    assert verdict.shape == (2, 1, 20, 25)
-    assert verdict.min() > 0 and verdict.max() < 1
-    extreme = critic(torch.randn(1, 3, 26, 26) * 1e4)
-    assert extreme.min() >= 0 and extreme.max() <= 1
-
-    crop = torch.rand(1, 3, 20, 20, requires_grad=True)
-    critic.eval()(crop)[0, 0, 5, 8].backward()
-    seen = crop.grad[0].abs().sum(0).nonzero()
-    assert seen.min(0).values.tolist() == [5, 8] and seen.max(0).values.tolist() == [11, 14]
+    verdicts = critic(torch.rand(2, 3, 26, 31) * 2 - 1, torch.randn(1, 3, 26, 31) * 1e4)
+    assert verdicts.min() >= 0 and verdicts.max() <= 1
+    assert verdicts[:2].min() > 0 and verdicts[:2].max() < 1
 
 
-def test_critic_has_seven_layers_of_spectral_norm_one():
+def test_critic_follows_the_spectral_norms_of_its_weights():
     torch.manual_seed(0)
     critic = PatchCritic(channels=8)
-    for _ in range(30):  # a power iteration each
-        critic(torch.rand(1, 3, 8, 8))
-    convs = [module for module in critic.modules() if isinstance(module, nn.Conv2d)]
-    assert len(convs) == 7
-    for conv in convs:
-        assert torch.linalg.matrix_norm(conv.weight.detach().flatten(1), 2).item() == pytest.approx(1, abs=0.02)
+    for matrices in (critic.first, critic.inner):
+        norms = matrices.norms(2, 30)
+        assert norms.shape == (len(matrices.weight), 32, 1, 1)
+        expected = torch.linalg.matrix_norm(matrices.weight.detach(), 2)
+        torch.testing.assert_close(norms[:, -1, 0, 0].detach(), expected, atol=0, rtol=0.02)

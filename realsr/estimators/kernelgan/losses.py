@@ -56,13 +56,18 @@ def bicubic_loss(g_output: Tensor, target: Tensor) -> Tensor:
     return ((g_output - target) ** 2).mean()
 
 
-def bicubic_target(crop: Tensor, out_size: int, scale: int, mixed_colours: bool) -> Tensor:
-    """The ideal bicubic downscale of ``crop (N, 3, H, W)``, cut to the generator's ``out_size``.
+def bicubic_matrix(size: int, out_size: int, scale: int) -> Tensor:
+    """Antialiased bicubic downscaling of ``size`` pixels, cut to the central ``out_size``; ``(out_size, size)``."""
+    columns = imresize(torch.eye(size, dtype=torch.float64)[..., None], 1 / scale)[..., 0]
+    cut = (columns.shape[1] - out_size) // 2
+    return columns.T[cut : cut + out_size]
+
+
+def bicubic_target(crop: Tensor, matrix: Tensor, mixed_colours: bool) -> Tensor:
+    """The ideal bicubic downscale of ``crop (N, 3, H, H)`` by :func:`bicubic_matrix` on both axes.
 
     With ``mixed_colours`` each channel's target is the sum of all three, as in the KernelGAN program (one kernel
     expanded over input and output channels); the paper's text has each colour by itself.
     """
-    target = imresize(crop, 1 / scale)
-    cut = (target.shape[-1] - out_size) // 2
-    target = target[..., cut : cut + out_size, cut : cut + out_size]
+    target = matrix @ crop @ matrix.T
     return target.sum(1, keepdim=True).expand_as(target) if mixed_colours else target

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
+
+PATCH = 7  # pixels of the crop that a verdict sees, on both axes
 
 
 class LinearGenerator(nn.Module):
@@ -38,7 +40,10 @@ class LinearGenerator(nn.Module):
         """
         kernel = self.filters[-1]
         for weight in reversed(list(self.filters)[:-1]):
-            kernel = F.conv_transpose2d(kernel, weight)
+            if kernel.shape[-1] == 1:  # of a single pixel, where a product is several times faster
+                kernel = (kernel.flatten(1) @ weight.flatten(1)).view(1, *weight.shape[1:])
+            else:
+                kernel = F.conv_transpose2d(kernel, weight)
         return kernel[0, 0]
 
     def forward(self, crop: Tensor, kernel: Tensor | None = None) -> Tensor:
@@ -58,29 +63,94 @@ class LinearGenerator(nn.Module):
 
 
 class PatchCritic(nn.Module):
-    """A 7x7 convolution and 1x1 ones: a verdict in [0, 1] on every 7x7 patch of the crop.
+    """A 7x7 convolution and 1x1 ones: a verdict in [0, 1] on every 7x7 patch of a crop.
 
-    Spectral norm everywhere; BatchNorm and ReLU on the inner layers; no padding.
+    Spectral norm everywhere; batch normalisation and ReLU on the inner layers; no padding. Each crop is a batch of
+    its own. What cannot change a verdict is left out: running statistics, and biases that the normalisation takes
+    off again. Nothing lies between the first two layers, so their filters are composed and applied as one.
+
+    Args:
+        channels: width of the inner layers.
+        layers: all of them, three or more.
     """
 
     def __init__(self, channels: int = 64, layers: int = 7) -> None:
         super().__init__()
-        inner: list[nn.Module] = []
-        for _ in range(layers - 2):
-            inner += [spectral_norm(nn.Conv2d(channels, channels, 1)), nn.BatchNorm2d(channels), nn.ReLU()]
-        self.model = nn.Sequential(
-            spectral_norm(nn.Conv2d(3, channels, 7)),
-            *inner,
-            spectral_norm(nn.Conv2d(channels, 1, 1)),
-            nn.Sigmoid(),
-        )
-        for module in self.model.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
-            elif isinstance(module, nn.BatchNorm2d):
-                nn.init.normal_(module.weight, 1.0, 0.02)
+        self.first = SpectralMatrices(1, channels, 3 * PATCH**2)
+        self.inner = SpectralMatrices(layers - 2, channels, channels)
+        self.gain = nn.Parameter(torch.empty(layers - 2, channels).normal_(1.0, 0.02))
+        self.shift = nn.Parameter(torch.zeros(layers - 2, channels))
+        self.last = nn.Parameter(_start(1, channels))
+        self.bias = nn.Parameter(torch.zeros(1))
 
-    def forward(self, crop: Tensor) -> Tensor:
-        """``(N, 3, H, W)`` in [-1, 1] to ``(N, 1, H-6, W-6)`` in [0, 1]; 1 is real."""
-        verdict: Tensor = self.model(crop)
-        return verdict
+    def forward(self, given: Tensor, taught: Tensor) -> Tensor:
+        """Judge the crops that another player learns from and those that the critic learns from, in one pass.
+
+        Gradients go to ``given`` and leave the critic alone; those of ``taught`` go to the critic alone. Each crop,
+        in the order of the output, comes with a power iteration, as if it were judged by itself.
+
+        Args:
+            given: ``(M, 3, H, W)`` in [-1, 1].
+            taught: ``(N, 3, H, W)`` in [-1, 1].
+
+        Returns:
+            ``(M+N, (H-6)*(W-6))`` in [0, 1]; 1 is real.
+        """
+        counts = len(given), len(taught)
+        weights, norms = self.inner.weight, self.inner.norms(*counts)
+        filters = (weights[0] @ self.first.weight[0]).view(-1, 3, PATCH, PATCH)
+        x = torch.cat([F.conv2d(given, filters.detach()), F.conv2d(taught.detach(), filters)]).flatten(2)
+        x = x / (norms[0] * self.first.norms(*counts)[0])
+        gains, shifts = _copies(self.gain, *counts).unbind(), _copies(self.shift, *counts).unbind()
+        x = _normalise(x, gains[0], shifts[0])
+        matrices = (_copies(weights[1:], *counts) / norms[1:]).unbind()
+        for matrix, gain, shift in zip(matrices, gains[1:], shifts[1:], strict=True):
+            x = _normalise(matrix @ x, gain, shift)
+        # the spectral norm of a single row is its length
+        last, bias = _copies(F.normalize(self.last)[None], *counts)[0], _copies(self.bias, *counts)[0]
+        return torch.sigmoid((last @ x)[:, 0] + bias[:, None])
+
+
+class SpectralMatrices(nn.Module):
+    """Matrices ``weight (count, rows, columns)`` whose spectral norms are followed by power iterations.
+
+    As :func:`torch.nn.utils.parametrizations.spectral_norm`, for several matrices and several uses at once.
+    """
+
+    def __init__(self, count: int, rows: int, columns: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(_start(count, rows, columns))
+        self.v: Tensor
+        self.register_buffer("v", torch.randn(count, columns, 1))
+        self.norms(15, 0)
+
+    def norms(self, frozen: int, free: int) -> Tensor:
+        """A power iteration for each use, and the norms after each, ``(count, frozen + free, 1, 1)``.
+
+        Those of the first ``frozen`` uses have no gradient.
+        """
+        weight, v, us = self.weight.detach(), self.v, []
+        for _ in range(frozen + free):
+            u = weight @ v
+            us.append(u / u.norm(dim=1, keepdim=True))
+            v = weight.mT @ us[-1]
+        self.v.copy_(v)
+        norms = (torch.cat(us, 2).mT @ self.weight).norm(dim=2)  # |W'u| = u'Wv with v = W'u / |W'u|
+        return torch.cat([norms[:, :frozen].detach(), norms[:, frozen:]], 1)[..., None, None]
+
+
+def _start(*shape: int) -> Tensor:
+    """Uniform, as torch's convolutions start; the last axis is what a weight sums over."""
+    return torch.empty(shape).uniform_(-(shape[-1] ** -0.5), shape[-1] ** -0.5)
+
+
+def _copies(layers: Tensor, frozen: int, free: int) -> Tensor:
+    """``(L, ...)`` to ``(L, frozen + free, ...)``: a copy for each crop, the first ``frozen`` without gradient."""
+    once, shape = layers[:, None], layers.shape[1:]
+    return torch.cat([once.detach().expand(-1, frozen, *shape), once.expand(-1, free, *shape)], 1)
+
+
+def _normalise(x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
+    """Batch normalisation of each crop and channel of ``(N, C, P)`` by itself, then ReLU."""
+    rows = x.shape[0] * x.shape[1]  # each a group: the fastest of torch's ways to the same numbers
+    return F.relu_(F.group_norm(x.reshape(1, rows, -1), rows, gain.flatten(), shift.flatten())).view_as(x)

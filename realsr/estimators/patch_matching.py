@@ -1,0 +1,266 @@
+"""A photo's blur without a critic: match patches of the photo with patches of the photo downscaled.
+
+KernelGAN's premise (Bell-Kligler et al., NeurIPS 2019, section 2) is that small patches of a scene look alike at all
+scales. Here the two sets of patches are compared by sliced Wasserstein distance (Bonneel et al., 2015) in place of a
+critic, and the blur is a Gaussian of three numbers in place of a network.
+
+With blur of covariance ``B`` in the photo's pixels, the photo correlated with a kernel of covariance ``K`` and
+subsampled by 2 has blur ``(B + K) / 4`` in its own pixels. It looks like the photo where that is ``B``, so
+``B = K / 3``: the kernel that matches is narrower than the one that made the photo (4 B in HR pixels at x2).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pytorch_lightning import LightningModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from realsr.errors import at_least
+from realsr.estimators.crops import PARTS, RATIO, Map, PatchCrops
+from realsr.kernels import Kernel, centre_index, gaussian_of, max_normalised_correlation
+from realsr.noise import noise_level
+
+WINDOW = 50  # iterations whose parameters are averaged; a block of them is a batch
+HR_BLUR = 0.25  # variance in HR pixels of the blur that sharp photographs have themselves, see bench_kernel_accuracy.py
+
+
+class PatchMatching(LightningModule):
+    """Fits the Gaussian blur under which the photo's patches are distributed alike at both scales.
+
+    The photo is divided into four parts with equally many edges. Each gives an estimate, all in one batch; their
+    geometric mean is the result, and their agreement part of the confidence. Noise is matched too: what the downscaled
+    crops lack of white noise at the photo's own level is added to them, in the spectrum that makes it white again.
+
+    A batch is a window of 50 iterations, ``(large, small)`` of :class:`realsr.estimators.crops.PatchCrops`.
+
+    Args:
+        iterations: at most.
+        settled: fitting ends once the parameters' means over 50 iterations and over all parts differ by less than
+            this from those of the 50 before; 0 runs all iterations.
+        crops_per_part: in an iteration.
+        crop: side of the large crops in pixels.
+        kernel_size: side of the kernel at ratio 2, 13 as KernelGAN's; those that are kept are larger by four (17 for
+            x2, 25 for x3, 33 for x4).
+        patch: side of the patches.
+        projections: random directions an iteration, in which the whitened patches are sorted and compared.
+        learning_rate: of Adam.
+        prior: weight of the squared distance of the parameters to a width of 1.35 pixels in all directions, which
+            decides where the photo says nothing.
+        seed: of crops, noise and directions.
+    """
+
+    scales: tuple[int, ...] = (2, 3, 4)
+
+    def __init__(
+        self,
+        iterations: int = 300,
+        settled: float = 0.02,
+        crops_per_part: int = 4,
+        crop: int = 64,
+        kernel_size: int = 13,
+        patch: int = 7,
+        projections: int = 32,
+        learning_rate: float = 0.03,
+        prior: float = 0.003,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        at_least(1, "estimator.", iterations=iterations, crops_per_part=crops_per_part, projections=projections)
+        at_least(2, "estimator.", patch=patch)
+        at_least(5, "estimator.", kernel_size=kernel_size)
+        at_least(0, "estimator.", settled=settled, learning_rate=learning_rate, prior=prior, seed=seed)
+        # so that noise, which the kernel smears, and a few patches fit into the smaller crops
+        at_least(RATIO * max(kernel_size, 2 * patch) + kernel_size, "estimator.", crop=crop)
+        self.iterations, self.settled, self.count, self.crop = iterations, settled, crops_per_part, crop
+        self.kernel_size, self.patch, self.projections = kernel_size, patch, projections
+        self.learning_rate, self.prior, self.seed = learning_rate, prior, seed
+        self.output_size = (crop - kernel_size) // RATIO + 1
+        self.automatic_optimization = False
+        # log widths and shear, see `_triangle`
+        self.theta = torch.nn.Parameter(torch.zeros(PARTS, 3))
+        self.expected: Tensor
+        self.register_buffer("expected", torch.tensor([0.3, 0.3, 0.0]), persistent=False)
+        self.density: Map = np.zeros((0, 0))
+        self.means: list[Tensor] = []  # of theta, over each window
+        self.iterations_done = 0
+        self.losses: dict[str, Tensor] = {}
+
+    def crops(self, image: Tensor) -> DataLoader[tuple[Tensor, Tensor]]:
+        """What the module is to be fitted on, for a photo ``(3, H, W)`` in [0, 1]; looks at the photo's noise, too.
+
+        Raises:
+            InputError: the photo is smaller than a crop, or has no edge to learn from.
+        """
+        data = PatchCrops(image, self.iterations, self.count, self.crop, self.output_size, self.seed)
+        self.density = data.density
+        self.noise = noise_level(data.image.double().numpy())
+        values, vectors = torch.linalg.eigh(_patch_covariance(data.image, self.patch, self.seed))
+        self.whitening = (vectors / (values.clamp_min(0) + 1e-6).sqrt()).float()
+        detail = float(values[:-1].sum())  # without the first direction, which is the patch's brightness
+        self.signal = max(1 - (len(values) - 1) * self.noise**2 / detail, 0.0)
+        return DataLoader(data, batch_size=WINDOW, generator=torch.Generator())
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam."""
+        return torch.optim.Adam([self.theta], self.learning_rate)
+
+    def on_train_start(self) -> None:
+        """Draws come from generators of this photo's own, so nothing that runs beside it can change them."""
+        self.draws = torch.Generator(self.device).manual_seed(self.seed)
+        self.whitening = self.whitening.to(self.device)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """A window of iterations, after which the mean parameters tell whether the fit has settled."""
+        optimizer: Any = self.optimizers(use_pl_optimizer=False)
+        total = torch.zeros_like(self.theta)
+        for large, small in zip(*batch, strict=True):
+            optimizer.zero_grad()
+            distance = self.distance(large, small)
+            prior = self.prior * ((self.theta - self.expected) ** 2).sum()
+            torch.autograd.backward(distance.sum() + prior)
+            optimizer.step()
+            total += self.theta.detach()
+        self.losses = {"distance": distance.mean().detach()}
+        self.means.append(total / len(batch[0]))
+        self.iterations_done += len(batch[0])
+        if len(self.means) > 1 and self._change() < self.settled:
+            self.trainer.should_stop = True
+
+    def distance(self, large: Tensor, small: Tensor) -> Tensor:
+        """Squared sliced Wasserstein distance of the large crops, downscaled, to the small ones.
+
+        Args:
+            large: ``(4, crops, crop, crop)`` gray in [0, 1].
+            small: ``(4, crops, output_size, output_size)``.
+
+        Returns:
+            Of each part, ``(4,)``.
+        """
+        kernels = _gaussians(self.theta, self.kernel_size)
+        fake = F.conv2d(large.transpose(0, 1), kernels[:, None], stride=RATIO, groups=PARTS).transpose(0, 1)
+        fake = fake + self.noise * self._missing_noise(kernels, fake.shape)
+        directions = F.normalize(self._normal(self.projections, self.patch**2)) @ self.whitening.T
+        filters = directions.view(-1, 1, self.patch, self.patch)
+        return _sorted_distance(_project(fake, filters), _project(small, filters)).view(PARTS, -1).mean(1)
+
+    def kernels(self) -> dict[int, Kernel]:
+        """The kernels of all ``scales``."""
+        blur = self.blur()
+        mean = _of_eigenvalues(_of_eigenvalues(blur, torch.log).mean(0), torch.exp)
+        return {scale: self._kernel(mean, scale) for scale in self.scales}
+
+    def confidence(self) -> tuple[float, list[str]]:
+        """How far to trust the kernel, 0 to 1, and what speaks against it."""
+        kernel = self.kernels()[RATIO]
+        parts = [max_normalised_correlation(self._kernel(part, RATIO), kernel) for part in self.blur()]
+        border = 1 - float(kernel[2:-2, 2:-2].sum())
+        reasons = []
+        if (agreement := min(parts)) < 0.9:
+            reasons.append(f"parts of the photo disagree ({agreement:.2f})")
+        if self.signal < 0.7:
+            reasons.append(f"{1 - self.signal:.0%} of the detail is noise")
+        if border > 0.02:
+            reasons.append(f"{border:.0%} of the kernel is at its border")
+        return max(agreement, 0.0) * min(self.signal / 0.7, 1.0) * max(1 - 5 * border, 0.0), reasons
+
+    @torch.no_grad()
+    def blur(self) -> Tensor:
+        """Covariance of the blur that each part of the photo has, in the photo's squared pixels, ``(4, 2, 2)`` (x, y).
+
+        Mean of the last two windows.
+        """
+        theta = torch.stack(self.means[-2:]).mean(0).double().cpu()
+        triangle = _triangle(theta)
+        return triangle @ triangle.mT / (RATIO**2 - 1)
+
+    def _change(self) -> float:
+        return float((self.means[-1] - self.means[-2]).mean(0).abs().max())
+
+    def _kernel(self, blur: Tensor, scale: int) -> Kernel:
+        """The kernel that gives sharp HR images this blur, in LR pixels, when they are downscaled by ``scale``."""
+        covariance = blur * scale**2 - HR_BLUR * torch.eye(2)
+        # a sampled Gaussian narrower than a third of a pixel is a single point
+        covariance = _of_eigenvalues(covariance, lambda values: values.clamp_min(0.1))
+        return gaussian_of((self.kernel_size + 3) * scale // 2 + 1, covariance.numpy(), scale)
+
+    def _missing_noise(self, kernels: Tensor, shape: torch.Size) -> Tensor:
+        """What white noise of variance one lacks after correlation with the kernel and subsampling, drawn anew."""
+        size = shape[-1]
+        spectrum = (1 - _power_spectrum(kernels, size)).clamp_min(1e-8).sqrt()
+        return torch.fft.irfft2(torch.fft.rfft2(self._normal(*shape)) * spectrum[:, None], s=(size, size))
+
+    def _normal(self, *shape: int) -> Tensor:
+        return torch.randn(shape, generator=self.draws, device=self.device)
+
+
+def _patch_covariance(image: Tensor, patch: int, seed: int, count: int = 100_000) -> Tensor:
+    """Covariance of the patches of an image ``(H, W)``, of ``count`` of them if there are more; float64."""
+    windows = image.unfold(0, patch, 1).unfold(1, patch, 1)
+    total = windows.shape[0] * windows.shape[1]
+    index = torch.arange(total)
+    if total > count:
+        index = torch.randint(total, (count,), generator=torch.Generator().manual_seed(seed))
+    chosen = windows[index // windows.shape[1], index % windows.shape[1]].flatten(1)
+    return torch.cov(chosen.T.double())
+
+
+def _triangle(theta: Tensor) -> Tensor:
+    """Lower triangular roots ``(N, 2, 2)`` of the covariances (x, y): of log widths and shear ``(N, 3)``."""
+    x, y, shear = theta[:, 0].exp(), theta[:, 1].exp(), theta[:, 2]
+    return torch.stack([x, torch.zeros_like(x), shear, y], 1).view(-1, 2, 2)
+
+
+def _gaussians(theta: Tensor, size: int) -> Tensor:
+    """Kernels ``(N, size, size)`` of sum one, centred for :data:`RATIO`; y points down."""
+    root = _triangle(theta)[..., None, None]
+    offset = torch.arange(size, dtype=theta.dtype, device=theta.device) - centre_index(size, RATIO)
+    along = offset[None, None, :] / root[:, 0, 0]
+    across = (offset[None, :, None] - root[:, 1, 0] * along) / root[:, 1, 1]
+    kernels = torch.exp(-0.5 * (along**2 + across**2))
+    return kernels / kernels.sum((1, 2), keepdim=True)
+
+
+def _power_spectrum(kernels: Tensor, size: int) -> Tensor:
+    """Power that white noise keeps at each frequency of ``rfft2`` after correlation and subsampling.
+
+    Args:
+        kernels: ``(N, K, K)``.
+        size: of the subsampled, square image.
+
+    Returns:
+        ``(N, size, size//2 + 1)``: of the kernels' autocorrelation at the distances that subsampling keeps.
+    """
+    reach = kernels.shape[-1] - 1
+    full = F.conv2d(kernels[None], kernels[:, None], padding=reach, groups=len(kernels))[0]
+    kept = full[:, reach % RATIO :: RATIO, reach % RATIO :: RATIO]
+    middle = reach // RATIO
+    wrapped = F.pad(kept, (0, size - kept.shape[-1], 0, size - kept.shape[-1])).roll((-middle, -middle), (1, 2))
+    return torch.fft.rfft2(wrapped).real
+
+
+def _project(images: Tensor, filters: Tensor) -> Tensor:
+    """Patches of ``(N, crops, H, W)`` in the directions of ``filters (P, 1, p, p)``: ``(N*P, patches)``."""
+    count, crops = images.shape[:2]
+    projected = F.conv2d(images.flatten(0, 1)[:, None], filters)
+    return projected.view(count, crops, len(filters), -1).transpose(1, 2).flatten(0, 1).flatten(1)
+
+
+def _sorted_distance(a: Tensor, b: Tensor) -> Tensor:
+    """Squared differences of the sorted rows, the Wasserstein distance in one dimension, in the order of ``a``."""
+    if a.device.type == "cpu":  # numpy sorts several times faster
+        order = torch.from_numpy(np.argsort(a.detach().numpy(), 1))
+        b = torch.from_numpy(np.sort(b.numpy(), 1))
+    else:
+        order, b = a.argsort(1), b.sort(1)[0]
+    return (a - torch.empty_like(a).scatter_(1, order, b)) ** 2
+
+
+def _of_eigenvalues(matrix: Tensor, function: Any) -> Tensor:
+    """A function of symmetric matrices ``(..., n, n)``: of their eigenvalues."""
+    values, vectors = torch.linalg.eigh(matrix)
+    return vectors @ torch.diag_embed(function(values)) @ vectors.mT
