@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -116,10 +116,11 @@ def _kernels_of(
 
 
 def _settings(estimator: Callable[[], Estimator]) -> dict[str, Any]:
-    """What an entry depends on besides its photo."""
-    if isinstance(estimator, functools.partial):
-        return {"estimator": estimator.func.__qualname__, **estimator.keywords}
-    return {"estimator": getattr(estimator, "__qualname__", repr(estimator))}
+    """What an entry depends on besides its photo, as plain values."""
+    if not isinstance(estimator, functools.partial):
+        return {"estimator": getattr(estimator, "__qualname__", repr(estimator))}
+    plain: Any = OmegaConf.to_container(OmegaConf.create(estimator.keywords))
+    return {"estimator": estimator.func.__qualname__, **plain}
 
 
 def _run(cfg: DictConfig) -> None:

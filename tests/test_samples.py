@@ -4,13 +4,13 @@ import torch
 
 from realsr.data.samples import CAMERA_SIGMAS, CLEAN, SOURCE, TEST, camera_kernel, make_samples, photograph
 from realsr.images import find_images, read_image, to_float
-from realsr.kernels import covariance, x4_from_x2
+from realsr.kernels import covariance
 
 
 @pytest.mark.parametrize("position", range(4))
-def test_the_x4_kernel_is_two_steps_of_the_x2_kernel(position):
-    two_steps = covariance(x4_from_x2(camera_kernel(position, 2)))
-    np.testing.assert_allclose(covariance(camera_kernel(position, 4)), two_steps, atol=0.05)
+def test_the_point_spread_is_the_same_in_the_cameras_pixels(position):
+    spread = {scale: covariance(camera_kernel(position, scale)) / scale**2 for scale in (2, 4)}
+    np.testing.assert_allclose(spread[4], spread[2], atol=0.01)
 
 
 def test_the_sensors_noise_is_as_documented():

@@ -1,18 +1,18 @@
 """The embedded sample: scikit-image's colour photographs, part of them seen through a simulated camera.
 
 The camera. Its point spread is one of four anisotropic Gaussians (one per "lens position"), given as x2 kernels
-``CAMERA_SIGMAS``; the x4 kernel of the same point spread is ``sqrt(5)`` as wide, since two x2 steps add variances
-``1 + 2^2`` times. Its sensor has noise of variance ``READ_NOISE + SHOT_NOISE * I`` in squared 8-bit levels at
+``CAMERA_SIGMAS``; the x4 kernel of the same point spread is twice as wide, since pixels of the x4 scene are half as
+large. Its sensor has noise of variance ``READ_NOISE + SHOT_NOISE * I`` in squared 8-bit levels at
 intensity ``I`` in [0, 255], independent per pixel and colour, and stores 8 bits.
 
 Source photos are scenes seen at x2, so that they are as large as these pictures allow; the test photos are seen at
 x4, so that their ground truth is known at the scale that is asked for. Both come from the one camera: what counts
-is its point spread measured in its own pixels, which is the same.
+is its point spread measured in its own pixels, which is the same. Scenes have to be sharp, since no estimator can
+tell their blur from the camera's.
 """
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from torch import Tensor
 from realsr.errors import InputError
 from realsr.images import Photo, atomic_write, quantize, read_image, to_float, to_uint, write_image
 from realsr.kernels import Kernel, gaussian_kernel
-from realsr.resample import blur_subsample, crop_to_multiple
+from realsr.resample import blur_subsample, crop_to_multiple, imresize
 
 SOURCE = ("motorcycle_right.png", "retina.jpg", "rocket.jpg", "hubble_deep_field.jpg")
 CLEAN = ("astronaut.png", "ihc.png", "motorcycle_left.png")
@@ -30,11 +30,12 @@ TEST = ("chelsea.png", "coffee.png")
 CAMERA_SIGMAS = ((1.7, 0.9), (1.4, 1.0), (1.6, 0.8), (1.3, 0.9))  # pixels of the x2 scene, along and across
 CAMERA_ANGLES = (0.3, 1.1, 1.9, 2.7)  # radians
 READ_NOISE, SHOT_NOISE = 9.0, 0.18
+REDUCED = {"retina.jpg": 0.35, "hubble_deep_field.jpg": 0.5}  # these pictures are soft at their full size
 
 
 def camera_kernel(position: int, scale: int) -> Kernel:
     """The true kernel of a lens position, for scale 2 ``(17, 17)`` or 4 ``(33, 33)``."""
-    widen = {2: 1.0, 4: math.sqrt(5)}[scale]
+    widen = scale / 2
     along, across = CAMERA_SIGMAS[position]
     return gaussian_kernel(8 * scale + 1, (along * widen, across * widen), CAMERA_ANGLES[position], scale)
 
@@ -78,7 +79,8 @@ def _scene(name: str) -> Tensor:
         import skimage
     except ImportError as e:
         raise InputError("the sample photographs come with scikit-image: pip install 'realsr[samples]'") from e
-    return to_float(read_image(Path(skimage.__file__).parent / "data" / name).rgb)
+    scene = to_float(read_image(Path(skimage.__file__).parent / "data" / name).rgb)
+    return imresize(scene, REDUCED[name]).clamp(0, 1) if name in REDUCED else scene
 
 
 def _write(folder: Path, name: str, image: Tensor) -> None:

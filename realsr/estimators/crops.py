@@ -99,10 +99,10 @@ class CropPairs(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
     """
 
     def __init__(self, image: Tensor, iterations: int, crop: int, real: int, scale: int, seed: int) -> None:
+        if min(image.shape[1:]) // scale * scale < crop + scale:
+            raise InputError(f"{image.shape[2]}x{image.shape[1]} pixels are too few for KernelGAN's crops of {crop}")
         image = crop_to_multiple(image, scale)
         shape = (image.shape[1], image.shape[2])
-        if min(shape) < crop + scale:
-            raise InputError(f"{shape[1]}x{shape[0]} pixels are too few for KernelGAN's crops of {crop}")
         large = gradient_map(image.double().permute(1, 2, 0).numpy())
         small = gradient_map(imresize(image.double(), 1 / scale).permute(1, 2, 0).numpy())
         if not small.any():

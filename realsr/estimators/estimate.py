@@ -87,13 +87,15 @@ def estimate_kernel(
         trainer.fit(module, loader)
     if trainer.interrupted:
         raise KeyboardInterrupt
-    confidence, reasons = module.confidence()
     final = {name: value.item() for name, value in module.losses.items()}
-    if not all(map(math.isfinite, final.values())):
-        raise InputError(f"training diverged after {module.iterations_done} iterations: lower estimator.learning_rate")
-    return KernelEstimate(
-        scale, module.kernels(), confidence, reasons, window, module.density, final, module.iterations_done
-    )
+    try:
+        if not all(map(math.isfinite, final.values())):
+            raise ValueError(f"losses are {final}")
+        kernels, (confidence, reasons) = module.kernels(), module.confidence()
+    except ValueError as e:
+        diverged = f"training diverged after {module.iterations_done} iterations: lower estimator.learning_rate"
+        raise InputError(diverged) from e
+    return KernelEstimate(scale, kernels, confidence, reasons, window, module.density, final, module.iterations_done)
 
 
 def check_scale(scale: int, module: Estimator) -> None:
@@ -106,17 +108,20 @@ def check_scale(scale: int, module: Estimator) -> None:
 
 def _part(image: Tensor | npt.NDArray[Any]) -> tuple[Tensor, tuple[slice, slice]]:
     """What is looked at, ``(3, H, W)`` in [0, 1], and where it lies."""
-    pixels = image.detach().cpu().movedim(0, -1).numpy() if isinstance(image, Tensor) else image
-    kinds = ("float32", "float64") if isinstance(image, Tensor) else ("uint8", "uint16")
-    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or pixels.dtype not in kinds:
+    kinds = ("torch.float32", "torch.float64") if isinstance(image, Tensor) else ("uint8", "uint16")
+    colours = 0 if isinstance(image, Tensor) else -1
+    if image.ndim != 3 or image.shape[colours] not in (1, 3) or str(image.dtype) not in kinds:
         raise InputError(
             f"{image.dtype} of shape {tuple(image.shape)} is no photo: give a float tensor (3, H, W) in [0, 1], "
             "or an array (H, W, 3) of 8 or 16 bits"
         )
+    pixels = image.detach().cpu().movedim(0, -1).numpy() if isinstance(image, Tensor) else image
     window = detailed_window(pixels, MAX_SIDE)
     part = torch.from_numpy(pixels[window]).movedim(-1, 0) if isinstance(image, Tensor) else to_float(pixels[window])
     if not bool(torch.isfinite(part).all()):
         raise InputError("the photo has NaN or infinite pixels")
+    if (most := float(part.max())) > 2:  # noise may lead a little beyond 1
+        raise InputError(f"the photo has pixels of {most:g}, must be in [0, 1]")
     return part.float().expand(3, -1, -1), window
 
 

@@ -20,7 +20,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from realsr.errors import at_least
+from realsr.errors import InputError, at_least
 from realsr.estimators.crops import PARTS, RATIO, Map, PatchCrops
 from realsr.kernels import Kernel, centre_index, gaussian_of, max_normalised_correlation
 from realsr.noise import noise_level
@@ -102,6 +102,8 @@ class PatchMatching(LightningModule):
         values, vectors = torch.linalg.eigh(_patch_covariance(data.image, self.patch, self.seed))
         self.whitening = (vectors / (values.clamp_min(0) + 1e-6).sqrt()).float()
         detail = float(values[:-1].sum())  # without the first direction, which is the patch's brightness
+        if detail <= 0:
+            raise InputError("hardly an edge to estimate a kernel from, nearly all of the photo is flat")
         self.signal = max(1 - (len(values) - 1) * self.noise**2 / detail, 0.0)
         return DataLoader(data, batch_size=WINDOW, generator=torch.Generator())
 
@@ -164,9 +166,9 @@ class PatchMatching(LightningModule):
             reasons.append(f"parts of the photo disagree ({agreement:.2f})")
         if self.signal < 0.7:
             reasons.append(f"{1 - self.signal:.0%} of the detail is noise")
-        if border > 0.02:
+        if border > 0.01:
             reasons.append(f"{border:.0%} of the kernel is at its border")
-        return max(agreement, 0.0) * min(self.signal / 0.7, 1.0) * max(1 - 5 * border, 0.0), reasons
+        return max(agreement, 0.0) * min(self.signal / 0.7, 1.0) * max(1 - 10 * border, 0.0), reasons
 
     @torch.no_grad()
     def blur(self) -> Tensor:

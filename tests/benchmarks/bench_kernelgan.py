@@ -1,7 +1,8 @@
 """KernelGAN on one photo: ours against the plain formulation, which runs 64-channel layers over every crop.
 
-Both are timed in turns in one process, then ours in several processes of one thread each. Iterations are counted
-alike in both: what ending at a settled kernel saves comes on top, and is shown without --quick.
+Both are timed in turns in one process, then the default estimator, which is none, and ours in several processes of
+one thread each. Iterations are counted alike in both: what ending at a settled kernel saves comes on top, and is shown
+without --quick.
 Run alone, with nothing else on the cores: python tests/benchmarks/bench_kernelgan.py [--quick]
 """
 
@@ -206,12 +207,17 @@ def main():
 
     count = 12 if quick else 60
     print(f"kernels after {count} iterations in float64 differ by {difference(count):.0e}")
-    ratios = {}
+    ratios, plain_seconds = {}, []
     for threads in (1, 2, 4):
         slow, fast = alternate(threads, rounds, iterations, plain_iterations)
         ratios[threads] = [a / b for a, b in zip(slow, fast, strict=True)]
         slow, fast = ([full * value for value in values] for values in (slow, fast))
+        plain_seconds = plain_seconds or slow
         print(f"threads {threads}: plain {spread(slow, ' s')}, ours {spread(fast, ' s')}, x{spread(ratios[threads])}")
+
+    default = [seconds(lambda: estimate_kernel(photo(), accelerator="cpu")) for _ in range(3)]
+    faster = [plain / ours for plain, ours in zip(plain_seconds, default, strict=False)]
+    print(f"patch matching, the default estimator, a whole photo: {spread(default, ' s')}, x{spread(faster)}")
 
     count = 120 if quick else 1000
     with multiprocessing.get_context("spawn").Pool(4) as pool:

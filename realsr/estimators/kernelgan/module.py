@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from realsr.errors import at_least
+from realsr.errors import InputError, at_least
 from realsr.estimators.crops import CropPairs, Map
 from realsr.estimators.kernelgan import losses
 from realsr.estimators.kernelgan.networks import PATCH, LinearGenerator, PatchCritic
@@ -34,6 +35,7 @@ class KernelGAN(LightningModule):
         scale: of the kernel that is estimated, 2 in the paper (a x4 kernel is derived from it).
         iterations: one step of both players each (3000), at most.
         channels: width of both networks (64).
+        filter_sizes: of the generator, odd; those of the paper make a kernel of 13x13, (9, 7, 5, 1, 1, 1) of 19x19.
         crop: side of the generator's input in pixels (64).
         learning_rate: of both Adams (2e-4), divided by ten every ``lr_every`` iterations.
         lr_every: 750.
@@ -49,6 +51,7 @@ class KernelGAN(LightningModule):
         scale: int = 2,
         iterations: int = 3000,
         channels: int = 64,
+        filter_sizes: Sequence[int] = (7, 5, 3, 1, 1, 1),
         crop: int = 64,
         learning_rate: float = 2e-4,
         lr_every: int = 750,
@@ -60,10 +63,12 @@ class KernelGAN(LightningModule):
         at_least(1, "estimator.", iterations=iterations, channels=channels, lr_every=lr_every)
         at_least(2, "estimator.", scale=scale)
         at_least(0, "estimator.", learning_rate=learning_rate, settled=settled, seed=seed)
+        if not filter_sizes or any(size < 1 or size % 2 == 0 for size in filter_sizes) or max(filter_sizes) == 1:
+            raise InputError(f"estimator.filter_sizes={list(filter_sizes)}: give odd sizes, not all of them 1")
         self.automatic_optimization = False
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.generator = LinearGenerator(scale, channels)
+            self.generator = LinearGenerator(scale, channels, tuple(filter_sizes))
             self.critic = PatchCritic(channels)
         size = self.generator.kernel_size
         # the critic's patches need an output of one pixel more, for its normalisation
@@ -175,10 +180,16 @@ class KernelGAN(LightningModule):
         return {self.scale: kernel, 4: x4_from_x2(kernel)} if self.scale == 2 else {self.scale: kernel}
 
     def confidence(self) -> tuple[float, list[str]]:
-        """1, or 0 and the reason for a kernel that has hardly left its random start."""
-        if (off := self.losses["sum"].item()) < 0.5:
-            return 1.0, []
-        return 0.0, [f"the kernel has not converged, its sum is off by {off:.2f}: give more iterations"]
+        """How far to trust the kernel, 0 to 1, and what speaks against it: its sum and its energy at the border.
+
+        The critic's verdict is no help: it is the same for good and bad kernels.
+        """
+        if (off := self.losses["sum"].item()) >= 0.5:
+            return 0.0, [f"has not converged, its sum is off by {off:.2f}: give more iterations"]
+        size = np.abs(self.kernel())
+        border = 1 - float(size[2:-2, 2:-2].sum() / size.sum())
+        reasons = [f"{border:.0%} of the kernel is at its border"] if border > 0.03 else []
+        return float(np.clip((0.1 - border) / 0.08, 0, 1)), reasons
 
     def _update_weights(self, bicubic: list[float]) -> None:
         """First be like bicubic, then be free of it, then be centred and sparse (KernelGAN's schedule).
