@@ -48,6 +48,23 @@ def scene(height: int, width: int, seed: int = 0) -> torch.Tensor:
     return image.clamp(0.05, 0.95)
 
 
+def leaves(height: int, width: int, seed: int = 0, count: int = 4000) -> torch.Tensor:
+    """Gray disks upon disks, as many of every size as cover the same area: alike at all scales, ``(3, height, width)``.
+
+    Drawn twice as large, so that their edges are as sharp as those of a good photograph.
+    """
+    rng = np.random.default_rng(seed)
+    image = np.full((2 * height, 2 * width), 0.5)
+    for radius in 4 / np.sqrt(rng.uniform((4 / max(height, width)) ** 2, 1, count)):
+        y, x = rng.uniform(0, image.shape)
+        top, left = max(int(y - radius), 0), max(int(x - radius), 0)
+        part = image[top : int(y + radius) + 2, left : int(x + radius) + 2]
+        rows, columns = np.ogrid[: part.shape[0], : part.shape[1]]
+        part[(rows + top - y) ** 2 + (columns + left - x) ** 2 < radius**2] = rng.uniform(0.1, 0.9)
+    gray = image.reshape(height, 2, width, 2).mean((1, 3))
+    return torch.from_numpy(gray).float().expand(3, -1, -1)
+
+
 @pytest.fixture
 def photo_folder(tmp_path):
     """``photo_folder("name", count, height, width, noise)``: a folder of PNG photos."""
@@ -101,7 +118,6 @@ def tiny(photo_folder, tmp_path):
         "data.crop_size=32",
         "data.val_size=64",
         "data.look_size=32",
-        "estimator.channels=8",
         "data.estimate_workers=1",
         "collector={tile_size:16,stride:16,keep_best:20}",
         "callbacks.progress=null",

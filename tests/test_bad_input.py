@@ -27,7 +27,7 @@ from realsr.upscale import _run as run_upscale
 from realsr.upscale import upscale_files
 
 COLLECT = ["collector.tile_size=16", "collector.stride=16", "collector.keep_best=20"]
-ESTIMATE = ["estimator.iterations=10", "estimator.channels=8", "accelerator=cpu"]
+ESTIMATE = ["estimator.iterations=10", "accelerator=cpu"]
 
 
 def line_of(run, *arguments) -> str:
@@ -147,7 +147,7 @@ def test_upscale_does_the_others_before_it_complains(model, mistake, photo_folde
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "says"), [(1, 1, "1x1"), (20, 20, "20x20 pixels are too few for KernelGAN's crops of 64")]
+    ("height", "width", "says"), [(1, 1, "1x1"), (20, 20, "20x20 pixels are too few, a photo needs 66 on both sides")]
 )
 def test_photos_smaller_than_a_crop(mistake, photo_folder, height, width, says):
     photos = photo_folder("small", 2, height, width)
@@ -393,11 +393,13 @@ def test_numbers_out_of_range_are_refused_before_anything_is_made(mistake, tmp_p
     ("name", "override", "says"),
     [
         ("estimate", "estimator.iterations=-5", "give 1 or more"),
-        ("estimate", "estimator.channels=0", "give 1 or more"),
-        ("estimate", "estimator.crop=20", "estimator.crop=20: give 27 or more"),
-        ("estimate", "estimator.scale=0", "give 2 or more"),
+        ("estimate", "estimator=kernelgan estimator.channels=0", "give 1 or more"),
+        ("estimate", "estimator.crop=20", "estimator.crop=20: give 41 or more"),
+        ("estimate", "estimator=kernelgan estimator.crop=20", "estimator.crop=20: give 27 or more"),
+        ("estimate", "estimator=kernelgan estimator.scale=0", "give 2 or more"),
         ("estimate", "estimator.learning_rate=-1", "give 0 or more"),
-        ("estimate", "scale=3", "estimator.scale=2 gives"),
+        ("estimate", "scale=5", "scale=5: PatchMatching gives"),
+        ("estimate", "estimator=kernelgan scale=3", "scale=3: KernelGAN gives"),
         ("estimate", "accelerator=gpuu", "choose auto, cpu or gpu"),
         ("estimate", "workers=-1", "workers=-1: give 0 or more"),
         ("estimate", "shards=0", "shards=0: give 1 or more"),
@@ -410,7 +412,7 @@ def test_numbers_out_of_range_are_refused_before_anything_is_made(mistake, tmp_p
 )
 def test_numbers_out_of_range_in_the_pools_commands(mistake, photo_folder, tmp_path, name, override, says):
     photos = photo_folder("photos", 1, 96, 96)
-    assert says in mistake(name, f"data.source_dir={photos}", override)
+    assert says in mistake(name, f"data.source_dir={photos}", *override.split())
     assert not list((tmp_path / "pools").rglob("*.npz"))
 
 

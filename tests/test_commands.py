@@ -31,7 +31,7 @@ def call(*arguments, cwd, check=True):
 def test_estimate_then_collect_fill_the_pools_and_resume(photo_folder, tmp_path):
     photos = photo_folder("photos with spaces", 2, noise=0.01)
     (photos / "broken.png").write_bytes((photos / "photo0.png").read_bytes()[:500])
-    options = ["estimator.iterations=30", "estimator.channels=8", f"pool_dir={tmp_path}/pools"]
+    options = ["estimator=kernelgan", "estimator.iterations=30", "estimator.channels=8", f"pool_dir={tmp_path}/pools"]
     done = call("realsr.estimate", f"data.source_dir='{photos}'", *options, cwd=tmp_path)
     kernels = tmp_path / "pools" / "kernels"
     entries = [Entry.read(path) for path in sorted(kernels.glob("*.npz"))]
@@ -130,7 +130,7 @@ def test_one_bad_file_as_the_only_input_is_an_error(checkpoint, tmp_path):
 
 
 def test_quickstart_ends_with_tables_and_a_picture(tmp_path):
-    tiny = ["estimator.iterations=20", "estimator.channels=8", "model.warmup_steps=2", "trainer.max_steps=4"]
+    tiny = ["estimator.iterations=20", "model.warmup_steps=2", "trainer.max_steps=4"]
     tiny += ["trainer.val_check_interval=4", "callbacks.last.every_n_train_steps=2"]
     options = f"options={tiny}"
     done = call("realsr.quickstart", "folder=q", "lpips=null", options, cwd=tmp_path)
@@ -147,7 +147,7 @@ def test_the_ablation_sweep_ends_with_one_table(tmp_path):
     make_samples(tmp_path / "photos")
     call(
         "realsr.train", "-m", "+sweep=ablation", "experiment=quickstart", f"data.samples_dir={tmp_path / 'photos'}",
-        "estimator.iterations=10", "estimator.channels=8", "model.warmup_steps=1", "trainer.max_steps=2",
+        "estimator.iterations=10", "model.warmup_steps=1", "trainer.max_steps=2",
         "trainer.val_check_interval=2", "callbacks.last.every_n_train_steps=1", cwd=tmp_path,
     )  # fmt: skip
     rows = list(csv.DictReader((tmp_path / "outputs" / "ablation" / "table.csv").open()))

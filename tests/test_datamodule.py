@@ -7,7 +7,8 @@ from hydra.utils import instantiate
 
 from realsr.data.datasets import HRCrops, StepSampler, draw_seed
 from realsr.data.store import prepare_hr, stored_hr
-from realsr.images import find_images, read_image
+from realsr.errors import InputError
+from realsr.images import Photo, find_images, read_image, write_image
 
 
 @pytest.fixture
@@ -90,6 +91,23 @@ def test_held_out_photos_kernels_and_noise_stay_out_of_training(data):
     held_kernels, held_noise = module._pools(module.val_kernel_dir, module.val_noise_dir, held_out=True)
     assert not set(held_kernels.photos) & set(module.degradation.kernels.photos)
     assert not set(held_noise.photos) & set(module.degradation.noise.photos)
+
+
+def test_kernels_of_too_little_confidence_are_not_used(data, tmp_path, caplog):
+    """A photo that shows noise and nothing else is left out."""
+    noise = np.clip(0.5 + 0.1 * np.random.default_rng(0).standard_normal((160, 192, 1)), 0, 1)
+    write_image(tmp_path / "camera" / "noise.png", Photo((255 * noise).round().astype(np.uint8).repeat(3, 2)))
+
+    def photos(*overrides):
+        module = data(*overrides)
+        held = module._pools(module.val_kernel_dir, module.val_noise_dir, held_out=True)[0]
+        return {*module.degradation.kernels.photos, *held.photos}
+
+    assert photos() == {"noise.png", "photo0.png", "photo1.png", "photo2.png"}
+    assert "noise.png: confidence 0." in caplog.text
+    assert photos("pool.min_confidence=0.5") == {"photo0.png", "photo1.png", "photo2.png"}
+    with pytest.raises(InputError, match=r"min_confidence=1\.5 leaves no kernel, the best has"):
+        data("pool.min_confidence=1.5")
 
 
 def test_validation_pairs_are_the_same_in_every_run(data):

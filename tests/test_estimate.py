@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -16,11 +17,12 @@ from realsr.errors import InputError
 from realsr.estimate import _run as run
 from realsr.estimate import estimate_kernels
 from realsr.estimators.kernelgan.module import KernelGAN
-from realsr.images import find_images
+from realsr.estimators.patch_matching import PatchMatching
+from realsr.images import Photo, find_images, write_image
 from realsr.pools import Entry
 from realsr.shards import CountShards, jobs_here, shard_of
 
-TINY = ["estimator.iterations=15", "estimator.channels=8", "accelerator=cpu"]
+TINY = ["estimator.iterations=15", "accelerator=cpu"]
 
 
 def content(folder):
@@ -50,10 +52,13 @@ def nobody_left(group):
     return False
 
 
-def test_the_pool_does_not_depend_on_the_number_of_workers(photo_folder, tmp_path, caplog):
+@pytest.mark.parametrize(
+    "estimator",
+    [functools.partial(PatchMatching, iterations=15), functools.partial(KernelGAN, iterations=15, channels=8)],
+)
+def test_the_pool_does_not_depend_on_the_number_of_workers(photo_folder, tmp_path, caplog, estimator):
     photos = photo_folder("photos", 3, 96, 96)
     (photos / "broken.png").write_bytes(b"no picture")
-    estimator = functools.partial(KernelGAN, iterations=15, channels=8)
     for folder, workers in ((tmp_path / "alone", 1), (tmp_path / "together", 3)):
         caplog.clear()
         estimate_kernels(find_images(photos), folder, estimator, 4, "cpu", workers=workers)
@@ -63,6 +68,36 @@ def test_the_pool_does_not_depend_on_the_number_of_workers(photo_folder, tmp_pat
     assert names == sorted(path.name for path in (tmp_path / "together").iterdir())
     for name in names:
         assert (tmp_path / "alone" / name).read_bytes() == (tmp_path / "together" / name).read_bytes()
+
+
+def add_noise_photo(folder):
+    """A photo beside the others that shows noise and nothing else."""
+    gray = np.clip(0.5 + 0.1 * np.random.default_rng(0).standard_normal((160, 192, 1)), 0, 1)
+    write_image(folder / "noise.png", Photo((255 * gray).round().astype(np.uint8).repeat(3, 2)))
+    return folder
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_entries_say_what_was_looked_at_and_how_sure_it_is(photo_folder, tmp_path, compose, caplog, workers):
+    photos = add_noise_photo(photo_folder("photos", 2, 320, 160, 0.02))
+    options = [f"data.source_dir={photos}", f"pool_dir={tmp_path / 'pools'}", f"workers={workers}"]
+    run(compose("estimate", *TINY, *options, "pool.min_confidence=0.5", "export=npy"))
+    entries = {entry.manifest["photo"]: entry for entry in map(Entry.read, (tmp_path / "pools/kernels").glob("*.npz"))}
+    assert sorted(entries) == ["noise.png", "photo0.png", "photo1.png"]
+    for name, entry in entries.items():
+        assert set(entry.arrays) == {"x2", "x3", "x4", "thumbnail", "density"}
+        sides = (160, 80) if name != "noise.png" else (133, 160)
+        assert entry.arrays["thumbnail"].shape == (*sides, 3) and entry.arrays["density"].shape == sides
+        assert entry.arrays["thumbnail"].dtype == entry.arrays["density"].dtype == np.uint8
+        assert entry.arrays["density"].max() == 255
+        assert {"estimator": "PatchMatching", "iterations": 15}.items() <= entry.manifest["settings"].items()
+        assert (entry.manifest["iterations"], set(entry.manifest["losses"])) == (15, {"distance"})
+    good, bad = entries["photo0.png"].manifest, entries["noise.png"].manifest
+    assert good["confidence"] > 0.8 and good["reasons"] == [] and not good["doubtful"]
+    assert bad["confidence"] < 0.5 and "of the detail is noise" in bad["reasons"][0]
+    assert f"{photos / 'noise.png'}: confidence {bad['confidence']:.2f}, {bad['reasons'][0]}" in caplog.text
+    assert "photo0.png: confidence" not in caplog.text
+    assert len(np.load(tmp_path / "pools" / "kernels_npy" / "kernels_x4.npy")) == 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])

@@ -11,7 +11,8 @@ import wandb
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 
 from realsr.callbacks import PoolPictures
-from realsr.kernel_sheet import CROPS, _choice, kernel_on_fixed_scale, kernel_sheet
+from realsr.estimators.estimate import KernelEstimate
+from realsr.kernel_sheet import CROPS, _choice, kernel_on_fixed_scale, kernel_sheet, thumbnails
 from realsr.kernels import gaussian_kernel
 from realsr.pools import Entry
 
@@ -146,3 +147,66 @@ def test_one_option_reaches_training_pictures_and_estimation(compose, tiny):
     assert cfg.data.min_confidence == cfg.callbacks.pools.min_confidence == 0.5
     assert compose("estimate", "data.source_dir=photos", "pool.min_confidence=0.5").pool.min_confidence == 0.5
     assert compose("train", *tiny).data.min_confidence == 0
+
+
+# -- thumbnails ------------------------------------------------------------------------------------------------------
+
+
+def looked_at(rows, columns, density):
+    """An estimate that was made of this window."""
+    return KernelEstimate(2, {}, 1.0, [], (slice(*rows), slice(*columns)), density, {}, 1)
+
+
+def picture_of(height, width):
+    """Smooth, and other in every corner."""
+    y, x = np.indices((height, width)) / (max(height, width) - 1)
+    return (255 * np.stack([y, x, 1 - y * x], -1)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("height, width", [(320, 640), (640, 320), (160, 160), (1280, 960), (3200, 2400)])
+def test_a_thumbnail_is_the_photo_and_shows_where_crops_were(height, width):
+    """Against means over blocks."""
+    photo, density = picture_of(height, width), np.zeros((height, width))
+    density[height // 2 :, width // 4 : width // 2] = 2.0
+    thumbnail, heat = thumbnails(photo, looked_at((0, height), (0, width), density))
+    block = max(height, width) // 160
+    shape = height // block, block, width // block, block
+    assert thumbnail.shape == (*heat.shape, 3) == (shape[0], shape[2], 3)
+    assert thumbnail.dtype == heat.dtype == np.uint8
+    np.testing.assert_allclose(thumbnail, photo.reshape(*shape, 3).mean((1, 3)), atol=3)
+    np.testing.assert_allclose(heat, 255 * (density.reshape(shape).mean((1, 3)) > 0), atol=1)
+
+
+@pytest.mark.parametrize("top, left", [(0, 0), (951, 2411), (352, 1), (952, 2752)])
+def test_crops_of_a_window_are_shown_where_it_lies(top, left):
+    density = np.zeros((2048, 2048))
+    density[-300:, -600:] = 1
+    density[:300, :300] = 1
+    whole = np.zeros((3000, 4800))
+    whole[top : top + 2048, left : left + 2048] = density
+    photo = np.zeros((*whole.shape, 3), np.uint8)
+    heat = thumbnails(photo, looked_at((top, top + 2048), (left, left + 2048), density))[1] / 255
+    expected = whole.reshape(100, 30, 160, 30).mean((1, 3))
+    assert heat.shape == (100, 160)
+    assert np.abs(heat - expected).mean() < 0.1 * expected.mean()
+    for axis in np.indices(heat.shape):
+        assert (axis * heat).sum() / heat.sum() == pytest.approx((axis * expected).sum() / expected.sum(), abs=0.5)
+
+
+@pytest.mark.parametrize("height, width", [(90, 120), (1000, 700)])
+def test_thumbnails_of_16_bits(height, width):
+    eight, estimate = picture_of(height, width), looked_at((0, height), (0, width), np.ones((height, width)))
+    expected, found = thumbnails(eight, estimate), thumbnails(eight.astype(np.uint16) * 257, estimate)
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_array_equal(found[1], expected[1])
+
+
+@pytest.mark.parametrize(
+    "height, width, shape", [(1, 1, (160, 160)), (1, 3000, (1, 160)), (3000, 1, (160, 1)), (70, 900, (12, 160))]
+)
+def test_thumbnails_of_extreme_shapes(height, width, shape):
+    photo = np.full((height, width, 3), 77, np.uint8)
+    for density in (np.zeros((height, width)), np.ones((height, width))):
+        thumbnail, heat = thumbnails(photo, looked_at((0, height), (0, width), density))
+        assert thumbnail.shape == (*shape, 3) and (thumbnail == 77).all()
+        assert heat.shape == shape and (heat == 255 * density[0, 0]).all()

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy import ndimage
+from scipy import ndimage, stats
 
 from realsr import kernels as K
 from realsr.resample import blur_subsample, imresize
@@ -204,3 +204,15 @@ def test_framed_keeps_the_middle_index(size):
     for frame in (3, 4, 7, 21):
         assert K.framed(kernel, frame).shape == (frame, frame)
         assert K.framed(kernel, frame)[frame // 2, frame // 2 - 1] == 1
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("matrix", [[[4, 0], [0, 4]], [[6, 2], [2, 3]], [[3, -1.5], [-1.5, 6]], [[2, 0], [0, 7]]])
+def test_gaussian_of_has_the_covariance(scale, matrix):
+    """Given as ``xx, xy, yy``, which :func:`covariance` turns around; on the picture as scipy's normal density."""
+    kernel = K.gaussian_of(41, np.array(matrix, dtype=float), scale)
+    np.testing.assert_allclose(K.covariance(kernel), np.array(matrix)[::-1, ::-1], atol=0.02)
+    assert K.centre_of_mass(kernel) == pytest.approx([K.centre_index(41, scale)] * 2, abs=1e-3)
+    y, x = np.indices(kernel.shape) - K.centre_index(41, scale)
+    density = stats.multivariate_normal(cov=matrix).pdf(np.stack([x, y], -1))
+    np.testing.assert_allclose(kernel, density / density.sum(), atol=1e-9)

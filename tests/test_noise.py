@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from conftest import leaves, scene
 
 from realsr.images import gray_uint8
-from realsr.noise import cut_tiles, flat_tiles, tile_statistics, unclipped_tiles
+from realsr.noise import cut_tiles, flat_tiles, noise_level, tile_statistics, unclipped_tiles
 
 
 def picture(height: int = 48, width: int = 64) -> np.ndarray:
@@ -77,3 +78,56 @@ def test_cut_tiles():
     np.testing.assert_array_equal(tiles, [image[:16, 3:19], image[31:47, 47:63]])
     assert tiles.dtype == np.uint8
     assert cut_tiles(image, np.zeros((0, 2), np.int64), 16).shape == (0, 16, 16, 3)
+
+
+# -- the level of noise ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def grays():
+    """A smooth scene with edges, and one with detail of every size."""
+    return {"smooth": scene(200, 240)[0].double().numpy(), "leaves": leaves(200, 240)[0].double().numpy()}
+
+
+@pytest.mark.parametrize("sigma", [0.5, 1, 2, 5, 10, 20])
+@pytest.mark.parametrize("name", ["smooth", "leaves"])
+def test_the_level_of_noise_is_found(grays, name, sigma):
+    noisy = grays[name] + sigma / 255 * np.random.default_rng(1).standard_normal(grays[name].shape)
+    assert noise_level(noisy) * 255 == pytest.approx(sigma, rel=0.15)
+    stored = np.clip(np.round(noisy * 255), 0, 255)
+    assert noise_level(stored / 255) * 255 == pytest.approx(np.hypot(sigma, np.sqrt(1 / 12)), rel=0.15)
+
+
+def test_where_the_noise_is_on_a_part_only_texture_is_not_taken_for_it(grays):
+    gray = np.tile(np.linspace(0.2, 0.8, 300), (200, 1))
+    gray[:, :100] = grays["leaves"][:, :100]
+    noisy = gray + 3 / 255 * np.random.default_rng(1).standard_normal(gray.shape)
+    assert noise_level(noisy) * 255 == pytest.approx(3, rel=0.15)
+
+
+@pytest.mark.parametrize("name", ["leaves", "smooth", "grid", "waves"])
+def test_sharp_texture_is_no_noise(grays, name):
+    y, x = np.indices((200, 240))
+    grays = {**grays, "grid": 0.3 + 0.4 * ((y // 5 + x // 7) % 2), "waves": 0.5 + 0.3 * np.sin(y * 0.9 + x * 1.7)}
+    for gray in (grays[name], np.round(grays[name] * 255) / 255):
+        assert grays[name].std() > 0.1
+        assert noise_level(gray) < 1 / 255
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+def test_a_flat_photo_has_no_noise(value):
+    assert noise_level(np.full((60, 70), value)) == pytest.approx(0, abs=1e-9)
+
+
+def test_a_photo_that_is_clipped_witnesses_no_noise(grays):
+    noisy = grays["leaves"] + 5 / 255 * np.random.default_rng(1).standard_normal(grays["leaves"].shape)
+    assert noise_level(np.clip(noisy + 0.9, 0, 1)) == noise_level(np.clip(noisy - 0.9, 0, 1)) == 0
+    clipped = np.clip(noisy - 0.5, 0, 1)  # in part
+    assert 0.3 < (clipped == 0).mean() < 0.6
+    assert noise_level(clipped) * 255 == pytest.approx(5, rel=0.15)
+
+
+@pytest.mark.parametrize("shape", [(10, 10), (10, 300), (31, 12)])
+def test_the_smallest_photos_have_a_level_too(shape):
+    noisy = 0.5 + 5 / 255 * np.random.default_rng(0).standard_normal(shape)
+    assert 0 <= noise_level(noisy) * 255 < 10

@@ -22,7 +22,7 @@ from realsr.data.store import prepare_hr, stored_hr
 from realsr.degradation import Degradation
 from realsr.errors import InputError, at_least
 from realsr.estimate import estimate_kernels
-from realsr.estimators.kernelgan.module import KernelGAN
+from realsr.estimators.estimate import Estimator
 from realsr.images import find_images, read_image, to_float
 from realsr.interchange import is_foreign
 from realsr.noise import NoiseRule
@@ -79,7 +79,7 @@ class RealSRData(LightningDataModule):
         kernel_dir: str | None,
         noise_dir: str | None,
         store_dir: str,
-        estimator: Callable[[], KernelGAN],
+        estimator: Callable[[], Estimator],
         collector: NoiseRule,
         build_pools: bool = True,
         scale: int = 4,
@@ -149,9 +149,8 @@ class RealSRData(LightningDataModule):
             photos = find_images(self.source_dir)
             for kernels in {folder for folder in (self.kernel_dir, self.val_kernel_dir) if folder is not None}:
                 if not is_foreign(kernels):
-                    estimate_kernels(
-                        photos, kernels, self.estimator, self.scale, self.accelerator, False, self.estimate_workers
-                    )
+                    how = (self.estimator, self.scale, self.accelerator, False, self.estimate_workers)
+                    estimate_kernels(photos, kernels, *how, self.min_confidence)
             for noise in {folder for folder in (self.noise_dir, self.val_noise_dir) if folder is not None}:
                 collect_noise(photos, noise, self.collector, redo=False)
         for folder, factor in ((self.source_dir, self.cleanup), (self.clean_dir, 1.0)):

@@ -101,9 +101,8 @@ def estimate_kernel(
 def check_scale(scale: int, module: Estimator) -> None:
     """Raise InputError for a scale that the estimator gives no kernels for."""
     if scale not in module.scales:
-        raise InputError(
-            f"scale={scale}: {type(module).__name__} gives kernels for {' and '.join(map(str, module.scales))}"
-        )
+        offered = ", ".join(f"x{scale}" for scale in module.scales)
+        raise InputError(f"scale={scale}: {type(module).__name__} gives kernels for {offered} only")
 
 
 def _part(image: Tensor | npt.NDArray[Any]) -> tuple[Tensor, tuple[slice, slice]]:

@@ -105,6 +105,10 @@ class PatchMatching(LightningModule):
         if detail <= 0:
             raise InputError("hardly an edge to estimate a kernel from, nearly all of the photo is flat")
         self.signal = max(1 - (len(values) - 1) * self.noise**2 / detail, 0.0)
+        slopes = np.stack(np.gradient(data.image.double().numpy())).reshape(2, -1)
+        # of each slope, half a difference of two pixels, half the noise's variance is noise
+        low, high = np.linalg.eigvalsh(slopes @ slopes.T / slopes.shape[1] - self.noise**2 / 2 * np.eye(2))
+        self.roundness = float(max(low, 0.0) / max(high, 1e-12))
         return DataLoader(data, batch_size=WINDOW, generator=torch.Generator())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -166,9 +170,12 @@ class PatchMatching(LightningModule):
             reasons.append(f"parts of the photo disagree ({agreement:.2f})")
         if self.signal < 0.7:
             reasons.append(f"{1 - self.signal:.0%} of the detail is noise")
+        if self.roundness < 0.05:
+            reasons.append("edges run in one direction only")
         if border > 0.01:
             reasons.append(f"{border:.0%} of the kernel is at its border")
-        return max(agreement, 0.0) * min(self.signal / 0.7, 1.0) * max(1 - 10 * border, 0.0), reasons
+        evidence = min(self.signal / 0.7, 1.0) * min(self.roundness / 0.05, 1.0)
+        return max(agreement, 0.0) * evidence * max(1 - 10 * border, 0.0), reasons
 
     @torch.no_grad()
     def blur(self) -> Tensor:

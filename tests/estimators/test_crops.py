@@ -1,10 +1,22 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
+from conftest import leaves
 from scipy import stats
 
 from realsr.errors import InputError
-from realsr.estimators.crops import CropPairs, crop_probability, draw_corners, gradient_map
+from realsr.estimators.crops import (
+    LUMA,
+    CropPairs,
+    PatchCrops,
+    _parts,
+    crop_probability,
+    detailed_window,
+    draw_corners,
+    gradient_map,
+)
 
 
 @pytest.fixture
@@ -105,3 +117,89 @@ def test_small_photo(height, width, fits):
     else:
         with pytest.raises(InputError, match=r"\d+x\d+ pixels are too few for KernelGAN's crops of 64"):
             CropPairs(image, 10, crop=64, real=26, scale=2, seed=0)
+
+
+# -- crops for patch matching ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("height, width", [(121, 99), (66, 66), (70, 300)])
+def test_small_crops_are_cuts_of_large_ones_and_those_of_the_photo(height, width):
+    image = leaves(height, width)
+    crops = PatchCrops(image, 10, crops=3, large=64, small=26, seed=0)
+    gray = image.double().permute(1, 2, 0).numpy() @ LUMA
+    inside = crops.small - crops.large
+    assert crops.large.shape == crops.small.shape == (10, 4, 3, 2)
+    assert crops.large.min() >= 0 and (crops.large + 64 <= torch.tensor([height, width])).all()
+    assert inside.min() == 0 and inside.max() == 64 - 26
+    for index in range(10):
+        large, small = crops[index]
+        assert large.shape == (4, 3, 64, 64) and small.shape == (4, 3, 26, 26)
+        for part in range(4):
+            for n in range(3):
+                y, x = crops.large[index, part, n]
+                np.testing.assert_allclose(large[part, n].numpy(), gray[y : y + 64, x : x + 64], atol=1e-6)
+                y, x = inside[index, part, n]
+                assert torch.equal(small[part, n], large[part, n, y : y + 26, x : x + 26])
+
+
+def test_parts_are_equally_probable_and_do_not_overlap():
+    height, width = 90, 140
+    probability = np.random.default_rng(0).random((height, width)) * np.linspace(0, 1, width) ** 2
+    probability /= probability.sum()
+    parts = np.array(_parts(probability)).reshape(4, height, width)
+    np.testing.assert_allclose(parts.sum((1, 2)), 1)
+    assert ((parts > 0).sum(0) == (probability > 0)).all()
+    for part in parts:
+        assert probability[part > 0].sum() == pytest.approx(0.25, abs=0.01)
+    rows, columns = ([np.nonzero(part.any(axis))[0] for part in parts] for axis in (1, 0))
+    assert rows[0].max() == rows[1].max() < rows[2].min() == rows[3].min()
+    assert columns[0].max() < columns[1].min() and columns[2].max() < columns[3].min()
+
+
+@pytest.mark.parametrize("edges", [np.s_[4:5, 7:8], np.s_[4:5, :], np.s_[:, 7:8]])
+def test_parts_of_a_photo_with_edges_in_one_place_are_drawn_there(edges):
+    probability = np.zeros((10, 12))
+    probability[edges] = 1
+    for part in _parts(probability):
+        assert part.sum() == pytest.approx(1)
+        assert not part.reshape(10, 12)[probability == 0].any()
+
+
+# -- the window that is looked at ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("height, width", [(2048, 2048), (100, 2048), (1, 1)])
+def test_a_photo_that_is_small_enough_is_looked_at_whole(height, width):
+    assert detailed_window(np.zeros((height, width, 3), np.uint8), 2048) == (slice(0, height), slice(0, width))
+
+
+@pytest.mark.parametrize(
+    "height, width, rows, columns", [(2049, 70, 2048, 70), (70, 5001, 70, 2048), (3000, 5000, 2048, 2048)]
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_window_holds_most_edges_and_lies_inside(height, width, rows, columns, turned):
+    photo = np.zeros((height, width, 1), np.uint8)
+    rng = np.random.default_rng(0)
+    photo[:60, :60] = rng.integers(0, 200, (60, 60, 1))
+    photo[-60:, -60:] = rng.integers(200, 255, (60, 60, 1))  # brighter, and less detailed
+    detailed = np.zeros((height, width), bool)
+    detailed[:60, :60] = True
+    if turned:
+        photo, detailed = photo[::-1, ::-1], detailed[::-1, ::-1]
+    window = detailed_window(photo, 2048)
+    assert photo[window].shape[:2] == (rows, columns)
+    assert detailed[window].sum() == 60 * 60
+
+
+def test_the_window_of_a_huge_photo_costs_little_memory():
+    photo = np.zeros((12_000, 17_000, 3), np.uint8)  # pages of zeros take no memory
+    photo[:600, -900:] = np.random.default_rng(0).integers(0, 255, (600, 900, 1))
+    tracemalloc.start()
+    try:
+        rows, columns = detailed_window(photo, 2048)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (rows.start, rows.stop) == (0, 2048)
+    assert columns.start <= 17_000 - 900 and columns.stop > 17_000 - 8  # every eighth pixel is looked at
+    assert peak < photo.nbytes / 4

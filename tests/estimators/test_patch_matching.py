@@ -1,0 +1,244 @@
+"""Patch matching: kernels that are known are found, and every part of it against numpy and scipy."""
+
+import re
+from functools import cache, partial
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import leaves
+from scipy import linalg, optimize
+
+from realsr.estimators.estimate import estimate_kernel
+from realsr.estimators.patch_matching import HR_BLUR, PatchMatching, _gaussians, _sorted_distance
+from realsr.kernels import (
+    bicubic_kernel,
+    centre_index,
+    centre_of_mass,
+    covariance,
+    gaussian_kernel,
+    kernel_psnr,
+    max_normalised_correlation,
+    widths_and_angle,
+)
+from realsr.resample import blur_subsample
+
+SLANTED, ROUND = ((2.4, 1.0), 0.6), ((1.5, 1.5), 0.0)
+NOISE = 8 / 255
+# log widths and shear of four parts: round, wide and slanted, narrow and high, wide and slanted the other way
+THETA = torch.tensor([[0.3, 0.3, 0.0], [0.8, 0.1, 0.7], [-0.5, 0.5, 0.0], [0.9, 0.9, -0.5]])
+
+
+def photo(shape, noise):
+    """What a camera with a Gaussian kernel makes of a scene: ``(3, 200, 200)``."""
+    truth = torch.from_numpy(gaussian_kernel(25, *shape, scale=2))[None].float()
+    lr = blur_subsample(leaves(400, 400)[None], truth, 2)[0]
+    return lr + noise * torch.randn(lr.shape, generator=torch.Generator().manual_seed(1))
+
+
+@cache
+def estimate(shape, noise):
+    return estimate_kernel(photo(shape, noise), accelerator="cpu")
+
+
+def with_blur(theta, signal=1.0, **options):
+    """The module as it would be after a fit."""
+    module = PatchMatching(**options)
+    module.means, module.signal, module.roundness = [theta], signal, 0.5
+    return module
+
+
+# -- what comes out --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("noise", [0.0, NOISE])
+@pytest.mark.parametrize("shape", [SLANTED, ROUND])
+def test_a_known_kernel_is_found(shape, noise):
+    found, truth, bicubic = estimate(shape, noise).kernel, gaussian_kernel(25, *shape, scale=2), bicubic_kernel(2)
+    assert kernel_psnr(found, truth) > kernel_psnr(bicubic, truth) + 10
+    assert max_normalised_correlation(found, truth) > 0.93 > max_normalised_correlation(bicubic, truth) + 0.1
+    wide, narrow, angle = widths_and_angle(found)
+    assert np.sqrt(wide * narrow) == pytest.approx(np.sqrt(np.prod(shape[0])), rel=0.15)
+    if shape == ROUND:
+        assert wide / narrow < 1.15
+    else:
+        assert wide / narrow > 1.2
+        assert angle == pytest.approx(shape[1], abs=0.25)
+
+
+@pytest.mark.parametrize("noise", [0.0, NOISE])
+def test_a_good_photo_gives_confidence(noise):
+    assert estimate(SLANTED, noise).confidence > 0.8
+    assert estimate(SLANTED, noise).reasons == []
+
+
+def test_the_seed_and_nothing_else_decides():
+    picture = photo(SLANTED, NOISE)
+
+    def kernel(seed, threads):
+        torch.set_num_threads(threads)
+        run = partial(PatchMatching, iterations=20, seed=seed)
+        return estimate_kernel(picture, estimator=run, accelerator="cpu").kernel
+
+    before = torch.get_num_threads()
+    try:
+        torch.manual_seed(1)
+        first = kernel(3, 1)
+        torch.manual_seed(2)
+        state = torch.random.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+        assert np.array_equal(kernel(3, 2), first)
+        assert torch.get_num_threads() == 2
+        assert torch.equal(torch.random.get_rng_state(), state[0])
+        assert (np.random.get_state()[1] == state[1]).all()  # noqa: NPY002
+        assert not np.allclose(kernel(4, 1), first)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("settled", "iterations"), [(10, 100), (0, 130)])
+def test_a_fit_that_has_settled_ends(settled, iterations):
+    run = partial(PatchMatching, iterations=130, settled=settled, crops_per_part=1, projections=4)
+    assert estimate_kernel(photo(ROUND, 0), estimator=run, accelerator="cpu").iterations == iterations
+
+
+@pytest.mark.parametrize("spread", ["normal", "uniform"])
+def test_a_photo_of_noise_gives_no_confidence(spread):
+    values = getattr(np.random.default_rng(0), spread)(size=(1, 120, 120))
+    found = estimate_kernel(
+        torch.from_numpy(0.5 + 0.1 * (values - values.mean())),
+        estimator=partial(PatchMatching, iterations=20),
+        accelerator="cpu",
+    )
+    assert found.confidence < 0.4
+    assert any("of the detail is noise" in reason for reason in found.reasons)
+
+
+# -- from parameters to kernels and confidence -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("theta", [THETA, THETA.flip(1) * 0.5 + 0.2])
+def test_kernels_of_all_scales_are_of_one_blur(theta):
+    """That of the geometric mean of the parts; in HR pixels, and less what sharp photos have themselves."""
+    blur = []
+    for x, y, shear in theta.double().numpy():
+        root = np.array([[np.exp(y), shear], [0, np.exp(x)]])  # rows before columns, as covariance()
+        blur.append(root @ root.T / 3)
+    mean = linalg.expm(np.mean([linalg.logm(part) for part in blur], 0))
+    for scale, kernel in with_blur(theta, kernel_size=21, crop=64).kernels().items():
+        np.testing.assert_allclose(covariance(kernel) + HR_BLUR * np.eye(2), scale**2 * mean, rtol=0.01, atol=0.02)
+        assert kernel.sum() == pytest.approx(1)
+        assert centre_of_mass(kernel) == pytest.approx([centre_index(len(kernel), scale)] * 2, abs=0.01)
+
+
+def test_sizes_of_the_kernels():
+    assert {scale: kernel.shape for scale, kernel in with_blur(THETA).kernels().items()} == {
+        2: (17, 17),
+        3: (25, 25),
+        4: (33, 33),
+    }
+
+
+def test_a_photo_without_any_blur_gets_the_narrowest_kernel():
+    for kernel in with_blur(torch.tensor([[-3.0, -3.0, 0.0]]).expand(4, -1)).kernels().values():
+        assert np.isfinite(kernel).all() and kernel.sum() == pytest.approx(1)
+        assert max(widths_and_angle(kernel)[:2]) < 0.6
+
+
+@pytest.mark.parametrize(
+    ("theta", "signal", "says"),
+    [
+        (THETA[:1].expand(4, -1), 1.0, None),
+        (THETA * 3 - 1, 1.0, r"parts of the photo disagree \(0\.\d\d\)"),
+        (THETA[:1].expand(4, -1), 0.4, "60% of the detail is noise"),
+        (torch.tensor([[1.8, 1.8, 0.0]]).expand(4, -1), 1.0, r"\d+% of the kernel is at its border"),
+    ],
+)
+def test_confidence_and_what_speaks_against_it(theta, signal, says):
+    confidence, reasons = with_blur(theta, signal).confidence()
+    if says is None:
+        assert confidence == pytest.approx(1, abs=0.01) and not reasons
+    else:
+        assert 0 <= confidence < 0.8 and len(reasons) == 1
+        assert re.fullmatch(says, reasons[0])
+
+
+# -- the distance ----------------------------------------------------------------------------------------------------
+
+
+def test_the_distance_is_that_of_the_best_assignment():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(5, 40)), rng.normal(0.5, 2, size=(5, 40))
+    ours = _sorted_distance(torch.from_numpy(a), torch.from_numpy(b)).numpy()
+    for row in range(5):
+        cost = (a[row, :, None] - b[row]) ** 2
+        np.testing.assert_allclose(ours[row], cost[optimize.linear_sum_assignment(cost)])
+
+
+def test_the_gradient_of_the_distance():
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(3, 20, generator=generator, dtype=torch.float64) for _ in range(2))
+    assert torch.autograd.gradcheck(lambda x: _sorted_distance(x, b), a.requires_grad_())
+
+
+def test_gaussians_are_those_of_kernels():
+    ours = _gaussians(torch.tensor([[np.log(2.0), np.log(1.2), 0.0]]).double(), 17)[0].numpy()
+    np.testing.assert_allclose(ours, gaussian_kernel(17, (2.0, 1.2), 0.0, 2), atol=1e-9)
+    for theta, kernel in zip(THETA.double(), _gaussians(THETA.double(), 61), strict=True):
+        root = np.array([[theta[1].exp(), theta[2]], [0, theta[0].exp()]])
+        np.testing.assert_allclose(covariance(kernel.numpy()), root @ root.T, atol=0.01)
+
+
+def autocovariance(images, y, x):
+    """Of ``(N, H, W)`` at a distance of ``y`` rows and ``x >= 0`` columns."""
+    height, width = images.shape[1:]
+    a, b = images[:, max(y, 0) : height + min(y, 0), x:], images[:, max(-y, 0) : height - max(y, 0), : width - x]
+    return (a * b).mean()
+
+
+def test_noise_that_is_smaller_is_white_again_with_what_it_lacks():
+    module = PatchMatching()
+    module.draws = torch.Generator().manual_seed(0)
+    kernels = _gaussians(THETA, 13)
+    noise = torch.randn(4, 600, 64, 64, generator=torch.Generator().manual_seed(1))
+    small = F.conv2d(noise.transpose(0, 1), kernels[:, None], stride=2, groups=4).transpose(0, 1)
+    white = (small + module._missing_noise(kernels, small.shape)).double().numpy()
+    assert white.shape == (4, 600, 26, 26)
+    for part, lacking in zip(white, small.double().numpy(), strict=True):
+        assert autocovariance(lacking, 0, 0) < 0.2
+        assert max(autocovariance(lacking, *distance) for distance in ((0, 1), (1, 0))) > 0.01
+        assert autocovariance(part, 0, 0) == pytest.approx(1, abs=0.01)
+        for distance in ((0, 1), (1, 0), (1, 1), (-1, 1), (2, 0), (0, 2), (2, 1), (5, 6)):
+            assert autocovariance(part, *distance) == pytest.approx(0, abs=0.008)
+
+
+def test_noise_is_matched_at_the_photos_level():
+    generator = torch.Generator().manual_seed(0)
+    large, small = (0.5 + NOISE * torch.randn(4, 8, side, side, generator=generator) for side in (64, 26))
+    distances = {}
+    for level in (0.0, 0.5, 1.0, 1.5):
+        module = PatchMatching()
+        module.draws, module.noise = torch.Generator().manual_seed(0), level * NOISE
+        module.whitening = torch.eye(49) / NOISE
+        distances[level] = module.distance(large, small).mean().item()
+    assert distances[1.0] < 0.02
+    assert min(distances[level] for level in (0.0, 0.5, 1.5)) > 5 * distances[1.0]
+
+
+def test_patches_are_whitened():
+    picture = photo(SLANTED, NOISE)
+    module = PatchMatching(iterations=1)
+    module.crops(picture)
+    gray = picture.numpy().astype(float).transpose(1, 2, 0) @ [0.299, 0.587, 0.114]
+    patches = np.lib.stride_tricks.sliding_window_view(gray, (7, 7)).reshape(-1, 49)
+    white = np.cov(patches @ module.whitening.numpy(), rowvar=False)
+    np.testing.assert_allclose(white, np.eye(49), atol=0.02)
+    assert np.ptp(np.linalg.eigvalsh(np.cov(patches, rowvar=False))) > 0.1
+
+
+def test_edges_of_one_direction_are_no_evidence_for_the_other():
+    photo = torch.full((3, 160, 160), 0.2)
+    photo[:, :, 80:] = 0.8
+    estimate = estimate_kernel(photo, estimator=partial(PatchMatching, iterations=50), accelerator="cpu")
+    assert "edges run in one direction only" in estimate.reasons
+    assert estimate.confidence < 0.1
