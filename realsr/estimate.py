@@ -73,17 +73,17 @@ def estimate_kernels(
 
     make = functools.partial(_kernels_of, estimator=estimator, scale=scale, accelerator=accelerator)
     filling = fill_pool(folder, photos, _settings(estimator), make, redo, workers or default_workers(device))
-    skipped: list[str] = []
+    skipped: dict[Path, str] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with closing(filling), Progress(*columns, TextColumn("ETA"), TimeRemainingColumn()) as progress:
         task = progress.add_task("estimating kernels", total=len(photos))
-        for _, result in filling:
+        for photo, result in filling:
             progress.advance(task)
             if isinstance(result, str):
-                skipped.append(result)
+                skipped[photo] = result
                 log.warning("skipped: %s", result)
     if len(skipped) == len(photos):
-        raise NoKernelError(f"no kernel from {len(photos)} photos: {skipped[0]}")
+        raise NoKernelError(f"no kernel from {len(photos)} photos: {skipped[photos[0]]}")
     pool = KernelPool.load(folder, scale)
     sheet, kept = kernel_sheet(folder, scale, min_confidence)
     write_image(folder / "contact_sheet.png", Photo(sheet))
