@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 
 # Small operations only lose by threads, and bitwise comparisons of processes need the same number in both.
@@ -21,6 +22,9 @@ from realsr.config import conf_dir
 from realsr.images import Photo, to_uint, write_image
 from realsr.networks.compact import CompactRRDBNet
 from realsr.resample import imresize
+
+# A shell starts its background jobs deaf to Ctrl-C, and commands under test would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DATA = Path(__file__).parent / "data"
 
