@@ -27,7 +27,7 @@ from realsr.filling import fill_pool
 from realsr.images import Photo, find_images, read_image, write_image
 from realsr.interchange import check_form
 from realsr.kernel_sheet import kernel_sheet, thumbnails
-from realsr.pools import Arrays, KernelPool, export_kernels
+from realsr.pools import Arrays, KernelPool, check_confidence, export_kernels
 from realsr.shards import jobs_here, shard_of
 from realsr.workers import default_workers
 
@@ -67,6 +67,7 @@ def estimate_kernels(
         NoKernelError: no photo gave a kernel; says why the first one did not.
     """
     at_least(0, workers=workers)
+    check_confidence(min_confidence)
     check_writable(folder)
     device = pick_device(accelerator)
     check_scale(scale, estimator())  # a bad option of the estimator fails here, not once for every photo

@@ -229,6 +229,12 @@ class Entry:
             np.savez(file, manifest=np.array(json.dumps(self.manifest)), **self.arrays)  # type: ignore[arg-type]
 
 
+def check_confidence(min_confidence: float) -> None:
+    """Raise InputError for a ``pool.min_confidence`` that is no confidence."""
+    if not 0 <= min_confidence <= 1:
+        raise InputError(f"pool.min_confidence={min_confidence}: give 0 to 1")
+
+
 def kernel_entries(folder: str | Path, scale: int) -> Iterator[Entry]:
     """The files of a kernel pool, or each kernel of another program; all with ``x<scale>``, checked, and a name."""
     if is_foreign(folder):

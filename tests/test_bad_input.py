@@ -393,6 +393,8 @@ def test_numbers_out_of_range_are_refused_before_anything_is_made(mistake, tmp_p
     ("name", "override", "says"),
     [
         ("estimate", "estimator.iterations=-5", "give 1 or more"),
+        ("estimate", "pool.min_confidence=2", "pool.min_confidence=2: give 0 to 1"),
+        ("train", "pool.min_confidence=-1", "pool.min_confidence=-1: give 0 to 1"),
         ("estimate", "estimator=kernelgan estimator.channels=0", "give 1 or more"),
         ("estimate", "estimator.crop=20", "estimator.crop=20: give 41 or more"),
         ("estimate", "estimator=kernelgan estimator.crop=20", "estimator.crop=20: give 27 or more"),

@@ -26,7 +26,7 @@ from realsr.estimators.estimate import Estimator
 from realsr.images import find_images, read_image, to_float
 from realsr.interchange import is_foreign
 from realsr.noise import NoiseRule
-from realsr.pools import KernelPool, NoisePool, hold_out
+from realsr.pools import KernelPool, NoisePool, check_confidence, hold_out
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +109,7 @@ class RealSRData(LightningDataModule):
             if given is not None and samples_dir is None:
                 find_images(given)
         at_least(1, "data.", scale=scale, crop_size=crop_size, batch_size=batch_size, val_count=val_count)
+        check_confidence(min_confidence)
         at_least(0, "data.", num_workers=num_workers, estimate_workers=estimate_workers, look_count=look_count)
         at_least(scale, "data.", val_size=val_size, look_size=look_size)
         if crop_size % scale:
