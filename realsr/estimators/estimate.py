@@ -109,7 +109,7 @@ def _part(image: Tensor | npt.NDArray[Any]) -> tuple[Tensor, tuple[slice, slice]
     """What is looked at, ``(3, H, W)`` in [0, 1], and where it lies."""
     kinds = ("torch.float32", "torch.float64") if isinstance(image, Tensor) else ("uint8", "uint16")
     colours = 0 if isinstance(image, Tensor) else -1
-    if image.ndim != 3 or image.shape[colours] not in (1, 3) or str(image.dtype) not in kinds:
+    if image.ndim != 3 or image.shape[colours] not in (1, 3) or 0 in image.shape or str(image.dtype) not in kinds:
         raise InputError(
             f"{image.dtype} of shape {tuple(image.shape)} is no photo: give a float tensor (3, H, W) in [0, 1], "
             "or an array (H, W, 3) of 8 or 16 bits"
