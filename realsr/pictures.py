@@ -83,8 +83,8 @@ def sharpest_crop(image: Picture, side: int) -> tuple[int, int]:
 
 def fit(draw: ImageDraw.ImageDraw, text: str, width: int, font: Font | None = None) -> str:
     """Cut the middle out of a label that is wider than its cell."""
+    shown = text = " ".join(text.split())  # a file's name may have line breaks
     keep = len(text)
-    shown = text
     while draw.textlength(shown, font) > width and keep > 4:
         keep -= 1
         shown = f"{text[: (keep + 1) // 2]}..{text[-(keep // 2) :]}"
