@@ -40,6 +40,18 @@ def gradient_map(image: npt.NDArray[np.floating], window: int = 5, quantile: flo
     return density / density.mean() if shares else density
 
 
+def edge_density(image: Tensor, scale: int) -> Map:
+    """:func:`gradient_map` of a photo ``(3, H, W)`` at ``1/scale`` of its size, enlarged to ``(H, W)`` again.
+
+    Raises:
+        InputError: it has no edge to learn from.
+    """
+    small = gradient_map(imresize(image.double(), 1 / scale).permute(1, 2, 0).numpy())
+    if not small.any():
+        raise InputError("no edges to estimate a kernel from, the photo is flat")
+    return small.repeat(scale, 0).repeat(scale, 1)
+
+
 def detailed_window(image: npt.NDArray[Any], side: int, step: int = 8) -> tuple[slice, slice]:
     """Rows and columns of the window of at most ``side x side`` pixels with most edges; all of a smaller image.
 
@@ -103,11 +115,8 @@ class CropPairs(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
             raise InputError(f"{image.shape[2]}x{image.shape[1]} pixels are too few for KernelGAN's crops of {crop}")
         image = crop_to_multiple(image, scale)
         shape = (image.shape[1], image.shape[2])
+        self.density = edge_density(image, scale)
         large = gradient_map(image.double().permute(1, 2, 0).numpy())
-        small = gradient_map(imresize(image.double(), 1 / scale).permute(1, 2, 0).numpy())
-        if not small.any():
-            raise InputError("no edges to estimate a kernel from, the photo is flat")
-        self.density = small.repeat(scale, 0).repeat(scale, 1)
         rng = np.random.default_rng(seed)
         self.image = image * 2 - 1
         self.sizes = (crop, real)
@@ -152,10 +161,7 @@ class PatchCrops(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
                 f"{image.shape[2]}x{image.shape[1]} pixels are too few, a photo needs {large + RATIO} on both sides"
             )
         image = crop_to_multiple(image, RATIO)
-        half = imresize(image.double(), 1 / RATIO).permute(1, 2, 0).numpy()
-        self.density = gradient_map(half).repeat(RATIO, 0).repeat(RATIO, 1)
-        if not self.density.any():
-            raise InputError("no edges to estimate a kernel from, the photo is flat")
+        self.density = edge_density(image, RATIO)
         shape = (image.shape[1], image.shape[2])
         probability = crop_probability(self.density, large).reshape(shape)
         rng = np.random.default_rng(seed)

@@ -80,7 +80,7 @@ def estimate_kernel(
     """
     module = estimator()
     check_scale(scale, module)
-    with _quiet(), one_thread():
+    with _quiet(), _one_thread():
         part, window = _part(image)
         loader = module.crops(part)
         trainer = Trainer(barebones=True, max_epochs=1, accelerator=accelerator, devices=1)
@@ -125,7 +125,7 @@ def _part(image: Tensor | npt.NDArray[Any]) -> tuple[Tensor, tuple[slice, slice]
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def _one_thread() -> Iterator[None]:
     """Crops are so small that more threads only wait for each other; and the kernel must not depend on them."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

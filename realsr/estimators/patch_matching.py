@@ -98,14 +98,15 @@ class PatchMatching(LightningModule):
         """
         data = PatchCrops(image, self.iterations, self.count, self.crop, self.output_size, self.seed)
         self.density = data.density
-        self.noise = noise_level(data.image.double().numpy())
+        gray = data.image.double().numpy()
+        self.noise = noise_level(gray)
         values, vectors = torch.linalg.eigh(_patch_covariance(data.image, self.patch, self.seed))
         self.whitening = (vectors / (values.clamp_min(0) + 1e-6).sqrt()).float()
         detail = float(values[:-1].sum())  # without the first direction, which is the patch's brightness
         if detail <= 0:
             raise InputError("hardly an edge to estimate a kernel from, nearly all of the photo is flat")
         self.signal = max(1 - (len(values) - 1) * self.noise**2 / detail, 0.0)
-        slopes = np.stack(np.gradient(data.image.double().numpy())).reshape(2, -1)
+        slopes = np.stack(np.gradient(gray)).reshape(2, -1)
         # of each slope, half a difference of two pixels, half the noise's variance is noise
         low, high = np.linalg.eigvalsh(slopes @ slopes.T / slopes.shape[1] - self.noise**2 / 2 * np.eye(2))
         self.roundness = float(max(low, 0.0) / max(high, 1e-12))
