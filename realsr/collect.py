@@ -15,12 +15,13 @@ from omegaconf import DictConfig
 from rich.progress import track
 
 from realsr.config import check_writable, command
+from realsr.entries import Arrays, Entry
 from realsr.errors import InputError
 from realsr.filling import fill_pool
 from realsr.images import Photo, find_images, read_image, to_float, to_uint, write_image
 from realsr.noise import NoiseRule, TileStatistics, cut_tiles, flat_tiles, tile_statistics, unclipped_tiles
 from realsr.pictures import contact_sheet, noise_picture
-from realsr.pools import Arrays, Entry, NoisePool
+from realsr.pools import NoisePool
 
 log = logging.getLogger(__name__)
 

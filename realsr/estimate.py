@@ -21,13 +21,14 @@ from rich.progress import (
 )
 
 from realsr.config import check_writable, command, pick_device
+from realsr.entries import Arrays
 from realsr.errors import InputError, at_least
 from realsr.estimators.estimate import Estimator, check_scale, estimate_kernel
 from realsr.filling import fill_pool
 from realsr.images import Photo, find_images, read_image, write_image
 from realsr.interchange import check_form
 from realsr.kernel_sheet import kernel_sheet, thumbnails
-from realsr.pools import Arrays, KernelPool, check_confidence, export_kernels
+from realsr.pools import KernelPool, check_confidence, export_kernels
 from realsr.shards import jobs_here, shard_of
 from realsr.workers import default_workers
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from realsr import __version__
+from realsr.entries import Arrays, Entry
 from realsr.errors import InputError
 from realsr.images import file_hash
-from realsr.pools import Arrays, Entry
 from realsr.workers import side_by_side
 
 Make = Callable[[Path], tuple[Arrays, dict[str, Any]]]

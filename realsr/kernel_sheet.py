@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from realsr.entries import Entry, kernel_entries
 from realsr.estimators.estimate import KernelEstimate
 from realsr.kernels import Kernel, centre_of_mass, framed, widths_and_angle
 from realsr.pictures import GAP, Picture, fit, grid
-from realsr.pools import Entry, kernel_entries
 
 PHOTO, KERNEL, LINE, MARGIN = 160, 132, 16, 10  # sides of a thumbnail and of a kernel; a line of text; between cells
 PANEL = 640  # width of the histogram, and the least of a sheet

@@ -1,34 +1,26 @@
-"""Kernel and noise pools: what was learnt of the camera, one file a photo on disk, tensors in memory.
-
-A pool is a folder of ``<photo>-<hash>.npz`` files. Each holds the arrays and, as the JSON text ``manifest``, what
-they were made from: the photo's name and SHA-256, settings, version. One file a photo makes every write atomic,
-every run resumable and every pool mergeable: copy the files together.
-"""
+"""Kernel and noise pools: what was learnt of the camera, as tensors in memory."""
 
 from __future__ import annotations
 
-import json
 import logging
-import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from realsr.entries import kernel_entries, read_entries
 from realsr.errors import InputError
-from realsr.images import atomic_write
-from realsr.interchange import checked_kernel, is_foreign, read_kernels, write_kernels
+from realsr.interchange import write_kernels
 from realsr.kernels import centre_index, centre_of_mass, framed
 from realsr.resample import mirror
 
 log = logging.getLogger(__name__)
 
-Arrays = dict[str, npt.NDArray[Any]]
 P = TypeVar("P", "KernelPool", "NoisePool")
 
 
@@ -118,7 +110,7 @@ class NoisePool:
         """
         stacks: list[npt.NDArray[np.uint8]] = []
         photos: list[str] = []
-        for entry in _entries(folder, "noise", "realsr.collect"):
+        for entry in read_entries(folder, "noise", "realsr.collect"):
             tiles = entry.arrays.get("tiles")
             if tiles is None or tiles.ndim != 4 or tiles.shape[-1] != 3 or tiles.dtype != np.uint8:
                 raise InputError(f"{entry.path}: is no noise pool file, `tiles` (N, T, T, 3) uint8 is missing")
@@ -194,60 +186,10 @@ def hold_out(pool: P, share: float, seed: int) -> tuple[P, P]:
     return pool.subset(train), pool.subset([i for i, g in enumerate(groups) if g in held])
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One file of a pool: what a photo gave.
-
-    Attributes:
-        path: of the file.
-        arrays: by name.
-        manifest: plain JSON values: what the arrays were made from.
-    """
-
-    path: Path
-    arrays: Arrays
-    manifest: dict[str, Any]
-
-    @classmethod
-    def read(cls, path: Path) -> Entry:
-        """Read one file.
-
-        Raises:
-            InputError: the file is damaged, or no pool file.
-        """
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files if name != "manifest"}
-                manifest = json.loads(str(file["manifest"])) if "manifest" in file.files else {}
-        except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as e:
-            raise InputError(f"{path}: is damaged or no pool file ({e}); delete it, it will be made again") from e
-        return cls(path, arrays, manifest)
-
-    def write(self) -> None:
-        """Write the file, whole or not at all."""
-        with atomic_write(self.path) as file:
-            np.savez(file, manifest=np.array(json.dumps(self.manifest)), **self.arrays)  # type: ignore[arg-type]
-
-
 def check_confidence(min_confidence: float) -> None:
     """Raise InputError for a ``pool.min_confidence`` that is no confidence."""
     if not 0 <= min_confidence <= 1:
         raise InputError(f"pool.min_confidence={min_confidence}: give 0 to 1")
-
-
-def kernel_entries(folder: str | Path, scale: int) -> Iterator[Entry]:
-    """The files of a kernel pool, or each kernel of another program; all with ``x<scale>``, checked, and a name."""
-    if is_foreign(folder):
-        for path, photo, kernel in read_kernels(folder, scale):
-            yield Entry(path, {f"x{scale}": kernel}, {"photo": photo})
-        return
-    for entry in _entries(folder, "kernel", "realsr.estimate"):
-        if f"x{scale}" not in entry.arrays:
-            have = ", ".join(sorted(name for name in entry.arrays if name.startswith("x"))) or "nothing"
-            raise InputError(f"{entry.path}: has no x{scale} kernel, only {have}; estimate with that scale")
-        entry.manifest.setdefault("photo", entry.path.stem)
-        entry.arrays[f"x{scale}"] = checked_kernel(entry.arrays[f"x{scale}"], entry.path)
-        yield entry
 
 
 def export_kernels(folder: Path, target: Path, form: str, min_confidence: float = 0.0) -> None:
@@ -259,17 +201,8 @@ def export_kernels(folder: Path, target: Path, form: str, min_confidence: float 
         form: ``mat`` or ``npy``, as :func:`realsr.interchange.write_kernels` says.
         min_confidence: kernels of less are left out.
     """
-    names = next(iter(_entries(folder, "kernel", "realsr.estimate"))).arrays
+    names = next(iter(read_entries(folder, "kernel", "realsr.estimate"))).arrays
     for scale in sorted(int(name[1:]) for name in names if name[0] == "x" and name[1:].isdigit()):
         pool = KernelPool.load(folder, scale, min_confidence)
         write_kernels(target, form, scale, pool.photos, pool.kernels.numpy())
         log.info("%s: %d kernels for x%d", target, len(pool), scale)
-
-
-def _entries(folder: str | Path, kind: str, command: str) -> Iterator[Entry]:
-    folder = Path(folder)
-    paths = sorted(folder.glob("*.npz")) if folder.is_dir() else []
-    if not paths:
-        state = "is empty" if folder.is_dir() else "does not exist"
-        raise InputError(f"{folder}: the {kind} pool {state}; fill it with python -m {command} data.source_dir=PHOTOS")
-    return map(Entry.read, paths)

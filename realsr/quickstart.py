@@ -15,13 +15,13 @@ from rich.table import Table
 
 from realsr.config import check_writable, command
 from realsr.data.folders import read_pairs
+from realsr.entries import Entry
 from realsr.errors import InputError
 from realsr.evaluate import bicubic, evaluate, means, print_table
 from realsr.images import Photo, find_images, read_image, write_image
 from realsr.kernels import bicubic_kernel, kernel_psnr, max_normalised_correlation
 from realsr.networks.weights import load_generator
 from realsr.pictures import grid, kernel_picture
-from realsr.pools import Entry
 from realsr.tiling import upscale_tiled
 
 log = logging.getLogger(__name__)

@@ -16,12 +16,12 @@ from PIL import Image
 from realsr.collect import _run as run_collect
 from realsr.config import _quote_path, check_writable, explain, pick_device
 from realsr.data.folders import read_pairs
+from realsr.entries import Entry
 from realsr.errors import InputError, at_least
 from realsr.estimate import _run as run_estimate
 from realsr.evaluate import _run as run_evaluate
 from realsr.images import read_image
 from realsr.networks.compact import CompactRRDBNet
-from realsr.pools import Entry
 from realsr.train import train
 from realsr.upscale import _run as run_upscale
 from realsr.upscale import upscale_files

@@ -13,12 +13,12 @@ from PIL import Image
 
 from realsr.data.folders import read_pairs
 from realsr.data.samples import make_samples
+from realsr.entries import Entry
 from realsr.estimate import estimate_kernels
 from realsr.estimators.kernelgan.module import KernelGAN
 from realsr.evaluate import bicubic, evaluate, means
 from realsr.images import find_images, read_image
 from realsr.networks.compact import CompactRRDBNet
-from realsr.pools import Entry
 from realsr.upscale import upscale_files
 
 

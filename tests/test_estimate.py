@@ -13,13 +13,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from realsr.entries import Entry
 from realsr.errors import InputError
 from realsr.estimate import _run as run
 from realsr.estimate import estimate_kernels
 from realsr.estimators.kernelgan.module import KernelGAN
 from realsr.estimators.patch_matching import PatchMatching
 from realsr.images import Photo, find_images, write_image
-from realsr.pools import Entry
 from realsr.shards import CountShards, jobs_here, shard_of
 
 TINY = ["estimator.iterations=15", "accelerator=cpu"]

@@ -11,10 +11,10 @@ import wandb
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 
 from realsr.callbacks import PoolPictures
+from realsr.entries import Entry
 from realsr.estimators.estimate import KernelEstimate
 from realsr.kernel_sheet import CROPS, _choice, kernel_on_fixed_scale, kernel_sheet, thumbnails
 from realsr.kernels import gaussian_kernel
-from realsr.pools import Entry
 
 
 @pytest.fixture

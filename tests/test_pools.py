@@ -11,10 +11,11 @@ import torch
 from scipy import ndimage
 
 from realsr import __version__
+from realsr.entries import Entry
 from realsr.errors import InputError
 from realsr.filling import fill_pool
 from realsr.images import file_hash
-from realsr.pools import Entry, KernelPool, NoisePool, hold_out
+from realsr.pools import KernelPool, NoisePool, hold_out
 from realsr.resample import blur_subsample
 
 

@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from realsr.collect import collect_noise
 from realsr.data.datasets import HRCrops, Pair, StepSampler, draw_seed
 from realsr.data.folders import read_pairs
 from realsr.data.samples import make_samples
-from realsr.data.store import prepare_hr, stored_hr
+from realsr.data.store import photo_name, prepare_hr, stored_hr
+from realsr.data.validation import degraded, hold_out_images, look_photos, middle
 from realsr.degradation import Degradation
 from realsr.errors import InputError, at_least
 from realsr.estimate import estimate_kernels
 from realsr.estimators.estimate import Estimator
-from realsr.images import find_images, read_image, to_float
+from realsr.images import find_images
 from realsr.interchange import is_foreign
 from realsr.noise import NoiseRule
 from realsr.pools import KernelPool, NoisePool, check_confidence, hold_out
@@ -31,7 +31,6 @@ from realsr.pools import KernelPool, NoisePool, check_confidence, hold_out
 log = logging.getLogger(__name__)
 
 HELD_OUT = 0.1  # share of the photos whose kernels and noise only validation sees
-VALIDATION = 2**40  # sample numbers from here on belong to validation, those below to training
 
 
 class RealSRData(LightningDataModule):
@@ -180,12 +179,12 @@ class RealSRData(LightningDataModule):
         degrade = self.make_degradation(kernels=val_kernels, noise=val_noise)
         if self.val_hr is not None:
             pairs = read_pairs(self.val_hr, self.val_lr, self.scale)
-            self.pairs = pairs if self.val_lr is not None else self._degraded(pairs, degrade)
+            self.pairs = pairs if self.val_lr is not None else degraded(pairs, degrade, self.scale, self.seed)
         else:
-            source, clean, held = self._hold_out_hr(source, clean)
-            whole = [Pair(_name(path), torch.empty(0), _middle(np.load(path), self.val_size)) for path in held]
-            self.pairs = self._degraded(whole, degrade)
-        self.looks = self._look_photos()
+            source, clean, held = hold_out_images(source, clean, self.val_count, self.seed)
+            whole = [Pair(photo_name(path), torch.empty(0), middle(np.load(path), self.val_size)) for path in held]
+            self.pairs = degraded(whole, degrade, self.scale, self.seed)
+        self.looks = look_photos(self.source_dir, self.look_count, self.look_size)
         side = self.crop_size + 2 * self.margin
         self.crops = HRCrops(source, clean, self.source_share, side, self.seed)
         log.info(
@@ -246,53 +245,8 @@ class RealSRData(LightningDataModule):
             return []
         return stored_hr(find_images(folder), self.store_dir, factor, self.crop_size)
 
-    def _hold_out_hr(self, source: list[Path], clean: list[Path]) -> tuple[list[Path], list[Path], list[Path]]:
-        """Take validation images out of the clean photos if there are two or more, else of the source photos."""
-        pool = clean if len(clean) > 1 else source
-        if len(pool) == 1 or not pool:
-            log.warning("too few photos to hold one out: validation sees a photo of training; give data.val_hr=DIR")
-            return source, clean, (pool or clean)[:1]
-        count = min(self.val_count, max(len(pool) // 5, 1))
-        order = np.random.default_rng(draw_seed(self.seed, VALIDATION)).permutation(len(pool))[:count]
-        held = [pool[i] for i in sorted(order)]
-        return [p for p in source if p not in held], [p for p in clean if p not in held], held
-
-    def _degraded(self, pairs: list[Pair], degrade: Degradation) -> list[Pair]:
-        """The pairs' HR images with LR made of them, the same in every run of this seed."""
-        made = []
-        for index, pair in enumerate(pairs):
-            assert pair.hr is not None
-            generator = torch.Generator().manual_seed(draw_seed(self.seed, VALIDATION + index))
-            height, width = (side // self.scale * self.scale for side in pair.hr.shape[-2:])
-            hr = pair.hr[..., :height, :width]
-            made.append(Pair(pair.name, degrade(hr[None], generator)[0], hr))
-        return made
-
-    def _look_photos(self) -> list[Pair]:
-        if self.source_dir is None or not self.look_count:
-            return []
-        photos = find_images(self.source_dir)
-        looks = []
-        for index in np.linspace(0, len(photos) - 1, min(self.look_count, len(photos))).round().astype(int):
-            try:
-                looks.append(Pair(photos[index].stem, _middle(read_image(photos[index]).rgb, self.look_size), None))
-            except InputError as e:
-                log.warning("not shown: %s", e)
-        return looks
-
 
 def _ignore_signals(worker: int) -> None:
     """Schedulers and Ctrl-C signal all processes; the main one ends the run, and its workers with it."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-
-
-def _name(stored: Path) -> str:
-    """The photo's name from that of its stored file."""
-    return stored.stem.rsplit("-", 2)[0]
-
-
-def _middle(rgb: Any, size: int) -> Tensor:
-    """At most ``size x size`` pixels from the middle of ``(H, W, 3)``, as ``(3, h, w)`` in [0, 1]."""
-    y, x = (max((side - size) // 2, 0) for side in rgb.shape[:2])
-    return to_float(np.ascontiguousarray(rgb[y : y + size, x : x + size]))

@@ -69,6 +69,11 @@ def stored_hr(photos: Sequence[Path], folder: Path, factor: float, min_size: int
     return [t for t in targets if t.exists() and _stored_size(t) >= min_size]
 
 
+def photo_name(stored: Path) -> str:
+    """The photo's name from that of its stored file."""
+    return stored.stem.rsplit("-", 2)[0]
+
+
 def _stored_size(path: Path) -> int:
     """The shorter side of a stored image.
 

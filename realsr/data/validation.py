@@ -1,0 +1,77 @@
+"""What validation sees: HR images held out from training with LR made of them, and camera photos to look at."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from realsr.data.datasets import Pair, draw_seed
+from realsr.degradation import Degradation
+from realsr.errors import InputError
+from realsr.images import find_images, read_image, to_float
+
+log = logging.getLogger(__name__)
+
+VALIDATION = 2**40  # sample numbers from here on belong to validation, those below to training
+
+
+def hold_out_images(
+    source: list[Path], clean: list[Path], count: int, seed: int
+) -> tuple[list[Path], list[Path], list[Path]]:
+    """Take validation images out of the clean images if there are two or more, else of the source images.
+
+    Args:
+        source: cleaned-up source images.
+        clean: clean ones.
+        count: to take at most, and at most a fifth.
+        seed: of the choice.
+
+    Returns:
+        The source and the clean images that training keeps, and those held out.
+    """
+    pool = clean if len(clean) > 1 else source
+    if len(pool) == 1 or not pool:
+        log.warning("too few photos to hold one out: validation sees a photo of training; give data.val_hr=DIR")
+        return source, clean, (pool or clean)[:1]
+    count = min(count, max(len(pool) // 5, 1))
+    order = np.random.default_rng(draw_seed(seed, VALIDATION)).permutation(len(pool))[:count]
+    held = [pool[i] for i in sorted(order)]
+    return [p for p in source if p not in held], [p for p in clean if p not in held], held
+
+
+def degraded(pairs: Sequence[Pair], degrade: Degradation, scale: int, seed: int) -> list[Pair]:
+    """The pairs' HR images with LR made of them, the same in every run of this seed."""
+    made = []
+    for index, pair in enumerate(pairs):
+        assert pair.hr is not None
+        generator = torch.Generator().manual_seed(draw_seed(seed, VALIDATION + index))
+        height, width = (side // scale * scale for side in pair.hr.shape[-2:])
+        hr = pair.hr[..., :height, :width]
+        made.append(Pair(pair.name, degrade(hr[None], generator)[0], hr))
+    return made
+
+
+def look_photos(source_dir: str | None, count: int, size: int) -> list[Pair]:
+    """``count`` photos of a folder, evenly chosen, cut to ``size`` pixels on a side; without ground truth."""
+    if source_dir is None or not count:
+        return []
+    photos = find_images(source_dir)
+    looks = []
+    for index in np.linspace(0, len(photos) - 1, min(count, len(photos))).round().astype(int):
+        try:
+            looks.append(Pair(photos[index].stem, middle(read_image(photos[index]).rgb, size), None))
+        except InputError as e:
+            log.warning("not shown: %s", e)
+    return looks
+
+
+def middle(rgb: Any, size: int) -> Tensor:
+    """At most ``size x size`` pixels from the middle of ``(H, W, 3)``, as ``(3, h, w)`` in [0, 1]."""
+    y, x = (max((side - size) // 2, 0) for side in rgb.shape[:2])
+    return to_float(np.ascontiguousarray(rgb[y : y + size, x : x + size]))

@@ -1,0 +1,93 @@
+"""A pool on disk: a folder of ``<photo>-<hash>.npz`` files, what each photo gave and what it was made from.
+
+Each file holds arrays and, as the JSON text ``manifest``, what they were made from: the photo's name and SHA-256,
+settings, version. One file a photo makes every write atomic, every run resumable and every pool mergeable: copy the
+files together.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from realsr.errors import InputError
+from realsr.images import atomic_write
+from realsr.interchange import checked_kernel, is_foreign, read_kernels
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of a pool: what a photo gave.
+
+    Attributes:
+        path: of the file.
+        arrays: by name.
+        manifest: plain JSON values: what the arrays were made from.
+    """
+
+    path: Path
+    arrays: Arrays
+    manifest: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> Entry:
+        """Read one file.
+
+        Raises:
+            InputError: the file is damaged, or no pool file.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files if name != "manifest"}
+                manifest = json.loads(str(file["manifest"])) if "manifest" in file.files else {}
+        except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as e:
+            raise InputError(f"{path}: is damaged or no pool file ({e}); delete it, it will be made again") from e
+        return cls(path, arrays, manifest)
+
+    def write(self) -> None:
+        """Write the file, whole or not at all."""
+        with atomic_write(self.path) as file:
+            np.savez(file, manifest=np.array(json.dumps(self.manifest)), **self.arrays)  # type: ignore[arg-type]
+
+
+def read_entries(folder: str | Path, kind: str, command: str) -> Iterator[Entry]:
+    """The files of a pool, in the order of their names.
+
+    Args:
+        folder: of the pool.
+        kind: what it is called in a message.
+        command: that fills it.
+
+    Raises:
+        InputError: there is none, or one is damaged.
+    """
+    folder = Path(folder)
+    paths = sorted(folder.glob("*.npz")) if folder.is_dir() else []
+    if not paths:
+        state = "is empty" if folder.is_dir() else "does not exist"
+        raise InputError(f"{folder}: the {kind} pool {state}; fill it with python -m {command} data.source_dir=PHOTOS")
+    return map(Entry.read, paths)
+
+
+def kernel_entries(folder: str | Path, scale: int) -> Iterator[Entry]:
+    """The files of a kernel pool, or each kernel of another program; all with ``x<scale>``, checked, and a name."""
+    if is_foreign(folder):
+        for path, photo, kernel in read_kernels(folder, scale):
+            yield Entry(path, {f"x{scale}": kernel}, {"photo": photo})
+        return
+    for entry in read_entries(folder, "kernel", "realsr.estimate"):
+        if f"x{scale}" not in entry.arrays:
+            have = ", ".join(sorted(name for name in entry.arrays if name.startswith("x"))) or "nothing"
+            raise InputError(f"{entry.path}: has no x{scale} kernel, only {have}; estimate with that scale")
+        entry.manifest.setdefault("photo", entry.path.stem)
+        entry.arrays[f"x{scale}"] = checked_kernel(entry.arrays[f"x{scale}"], entry.path)
+        yield entry
