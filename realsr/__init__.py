@@ -4,7 +4,7 @@ The way of the data, and where each step lives::
 
     source photos --estimate--> kernel pool --+              estimators/, pools.py
     source photos --collect---> noise pool  --+              noise.py, pools.py
-    source photos --clean up--+               |              data/store.py
+    source photos --clean up--+               |              data/store.py, tiles.py
     clean photos -------------+-> HR crops -> degradation -> (lr, hr)     degradation.py, data/
     (lr, hr) -> ESRGAN (generator, discriminator, losses) -> checkpoint   esrgan.py, networks/, losses/
     checkpoint -> evaluate (tables) and upscale (photos)     metrics.py, tiling.py

@@ -39,7 +39,7 @@ def fill_pool(
     Yields:
         Each photo with its entry, or with the reason why it has none: first those that are current.
     """
-    _remove_leftovers(folder)
+    remove_leftovers(folder, ".*.npz.*")
     settings = json.loads(json.dumps(settings))
     missing = []
     for photo in photos:
@@ -48,6 +48,14 @@ def fill_pool(
         else:
             missing.append(photo)
     yield from side_by_side(functools.partial(_made, folder, settings, make), missing, workers)
+
+
+def remove_leftovers(folder: Path, pattern: str, seconds: float = 3600) -> None:
+    """Delete what writes that were killed left behind; younger files may be another program's, at work."""
+    for path in folder.glob(pattern):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > seconds:
+                path.unlink()
 
 
 def _current(folder: Path, photo: Path, settings: dict[str, Any], redo: bool) -> Entry | None:
@@ -76,11 +84,3 @@ def _made(folder: Path, settings: dict[str, Any], make: Make, photo: Path) -> En
 
 def _path(folder: Path, photo: Path, digest: str) -> Path:
     return folder / f"{photo.stem}-{digest[:8]}.npz"
-
-
-def _remove_leftovers(folder: Path, seconds: float = 3600) -> None:
-    """Delete what writes that were killed left behind; younger files may be another program's, at work."""
-    for path in folder.glob(".*.npz.*"):
-        with suppress(FileNotFoundError):
-            if time.time() - path.stat().st_mtime > seconds:
-                path.unlink()

@@ -6,9 +6,8 @@ import torch
 from hydra.utils import instantiate
 
 from realsr.data.datasets import HRCrops, StepSampler, draw_seed
-from realsr.data.store import prepare_hr, stored_hr
 from realsr.errors import InputError
-from realsr.images import Photo, find_images, read_image, write_image
+from realsr.images import Photo, write_image
 
 
 @pytest.fixture
@@ -56,23 +55,34 @@ def test_lr_is_the_degraded_hr(data):
     )
 
 
-def test_draws_do_not_depend_on_workers_and_resume_from_a_step(data):
-    straight = batches(data(), 5)
-    workers = batches(data("data.num_workers=2"), 5)
-    resumed = batches(data(done=3), 2)
-    for one, other in [*zip(straight, workers, strict=True), *zip(straight[3:], resumed, strict=True)]:
-        assert torch.equal(one["index"], other["index"])
-        assert torch.equal(one["lr"], other["lr"])
-        assert torch.equal(one["hr"], other["hr"])
-    assert not torch.equal(straight[0]["hr"], straight[1]["hr"])
+@pytest.mark.parametrize("crops_per_read", [1, 3])
+def test_draws_do_not_depend_on_workers_and_resume_from_a_step(data, crops_per_read):
+    """Bitwise; with three crops a read, batches of four begin and end in the middle of a read."""
+    options = f"data.crops_per_read={crops_per_read}", "data.batch_size=4"
+    straight = batches(data(*options), 5)
+    for other in (
+        batches(data(*options, "data.num_workers=1"), 5),
+        batches(data(*options, "data.num_workers=3"), 5),
+        straight[:3] + batches(data(*options, "data.num_workers=2", done=3), 2),
+    ):
+        for one, two in zip(straight, other, strict=True):
+            assert all(torch.equal(one[name], two[name]) for name in ("index", "lr", "hr"))
 
 
-def test_seeds_and_ranks_draw_differently(data):
-    one = batches(data(), 1)[0]
-    assert not torch.equal(one["hr"], batches(data("seed=1"), 1)[0]["hr"])
-    other_rank = batches(data(rank=1, world=2), 1)[0]
-    assert not set(one["index"].tolist()) & set(other_rank["index"].tolist())
-    assert not torch.equal(one["lr"], other_rank["lr"])
+def test_seeds_steps_and_ranks_draw_differently(data):
+    """No crop and no LR image is seen twice; the steps that follow are what elsewhere are further epochs."""
+    parts = [
+        batches(data(*seed, rank=rank, world=2, done=done), 3)
+        for seed in ((), ("seed=1",))
+        for rank in (0, 1)
+        for done in (0, 3)
+    ]
+    for name in ("hr", "lr"):
+        drawn = [image.numpy().tobytes() for part in parts for batch in part for image in batch[name]]
+        assert len(set(drawn)) == len(drawn)
+    for half in (parts[:4], parts[4:]):
+        indices = [index for part in half for batch in part for index in batch["index"].tolist()]
+        assert len(set(indices)) == len(indices)
 
 
 def test_ranks_share_out_all_samples_once():
@@ -85,7 +95,7 @@ def test_ranks_share_out_all_samples_once():
 def test_held_out_photos_kernels_and_noise_stay_out_of_training(data):
     module = data()
     names = {pair.name for pair in module.pairs}
-    trained = {path.name.rsplit("-", 2)[0] for path in module.crops.clean}
+    trained = {image.name for image in module.crops.clean}
     assert names
     assert not names & trained
     held_kernels, held_noise = module._pools(module.val_kernel_dir, module.val_noise_dir, held_out=True)
@@ -139,51 +149,60 @@ def test_ground_truth_alone_is_degraded_with_held_out_kernels(data, photo_folder
     assert [tuple(pair.hr.shape) for pair in pairs] == [(3, 96, 128)] * 2
 
 
-def test_the_mixture_is_as_stated(tmp_path):
-    source, clean = tmp_path / "s.npy", tmp_path / "c.npy"
-    np.save(source, np.full((40, 40, 3), 10, np.uint8))
-    np.save(clean, np.full((40, 40, 3), 200, np.uint8))
-    crops = HRCrops([source], [clean], 0.25, 32, seed=3)
+def test_the_mixture_is_as_stated():
+    source, clean = [np.full((40, 40, 3), 10, np.uint8)], [np.full((40, 40, 3), 200, np.uint8)]
+    crops = HRCrops(source, clean, 0.25, 32, seed=3)
     share = np.mean([crops[i]["hr"][0, 0, 0].item() == 10 for i in range(600)])
     assert share == pytest.approx(0.25, abs=0.05)
-    assert HRCrops([source], [], 0.25, 32, 0)[0]["hr"][0, 0, 0] == 10
-    assert HRCrops([], [clean], 0.75, 32, 0)[0]["hr"][0, 0, 0] == 200
+    assert HRCrops(source, [], 0.25, 32, 0)[0]["hr"][0, 0, 0] == 10
+    assert HRCrops([], clean, 0.75, 32, 0)[0]["hr"][0, 0, 0] == 200
 
 
-def test_crops_show_all_eight_orientations_and_many_places(tmp_path):
-    path = tmp_path / "a.npy"
-    image = np.arange(40 * 40, dtype=np.uint32).reshape(40, 40)
-    np.save(path, np.stack([image % 256, image // 256, 0 * image], 2).astype(np.uint8))
-    crops = HRCrops([path], [], 1.0, 32, seed=0)
-    places, turns = set(), set()
-    for index in range(400):
+def numbered(height, width):
+    """An image whose pixels say where they are."""
+    image = np.arange(height * width, dtype=np.uint32).reshape(height, width)
+    return np.stack([image % 256, image // 256, 0 * image], 2).astype(np.uint8)
+
+
+@pytest.mark.parametrize("crops_per_read", [1, 4])
+def test_crops_show_all_eight_orientations_and_places_alike(crops_per_read):
+    crops = HRCrops([numbered(40, 40)], [], 1.0, 32, 0, crops_per_read)
+    places, turns = [], []
+    for index in range(2000):
         crop = crops[index]["hr"].long()
         position = crop[0] + 256 * crop[1]
-        places.add(int(position.min()))
-        turns.add((int(position[0, 1] - position[0, 0]), int(position[1, 0] - position[0, 0])))
-    assert len(turns) == 8
-    assert len(places) > 60
+        places.append(divmod(int(position.min()), 40))
+        turns.append((int(position[0, 1] - position[0, 0]), int(position[1, 0] - position[0, 0])))
+    assert all(190 < turns.count(turn) < 310 for turn in set(turns))
+    assert len(set(turns)) == 8
+    assert {y for y, _ in places} == {x for _, x in places} == set(range(9))
+    assert len(set(places)) == 81
+    assert max(map(places.count, set(places))) < 50
 
 
-def test_small_images_are_mirrored_up_to_the_margin(tmp_path):
-    np.save(tmp_path / "a.npy", np.random.default_rng(0).integers(0, 255, (20, 26, 3), dtype=np.uint8))
-    assert HRCrops([tmp_path / "a.npy"], [], 1.0, 32, seed=0)[0]["hr"].shape == (3, 32, 32)
+def test_crops_of_one_read_share_a_place():
+    """Four crops from a square of twice the side, whichever of them is asked for first."""
+    images = [numbered(200, 200) for _ in range(3)]
+    crops = HRCrops(images, [], 1.0, 16, seed=0, crops_per_read=4)
+    corners = []
+    for index in range(16):
+        crop = crops[index]["hr"].long()
+        corners.append(divmod(int((crop[0] + 256 * crop[1]).min()), 200))
+    for first in range(0, 16, 4):
+        spread = np.ptp(corners[first : first + 4], axis=0)
+        assert 0 < spread.max() <= 16
+    assert np.ptp(corners[::4], axis=0).min() > 16
+    for index in (9, 2, 13, 8):
+        assert torch.equal(crops[index]["hr"], HRCrops(images, [], 1.0, 16, 0, 4)[index]["hr"])
 
 
-def test_the_store_cleans_up_by_bicubic_and_redoes_changed_photos(tmp_path, photo_folder):
-    from PIL import Image
-
-    photos = find_images(photo_folder("photos", 1, 64, 80))
-    prepare_hr(photos, tmp_path / "store", 0.5, 16)
-    (stored,) = stored_hr(photos, tmp_path / "store", 0.5, 16)
-    reference = np.asarray(Image.open(photos[0]).resize((40, 32), Image.Resampling.BICUBIC), dtype=int)
-    difference = np.abs(np.load(stored).astype(int) - reference)
-    assert difference[4:-4, 4:-4].max() <= 1  # at the border Pillow leaves taps out where we mirror
-    before = stored.stat().st_mtime_ns
-    prepare_hr(photos, tmp_path / "store", 0.5, 16)
-    assert stored.stat().st_mtime_ns == before
-    Image.fromarray(255 - read_image(photos[0]).rgb).save(photos[0])
-    assert stored_hr(photos, tmp_path / "store", 0.5, 16) == []
+def test_small_images_are_mirrored_up_to_the_margin():
+    image = np.random.default_rng(0).integers(0, 255, (20, 5, 3), dtype=np.uint8)
+    crops = HRCrops([image], [], 1.0, 32, seed=0)
+    mirrored = np.pad(image, ((6, 6), (13, 14), (0, 0)), "symmetric").transpose(2, 0, 1)
+    turned = [np.rot90(m, k, (1, 2)) for m in (mirrored, mirrored.swapaxes(1, 2)) for k in range(4)]
+    seen = {next(i for i, t in enumerate(turned) if np.array_equal(crops[n]["hr"], t)) for n in range(100)}
+    assert seen == set(range(8))
 
 
 def test_draw_seed_separates_its_keys():

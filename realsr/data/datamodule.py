@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
@@ -17,7 +17,8 @@ from realsr.collect import collect_noise
 from realsr.data.datasets import HRCrops, Pair, StepSampler, draw_seed
 from realsr.data.folders import read_pairs
 from realsr.data.samples import make_samples
-from realsr.data.store import photo_name, prepare_hr, stored_hr
+from realsr.data.store import PhotoSet, prepare_hr, stored_hr
+from realsr.data.tiles import TiledImage
 from realsr.data.validation import degraded, hold_out_images, look_photos, middle
 from realsr.degradation import Degradation
 from realsr.errors import InputError, at_least
@@ -59,7 +60,7 @@ class RealSRData(LightningDataModule):
         val_size: they are cut to this many pixels on a side at most.
         look_count: camera photos that are upscaled for looking, without ground truth.
         look_size: they are cut to this many pixels on a side at most.
-        num_workers: processes that read crops.
+        num_workers: processes that read crops, and before that decode the HR images.
         accelerator: Lightning's name of the device that estimates kernels.
         estimate_workers: processes that estimate kernels side by side; 0: what suits the device.
         seed: of every draw.
@@ -68,6 +69,8 @@ class RealSRData(LightningDataModule):
         val_noise_dir: likewise the noise pool.
         samples_dir: where the embedded sample is written before anything is read; None: it is not wanted.
         min_confidence: kernels of less confidence are left out.
+        store_limit: GB that ``store_dir`` may hold; None: 95 % of what is free.
+        crops_per_read: crops with consecutive numbers that are cut from one place, see :class:`HRCrops`.
     """
 
     def __init__(
@@ -100,6 +103,8 @@ class RealSRData(LightningDataModule):
         val_noise_dir: str | None = None,
         samples_dir: str | None = None,
         min_confidence: float = 0.0,
+        store_limit: float | None = None,
+        crops_per_read: int = 1,
     ) -> None:
         super().__init__()
         if source_dir is None and clean_dir is None:
@@ -108,8 +113,10 @@ class RealSRData(LightningDataModule):
             if given is not None and samples_dir is None:
                 find_images(given)
         at_least(1, "data.", scale=scale, crop_size=crop_size, batch_size=batch_size, val_count=val_count)
+        at_least(1, "data.", crops_per_read=crops_per_read)
         check_confidence(min_confidence)
         at_least(0, "data.", num_workers=num_workers, estimate_workers=estimate_workers, look_count=look_count)
+        at_least(0, "data.", store_limit=math.inf if store_limit is None else store_limit)
         at_least(scale, "data.", val_size=val_size, look_size=look_size)
         if crop_size % scale:
             raise InputError(f"data.crop_size={crop_size} is no multiple of the scale {scale}")
@@ -138,6 +145,7 @@ class RealSRData(LightningDataModule):
         self.num_workers, self.estimate_workers = num_workers, estimate_workers
         self.accelerator, self.seed = accelerator, seed
         self.min_confidence = min_confidence
+        self.store_limit, self.crops_per_read = store_limit, crops_per_read
 
     # -- once, in one process ------------------------------------------------------------------------------------
 
@@ -153,9 +161,12 @@ class RealSRData(LightningDataModule):
                     estimate_kernels(photos, kernels, *how, self.min_confidence)
             for noise in {folder for folder in (self.noise_dir, self.val_noise_dir) if folder is not None}:
                 collect_noise(photos, noise, self.collector, redo=False)
-        for folder, factor in ((self.source_dir, self.cleanup), (self.clean_dir, 1.0)):
-            if folder is not None:
-                prepare_hr(find_images(folder), self.store_dir, factor, self.crop_size)
+        sets = [
+            PhotoSet(find_images(folder), factor)
+            for folder, factor in ((self.source_dir, self.cleanup), (self.clean_dir, 1.0))
+            if folder is not None
+        ]
+        prepare_hr(sets, self.store_dir, self.crop_size, self.store_limit, self.num_workers)
 
     # -- in every process ----------------------------------------------------------------------------------------
 
@@ -182,11 +193,11 @@ class RealSRData(LightningDataModule):
             self.pairs = pairs if self.val_lr is not None else degraded(pairs, degrade, self.scale, self.seed)
         else:
             source, clean, held = hold_out_images(source, clean, self.val_count, self.seed)
-            whole = [Pair(photo_name(path), torch.empty(0), middle(np.load(path), self.val_size)) for path in held]
+            whole = [Pair(image.name, torch.empty(0), middle(image, self.val_size)) for image in held]
             self.pairs = degraded(whole, degrade, self.scale, self.seed)
         self.looks = look_photos(self.source_dir, self.look_count, self.look_size)
         side = self.crop_size + 2 * self.margin
-        self.crops = HRCrops(source, clean, self.source_share, side, self.seed)
+        self.crops = HRCrops(source, clean, self.source_share, side, self.seed, self.crops_per_read)
         log.info(
             "training on %d cleaned-up source and %d clean images, %s kernels, %s noise tiles; validation on %d",
             len(source), len(clean), len(kernels) if kernels else "no", len(noise) if noise else "no", len(self.pairs),
@@ -221,7 +232,7 @@ class RealSRData(LightningDataModule):
         """Degrade training batches on the device; validation images are ready."""
         if not isinstance(batch, dict):
             return batch
-        hr = batch["hr"].float() / 255
+        hr = batch["hr"] / 255
         generator = torch.Generator().manual_seed(draw_seed(self.seed, int(batch["index"][0])))
         lr = self.degradation(hr, generator, self.margin)
         inner = slice(self.margin, self.margin + self.crop_size)
@@ -240,7 +251,7 @@ class RealSRData(LightningDataModule):
             None if noise is None else hold_out(noise, HELD_OUT, self.seed)[held_out],
         )
 
-    def _stored(self, folder: str | None, factor: float) -> list[Path]:
+    def _stored(self, folder: str | None, factor: float) -> list[TiledImage]:
         if folder is None:
             return []
         return stored_hr(find_images(folder), self.store_dir, factor, self.crop_size)

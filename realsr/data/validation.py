@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,16 +17,17 @@ from realsr.images import find_images, read_image, to_float
 
 log = logging.getLogger(__name__)
 
+Held = TypeVar("Held")
 VALIDATION = 2**40  # sample numbers from here on belong to validation, those below to training
 
 
 def hold_out_images(
-    source: list[Path], clean: list[Path], count: int, seed: int
-) -> tuple[list[Path], list[Path], list[Path]]:
+    source: list[Held], clean: list[Held], count: int, seed: int
+) -> tuple[list[Held], list[Held], list[Held]]:
     """Take validation images out of the clean images if there are two or more, else of the source images.
 
     Args:
-        source: cleaned-up source images.
+        source: cleaned-up source images; of equal ones all are held out or none.
         clean: clean ones.
         count: to take at most, and at most a fifth.
         seed: of the choice.
