@@ -143,22 +143,17 @@ class NoisePool:
             ``(count, 3, *size)`` float32, in units of [0, 1] images.
         """
         n, _, side, _ = self.tiles.shape
+        height, width = size
         tile = torch.randint(n, (count,), generator=generator)
-        rows, columns = (self._window(side, length, count, generator) for length in size)
-        device = self.tiles.device
-        patch = self.tiles[
-            tile.to(device)[:, None, None, None],
-            torch.arange(3, device=device)[None, :, None, None],
-            rows.to(device)[:, None, :, None],
-            columns.to(device)[:, None, None, :],
-        ].float()
+        top, left = (torch.randint(max(side - length, 0) + 1, (count,), generator=generator) for length in size)
+        tile, top, left = torch.stack((tile, top, left)).to(self.tiles.device)
+        tiles = self.tiles
+        if max(size) > side:
+            rows, columns = (mirror(torch.arange(max(side, length)), side).to(tiles.device) for length in size)
+            tiles, tile = tiles[tile][:, :, rows][..., columns], torch.arange(count, device=tiles.device)
+        # a view of all windows of all tiles, of which these are copied: half the time of an index for every pixel
+        patch = tiles.unfold(2, height, 1).unfold(3, width, 1)[tile, :, top, left].float()
         return (patch - patch.mean((2, 3), keepdim=True)) / 255
-
-    @staticmethod
-    def _window(side: int, length: int, count: int, generator: torch.Generator) -> Tensor:
-        """``(count, length)`` indices into a tile: a random window, or the whole tile to and fro."""
-        start = torch.randint(max(side - length, 0) + 1, (count, 1), generator=generator)
-        return mirror(start + torch.arange(length), side)
 
     def subset(self, keep: Sequence[int]) -> NoisePool:
         """The pool of these indices."""
