@@ -165,3 +165,12 @@ def test_crop_to_multiple():
     torch.testing.assert_close(crop_to_multiple(image, 4), image[:, :4, :8])
     with pytest.raises(InputError, match=r"3x9.*scale 4"):
         crop_to_multiple(image[:, :3], 4)
+
+
+def test_a_large_image_is_resized_in_pieces_to_the_same_bits(monkeypatch):
+    image = torch.rand(3, 61, 47, generator=torch.Generator().manual_seed(0))
+    for scale in (1 / 2, 1 / 3, 0.7, 4):
+        whole = imresize(image, scale)
+        with monkeypatch.context() as patch:
+            patch.setattr("realsr.resample.PIECE", 1000)
+            assert torch.equal(imresize(image, scale), whole)

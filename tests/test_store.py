@@ -75,6 +75,13 @@ def test_the_store_cleans_up_by_bicubic(tmp_path, photo_folder, fill):
     assert image.name == "photo0"
 
 
+def test_any_clean_up_factor_gives_the_size_that_was_foreseen(photo_folder, fill):
+    """20 * 0.55 is a little more than 11 in floating point."""
+    (image,) = fill(photo_folder("photos", 1, 20, 50), 0.55, min_size=8)
+    assert image.shape == (11, 28, 3)
+    assert image.whole
+
+
 def test_deep_and_gray_photos_are_stored_as_8_bit_rgb(tmp_path, picture, fill):
     deep = picture(40, 50, np.uint16)
     write_image(tmp_path / "photos" / "a.png", Photo(deep))

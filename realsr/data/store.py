@@ -19,7 +19,7 @@ from realsr.data.tiles import TILE, TiledImage, write_tiles
 from realsr.errors import InputError
 from realsr.filling import remove_leftovers
 from realsr.images import atomic_write, file_hash, image_size, read_image, to_float, to_uint
-from realsr.resample import imresize
+from realsr.resample import imresize, resized
 from realsr.workers import side_by_side
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ def stored_hr(photos: Sequence[Path], folder: Path, factor: float, min_size: int
 
 def _image(folder: Path, photo: Path, identity: Identity, factor: float) -> TiledImage:
     """Where a photo's image is, or is to be."""
-    height, width = (math.ceil(side * factor) for side in (identity.height, identity.width))
+    height, width = (resized(side, factor) for side in (identity.height, identity.width))
     name = f"{identity.sha256[:32]}-x{factor:g}-{height}x{width}-t{TILE}.tiles"
     return TiledImage(folder / name, height, width, photo.stem)
 
