@@ -3,13 +3,16 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from realsr.data.store import INDEX, PhotoSet, prepare_hr, stored_hr
-from realsr.data.tiles import TILE, TiledImage, write_tiles
+from realsr.data.tiles import MAPS, TILE, TiledImage, _map, write_tiles
 from realsr.errors import InputError
 from realsr.images import Photo, find_images, read_image, write_image
 
@@ -63,6 +66,17 @@ def test_any_part_of_a_tiled_image_is_that_of_the_array(tmp_path, picture, width
     for _ in range(100):
         y, x = rng.integers(-3, 55, 2), rng.integers(-3, width + 5, 2)
         np.testing.assert_array_equal(image[y[0] : y[1], x[0] : x[1]], rgb[y[0] : y[1], x[0] : x[1]])
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are counted in Linux's way")
+def test_a_process_keeps_few_of_many_images_open(tmp_path, picture):
+    _map.cache_clear()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for number in range(MAPS + 30):
+        rgb = picture(2, 3 + number)
+        write_tiles(tmp_path / f"{number}.tiles", rgb)
+        np.testing.assert_array_equal(TiledImage(tmp_path / f"{number}.tiles", *rgb.shape[:2])[:, :], rgb)
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + MAPS
 
 
 def test_the_store_cleans_up_by_bicubic(tmp_path, photo_folder, fill):
@@ -143,8 +157,6 @@ def test_a_truncated_image_is_never_used_but_made_again(tmp_path, photo_folder, 
     pixels = whole(image)
     image.path.write_bytes(image.path.read_bytes()[:keep])
     assert stored_hr(find_images(photos), tmp_path / "store", 1.0, 16) == []
-    from realsr.data.tiles import _map
-
     _map.cache_clear()  # another process finds it so
     with pytest.raises(InputError, match="gone or damaged; the same command makes it again"):
         whole(image)
@@ -203,3 +215,21 @@ def test_workers_store_the_same(tmp_path, photo_folder, fill, caplog):
     assert all(np.array_equal(one[name], two[name]) for name in one)
     assert "skipped 1 of 6 photos that cannot be read" in caplog.text and "broken.png" in caplog.text
     assert "skipped 1 of 6 photos, smaller than the crop of 16 pixels once scaled by 0.5: flat.png" in caplog.text
+
+
+def test_two_programs_may_fill_one_store_at_once(tmp_path, photo_folder, fill, decoded):
+    photos = photo_folder("photos", 8, 300, 400)
+    program = f"""
+from pathlib import Path
+from realsr.data.store import PhotoSet, prepare_hr
+from realsr.images import find_images
+prepare_hr([PhotoSet(find_images("{photos}"), 0.5)], Path("{tmp_path}/store"), 16)
+"""
+    running = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(2)]
+    assert [process.wait() for process in running] == [0, 0]
+    both = {image.path: whole(image) for image in fill(photos, 0.5)}
+    assert decoded == []
+    assert {path for path in (tmp_path / "store").iterdir()} == {*both, tmp_path / "store" / INDEX}
+    shutil.rmtree(tmp_path / "store")
+    assert all(np.array_equal(both[image.path], whole(image)) for image in fill(photos, 0.5))
+    assert len(decoded) == 8
