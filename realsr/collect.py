@@ -19,7 +19,14 @@ from realsr.entries import Arrays, Entry
 from realsr.errors import InputError
 from realsr.filling import fill_pool
 from realsr.images import Photo, find_images, read_image, to_float, to_uint, write_image
-from realsr.noise import NoiseRule, TileStatistics, cut_tiles, flat_tiles, tile_statistics, unclipped_tiles
+from realsr.noise import (
+    NoiseRule,
+    TileStatistics,
+    cut_tiles,
+    rejections,
+    tile_statistics,
+    unclipped_tiles,
+)
 from realsr.pictures import contact_sheet, noise_picture
 from realsr.pools import NoisePool
 
@@ -54,7 +61,7 @@ def collect_noise(photos: Sequence[Path], folder: Path, rule: NoiseRule, redo: b
     if any(entry.manifest["settings"] != dataclasses.asdict(rule) for entry in entries.values()):
         if not any(len(entry.arrays["tiles"]) for entry in entries.values()):
             return collect_noise(photos, folder, rule)
-        log.info("%s is of another rule; python -m realsr.collect makes it anew", folder)
+        log.info("%s is of another rule or version; python -m realsr.collect makes it anew", folder)
     else:
         _fill_up(entries, rule)
     for photo, entry in entries.items():
@@ -73,7 +80,7 @@ def _tiles_of(photo: Path, rule: NoiseRule) -> tuple[Arrays, dict[str, Any]]:
     statistics = tile_statistics(image, rule.tile_size, rule.stride)
     if not len(statistics.corner):
         raise InputError(f"{photo}: smaller than a tile of {rule.tile_size} pixels; lower collector.tile_size")
-    kept = flat_tiles(statistics, rule.max_variance, rule.min_mean)
+    kept = ~np.any(list(rejections(statistics, rule).values()), axis=0)
     tiles = cut_tiles(image, statistics.corner[kept], rule.tile_size)
     return {"tiles": tiles, "kept": kept, **dataclasses.asdict(statistics)}, {}
 
@@ -115,6 +122,15 @@ def _advice(entries: dict[Path, Entry], rule: NoiseRule) -> str:
             f"{len(dark)} tiles are flat enough but too dark, the brightest has mean {brightest:.1f}; "
             f"lower collector.min_mean from {rule.min_mean:g}"
         )
+    flat = (variance < rule.max_variance) & (mean > rule.min_mean)
+    if flat.any():
+        least = {
+            f"collector.max_{name}": np.concatenate([entry.arrays[name] for entry in entries.values()])[flat].min()
+            for name in ("structure", "direction", "blockiness")
+            if getattr(rule, f"max_{name}") is not None
+        }
+        bounds = ", ".join(f"{name} (the least that one has is {value:.2f})" for name, value in least.items())
+        return f"{flat.sum()} tiles are flat and bright enough but show more than noise; raise {bounds}"
     nearest = np.sort(variance[mean > rule.min_mean])[:3]
     if not len(nearest):
         return f"no tile has a mean over {rule.min_mean:g}, the photos are black; lower collector.min_mean"
