@@ -29,12 +29,13 @@ from realsr.noise import (
 )
 from realsr.pictures import contact_sheet, noise_picture
 from realsr.pools import NoisePool
+from realsr.report.pools import report_pools
 
 log = logging.getLogger(__name__)
 
 
 def collect_noise(photos: Sequence[Path], folder: Path, rule: NoiseRule, redo: bool = True) -> NoisePool:
-    """Fill the noise pool in ``folder`` from the photos, going on from what is there, and draw its contact sheet.
+    """Fill the noise pool in ``folder`` from the photos, and draw its contact sheet and its page.
 
     Args:
         photos: of one camera.
@@ -57,6 +58,7 @@ def collect_noise(photos: Sequence[Path], folder: Path, rule: NoiseRule, redo: b
         else:
             entries[photo] = result
     if not entries:
+        report_pools(folder.parent / "kernels", folder)
         raise InputError(f"no noise tile from {len(photos)} photos: {skipped[0]}")
     if any(entry.manifest["settings"] != dataclasses.asdict(rule) for entry in entries.values()):
         if not any(len(entry.arrays["tiles"]) for entry in entries.values()):
@@ -67,11 +69,13 @@ def collect_noise(photos: Sequence[Path], folder: Path, rule: NoiseRule, redo: b
     for photo, entry in entries.items():
         log.info("%s: %d of %d tiles", photo.name, len(entry.arrays["tiles"]), len(entry.arrays["corner"]))
     if not sum(len(entry.arrays["tiles"]) for entry in entries.values()):
+        report_pools(folder.parent / "kernels", folder)
         raise InputError(f"no noise tile in {len(photos)} photos ({len(skipped)} skipped): {_advice(entries, rule)}")
     pool = NoisePool.load(folder)
     sheet = contact_sheet(pool.tiles.permute(0, 2, 3, 1).numpy(), noise_picture, pool.photos)
     write_image(folder / "contact_sheet.png", Photo(sheet))
     log.info("%s: %d tiles of %d photos, %d photos skipped", folder, len(pool), len(set(pool.photos)), len(skipped))
+    report_pools(folder.parent / "kernels", folder)
     return pool
 
 
