@@ -130,11 +130,11 @@ def _advice(entries: dict[Path, Entry], rule: NoiseRule) -> str:
     if flat.any():
         least = {
             f"collector.max_{name}": np.concatenate([entry.arrays[name] for entry in entries.values()])[flat].min()
-            for name in ("structure", "direction", "blockiness")
+            for name in ("clipped", "structure", "direction", "blockiness")
             if getattr(rule, f"max_{name}") is not None
         }
         bounds = ", ".join(f"{name} (the least that one has is {value:.2f})" for name, value in least.items())
-        return f"{flat.sum()} tiles are flat and bright enough but show more than noise; raise {bounds}"
+        return f"{flat.sum()} tiles are flat and bright enough but show more than noise, or less; raise {bounds}"
     nearest = np.sort(variance[mean > rule.min_mean])[:3]
     if not len(nearest):
         return f"no tile has a mean over {rule.min_mean:g}, the photos are black; lower collector.min_mean"

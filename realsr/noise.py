@@ -20,7 +20,7 @@ class NoiseRule:
     """Which tiles of the photos show noise and nothing else.
 
     The authors take tiles of 256 pixels with a gray variance under 20, and a gray mean over 0 (DF2K) or over 50
-    (DPED). Other cameras need other bounds. The variance does not tell noise from a faint scene: the last three bounds
+    (DPED). Other cameras need other bounds. The variance does not tell noise from a faint scene: the last four bounds
     look at what the authors do not, see :mod:`realsr.structure`; they are None (not looked at) in their presets.
 
     Attributes:
@@ -30,6 +30,7 @@ class NoiseRule:
         min_mean: of the gray tile, in 8-bit levels.
         keep_best: where the rule gives fewer tiles than this from all photos together, the flattest others that
             are neither clipped black nor white fill up to this number, whatever they show: variance does more harm.
+        max_clipped: share of pixels that have a channel at 0 or at 255; None: any, and tiles without variance too.
         max_structure: of the gray tile; None: anything.
         max_direction: of the gray tile; None: anything.
         max_blockiness: of the gray tile; None: anything.
@@ -40,6 +41,7 @@ class NoiseRule:
     max_variance: float = 20.0
     min_mean: float = 0.0
     keep_best: int = 0
+    max_clipped: float | None = None
     max_structure: float | None = None
     max_direction: float | None = None
     max_blockiness: float | None = None
@@ -47,7 +49,7 @@ class NoiseRule:
     def __post_init__(self) -> None:
         at_least(1, "collector.", tile_size=self.tile_size, stride=self.stride)
         at_least(0, "collector.", max_variance=self.max_variance, keep_best=self.keep_best)
-        for name in ("max_structure", "max_direction", "max_blockiness"):
+        for name in ("max_clipped", "max_structure", "max_direction", "max_blockiness"):
             if (bound := getattr(self, name)) is not None:
                 at_least(0, "collector.", **{name: bound})
 
@@ -113,12 +115,14 @@ def structured_tiles(statistics: TileStatistics, rule: NoiseRule) -> dict[str, n
 
 def rejections(statistics: TileStatistics, rule: NoiseRule) -> dict[str, npt.NDArray[np.bool_]]:
     """The tiles that the rule rejects, ``(T,)``, by reason; a tile has one reason, the first that applies."""
+    none = np.zeros(len(statistics.variance), bool)
     reasons = {
         "too much variance": statistics.variance >= rule.max_variance,
         "too dark": ~flat_tiles(statistics, rule.max_variance, rule.min_mean),
+        "clipped": none if rule.max_clipped is None else ~unclipped_tiles(statistics, rule.max_clipped),
         **structured_tiles(statistics, rule),
     }
-    left = np.ones(len(statistics.variance), bool)
+    left = ~none
     for reason, applies in reasons.items():
         reasons[reason] = applies & left
         left &= ~applies

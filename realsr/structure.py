@@ -3,7 +3,7 @@
 Each is a plain number for a gray tile that does not depend on how strong the noise is, nor much on how smooth. The
 real cameras named below are those of the CC data (Nam et al., CVPR 2016), where the mean of 500 shots tells noise and
 scene apart: in tiles of 32 pixels with a variance under 25, which the authors' rule keeps, 41 % of the variance is the
-scene's; with ``collector=strict`` 10 % is, all tiles that are nearly noise alone stay, and the noise is as strong.
+scene's. With ``collector=strict`` 12 % is; of the tiles that are nearly noise alone it rejects the clipped ones.
 """
 
 from __future__ import annotations

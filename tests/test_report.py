@@ -130,13 +130,13 @@ def test_the_page_has_every_photo_and_why_some_gave_nothing(photos, tmp_path):
 def photo_of_every_kind(seed):
     """36 tiles of 32 pixels: a row for each reason to reject them, and one of noise."""
     rng = np.random.default_rng(seed)
-    gray = 150 + 2 * rng.standard_normal((192, 192))
+    gray = 150 + 3 * rng.standard_normal((192, 192))
     gray[:32] += 20 * rng.standard_normal((32, 192))
     gray[32:64] -= 90
-    gray[64:96] += np.arange(192) % 32 / 3
-    gray[96:128] += 4 * np.sin(np.arange(192) * 2 * np.pi / 5)
+    gray[64:96] += np.arange(192) % 32 / 2.5
+    gray[96:128] += 5 * np.sin(np.arange(192) * 2 * np.pi / 5)
     file = io.BytesIO()
-    Image.fromarray(gray[128:160].clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=60)
+    Image.fromarray(gray[128:160].clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=70)
     gray[128:160] = np.asarray(Image.open(file))
     return gray.clip(0, 255).astype(np.uint8)
 
@@ -146,7 +146,9 @@ def test_the_counts_are_right(tmp_path, keep_best):
     """Against the tiles of the photos, by plain numpy; what no plain number says is taken from the pool."""
     for seed in range(3):
         write_image(tmp_path / "photos" / f"{seed}.png", Photo(np.repeat(photo_of_every_kind(seed)[..., None], 3, 2)))
-    rule = NoiseRule(32, 32, 30, 110, keep_best, max_structure=0.2, max_direction=0.3, max_blockiness=0.5)
+    rule = NoiseRule(
+        32, 32, 30, 110, keep_best, max_clipped=0.01, max_structure=0.2, max_direction=0.3, max_blockiness=0.5
+    )
     pool = collect_noise(find_images(tmp_path / "photos"), tmp_path / "pools" / "noise", rule)
     page = Page(tmp_path / "pools" / "report.html")
     rows, totals = page.table_of("tiles", "kept"), page.table_of("reason", "option")
@@ -159,12 +161,13 @@ def test_the_counts_are_right(tmp_path, keep_best):
         fails = np.array([
             [tile.var() >= 30 for tile in tiles],
             [tile.mean() <= 110 for tile in tiles],
+            [np.isin(tile, (0, 255)).mean() > 0.01 or np.ptp(tile) == 0 for tile in tiles],
             seen["structure"] > 0.2,
             seen["direction"] > 0.3,
             seen["blockiness"] > 0.5,
         ])  # fmt: skip
         reason, by_rule = fails.argmax(0), ~fails.any(0)
-        expected = [int(((reason == i) & ~by_rule & ~seen["kept"]).sum()) for i in range(5)]
+        expected = [int(((reason == i) & ~by_rule & ~seen["kept"]).sum()) for i in range(6)]
         assert [int(row[name]) for name in names] == expected
         assert (int(row["tiles"]), int(row["kept"])) == (36, by_rule.sum())
         assert int(row["kept"]) + int(row["added"]) == seen["kept"].sum() == pool.photos.count(row["photo"])
@@ -174,8 +177,8 @@ def test_the_counts_are_right(tmp_path, keep_best):
         added += int(row["added"])
     for i, total in enumerate(totals):
         assert int(total["tiles"]) == sum(int(row[names[i]]) for row in rows)
-        assert keep_best or int(total["tiles"]) >= 3
-    assert [total["its value"] for total in totals] == ["30", "110", "0.2", "0.3", "0.5"]
+        assert keep_best or int(total["tiles"]) >= 3 or total["reason"] == "clipped"
+    assert [total["its value"] for total in totals] == ["30", "110", "0.01", "0.2", "0.3", "0.5"]
     assert added == max(keep_best - sum(int(row["kept"]) for row in rows), 0)
     assert (added > 10) == (keep_best > 0) and f"{added} tiles of this pool" in page.text
 
@@ -249,7 +252,7 @@ def test_an_even_choice_of_tiles_is_shown(tmp_path):
     assert [(row["kept"], row["too much variance"]) for row in page.table_of("tiles", "kept")] == [
         *(("70", "50"), ("0", "120"), ("30", "90"))
     ]
-    assert [row["its value"] for row in page.table_of("option")] == ["20.0", "0.0", *["not looked at"] * 3]
+    assert [row["its value"] for row in page.table_of("option")] == ["20.0", "0.0", *["not looked at"] * 4]
 
 
 def test_files_that_are_no_entries_are_named(tmp_path):

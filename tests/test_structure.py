@@ -148,20 +148,23 @@ def test_tiles_of_every_size_have_plain_numbers(side):
 
 
 def test_a_tile_has_one_reason_and_no_bound_looks_at_nothing():
-    image = np.concatenate([stored(np.full((32, 96), 10) + noise(32, 96, 2)), stored(120 + noise(32, 96, 9))])
+    image = np.concatenate([stored(np.full((32, 128), 10) + noise(32, 128, 2)), stored(120 + noise(32, 128, 9))])
     image[:32, 32:64] = stored(100 + np.tile(np.linspace(-6, 6, 32), (32, 1)))
+    image[:32, 64:128] = 255, 90, 90
+    image[:32, 96:128] = 90  # without variance
     statistics = tile_statistics(image, 32, 32)
-    rule = NoiseRule(32, 32, min_mean=20, max_structure=0.2, max_direction=0.3, max_blockiness=0.5)
-    reasons = rejections(statistics, rule)
+    bounds = {"max_clipped": 0.01, "max_structure": 0.2, "max_direction": 0.3, "max_blockiness": 0.5}
+    reasons = rejections(statistics, NoiseRule(32, 32, min_mean=20, **bounds))
     assert {name: mask.nonzero()[0].tolist() for name, mask in reasons.items()} == {
-        "too much variance": [3, 4, 5],
-        "too dark": [0, 2],
+        "too much variance": [4, 5, 6, 7],
+        "too dark": [0],
+        "clipped": [2, 3],
         "structure": [1],
         "stripes": [],
         "block edges": [],
     }
     plain = rejections(statistics, NoiseRule(32, 32, min_mean=20))
-    assert not any(plain[name].any() for name in ("structure", "stripes", "block edges"))
+    assert not any(plain[name].any() for name in ("clipped", "structure", "stripes", "block edges"))
     np.testing.assert_array_equal(
         ~np.any(list(plain.values()), axis=0), flat_tiles(statistics, NoiseRule().max_variance, 20)
     )

@@ -21,6 +21,7 @@ SHOWN = 48  # tiles with pictures
 OPTIONS = {
     "too much variance": ("max_variance", "variance"),
     "too dark": ("min_mean", "mean"),
+    "clipped": ("max_clipped", "clipped"),
     "structure": ("max_structure", "structure"),
     "stripes": ("max_direction", "direction"),
     "block edges": ("max_blockiness", "blockiness"),
@@ -82,7 +83,7 @@ def _noise_tables(found: Sequence[_Tiles]) -> Iterator[Html]:
         for line in (
             "`collector.keep_best=N` fills up to N with the flattest others where the rule gives fewer: "
             f"{count(added, 'tile')} of this pool.",
-            "`collector=strict` rejects structure, stripes and block edges too; `collector=df2k` and `dped` are the "
+            "`collector=strict` rejects for all of these reasons; `collector=df2k` and `dped` are the "
             "authors' rules. `python -m realsr.collect` makes the pool anew.",
             "A tile has one reason, the first that applies. Variance and brightness are of the gray tile, in 8-bit "
             "levels.",
