@@ -19,15 +19,23 @@ from realsr.entries import Arrays, Entry
 from realsr.errors import InputError
 from realsr.filling import fill_pool
 from realsr.images import Photo, find_images, read_image, to_float, to_uint, write_image
-from realsr.noise import NoiseRule, TileStatistics, cut_tiles, flat_tiles, tile_statistics, unclipped_tiles
+from realsr.noise import (
+    NoiseRule,
+    TileStatistics,
+    cut_tiles,
+    rejections,
+    tile_statistics,
+    unclipped_tiles,
+)
 from realsr.pictures import contact_sheet, noise_picture
 from realsr.pools import NoisePool
+from realsr.report.pools import report_pools
 
 log = logging.getLogger(__name__)
 
 
 def collect_noise(photos: Sequence[Path], folder: Path, rule: NoiseRule, redo: bool = True) -> NoisePool:
-    """Fill the noise pool in ``folder`` from the photos, going on from what is there, and draw its contact sheet.
+    """Fill the noise pool in ``folder`` from the photos, and draw its contact sheet and its page.
 
     Args:
         photos: of one camera.
@@ -50,21 +58,24 @@ def collect_noise(photos: Sequence[Path], folder: Path, rule: NoiseRule, redo: b
         else:
             entries[photo] = result
     if not entries:
+        report_pools(folder.parent / "kernels", folder)
         raise InputError(f"no noise tile from {len(photos)} photos: {skipped[0]}")
     if any(entry.manifest["settings"] != dataclasses.asdict(rule) for entry in entries.values()):
         if not any(len(entry.arrays["tiles"]) for entry in entries.values()):
             return collect_noise(photos, folder, rule)
-        log.info("%s is of another rule; python -m realsr.collect makes it anew", folder)
+        log.info("%s is of another rule or version; python -m realsr.collect makes it anew", folder)
     else:
         _fill_up(entries, rule)
     for photo, entry in entries.items():
         log.info("%s: %d of %d tiles", photo.name, len(entry.arrays["tiles"]), len(entry.arrays["corner"]))
     if not sum(len(entry.arrays["tiles"]) for entry in entries.values()):
+        report_pools(folder.parent / "kernels", folder)
         raise InputError(f"no noise tile in {len(photos)} photos ({len(skipped)} skipped): {_advice(entries, rule)}")
     pool = NoisePool.load(folder)
     sheet = contact_sheet(pool.tiles.permute(0, 2, 3, 1).numpy(), noise_picture, pool.photos)
     write_image(folder / "contact_sheet.png", Photo(sheet))
     log.info("%s: %d tiles of %d photos, %d photos skipped", folder, len(pool), len(set(pool.photos)), len(skipped))
+    report_pools(folder.parent / "kernels", folder)
     return pool
 
 
@@ -73,7 +84,7 @@ def _tiles_of(photo: Path, rule: NoiseRule) -> tuple[Arrays, dict[str, Any]]:
     statistics = tile_statistics(image, rule.tile_size, rule.stride)
     if not len(statistics.corner):
         raise InputError(f"{photo}: smaller than a tile of {rule.tile_size} pixels; lower collector.tile_size")
-    kept = flat_tiles(statistics, rule.max_variance, rule.min_mean)
+    kept = ~np.any(list(rejections(statistics, rule).values()), axis=0)
     tiles = cut_tiles(image, statistics.corner[kept], rule.tile_size)
     return {"tiles": tiles, "kept": kept, **dataclasses.asdict(statistics)}, {}
 
@@ -115,6 +126,15 @@ def _advice(entries: dict[Path, Entry], rule: NoiseRule) -> str:
             f"{len(dark)} tiles are flat enough but too dark, the brightest has mean {brightest:.1f}; "
             f"lower collector.min_mean from {rule.min_mean:g}"
         )
+    flat = (variance < rule.max_variance) & (mean > rule.min_mean)
+    if flat.any():
+        least = {
+            f"collector.max_{name}": np.concatenate([entry.arrays[name] for entry in entries.values()])[flat].min()
+            for name in ("clipped", "structure", "direction", "blockiness")
+            if getattr(rule, f"max_{name}") is not None
+        }
+        bounds = ", ".join(f"{name} (the least that one has is {value:.2f})" for name, value in least.items())
+        return f"{flat.sum()} tiles are flat and bright enough but show more than noise, or less; raise {bounds}"
     nearest = np.sort(variance[mean > rule.min_mean])[:3]
     if not len(nearest):
         return f"no tile has a mean over {rule.min_mean:g}, the photos are black; lower collector.min_mean"

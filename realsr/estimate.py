@@ -29,6 +29,7 @@ from realsr.images import Photo, find_images, read_image, write_image
 from realsr.interchange import check_form
 from realsr.kernel_sheet import kernel_sheet, thumbnails
 from realsr.pools import KernelPool, check_confidence, export_kernels
+from realsr.report.pools import report_pools
 from realsr.shards import jobs_here, shard_of
 from realsr.workers import default_workers
 
@@ -50,7 +51,7 @@ def estimate_kernels(
     workers: int = 1,
     min_confidence: float = 0.0,
 ) -> KernelPool:
-    """Fill the kernel pool in ``folder``, going on from what is there, and draw its contact sheet.
+    """Fill the kernel pool in ``folder``, going on from what is there, draw its contact sheet and its page.
 
     Args:
         photos: of one camera.
@@ -85,6 +86,7 @@ def estimate_kernels(
                 skipped[photo] = result
                 log.warning("skipped: %s", result)
     if len(skipped) == len(photos):
+        report_pools(folder, folder.parent / "noise")
         raise NoKernelError(f"no kernel from {len(photos)} photos: {skipped[photos[0]]}")
     pool = KernelPool.load(folder, scale)
     sheet, kept = kernel_sheet(folder, scale, min_confidence)
@@ -92,6 +94,7 @@ def estimate_kernels(
     log.info("%s: %d kernels, %d photos skipped", folder, len(pool), len(skipped))
     if min_confidence > 0:
         log.info("min_confidence=%g keeps %d of %d kernels for x%d", min_confidence, len(kept), len(pool), scale)
+    report_pools(folder, folder.parent / "noise")
     return pool
 
 

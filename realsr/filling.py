@@ -1,9 +1,14 @@
-"""Filling a pool: what is there stays, what is missing is made, each photo for itself."""
+"""Filling a pool: what is there stays, what is missing is made, each photo for itself.
+
+A photo that gives nothing leaves a ``<photo>-<hash of its path>.skipped.json`` that says why, until it gives something.
+"""
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
@@ -13,7 +18,7 @@ from typing import Any
 from realsr import __version__
 from realsr.entries import Arrays, Entry
 from realsr.errors import InputError
-from realsr.images import file_hash
+from realsr.images import atomic_write, file_hash
 from realsr.workers import side_by_side
 
 Make = Callable[[Path], tuple[Arrays, dict[str, Any]]]
@@ -39,11 +44,13 @@ def fill_pool(
     Yields:
         Each photo with its entry, or with the reason why it has none: first those that are current.
     """
-    remove_leftovers(folder, ".*.npz.*")
+    for pattern in (".*.npz.*", ".*.skipped.json.*"):
+        remove_leftovers(folder, pattern)
     settings = json.loads(json.dumps(settings))
     missing = []
     for photo in photos:
         if (entry := _current(folder, photo, settings, redo)) is not None:
+            _skipped(folder, photo).unlink(missing_ok=True)
             yield photo, entry
         else:
             missing.append(photo)
@@ -74,13 +81,38 @@ def _made(folder: Path, settings: dict[str, Any], make: Make, photo: Path) -> En
     try:
         arrays, details = make(photo)
     except InputError as e:
+        record = {"photo": photo.name, "reason": str(e).removeprefix(f"{photo}: "), "settings": settings}
+        with atomic_write(_skipped(folder, photo)) as file:
+            file.write(json.dumps(record).encode())
         return str(e)
     digest = file_hash(photo)
     manifest = {"photo": photo.name, "sha256": digest, "settings": settings, "realsr": __version__, **details}
     entry = Entry(_path(folder, photo, digest), arrays, manifest)
     entry.write()
+    _skipped(folder, photo).unlink(missing_ok=True)
     return entry
 
 
+def read_skipped(folder: Path) -> list[tuple[str, str]]:
+    """Name of every photo that gave a pool nothing, and why; what others write or remove meanwhile is left out."""
+    found = []
+    for path in sorted(folder.glob("*.skipped.json")):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            record = json.loads(path.read_bytes())
+            found.append((str(record["photo"]), str(record["reason"])))
+    return found
+
+
 def _path(folder: Path, photo: Path, digest: str) -> Path:
-    return folder / f"{photo.stem}-{digest[:8]}.npz"
+    return folder / f"{_stem(photo)}-{digest[:8]}.npz"
+
+
+def _skipped(folder: Path, photo: Path) -> Path:
+    """By the path, not by the content: a photo that is put right says so in the same place."""
+    digest = hashlib.sha256(os.fsencode(photo.resolve())).hexdigest()
+    return folder / f"{_stem(photo)}-{digest[:8]}.skipped.json"
+
+
+def _stem(photo: Path) -> str:
+    """So much of the name that a file's name, of 255 bytes at most, has room for what is added."""
+    return photo.stem if len(os.fsencode(photo.stem)) <= 200 else photo.stem[:50]

@@ -48,7 +48,7 @@ def kernel_sheet(
         widths.append(widths_and_angle(entry.arrays[f"x{scale}"])[:2])
         sure.append(entry.manifest.get("confidence", math.inf))
     kept = np.array(widths)[np.array(sure) >= min_confidence]
-    rank = {keys[i]: n for n, i in enumerate(_choice(sure, limit))}
+    rank = {keys[i]: n for n, i in enumerate(chosen(sure, limit))}
     # read again, since memory does not hold the thumbnails of thousands; others may write to the pool meanwhile
     found = {rank.get((entry.path, entry.manifest["photo"]), -1): entry for entry in kernel_entries(folder, scale)}
     shown = [found[n] for n in sorted(found) if n >= 0]
@@ -58,7 +58,7 @@ def kernel_sheet(
     rows = range(0, len(shown), columns)
     sheet = grid([cells[i : i + columns] for i in rows], [names[i : i + columns] for i in rows])
     head = _head(scale, len(sure), len(kept), len(shown), min_confidence, photos, rated)
-    return _stacked([head, _histogram(kept, scale), sheet]), kept
+    return _stacked([head, width_histogram(kept, scale), sheet]), kept
 
 
 def thumbnails(rgb: npt.NDArray[Any], estimate: KernelEstimate) -> tuple[Picture, Picture]:
@@ -110,7 +110,7 @@ def kernel_on_fixed_scale(kernel: Kernel, scale: int) -> Picture:
     return np.asarray(picture)
 
 
-def _choice(sure: Sequence[float], limit: int) -> list[int]:
+def chosen(sure: Sequence[float], limit: int) -> list[int]:
     """Indices of what is shown, the least confident first; those of no confidence (infinity) last."""
     order = sorted(range(len(sure)), key=lambda i: sure[i])
     if len(order) <= limit:
@@ -128,7 +128,7 @@ def _cell(entry: Entry, scale: int, min_confidence: float, photos: bool, rated: 
     if photos:
         draw.rectangle((0, 0, PHOTO - 1, PHOTO - 1), (235, 235, 235))
     if "thumbnail" in entry.arrays:
-        photo = Image.fromarray(_with_density(entry.arrays))
+        photo = Image.fromarray(with_density(entry.arrays))
         cell.paste(photo, ((PHOTO - photo.width) // 2, (PHOTO - photo.height) // 2))
     kernel = entry.arrays[f"x{scale}"]
     cell.paste(Image.fromarray(kernel_on_fixed_scale(kernel, scale)), (left, 0))
@@ -136,7 +136,7 @@ def _cell(entry: Entry, scale: int, min_confidence: float, photos: bool, rated: 
     text = f"{wide:.2f} x {narrow:.2f} px,  {round(math.degrees(angle)) % 180}°"
     draw.text((left, KERNEL + GAP), text, "black", FONT)
     if (confidence := entry.manifest.get("confidence")) is not None:
-        draw.rectangle((0, height + GAP, 31, height + below), _traffic_light(confidence))
+        draw.rectangle((0, height + GAP, 31, height + below), traffic_light(confidence))
         draw.text((4, height + GAP + 1), f"{confidence:.2f}", "white", FONT)
         remarks = ["left out"] if confidence < min_confidence else []
         remarks += entry.manifest.get("reasons", [])[:1]
@@ -145,13 +145,13 @@ def _cell(entry: Entry, scale: int, min_confidence: float, photos: bool, rated: 
     return np.asarray(cell)
 
 
-def _traffic_light(confidence: float) -> tuple[int, ...]:
+def traffic_light(confidence: float) -> tuple[int, ...]:
     """Red, amber, green for 0, 0.5, 1, and what lies between."""
     channels = ((200, 205, 30), (40, 140, 140), (40, 0, 60))
     return tuple(int(np.interp(confidence, (0, 0.5, 1), channel)) for channel in channels)
 
 
-def _with_density(arrays: dict[str, npt.NDArray[Any]]) -> Picture:
+def with_density(arrays: dict[str, npt.NDArray[Any]]) -> Picture:
     """The thumbnail; pale, and orange where crops were drawn, if that is known."""
     photo = arrays["thumbnail"]
     if "density" not in arrays:
@@ -182,7 +182,7 @@ def _head(scale: int, count: int, kept: int, shown: int, min_confidence: float, 
     return np.asarray(head)
 
 
-def _histogram(widths: Widths, scale: int, bins: int = 40) -> Picture:
+def width_histogram(widths: Widths, scale: int, bins: int = 40) -> Picture:
     """Two bars a bin: how many kernels are so wide along their wider and along their narrower axis."""
     height, left, base = 150, 40, 120
     panel = Image.new("RGB", (PANEL, height), "white")

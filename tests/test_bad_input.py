@@ -404,6 +404,7 @@ def test_numbers_out_of_range_are_refused_before_anything_is_made(mistake, tmp_p
         ("collect", "collector.stride=-3", "give 1 or more"),
         ("collect", "collector.keep_best=-3", "give 0 or more"),
         ("collect", "collector.max_variance=-1", "give 0 or more"),
+        ("collect", "collector.max_structure=-0.1", "collector.max_structure=-0.1: give 0 or more"),
     ],
 )
 def test_numbers_out_of_range_in_the_pools_commands(mistake, photo_folder, tmp_path, name, override, says):

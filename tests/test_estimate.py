@@ -64,7 +64,7 @@ def test_the_pool_does_not_depend_on_the_number_of_workers(photo_folder, tmp_pat
         estimate_kernels(find_images(photos), folder, estimator, 4, "cpu", workers=workers)
         assert "broken.png" in caplog.text
     names = sorted(path.name for path in (tmp_path / "alone").iterdir())
-    assert len(names) == 3 + 1
+    assert len(names) == 3 + 2  # the contact sheet, and why the broken one gave nothing
     assert names == sorted(path.name for path in (tmp_path / "together").iterdir())
     for name in names:
         assert (tmp_path / "alone" / name).read_bytes() == (tmp_path / "together" / name).read_bytes()
@@ -134,7 +134,7 @@ def test_shards_fill_one_pool(photo_folder, tmp_path, compose, launcher, workers
     run(compose("estimate", *options, f"pool_dir={tmp_path / 'straight'}", "workers=1"))
     assert content(tmp_path / "pools" / "kernels") == content(tmp_path / "straight" / "kernels")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "pools", "straight"]
-    assert sorted(path.name for path in (tmp_path / "pools").iterdir()) == ["kernels", "sweep"]
+    assert sorted(path.name for path in (tmp_path / "pools").iterdir()) == ["kernels", "report.html", "sweep"]
 
 
 def test_shards_without_a_usable_photo_do_not_end_a_sweep(photo_folder, tmp_path, compose, caplog):

@@ -13,7 +13,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from realsr.callbacks import PoolPictures
 from realsr.entries import Entry
 from realsr.estimators.estimate import KernelEstimate
-from realsr.kernel_sheet import CROPS, _choice, kernel_on_fixed_scale, kernel_sheet, thumbnails
+from realsr.kernel_sheet import CROPS, chosen, kernel_on_fixed_scale, kernel_sheet, thumbnails
 from realsr.kernels import gaussian_kernel
 
 
@@ -66,7 +66,7 @@ def test_large_and_small_kernels_are_shown_at_one_size():
     ],
 )
 def test_the_least_confident_come_first_and_half_are_shown(sure, limit, expected):
-    assert _choice(sure, limit) == expected
+    assert chosen(sure, limit) == expected
 
 
 def test_a_sheet_is_bounded(folder):

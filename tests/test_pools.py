@@ -13,7 +13,7 @@ from scipy import ndimage
 from realsr import __version__
 from realsr.entries import Entry
 from realsr.errors import InputError
-from realsr.filling import fill_pool
+from realsr.filling import fill_pool, read_skipped
 from realsr.images import file_hash
 from realsr.pools import KernelPool, NoisePool, hold_out
 from realsr.resample import blur_subsample
@@ -140,7 +140,25 @@ def test_fill_pool_goes_on_after_an_unusable_photo(folder, photos):
     results = dict(fill_pool(folder, photos, {}, maker))
     assert results[photos[1]] == "b.png: too small"
     assert maker.made == ["a.png", "c.png", "d.png"]
-    assert len(list(folder.iterdir())) == 3
+    assert len(list(folder.glob("*.npz"))) == 3
+
+
+@pytest.mark.parametrize("current", [False, True])
+def test_why_a_photo_gave_nothing_is_kept_until_it_gives_something(folder, photos, current):
+    """Other photos' reasons too, whoever finds them (shards fill one pool)."""
+    unusable = {"b.png": InputError(f"{photos[1]}: too small"), "d.png": InputError("d is broken")}
+    list(fill_pool(folder, photos[:2], {}, Maker(unusable)))
+    list(fill_pool(folder, photos[2:], {}, Maker(unusable)))
+    assert read_skipped(folder) == [("b.png", "too small"), ("d.png", "d is broken")]
+    photos[1].write_bytes(b"a larger photo")
+    if current:  # a copy of the pool's files brought it
+        list(fill_pool(folder.parent / "other", photos[1:2], {}, Maker()))
+        (made,) = (folder.parent / "other").glob("*.npz")
+        made.rename(folder / made.name)
+    list(fill_pool(folder, photos, {}, Maker({"d.png": InputError("d is broken")})))
+    assert read_skipped(folder) == [("d.png", "d is broken")]
+    (folder / "e-0.skipped.json").write_text("half a fi")
+    assert read_skipped(folder) == [("d.png", "d is broken")]
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])

@@ -1,0 +1,1 @@
+"""Pages for people: what a camera's pools hold, and why."""

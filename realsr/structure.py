@@ -1,0 +1,92 @@
+"""What a flat tile shows besides noise: a scene's gradients and texture, stripes, the edges of JPEG's blocks.
+
+Each is a plain number for a gray tile that does not depend on how strong the noise is, nor much on how smooth. The
+real cameras named below are those of the CC data (Nam et al., CVPR 2016), where the mean of 500 shots tells noise and
+scene apart: in tiles of 32 pixels with a variance under 25, which the authors' rule keeps, 41 % of the variance is the
+scene's. With ``collector=strict`` 12 % is; of the tiles that are nearly noise alone it rejects the clipped ones.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy import fft
+
+
+def structure(tile: npt.NDArray[np.float64], window: int = 32) -> float:
+    """Share of a tile's variance that is a scene's and not noise's: gradients, soft edges, faint texture.
+
+    Scenes are strongest at long wavelengths, where noise has no more than at shorter ones: sensor noise is white, and
+    demosaicing and JPEG smooth it over a few pixels. So what the wavelengths over 16 pixels have beyond the level that
+    those of 8 to 16 pixels continue is a scene's. It is measured in windows as large as the LR crops that noise is
+    added to, each without its mean, as noise is drawn: a sky that changes over hundreds of pixels does little harm.
+
+    Noise has about 0: in a tile of 32 pixels white noise stays under 0.04 and that of three real cameras (in-camera
+    JPEG, ISO 1600 and 3200) under 0.16 in 99 of 100 tiles, in larger tiles under less. Noise that is smooth over 3
+    pixels (by a Gaussian of 1.2) has 0.13.
+
+    Args:
+        tile: ``(T, T)`` gray.
+        window: side of the windows in pixels, nearly; a smaller tile is one window.
+
+    Returns:
+        About 0 (slightly under it too) to 1; 0 for tiles without variance, or smaller than 8 pixels.
+    """
+    count = max(len(tile) // window, 1)
+    side = len(tile) // count
+    if side < 8:
+        return 0.0
+    cut = tile[: count * side, : count * side].reshape(count, side, count, side).swapaxes(1, 2)
+    power = (fft.dctn(cut, axes=(2, 3), norm="ortho") ** 2).mean((0, 1))
+    power[0, 0] = 0
+    halves = np.maximum(*np.indices(power.shape))  # half-waves in a window: a wavelength of 2 * side / halves
+    low, next_to_it = halves <= side // 8, (halves > side // 8) & (halves <= side // 4)
+    surplus = power[low].sum() - (low.sum() - 1) * power[next_to_it].mean()
+    return float(surplus / power.sum()) if power.sum() > 1e-9 else 0.0
+
+
+def direction(tile: npt.NDArray[np.float64]) -> float:
+    """How much the gradients of a tile agree in direction: edges, stripes, wood, water; as fine as they may be.
+
+    The coherence of the structure tensor, ``(l1 - l2) / (l1 + l2)`` of its eigenvalues. Noise has nearly none: in a
+    tile of 32 pixels it stays under 0.1 if it is alike in all directions and under 0.3 for three real cameras in 99 of
+    100 tiles.
+
+    Args:
+        tile: ``(T, T)`` gray in 8-bit levels.
+
+    Returns:
+        0 to 1; 0 for tiles smaller than 3 pixels.
+    """
+    if len(tile) < 3:
+        return 0.0
+    y, x = tile[2:, 1:-1] - tile[:-2, 1:-1], tile[1:-1, 2:] - tile[1:-1, :-2]
+    along_y, along_x, mixed = (y * y).mean(), (x * x).mean(), (x * y).mean()
+    return float(np.hypot(along_x - along_y, 2 * mixed) / max(along_x + along_y, 1e-9))
+
+
+def blockiness(tile: npt.NDArray[np.float64], block: int = 8) -> float:
+    """How much larger steps are across the edges of JPEG's blocks than anywhere else.
+
+    Neighbouring pixels differ by more across the edges of blocks. Where these are in the tile is not asked (photos may
+    have been cropped or turned): the mean absolute differences at each of the 8 phases of the grid are compared, the
+    largest with the second largest, along rows and along columns.
+
+    Noise alone, white or smooth, stays under 0.2 in 99 of 100 tiles of 32 pixels and under 0.03 of 256. Noise of
+    standard deviation 3 that was stored as JPEG has about 0.25 at quality 90, 0.5 to 0.7 at 80, 1 to 2 at 60.
+
+    Args:
+        tile: ``(T, T)`` gray in 8-bit levels.
+        block: side of JPEG's blocks.
+
+    Returns:
+        0 or more; 0 for tiles in which not every phase occurs.
+    """
+    if len(tile) <= block:
+        return 0.0
+    excess = []
+    for turned in (tile, tile.T):
+        steps = np.abs(np.diff(turned, axis=1)).mean(0)
+        phases = np.sort([steps[phase::block].mean() for phase in range(block)])
+        excess.append((phases[-1] + 0.01) / (phases[-2] + 0.01) - 1)  # 0.01 levels keep it finite in flat tiles
+    return float(np.mean(excess))

@@ -1,0 +1,300 @@
+"""The page about the pools: well-formed, complete, right, small, and the same whenever nothing has changed."""
+
+from __future__ import annotations
+
+import functools
+import io
+import logging
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from realsr.collect import _run as run_collect
+from realsr.collect import collect_noise
+from realsr.entries import Entry
+from realsr.errors import InputError
+from realsr.estimate import _run as run_estimate
+from realsr.estimate import estimate_kernels
+from realsr.estimators.patch_matching import PatchMatching
+from realsr.images import Photo, find_images, write_image
+from realsr.kernels import gaussian_kernel
+from realsr.noise import NoiseRule
+from realsr.report.page import bullets, element, picture, prose, table, write_page
+from realsr.report.pools import report_pools
+
+ESTIMATOR = functools.partial(PatchMatching, iterations=10)
+ODD = '<b>a & b\'s "photo"`x`</td> äöü 写真.png'
+LONG = "x" * 230 + ".png"
+VOID = {"meta", "img"}
+
+
+class Page(HTMLParser):
+    """What a page says; fails where an element is not closed, or in another order than it was opened."""
+
+    def __init__(self, path):
+        super().__init__(convert_charrefs=True)
+        self.open, self.texts, self.images, self.tables, self.headings = [], [], [], [], []
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+        self.close()
+        assert self.open == []
+        self.text = " ".join(self.texts)
+
+    def handle_starttag(self, tag, attrs):
+        assert not any(name.startswith("on") for name, _ in attrs) and tag not in ("script", "link", "iframe")
+        if tag == "img":
+            self.images.append(dict(attrs))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        if tag == "tr":
+            self.tables[-1].append([])
+        if tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.texts.append(data)
+        if "td" in self.open or "th" in self.open:
+            self.tables[-1][-1][-1] += data
+
+    def table_of(self, *columns):
+        """The rows, as dictionaries, of the only table that has these columns."""
+        (found,) = (rows for rows in self.tables if set(columns) <= set(rows[0]))
+        return [dict(zip(found[0], row, strict=True)) for row in found[1:]]
+
+
+@pytest.fixture
+def photos(photo_folder, tmp_path):
+    """Two usable photos, one of an odd name, and what cannot be used: broken, too small, without an edge."""
+    folder = photo_folder("photos", 2, 96, 128, noise=0.006)
+    (folder / "photo1.png").rename(folder / ODD.replace("/", "_"))
+    (folder / "broken.png").write_bytes(b"no picture")
+    write_image(folder / "small.png", Photo(np.full((9, 9, 3), 7, np.uint8)))
+    write_image(folder / LONG, Photo(np.full((96, 128, 3), 90, np.uint8)))
+    return folder
+
+
+def add_kernel(folder, index, **manifest):
+    photo = np.random.default_rng(index).integers(0, 255, (100, 160, 3)).astype(np.uint8)
+    arrays = {"x4": gaussian_kernel(33, (3, 2), 0.01 * index, 4), "thumbnail": photo, "density": photo[..., 0]}
+    Entry(folder / f"{index:05d}.npz", arrays, {"photo": f"photo{index}.jpg", **manifest}).write()
+
+
+# -- the two commands ------------------------------------------------------------------------------------------------
+
+
+def test_both_commands_write_the_same_page_and_name_it_last(photos, tmp_path, compose, caplog):
+    caplog.set_level(logging.INFO)
+    common = [f"data.source_dir='{photos}'", f"pool_dir={tmp_path / 'pools'}"]
+    estimate = compose("estimate", *common, "workers=1", "estimator.iterations=10")
+    collect = compose("collect", *common, "collector={tile_size:32,stride:32}")
+    page = tmp_path / "pools" / "report.html"
+    run_estimate(estimate)
+    assert caplog.messages[-1] == f"report: {page}"
+    assert "There is none yet: python -m realsr.collect cuts it out." in Page(page).text.replace("  ", " ")
+    caplog.clear()
+    run_collect(collect)
+    assert caplog.messages[-1] == f"report: {page}"
+    both = page.read_bytes()
+    for command, run in ((estimate, run_estimate), (collect, run_collect)):
+        page.unlink()
+        run(command)
+        assert page.read_bytes() == both
+    assert not list(page.parent.glob(".*"))
+
+
+def test_the_page_has_every_photo_and_why_some_gave_nothing(photos, tmp_path):
+    pools = tmp_path / "pools"
+    estimate_kernels(find_images(photos), pools / "kernels", ESTIMATOR, 4, "cpu")
+    collect_noise(find_images(photos), pools / "noise", NoiseRule(32, 32))
+    page = Page(pools / "report.html")
+    assert {row["photo"] for row in page.table_of("widths")} == {"photo0.png", ODD.replace("/", "_")}
+    kernels, noise = (rows[1:] for rows in page.tables if rows[0] == ["photo or file", "reason"])
+    assert {name for name, _ in kernels} == {"broken.png", "small.png", LONG}
+    assert {name for name, _ in noise} == {"broken.png", "small.png"}
+    reasons = dict(kernels)
+    assert "9x9 pixels are too few" in reasons["small.png"] and "the photo is flat" in reasons[LONG]
+    assert "smaller than a tile of 32 pixels" in dict(noise)["small.png"]
+    assert not any(str(photos) in reason for _, reason in (*kernels, *noise))
+    assert {row["photo"] for row in page.table_of("tiles", "kept")} == {"photo0.png", ODD.replace("/", "_"), LONG}
+    assert "iterations=10" in page.text and "tile_size=32" in page.text
+
+
+def photo_of_every_kind(seed):
+    """36 tiles of 32 pixels: a row for each reason to reject them, and one of noise."""
+    rng = np.random.default_rng(seed)
+    gray = 150 + 3 * rng.standard_normal((192, 192))
+    gray[:32] += 20 * rng.standard_normal((32, 192))
+    gray[32:64] -= 90
+    gray[64:96] += np.arange(192) % 32 / 2.5
+    gray[96:128] += 5 * np.sin(np.arange(192) * 2 * np.pi / 5)
+    file = io.BytesIO()
+    Image.fromarray(gray[128:160].clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=70)
+    gray[128:160] = np.asarray(Image.open(file))
+    return gray.clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("keep_best", [0, 60])
+def test_the_counts_are_right(tmp_path, keep_best):
+    """Against the tiles of the photos, by plain numpy; what no plain number says is taken from the pool."""
+    for seed in range(3):
+        write_image(tmp_path / "photos" / f"{seed}.png", Photo(np.repeat(photo_of_every_kind(seed)[..., None], 3, 2)))
+    rule = NoiseRule(
+        32, 32, 30, 110, keep_best, max_clipped=0.01, max_structure=0.2, max_direction=0.3, max_blockiness=0.5
+    )
+    pool = collect_noise(find_images(tmp_path / "photos"), tmp_path / "pools" / "noise", rule)
+    page = Page(tmp_path / "pools" / "report.html")
+    rows, totals = page.table_of("tiles", "kept"), page.table_of("reason", "option")
+    names = [row["reason"] for row in totals]
+    added = 0
+    for row, path in zip(rows, sorted((tmp_path / "pools" / "noise").glob("*.npz")), strict=True):
+        assert row["photo"] == f"{path.name[0]}.png"
+        seen, gray = Entry.read(path).arrays, photo_of_every_kind(int(path.name[0])).astype(float)
+        tiles = [gray[y : y + 32, x : x + 32] for y in range(0, 192, 32) for x in range(0, 192, 32)]
+        fails = np.array([
+            [tile.var() >= 30 for tile in tiles],
+            [tile.mean() <= 110 for tile in tiles],
+            [np.isin(tile, (0, 255)).mean() > 0.01 or np.ptp(tile) == 0 for tile in tiles],
+            seen["structure"] > 0.2,
+            seen["direction"] > 0.3,
+            seen["blockiness"] > 0.5,
+        ])  # fmt: skip
+        reason, by_rule = fails.argmax(0), ~fails.any(0)
+        expected = [int(((reason == i) & ~by_rule & ~seen["kept"]).sum()) for i in range(6)]
+        assert [int(row[name]) for name in names] == expected
+        assert (int(row["tiles"]), int(row["kept"])) == (36, by_rule.sum())
+        assert int(row["kept"]) + int(row["added"]) == seen["kept"].sum() == pool.photos.count(row["photo"])
+        kept = [tile for tile, keep in zip(tiles, seen["kept"], strict=True) if keep]
+        assert row["brightness"] == f"{min(map(np.mean, kept)):.0f} to {max(map(np.mean, kept)):.0f}"
+        assert float(row["noise level"]) == pytest.approx(np.sqrt(np.mean([tile.var() for tile in kept])), abs=0.051)
+        added += int(row["added"])
+    for i, total in enumerate(totals):
+        assert int(total["tiles"]) == sum(int(row[names[i]]) for row in rows)
+        assert keep_best or int(total["tiles"]) >= 3 or total["reason"] == "clipped"
+    assert [total["its value"] for total in totals] == ["30", "110", "0.01", "0.2", "0.3", "0.5"]
+    assert added == max(keep_best - sum(int(row["kept"]) for row in rows), 0)
+    assert (added > 10) == (keep_best > 0) and f"{added} tiles of this pool" in page.text
+
+
+def test_where_nothing_was_found_the_page_says_why_all_the_same(photo_folder, tmp_path):
+    folder = photo_folder("photos", 2, 96, 96, noise=0.05)
+    with pytest.raises(InputError, match="no noise tile"):
+        collect_noise(find_images(folder), tmp_path / "pools" / "noise", NoiseRule(32, 32, max_variance=1))
+    rows = Page(tmp_path / "pools" / "report.html").table_of("tiles", "kept")
+    assert [(row["kept"], row["too much variance"]) for row in rows] == [("0", "9")] * 2
+    (folder / "photo0.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match="no kernel from 1 photos"):
+        estimate_kernels(find_images(folder)[:1], tmp_path / "other" / "kernels", ESTIMATOR, 4, "cpu")
+    assert "photo0.png" in Page(tmp_path / "other" / "report.html").text
+
+
+# -- what lies in the folders ----------------------------------------------------------------------------------------
+
+
+def test_a_page_without_pools(tmp_path):
+    report_pools(tmp_path / "kernels", tmp_path / "noise")
+    page = Page(tmp_path / "report.html")
+    assert "There are none yet" in page.text and "There is none yet" in page.text
+
+
+def test_the_page_of_many_photos_is_small_and_shows_the_least_sure(tmp_path):
+    sure = np.random.default_rng(0).permutation(400) / 400
+    for index, confidence in enumerate(sure):
+        add_kernel(tmp_path / "kernels", index, confidence=confidence, reasons=["reason <&>"], settings={"seed": 0})
+    report_pools(tmp_path / "kernels", tmp_path / "noise")
+    page = Page(tmp_path / "report.html")
+    rows = page.table_of("widths")
+    assert [row["photo"] for row in rows] == [f"photo{i}.jpg" for i in np.argsort(sure)]
+    assert [row["confidence"] for row in rows] == [f"{c:.2f}" for c in np.sort(sure)]
+    assert all(row["what speaks against it"] == "reason <&>" for row in rows)
+    assert len(page.images) == 1 + 2 * 48
+    named = [image["alt"] for image in page.images]
+    assert all(f"photo{i}.jpg" in named for i in np.argsort(sure)[:24])
+    assert f"photo{np.argmax(sure)}.jpg" in named
+    assert all(image["src"].startswith("data:image/") for image in page.images) and "http" not in page.source
+    assert len(page.source) < 1_500_000
+    assert f"0.5 keeps {(sure >= 0.5).sum()}" in page.text
+
+
+def test_a_row_has_the_widths_and_the_angle(tmp_path):
+    Entry(tmp_path / "kernels" / "a.npz", {"x2": gaussian_kernel(17, (2, 1), 0.5, 2)}, {}).write()
+    report_pools(tmp_path / "kernels", tmp_path / "noise")
+    (row,) = Page(tmp_path / "report.html").table_of("widths")
+    assert (row["photo"], row["confidence"]) == ("a", "")
+    scale, widths, angle = row["widths"].replace(",", ":").split(":")
+    wide, narrow = (float(w) for w in widths.removesuffix(" px").split(" × "))
+    assert scale == "x2" and (wide, narrow) == pytest.approx((2, 1), rel=0.03)
+    assert int(angle.strip().removesuffix("°")) == pytest.approx(np.degrees(0.5), abs=1)
+
+
+def test_an_even_choice_of_tiles_is_shown(tmp_path):
+    for name, count in (("a", 70), ("b", 0), ("c", 30)):
+        kept = np.arange(120) < count
+        zeros = np.zeros(120)
+        arrays = {"tiles": np.full((count, 8, 8, 3), 9, np.uint8), "kept": kept, "corner": np.zeros((120, 2), int)}
+        arrays |= {
+            "variance": np.where(kept, 1, 99),
+            "mean": zeros + 9,
+            "clipped": zeros,
+        }  # as versions before wrote it
+        Entry(tmp_path / "noise" / f"{name}.npz", arrays, {"photo": name, "settings": {"tile_size": 8}}).write()
+    report_pools(tmp_path / "kernels", tmp_path / "noise")
+    page = Page(tmp_path / "report.html")
+    shown = [image["alt"] for image in page.images]
+    assert len(shown) == 48 and shown.count("a") in (33, 34) and "b" not in shown
+    assert [(row["kept"], row["too much variance"]) for row in page.table_of("tiles", "kept")] == [
+        *(("70", "50"), ("0", "120"), ("30", "90"))
+    ]
+    assert [row["its value"] for row in page.table_of("option")] == ["20.0", "0.0", *["not looked at"] * 4]
+
+
+def test_files_that_are_no_entries_are_named(tmp_path):
+    add_kernel(tmp_path / "kernels", 0)
+    (tmp_path / "kernels" / "half.npz").write_bytes(b"PK half")
+    Entry(tmp_path / "kernels" / "nan.npz", {"x4": np.full((5, 5), np.nan)}, {}).write()
+    Entry(tmp_path / "kernels" / "none.npz", {"y": np.zeros(3)}, {}).write()
+    Entry(tmp_path / "noise" / "theirs.npz", {"tiles": np.zeros((2, 8, 8, 3), np.uint8)}, {}).write()
+    report_pools(tmp_path / "kernels", tmp_path / "noise")
+    page = Page(tmp_path / "report.html")
+    kernels, noise = (rows[1:] for rows in page.tables if rows[0] == ["photo or file", "reason"])
+    assert [name for name, _ in kernels] == ["half.npz", "nan.npz", "none.npz"]
+    assert "damaged" in kernels[0][1] and [name for name, _ in noise] == ["theirs.npz"]
+    assert [row["photo"] for row in page.table_of("widths")] == ["photo0.jpg"]
+
+
+def test_a_page_that_cannot_be_written_ends_nothing(tmp_path, caplog):
+    (tmp_path / "report.html" / "folder").mkdir(parents=True)
+    report_pools(tmp_path / "kernels", tmp_path / "noise")
+    assert "no report: " in caplog.text
+
+
+# -- plain pages -----------------------------------------------------------------------------------------------------
+
+
+def test_text_is_escaped_and_html_is_not(tmp_path):
+    nasty = "</td></table><script>alert('&')</script>"
+    parts = [
+        element("p", nasty, element("b", nasty), class_='"'),
+        table([nasty], [[nasty], [element("i", nasty)]]),
+        bullets([nasty]),
+        picture(np.zeros((2, 3, 3), np.uint8), f'"{nasty}'),
+        prose("a `b < c` d & `e`"),
+    ]
+    write_page(tmp_path / "page.html", nasty, parts)
+    page = Page(tmp_path / "page.html")
+    assert page.texts.count(nasty) == 8  # title, heading, two paragraphs, head, two cells, bullet
+    assert page.images == [{**page.images[0], "alt": f'"{nasty}', "width": "3", "height": "2"}]
+    assert "a b < c d & e" in "".join(page.texts)
+    assert page.source.count("<code>") == 2
+
+
+def test_names_that_are_no_text_are_written(tmp_path):
+    write_page(tmp_path / "page.html", "t", [element("p", b"a\xff.png".decode("utf-8", "surrogateescape"))])
+    assert "a?.png" in Page(tmp_path / "page.html").text
