@@ -403,3 +403,45 @@ def test_doubtful_entries_are_made_anew_with_other_settings(tmp_path):
     for iterations, doubtful in ((10, True), (10, True), (20, False), (30, False)):
         fill(iterations, doubtful)
     assert made == [10, 20]
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(folder, monkeypatch):
+    write_kernel(folder / "a.npz", kernel(5))
+
+    def refuse(path, **options):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(np, "load", refuse)
+    with pytest.raises(InputError, match=r"a\.npz: cannot be read \(Permission denied\); give yourself the perm"):
+        Entry.read(folder / "a.npz")
+
+
+def test_files_of_one_photo_count_once(folder):
+    """As pools have it that were filled before the photo was renamed, or merged."""
+    for name, sha256 in {"a": "1", "b": "2", "c": "1"}.items():
+        arrays = {"x4": kernel(5), "tiles": np.zeros((2, 4, 4, 3), np.uint8)}
+        Entry(folder / f"{name}.npz", arrays, {"photo": name, "sha256": sha256}).write()
+    assert KernelPool.load(folder, 4).photos == ["a", "b"]
+    assert NoisePool.load(folder).photos == ["a", "a", "b", "b"]
+
+
+@pytest.mark.parametrize(
+    ("manifest", "says"),
+    [
+        ([], r"manifest is \[\], not a JSON object"),
+        (3, "manifest is 3, not"),
+        ({"photo": 3}, "photo is 3, not text"),
+        ({"sha256": [1]}, r"sha256 is \[1\], not text"),
+        ({"settings": "x"}, "settings is 'x', not an object"),
+        ({"confidence": "high"}, "confidence is 'high', not 0 to 1"),
+        ({"confidence": float("nan")}, "confidence is nan"),
+        ({"confidence": -0.1}, "confidence is -0.1"),
+        ({"confidence": None}, "confidence is None"),
+        ({"reasons": "blurred"}, "reasons is 'blurred', not a list"),
+        ({"reasons": [1]}, r"reasons is \[1\], not a list"),
+    ],
+)
+def test_odd_manifests_are_named(folder, manifest, says):
+    Entry(folder / "odd.npz", {"x4": kernel(5)}, manifest).write()
+    with pytest.raises(InputError, match=rf"odd\.npz: .*{says}"):
+        KernelPool.load(folder, 4)
