@@ -49,6 +49,7 @@ def estimate_kernels(
     redo: bool = True,
     workers: int = 1,
     min_confidence: float = 0.0,
+    whole: bool = True,
 ) -> KernelPool:
     """Fill the kernel pool in ``folder``, going on from what is there, and draw its contact sheet.
 
@@ -63,6 +64,7 @@ def estimate_kernels(
         workers: photos side by side, each in a process of its own, which imports the estimator by name; 0: what
             suits the device. A photo's kernel does not depend on it.
         min_confidence: kernels of less are marked in the contact sheet.
+        whole: whether these are all photos of the pool, and not a shard of them.
 
     Raises:
         NoKernelError: no photo gave a kernel; says why the first one did not.
@@ -74,7 +76,7 @@ def estimate_kernels(
     check_scale(scale, estimator())  # a bad option of the estimator fails here, not once for every photo
 
     make = functools.partial(_kernels_of, estimator=estimator, scale=scale, accelerator=accelerator)
-    filling = fill_pool(folder, photos, _settings(estimator), make, redo, workers or default_workers(device))
+    filling = fill_pool(folder, photos, _settings(estimator), make, redo, workers or default_workers(device), whole)
     skipped: dict[Path, str] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with closing(filling), Progress(*columns, TextColumn("ETA"), TimeRemainingColumn()) as progress:
@@ -143,6 +145,7 @@ def _run(cfg: DictConfig) -> None:
                 cfg.accelerator,
                 workers=workers,
                 min_confidence=cfg.pool.min_confidence,
+                whole=cfg.shards == 1,
             )
             if cfg.export is not None:
                 export_kernels(

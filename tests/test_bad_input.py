@@ -92,7 +92,7 @@ def damage(folder: Path) -> None:
     (folder / "truncated.png").write_bytes(whole[: len(whole) // 2])
     (folder / "text.jpg").write_text("no image")
     (folder / "empty.png").write_bytes(b"")
-    (folder / "mislabelled.jpg").write_bytes(whole)
+    Image.open(folder / "photo0.png").rotate(180).save(folder / "mislabelled.jpg", "PNG")
 
 
 @pytest.mark.parametrize("name", ["estimate", "collect", "train"])
