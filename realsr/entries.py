@@ -62,6 +62,13 @@ class Entry:
             np.savez(file, manifest=np.array(json.dumps(self.manifest)), **self.arrays)  # type: ignore[arg-type]
 
 
+def check_pool(folder: Path, option: str) -> None:
+    """Raise InputError for a folder, given as ``option``, with neither a pool nor kernels of another program."""
+    if not any(folder.glob("*.npz")) and not is_foreign(folder):
+        state = "holds no pool" if folder.is_dir() else "no such folder"
+        raise InputError(f"{option}={folder}: {state}; give one that does, or leave {option} out and it is made")
+
+
 def read_entries(folder: str | Path, kind: str, command: str) -> Iterator[Entry]:
     """The files of a pool, in the order of their names; of several of one photo the first.
 

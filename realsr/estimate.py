@@ -24,7 +24,7 @@ from realsr.config import check_writable, command, pick_device
 from realsr.entries import Arrays
 from realsr.errors import InputError, at_least
 from realsr.estimators.estimate import Estimator, check_scale, estimate_kernel
-from realsr.filling import fill_pool
+from realsr.filling import AS_IT_IS, fill_pool
 from realsr.images import Photo, find_images, read_image, write_image
 from realsr.interchange import check_form
 from realsr.kernel_sheet import kernel_sheet, thumbnails
@@ -71,7 +71,7 @@ def estimate_kernels(
     """
     at_least(0, workers=workers)
     check_confidence(min_confidence)
-    check_writable(folder)
+    check_writable(folder, otherwise=AS_IT_IS)
     device = pick_device(accelerator)
     check_scale(scale, estimator())  # a bad option of the estimator fails here, not once for every photo
 

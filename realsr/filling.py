@@ -19,6 +19,8 @@ from realsr.workers import side_by_side
 
 log = logging.getLogger(__name__)
 
+AS_IT_IS = "choose another folder, or train with the pools as they are: data.build_pools=false"
+
 Make = Callable[[Path], tuple[Arrays, dict[str, Any]]]
 
 

@@ -20,6 +20,7 @@ from realsr.data.samples import make_samples
 from realsr.data.store import photo_name, prepare_hr, stored_hr
 from realsr.data.validation import degraded, hold_out_images, look_photos, middle
 from realsr.degradation import Degradation
+from realsr.entries import check_pool
 from realsr.errors import InputError, at_least
 from realsr.estimate import estimate_kernels
 from realsr.estimators.estimate import Estimator
@@ -68,6 +69,8 @@ class RealSRData(LightningDataModule):
         val_noise_dir: likewise the noise pool.
         samples_dir: where the embedded sample is written before anything is read; None: it is not wanted.
         min_confidence: kernels of less confidence are left out.
+        pool_dir: folder of our own pools, ``kernels`` and ``noise``; any other folder that is given for a pool has to
+            hold one already. None: whatever is missing is made.
     """
 
     def __init__(
@@ -100,6 +103,7 @@ class RealSRData(LightningDataModule):
         val_noise_dir: str | None = None,
         samples_dir: str | None = None,
         min_confidence: float = 0.0,
+        pool_dir: str | None = None,
     ) -> None:
         super().__init__()
         if source_dir is None and clean_dir is None:
@@ -138,11 +142,16 @@ class RealSRData(LightningDataModule):
         self.num_workers, self.estimate_workers = num_workers, estimate_workers
         self.accelerator, self.seed = accelerator, seed
         self.min_confidence = min_confidence
+        self.pool_dir = None if pool_dir is None else Path(pool_dir).resolve()
 
     # -- once, in one process ------------------------------------------------------------------------------------
 
     def prepare_data(self) -> None:
         """Make the pools and the decoded HR images that are missing; goes on where it was interrupted."""
+        for name in ("kernel_dir", "noise_dir", "val_kernel_dir", "val_noise_dir"):
+            folder, own = getattr(self, name), self.pool_dir
+            if folder is not None and own is not None and folder.resolve() not in (own / "kernels", own / "noise"):
+                check_pool(folder, f"data.{name}")
         if self.samples_dir is not None:
             make_samples(self.samples_dir)
         if self.source_dir is not None and self.build_pools:
