@@ -86,6 +86,8 @@ def _check_target(node: DictConfig, path: str) -> None:
             continue
         if key not in known:
             raise InputError(f"{path}.{key}: {target.__qualname__} has no such option{nearest(key, known)}")
+        if key.endswith("_dir") and node[key] == "" and not OmegaConf.is_interpolation(node, key):
+            raise InputError(f"{path}.{key} is empty; give a folder, or {path}.{key}=null for none")
         if not _fits(node[key], hints.get(key, Any)):
             raise InputError(_misfit(f"{path}.{key}", node[key], hints[key]))
 

@@ -17,7 +17,7 @@ from rich.progress import track
 from realsr.config import check_writable, command
 from realsr.entries import Arrays, Entry
 from realsr.errors import InputError
-from realsr.filling import fill_pool
+from realsr.filling import AS_IT_IS, fill_pool
 from realsr.images import Photo, find_images, read_image, to_float, to_uint, write_image
 from realsr.noise import (
     NoiseRule,
@@ -47,7 +47,7 @@ def collect_noise(photos: Sequence[Path], folder: Path, rule: NoiseRule, redo: b
     Raises:
         InputError: no tile qualifies; says which bound is nearest to letting some pass.
     """
-    check_writable(folder)
+    check_writable(folder, otherwise=AS_IT_IS)
     entries: dict[Path, Entry] = {}
     skipped: list[str] = []
     making = fill_pool(folder, photos, dataclasses.asdict(rule), lambda photo: _tiles_of(photo, rule), redo)

@@ -176,7 +176,7 @@ def output_dir() -> Path:
     return Path(HydraConfig.get().runtime.output_dir)
 
 
-def check_writable(folder: Path, need_bytes: int = 50_000_000) -> None:
+def check_writable(folder: Path, need_bytes: int = 50_000_000, otherwise: str = "choose another folder") -> None:
     """Fail now rather than after hours.
 
     Raises:
@@ -188,7 +188,7 @@ def check_writable(folder: Path, need_bytes: int = 50_000_000) -> None:
         probe.write_bytes(b"")
         probe.unlink(missing_ok=True)  # another job of a sweep tries the same
     except OSError as e:
-        raise InputError(f"{folder}: cannot be written to ({e.strerror}); choose another folder") from e
+        raise InputError(f"{folder}: cannot be written to ({e.strerror}); {otherwise}") from e
     free = shutil.disk_usage(folder).free
     if free < need_bytes:
         raise InputError(f"{folder}: only {free / 1e6:.0f} MB are free, {need_bytes / 1e6:.0f} are needed; make room")
@@ -210,7 +210,7 @@ def pick_device(accelerator: str) -> torch.device:
 
 def _pool_name(source_dir: str | None) -> str:
     """A folder name that is readable and different for every source folder."""
-    if source_dir is None:
+    if not source_dir:
         raise InputError("no photos; give data.source_dir=DIR, your camera's photos (or pool_dir=DIR, its pools)")
     path = Path(source_dir).expanduser().resolve()
     return f"{path.name}-{hashlib.sha256(str(path).encode()).hexdigest()[:6]}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,14 +43,17 @@ class Entry:
         """Read one file.
 
         Raises:
-            InputError: the file is damaged, or no pool file.
+            InputError: the file is damaged, no pool file or not to be read.
         """
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files if name != "manifest"}
                 manifest = json.loads(str(file["manifest"])) if "manifest" in file.files else {}
+        except PermissionError as e:
+            raise InputError(f"{path}: cannot be read ({e.strerror}); give yourself the permission") from e
         except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as e:
             raise InputError(f"{path}: is damaged or no pool file ({e}); delete it, it will be made again") from e
+        _check_manifest(manifest, path)
         return cls(path, arrays, manifest)
 
     def write(self) -> None:
@@ -59,8 +62,15 @@ class Entry:
             np.savez(file, manifest=np.array(json.dumps(self.manifest)), **self.arrays)  # type: ignore[arg-type]
 
 
+def check_pool(folder: Path, option: str) -> None:
+    """Raise InputError for a folder, given as ``option``, with neither a pool nor kernels of another program."""
+    if not any(folder.glob("*.npz")) and not is_foreign(folder):
+        state = "holds no pool" if folder.is_dir() else "no such folder"
+        raise InputError(f"{option}={folder}: {state}; give one that does, or leave {option} out and it is made")
+
+
 def read_entries(folder: str | Path, kind: str, command: str) -> Iterator[Entry]:
-    """The files of a pool, in the order of their names.
+    """The files of a pool, in the order of their names; of several of one photo the first.
 
     Args:
         folder: of the pool.
@@ -75,7 +85,18 @@ def read_entries(folder: str | Path, kind: str, command: str) -> Iterator[Entry]
     if not paths:
         state = "is empty" if folder.is_dir() else "does not exist"
         raise InputError(f"{folder}: the {kind} pool {state}; fill it with python -m {command} data.source_dir=PHOTOS")
-    return map(Entry.read, paths)
+    return _of_different_photos(map(Entry.read, paths))
+
+
+def _of_different_photos(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """A photo that was renamed, or copied from one pool to another, is there twice, and counts once."""
+    seen: set[str] = set()
+    for entry in entries:
+        digest = entry.manifest.get("sha256")
+        if digest is None or digest not in seen:
+            yield entry
+        if digest is not None:
+            seen.add(digest)
 
 
 def kernel_entries(folder: str | Path, scale: int) -> Iterator[Entry]:
@@ -91,3 +112,20 @@ def kernel_entries(folder: str | Path, scale: int) -> Iterator[Entry]:
         entry.manifest.setdefault("photo", entry.path.stem)
         entry.arrays[f"x{scale}"] = checked_kernel(entry.arrays[f"x{scale}"], entry.path)
         yield entry
+
+
+def _check_manifest(manifest: Any, path: Path) -> None:
+    """Raise InputError for one that is not as pools have it, as a file made by hand may hold."""
+    if not isinstance(manifest, dict):
+        raise InputError(f"{path}: its manifest is {manifest!r:.40}, not a JSON object; delete the file or mend it")
+    for name, kind, called in (("photo", str, "text"), ("sha256", str, "text"), ("settings", dict, "an object")):
+        if not isinstance(value := manifest.get(name, kind()), kind):
+            raise InputError(
+                f"{path}: in its manifest {name} is {value!r:.40}, not {called}; delete the file or mend it"
+            )
+    reasons = manifest.get("reasons", [])
+    if not (isinstance(reasons, list) and all(isinstance(reason, str) for reason in reasons)):
+        raise InputError(f"{path}: in its manifest reasons is {reasons!r:.40}, not a list of texts; delete or mend it")
+    sure = manifest.get("confidence", 1.0)
+    if not (isinstance(sure, (int, float)) and 0 <= sure <= 1):
+        raise InputError(f"{path}: in its manifest confidence is {sure!r:.40}, not 0 to 1; delete the file or mend it")

@@ -24,7 +24,7 @@ from realsr.config import check_writable, command, pick_device
 from realsr.entries import Arrays
 from realsr.errors import InputError, at_least
 from realsr.estimators.estimate import Estimator, check_scale, estimate_kernel
-from realsr.filling import fill_pool
+from realsr.filling import AS_IT_IS, fill_pool
 from realsr.images import Photo, find_images, read_image, write_image
 from realsr.interchange import check_form
 from realsr.kernel_sheet import kernel_sheet, thumbnails
@@ -50,6 +50,7 @@ def estimate_kernels(
     redo: bool = True,
     workers: int = 1,
     min_confidence: float = 0.0,
+    whole: bool = True,
 ) -> KernelPool:
     """Fill the kernel pool in ``folder``, going on from what is there, draw its contact sheet and its page.
 
@@ -64,18 +65,19 @@ def estimate_kernels(
         workers: photos side by side, each in a process of its own, which imports the estimator by name; 0: what
             suits the device. A photo's kernel does not depend on it.
         min_confidence: kernels of less are marked in the contact sheet.
+        whole: whether these are all photos of the pool, and not a shard of them.
 
     Raises:
         NoKernelError: no photo gave a kernel; says why the first one did not.
     """
     at_least(0, workers=workers)
     check_confidence(min_confidence)
-    check_writable(folder)
+    check_writable(folder, otherwise=AS_IT_IS)
     device = pick_device(accelerator)
     check_scale(scale, estimator())  # a bad option of the estimator fails here, not once for every photo
 
     make = functools.partial(_kernels_of, estimator=estimator, scale=scale, accelerator=accelerator)
-    filling = fill_pool(folder, photos, _settings(estimator), make, redo, workers or default_workers(device))
+    filling = fill_pool(folder, photos, _settings(estimator), make, redo, workers or default_workers(device), whole)
     skipped: dict[Path, str] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with closing(filling), Progress(*columns, TextColumn("ETA"), TimeRemainingColumn()) as progress:
@@ -146,6 +148,7 @@ def _run(cfg: DictConfig) -> None:
                 cfg.accelerator,
                 workers=workers,
                 min_confidence=cfg.pool.min_confidence,
+                whole=cfg.shards == 1,
             )
             if cfg.export is not None:
                 export_kernels(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -21,17 +22,28 @@ from realsr.errors import InputError
 from realsr.images import atomic_write, file_hash
 from realsr.workers import side_by_side
 
+log = logging.getLogger(__name__)
+
+AS_IT_IS = "choose another folder, or train with the pools as they are: data.build_pools=false"
+
 Make = Callable[[Path], tuple[Arrays, dict[str, Any]]]
 
 
 def fill_pool(
-    folder: Path, photos: Sequence[Path], settings: dict[str, Any], make: Make, redo: bool = True, workers: int = 1
+    folder: Path,
+    photos: Sequence[Path],
+    settings: dict[str, Any],
+    make: Make,
+    redo: bool = True,
+    workers: int = 1,
+    whole: bool = True,
 ) -> Generator[tuple[Path, Entry | str], None, None]:
     """Make the entries that are missing; each is on disk, whole, as soon as it is made.
 
     An entry is current when the photo's hash and the settings in its manifest agree; others are made anew (with
     ``redo=False`` only those of changed photos, and those whose manifest calls them ``doubtful``). Several programs
-    may fill one pool at the same time.
+    may fill one pool at the same time. A photo that was renamed keeps its entry, and of copies of a photo the first
+    counts. How many entries are made anew is logged, and how many are of other photos; those stay and are drawn.
 
     Args:
         folder: of the pool.
@@ -40,6 +52,7 @@ def fill_pool(
         make: gives arrays and further manifest fields for a photo, or raises InputError for an unusable one.
         redo: whether entries made with other settings are made anew.
         workers: processes that make entries side by side, see :func:`realsr.workers.side_by_side`.
+        whole: whether these photos are all that the pool is to hold, and not a share of them.
 
     Yields:
         Each photo with its entry, or with the reason why it has none: first those that are current.
@@ -47,13 +60,30 @@ def fill_pool(
     for pattern in (".*.npz.*", ".*.skipped.json.*"):
         remove_leftovers(folder, pattern)
     settings = json.loads(json.dumps(settings))
-    missing = []
+    seen: dict[str, Path] = {}
+    missing, outdated = [], []
     for photo in photos:
-        if (entry := _current(folder, photo, settings, redo)) is not None:
+        try:
+            digest = file_hash(photo)
+        except OSError as e:
+            yield photo, f"{photo}: cannot be read ({e.strerror})"
+            continue
+        if digest in seen:
+            yield photo, f"{photo}: is the same photo as {seen[digest]}"
+            continue
+        seen[digest] = photo
+        entry = _found(folder, photo, digest)
+        if entry is not None and _is_current(entry, settings, redo):
             _skipped(folder, photo).unlink(missing_ok=True)
             yield photo, entry
-        else:
-            missing.append(photo)
+            continue
+        missing.append(photo)
+        outdated += [] if entry is None else [entry]
+    if outdated:
+        was = _differences(outdated[0].manifest.get("settings", {}), settings)
+        log.info("%s: %d of other settings (%s) are made anew", folder, len(outdated), was)
+    if whole:
+        _tell_others(folder, {digest[:8] for digest in seen})
     yield from side_by_side(functools.partial(_made, folder, settings, make), missing, workers)
 
 
@@ -65,15 +95,33 @@ def remove_leftovers(folder: Path, pattern: str, seconds: float = 3600) -> None:
                 path.unlink()
 
 
-def _current(folder: Path, photo: Path, settings: dict[str, Any], redo: bool) -> Entry | None:
-    digest = file_hash(photo)
+def _found(folder: Path, photo: Path, digest: str) -> Entry | None:
+    """The entry of a photo, also under the name that the photo had before."""
     path = _path(folder, photo, digest)
-    if not path.exists():
-        return None
-    entry = Entry.read(path)
+    for candidate in [path] if path.exists() else sorted(folder.glob(f"*-{digest[:8]}.npz")):
+        entry = Entry.read(candidate)
+        if entry.manifest.get("sha256") == digest:
+            return entry
+    return None
+
+
+def _is_current(entry: Entry, settings: dict[str, Any], redo: bool) -> bool:
     outdated = redo or entry.manifest.get("doubtful", False)
-    same_settings = entry.manifest.get("settings") == settings or not outdated
-    return entry if entry.manifest.get("sha256") == digest and same_settings else None
+    return entry.manifest.get("settings") == settings or not outdated
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], limit: int = 3) -> str:
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    return ", ".join(f"{name}={old.get(name)}, now {new.get(name)}" for name in names[:limit])
+
+
+def _tell_others(folder: Path, known: set[str], limit: int = 3) -> None:
+    """Say which entries are of none of the photos, whose hashes' beginnings are ``known``."""
+    others = sorted(path.name for path in folder.glob("*.npz") if path.stem[-8:] not in known)
+    if others:
+        names = ", ".join(others[:limit]) + (", ..." if len(others) > limit else "")
+        message = "%s: %d files are of photos that are not in the folder (any more), and are used; else delete them: %s"
+        log.info(message, folder, len(others), names)
 
 
 def _made(folder: Path, settings: dict[str, Any], make: Make, photo: Path) -> Entry | str:
@@ -87,7 +135,8 @@ def _made(folder: Path, settings: dict[str, Any], make: Make, photo: Path) -> En
         return str(e)
     digest = file_hash(photo)
     manifest = {"photo": photo.name, "sha256": digest, "settings": settings, "realsr": __version__, **details}
-    entry = Entry(_path(folder, photo, digest), arrays, manifest)
+    old = _found(folder, photo, digest)
+    entry = Entry(_path(folder, photo, digest) if old is None else old.path, arrays, manifest)
     entry.write()
     _skipped(folder, photo).unlink(missing_ok=True)
     return entry

@@ -48,6 +48,8 @@ def find_images(folder: str | Path) -> list[Path]:
     Raises:
         InputError: the folder is missing, is a file, or holds no image.
     """
+    if not str(folder):
+        raise InputError("no photos; the name of their folder is empty, give data.source_dir=DIR")
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give a folder of photos")

@@ -8,8 +8,8 @@ the kernels of one scale in an array ``(N, K, K)``. All are correlation kernels 
 
 from __future__ import annotations
 
+import os
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,21 +71,43 @@ def write_kernels(folder: Path, form: str, scale: int, photos: Sequence[str], ke
         form: ``mat`` writes ``<photo>/<photo>_kernel_x<scale>.mat`` as the KernelGAN program does; ``npy`` writes one
             array ``kernels_x<scale>.npy``.
         scale: of the kernels.
-        photos: N names; of photos that share a name, the second gets ``_2`` behind it, and so on.
+        photos: N names; of photos that share a name, the second gets ``_2`` behind it, or the next number that no
+            other photo has.
         kernels: ``(N, K, K)``.
     """
     if form == "npy":
         with atomic_write(folder / f"kernels_x{scale}.npy") as file:
             np.save(file, kernels)
         return
-    seen: Counter[str] = Counter()
-    for photo, kernel in zip(photos, kernels, strict=True):
-        name = Path(photo).stem if Path(photo).suffix.lower() in SUFFIXES else photo
-        seen[name] += 1
-        if seen[name] > 1:
-            name = f"{name}_{seen[name]}"
+    for name, kernel in zip(_different([_folder_name(photo) for photo in photos]), kernels, strict=True):
         with atomic_write(folder / name / f"{name}_kernel_x{scale}.mat") as file:
             savemat(file, {VARIABLE: kernel.astype(np.float64)})
+
+
+def remove_exported(folder: Path, form: str) -> None:
+    """Delete what :func:`write_kernels` has written into a folder before, which nobody could tell from what is new."""
+    for path in folder.glob("*/*_kernel_x*.mat" if form == "mat" else "kernels_x*.npy"):
+        path.unlink(missing_ok=True)
+
+
+def _folder_name(photo: str) -> str:
+    """Without the suffix of an image; as long as leaves room in a file's name of 255 bytes."""
+    name = Path(photo).stem if Path(photo).suffix.lower() in SUFFIXES else photo
+    return os.fsencode(name)[:200].decode(errors="ignore") if len(os.fsencode(name)) > 200 else name
+
+
+def _different(names: Sequence[str]) -> list[str]:
+    """Names that are there more than once with a number behind them."""
+    taken: set[str] = set(names)
+    seen: set[str] = set()
+    result = []
+    for name in names:
+        number, unique = 2, name
+        while unique in seen or (unique != name and unique in taken):
+            unique, number = f"{name}_{number}", number + 1
+        seen.add(unique)
+        result.append(unique)
+    return result
 
 
 def check_form(form: str | None) -> None:
@@ -112,6 +134,8 @@ def checked_kernel(kernel: npt.NDArray[Any], where: str | Path) -> Kernel:
 def _kernel_files(path: Path) -> list[Path]:
     if path.is_file():
         return [path] if path.suffix.lower() in (".mat", ".npy") else []
+    if any(path.glob("*/*.npz")):
+        raise InputError(f"{path}: is a folder of pools; give {path / 'kernels'}, the one with kernels")
     found = [file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith(".")]
     mats = [file for file in found if file.suffix.lower() == ".mat"]
     return mats or [file for file in found if file.suffix.lower() == ".npy"]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from realsr.entries import kernel_entries, read_entries
 from realsr.errors import InputError
-from realsr.interchange import write_kernels
+from realsr.interchange import remove_exported, write_kernels
 from realsr.kernels import centre_index, centre_of_mass, framed
 from realsr.resample import mirror
 
@@ -188,16 +188,27 @@ def check_confidence(min_confidence: float) -> None:
 
 
 def export_kernels(folder: Path, target: Path, form: str, min_confidence: float = 0.0) -> None:
-    """Write the kernels of a pool for other programs, those of every scale that it has.
+    """Write the kernels of a pool for other programs, in place of an earlier export.
 
     Args:
         folder: of the pool.
         target: folder to write into.
         form: ``mat`` or ``npy``, as :func:`realsr.interchange.write_kernels` says.
         min_confidence: kernels of less are left out.
+
+    Raises:
+        InputError: there is no scale that all of the pool's files have, or no kernel is left.
     """
-    names = next(iter(read_entries(folder, "kernel", "realsr.estimate"))).arrays
-    for scale in sorted(int(name[1:]) for name in names if name[0] == "x" and name[1:].isdigit()):
+    have = [{name for name in e.arrays if name[0] == "x"} for e in read_entries(folder, "kernel", "realsr.estimate")]
+    scales = sorted(int(name[1:]) for name in set.intersection(*have) if name[1:].isdigit())
+    if not scales:
+        raise InputError(f"{folder}: no scale is in all of its files, so there is nothing to export")
+    for name in sorted(set.union(*have) - {f"x{scale}" for scale in scales}):
+        count = sum(name in names for names in have)
+        log.warning("%s: %s is not exported, only %d of %d files have it", folder, name, count, len(have))
+    # before the pool is read: of jobs that end together, the last has all kernels and takes away none
+    remove_exported(target, form)
+    for scale in scales:
         pool = KernelPool.load(folder, scale, min_confidence)
         write_kernels(target, form, scale, pool.photos, pool.kernels.numpy())
         log.info("%s: %d kernels for x%d", target, len(pool), scale)

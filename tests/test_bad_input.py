@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hydra.utils import instantiate
 from PIL import Image
 
 from realsr.collect import _run as run_collect
@@ -92,7 +93,7 @@ def damage(folder: Path) -> None:
     (folder / "truncated.png").write_bytes(whole[: len(whole) // 2])
     (folder / "text.jpg").write_text("no image")
     (folder / "empty.png").write_bytes(b"")
-    (folder / "mislabelled.jpg").write_bytes(whole)
+    Image.open(folder / "photo0.png").rotate(180).save(folder / "mislabelled.jpg", "PNG")
 
 
 @pytest.mark.parametrize("name", ["estimate", "collect", "train"])
@@ -219,6 +220,47 @@ def test_noise_pools_that_are_of_no_use(mistake, tmp_path, tiles, says):
         Entry(folder / "a.npz", {"tiles": tiles}, {}).write()
     line = mistake("train", "degradation=noise", "pool_dir=own", "data.build_pools=false")
     assert says in line and "own/noise" in line
+
+
+@pytest.mark.parametrize("option", ["data.kernel_dir", "data.noise_dir", "data.val_kernel_dir"])
+def test_a_folder_given_for_a_pool_has_to_hold_one(mistake, tmp_path, option):
+    (tmp_path / "empty").mkdir()
+    assert f"{option}=mistyped: no such folder; give one" in mistake("train", f"{option}=mistyped")
+    assert f"{option}=empty: holds no pool" in mistake("train", f"{option}=empty")
+    assert f"{option}=pools/kernls: no such" in mistake("train", "pool_dir=pools", f"{option}=pools/kernls")
+    assert f"{option} is empty; give a folder" in mistake("train", f"{option}=")
+    assert not (tmp_path / "mistyped").exists() and not (tmp_path / "pools").exists()
+
+
+def test_a_pool_that_is_there_is_filled_where_it_is(compose, tiny, tmp_path):
+    arrays = {"x4": np.ones((33, 33))}
+    for name in ("elsewhere", "pools/kernels"):
+        Entry(tmp_path / name / "other-12345678.npz", arrays, {"photo": "other"}).write()
+    given = [f"data.val_kernel_dir={tmp_path / 'elsewhere'}", "estimator.iterations=5"]
+    instantiate(compose("train", *tiny, *given, f"pool_dir={tmp_path}/x/../pools").data).prepare_data()
+    for name in ("elsewhere", "pools/kernels"):
+        assert len(list((tmp_path / name).glob("*.npz"))) == 4
+
+
+@pytest.mark.parametrize("kind", ["kernels", "noise"])
+def test_a_pool_that_cannot_be_written_to_can_be_trained_with(mistake, tmp_path, monkeypatch, kind):
+    def refuse(folder, **options):
+        raise PermissionError(13, "Permission denied")
+
+    real = Path.write_bytes
+    monkeypatch.setattr(Path, "write_bytes", lambda p, b: refuse(p) if p.parent.name == kind else real(p, b))
+    options = ["estimator.iterations=5", f"pool_dir={tmp_path}/pools"]
+    line = mistake("train", *options, "degradation=kernel" if kind == "kernels" else "degradation=noise")
+    assert f"pools/{kind}: cannot be written to (Permission denied)" in line and "data.build_pools=false" in line
+
+
+@pytest.mark.parametrize("name", ["estimate", "collect", "train"])
+def test_a_folder_without_a_name_is_not_this_one(mistake, tmp_path, photo_folder, name):
+    photo_folder("photos", 1)
+    line = mistake(name, "data.source_dir=")
+    assert "data.source_dir is empty" in line if name == "train" else "give data.source_dir=DIR" in line
+    if name != "train":
+        assert "name of their folder is empty" in mistake(name, "data.source_dir=", f"pool_dir={tmp_path}/pools")
 
 
 def test_damaged_files_of_a_pool_are_named_with_the_way_out(mistake, compose, tmp_path, photo_folder):

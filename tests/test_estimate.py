@@ -100,6 +100,15 @@ def test_entries_say_what_was_looked_at_and_how_sure_it_is(photo_folder, tmp_pat
     assert len(np.load(tmp_path / "pools" / "kernels_npy" / "kernels_x4.npy")) == 2
 
 
+def test_an_export_alone_estimates_nothing(photo_folder, tmp_path, compose):
+    options = [f"data.source_dir={photo_folder('photos', 2, 96, 96)}", *TINY, f"pool_dir={tmp_path}", "workers=1"]
+    run(compose("estimate", *options))
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "kernels").glob("*.npz")}
+    run(compose("estimate", *options, "export=mat", "pool.min_confidence=0.01", "scale=2"))
+    assert {path: path.stat().st_mtime_ns for path in made} == made and len(made) == 2
+    assert len(list((tmp_path / "kernels_mat").glob("*/*_kernel_x4.mat"))) == 2
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_command_that_is_stopped_leaves_no_process_and_loses_no_kernel(photo_folder, tmp_path, compose, number):
     """SIGKILL hits the command alone, Ctrl-C all of its processes."""

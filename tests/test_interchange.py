@@ -196,3 +196,43 @@ def test_training_takes_them_as_they_are(compose, tiny, tmp_path, given):
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     assert set(data.degradation.kernels.photos) < set("abcd")
     assert data.degradation.kernels.kernels.shape == (3, 33, 33)
+
+
+def test_names_of_exported_kernels_do_not_collide(tmp_path):
+    photos = ["a.png", "a.jpg", "a_2.png", "a.tif", "é" * 120 + ".png"]
+    write_kernels(tmp_path, "mat", 4, photos, np.stack([kernel(i) for i in range(5)]))
+    for name, index in {"a": 0, "a_3": 1, "a_2": 2, "a_4": 3, "é" * 100: 4}.items():
+        np.testing.assert_allclose(loadmat(tmp_path / name / f"{name}_kernel_x4.mat")["Kernel"], kernel(index))
+
+
+@pytest.mark.parametrize("form", ["mat", "npy"])
+def test_an_export_takes_the_place_of_an_earlier_one(tmp_path, form):
+    pool, target = own_pool(tmp_path / "pool"), tmp_path / "theirs"
+    export_kernels(pool, target, form)
+    (target / "notes.txt").write_text("mine")
+    export_kernels(pool, target, form, min_confidence=0.5)
+    assert len(KernelPool.load(target, 4)) == 2 == len(KernelPool.load(target, 2))
+    assert (target / "notes.txt").exists()
+
+
+def test_a_pool_of_two_estimators_is_exported_at_the_scales_that_all_have(tmp_path, caplog):
+    pool = own_pool(tmp_path / "pool")
+    entry = Entry.read(pool / "0.npz")
+    Entry(entry.path, {**entry.arrays, "x3": kernel(0)}, entry.manifest).write()
+    export_kernels(pool, tmp_path / "theirs", "npy")
+    assert sorted(p.name for p in (tmp_path / "theirs").iterdir()) == ["kernels_x2.npy", "kernels_x4.npy"]
+    assert "x3 is not exported, only 1 of 3 files have it" in caplog.text
+    for path in pool.glob("[12].npz"):
+        Entry(path, {"x3": kernel(0)}, {}).write()
+    entry.write()
+    with pytest.raises(InputError, match="no scale is in all of its files"):
+        export_kernels(pool, tmp_path / "theirs", "npy")
+
+
+def test_the_folder_of_all_pools_is_no_kernel_pool(tmp_path):
+    """One level too high: decoded HR images are arrays, too."""
+    own_pool(tmp_path / "pools" / "kernels")
+    (tmp_path / "pools" / "hr").mkdir()
+    np.save(tmp_path / "pools" / "hr" / "a.npy", np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(InputError, match=r"pools: is a folder of pools; give .*pools/kernels, the one with kernels"):
+        KernelPool.load(tmp_path / "pools", 4)

@@ -421,3 +421,99 @@ def test_doubtful_entries_are_made_anew_with_other_settings(tmp_path):
     for iterations, doubtful in ((10, True), (10, True), (20, False), (30, False)):
         fill(iterations, doubtful)
     assert made == [10, 20]
+
+
+def test_what_is_made_anew_is_told_with_what_differs(folder, photos, caplog):
+    caplog.set_level("INFO")
+    list(fill_pool(folder, photos[:2], {"estimator": "A", "steps": 1, "crop": 8}, Maker()))
+    assert "made anew" not in caplog.text
+    list(fill_pool(folder, photos, {"estimator": "A", "steps": 2, "crop": 8}, Maker()))
+    assert f"{folder}: 2 of other settings (steps=1, now 2) are made anew" in caplog.text
+    caplog.clear()
+    list(fill_pool(folder, photos, {"estimator": "A", "steps": 2, "crop": 8}, Maker()))
+    assert not caplog.text
+
+
+def test_a_photo_that_cannot_be_read_is_skipped(folder, photos, monkeypatch):
+    def refuse(path):
+        if path == photos[1]:
+            raise PermissionError(13, "Permission denied", str(path))
+        return file_hash(path)
+
+    monkeypatch.setattr("realsr.filling.file_hash", refuse)
+    results = dict(fill_pool(folder, photos, {}, Maker()))
+    assert results[photos[1]] == f"{photos[1]}: cannot be read (Permission denied)"
+    assert len(list(folder.iterdir())) == 3
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(folder, monkeypatch):
+    write_kernel(folder / "a.npz", kernel(5))
+
+    def refuse(path, **options):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(np, "load", refuse)
+    with pytest.raises(InputError, match=r"a\.npz: cannot be read \(Permission denied\); give yourself the perm"):
+        Entry.read(folder / "a.npz")
+
+
+def test_a_renamed_photo_keeps_its_entry_and_counts_once(folder, photos):
+    list(fill_pool(folder, photos, {"steps": 1}, Maker()))
+    photos[1] = photos[1].rename(photos[1].with_name("renamed.png"))
+    again, redone = Maker(), Maker()
+    list(fill_pool(folder, photos, {"steps": 1}, again))
+    assert again.made == []
+    list(fill_pool(folder, photos, {"steps": 2}, redone))
+    assert sorted(redone.made) == ["a.png", "c.png", "d.png", "renamed.png"]
+    assert sorted(KernelPool.load(folder, 4).photos) == ["a.png", "c.png", "d.png", "renamed.png"]
+
+
+def test_of_copies_of_a_photo_the_first_counts(folder, photos):
+    copy = photos[0].with_name("copy.png")
+    copy.write_bytes(photos[0].read_bytes())
+    results = dict(fill_pool(folder, [*photos, copy], {}, Maker()))
+    assert results[copy] == f"{copy}: is the same photo as {photos[0]}"
+    assert len(list(folder.iterdir())) == 4
+
+
+def test_files_of_one_photo_count_once(folder):
+    """As pools have it that were filled before the photo was renamed, or merged."""
+    for name, sha256 in {"a": "1", "b": "2", "c": "1"}.items():
+        arrays = {"x4": kernel(5), "tiles": np.zeros((2, 4, 4, 3), np.uint8)}
+        Entry(folder / f"{name}.npz", arrays, {"photo": name, "sha256": sha256}).write()
+    assert KernelPool.load(folder, 4).photos == ["a", "b"]
+    assert NoisePool.load(folder).photos == ["a", "a", "b", "b"]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_files_of_photos_that_are_gone_are_told_and_stay(folder, photos, caplog, whole):
+    caplog.set_level("INFO")
+    list(fill_pool(folder, photos, {}, Maker(), whole=whole))
+    assert "photos that are not in the folder" not in caplog.text
+    photos[1].unlink()
+    list(fill_pool(folder, [photos[0], *photos[2:]], {}, Maker(), whole=whole))
+    assert (f"{folder}: 1 files are of photos that are not in the folder" in caplog.text) is whole
+    assert ("delete them: b-" in caplog.text) is whole
+    assert len(KernelPool.load(folder, 4)) == 4
+
+
+@pytest.mark.parametrize(
+    ("manifest", "says"),
+    [
+        ([], r"manifest is \[\], not a JSON object"),
+        (3, "manifest is 3, not"),
+        ({"photo": 3}, "photo is 3, not text"),
+        ({"sha256": [1]}, r"sha256 is \[1\], not text"),
+        ({"settings": "x"}, "settings is 'x', not an object"),
+        ({"confidence": "high"}, "confidence is 'high', not 0 to 1"),
+        ({"confidence": float("nan")}, "confidence is nan"),
+        ({"confidence": -0.1}, "confidence is -0.1"),
+        ({"confidence": None}, "confidence is None"),
+        ({"reasons": "blurred"}, "reasons is 'blurred', not a list"),
+        ({"reasons": [1]}, r"reasons is \[1\], not a list"),
+    ],
+)
+def test_odd_manifests_are_named(folder, manifest, says):
+    Entry(folder / "odd.npz", {"x4": kernel(5)}, manifest).write()
+    with pytest.raises(InputError, match=rf"odd\.npz: .*{says}"):
+        KernelPool.load(folder, 4)

@@ -21,6 +21,7 @@ from realsr.data.store import PhotoSet, prepare_hr, stored_hr
 from realsr.data.tiles import TiledImage
 from realsr.data.validation import degraded, hold_out_images, look_photos, middle
 from realsr.degradation import Degradation
+from realsr.entries import check_pool
 from realsr.errors import InputError, at_least
 from realsr.estimate import estimate_kernels
 from realsr.estimators.estimate import Estimator
@@ -71,6 +72,8 @@ class RealSRData(LightningDataModule):
         min_confidence: kernels of less confidence are left out.
         store_limit: GB that ``store_dir`` may hold; None: 95 % of what is free.
         crops_per_read: crops with consecutive numbers that are cut from one place, see :class:`HRCrops`.
+        pool_dir: folder of our own pools, ``kernels`` and ``noise``; any other folder that is given for a pool has to
+            hold one already. None: whatever is missing is made.
     """
 
     def __init__(
@@ -105,6 +108,7 @@ class RealSRData(LightningDataModule):
         min_confidence: float = 0.0,
         store_limit: float | None = None,
         crops_per_read: int = 1,
+        pool_dir: str | None = None,
     ) -> None:
         super().__init__()
         if source_dir is None and clean_dir is None:
@@ -146,11 +150,16 @@ class RealSRData(LightningDataModule):
         self.accelerator, self.seed = accelerator, seed
         self.min_confidence = min_confidence
         self.store_limit, self.crops_per_read = store_limit, crops_per_read
+        self.pool_dir = None if pool_dir is None else Path(pool_dir).resolve()
 
     # -- once, in one process ------------------------------------------------------------------------------------
 
     def prepare_data(self) -> None:
         """Make the pools and the decoded HR images that are missing; goes on where it was interrupted."""
+        for name in ("kernel_dir", "noise_dir", "val_kernel_dir", "val_noise_dir"):
+            folder, own = getattr(self, name), self.pool_dir
+            if folder is not None and own is not None and folder.resolve() not in (own / "kernels", own / "noise"):
+                check_pool(folder, f"data.{name}")
         if self.samples_dir is not None:
             make_samples(self.samples_dir)
         if self.source_dir is not None and self.build_pools:
