@@ -44,7 +44,7 @@ def read_compression(path: str | Path) -> Compression:
         layers = image.layer  # of each channel: name, samples across, samples down, table
         rgb = image.info.get("adobe_transform") == 0 or [name for name, *_ in layers] == list(b"RGB")
         if len(layers) == 4 or (len(layers) == 3 and rgb):
-            raise InputError(f"{path}: is a JPEG file of {'RGB' if rgb else 'CMYK'}, cameras write YCbCr")
+            raise InputError(f"{path}: is a JPEG file of {'CMYK' if len(layers) == 4 else 'RGB'}, cameras write YCbCr")
         (_, across, down, luma), (_, chroma_across, chroma_down, chroma) = layers[0], layers[-1]
         factors = (down / chroma_down, across / chroma_across)
         if not set(factors) <= {1, 2}:

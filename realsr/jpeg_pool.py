@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from realsr.config import check_writable
 from realsr.entries import Arrays, read_entries
 from realsr.errors import InputError
 from realsr.filling import fill_pool
@@ -86,9 +85,8 @@ def collect_tables(photos: Sequence[Path], folder: Path) -> int:
         folder: of the pool.
 
     Returns:
-        The number of photos that have an entry. None at all is no error here: the pool may be another folder's.
+        The number of photos that have an entry; 0 is no error, the pool is needed by some degradations only.
     """
-    check_writable(folder)
     left_out = [result for _, result in fill_pool(folder, photos, {}, _tables_of) if isinstance(result, str)]
     count = len(photos) - len(left_out)
     log.info("%s: quantisation tables of %d of %d photos", folder, count, len(photos))
