@@ -4,6 +4,7 @@ The way of the data, and where each step lives::
 
     source photos --estimate--> kernel pool --+              estimators/, pools.py
     source photos --collect---> noise pool  --+              noise.py, pools.py
+    source photos --collect---> JPEG tables --+              jpeg.py, jpeg_pool.py
     source photos --clean up--+               |              data/store.py, tiles.py
     clean photos -------------+-> HR crops -> degradation -> (lr, hr)     degradation.py, data/
     (lr, hr) -> ESRGAN (generator, discriminator, losses) -> checkpoint   esrgan.py, networks/, losses/

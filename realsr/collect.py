@@ -1,4 +1,7 @@
-"""``python -m realsr.collect data.source_dir=DIR``: cut flat tiles out of a camera's photos into a noise pool."""
+"""``python -m realsr.collect data.source_dir=DIR``: a camera's noise and compression into pools.
+
+Noise is cut out as flat tiles, compression read as the quantisation tables of JPEG files.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from realsr.entries import Arrays, Entry
 from realsr.errors import InputError
 from realsr.filling import AS_IT_IS, fill_pool
 from realsr.images import Photo, find_images, read_image, to_float, to_uint, write_image
+from realsr.jpeg_pool import collect_tables
 from realsr.noise import (
     NoiseRule,
     TileStatistics,
@@ -154,7 +158,9 @@ def _read_8_bit(photo: Path) -> npt.NDArray[np.uint8]:
 
 
 def _run(cfg: DictConfig) -> None:
-    collect_noise(find_images(cfg.data.source_dir), Path(cfg.pool_dir) / "noise", instantiate(cfg.collector))
+    photos = find_images(cfg.data.source_dir)
+    collect_tables(photos, Path(cfg.pool_dir) / "jpeg")
+    collect_noise(photos, Path(cfg.pool_dir) / "noise", instantiate(cfg.collector))
 
 
 main = command("collect", then="the same command goes on")(_run)

@@ -1,4 +1,4 @@
-"""How the camera makes lr out of hr: blur with a pooled kernel, subsample, add pooled noise."""
+"""How the camera makes lr out of hr: blur with a pooled kernel, subsample, add pooled noise, compress."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from realsr.images import quantize
+from realsr.jpeg import jpeg
+from realsr.jpeg_pool import JpegPool
 from realsr.pools import KernelPool, NoisePool
 from realsr.resample import blur_subsample, imresize
 
@@ -21,11 +23,18 @@ class Degradation(nn.Module):
         scale: integer subsampling factor.
         kernels: pool of this scale; None downscales with bicubic.
         noise: pool; None adds nothing.
+        jpeg: pool; None compresses nothing.
     """
 
-    def __init__(self, scale: int = 4, kernels: KernelPool | None = None, noise: NoisePool | None = None) -> None:
+    def __init__(
+        self,
+        scale: int = 4,
+        kernels: KernelPool | None = None,
+        noise: NoisePool | None = None,
+        jpeg: JpegPool | None = None,
+    ) -> None:
         super().__init__()
-        self.scale, self.kernels, self.noise = scale, kernels, noise
+        self.scale, self.kernels, self.noise, self.jpeg = scale, kernels, noise, jpeg
 
     @property
     def margin(self) -> int:
@@ -40,7 +49,8 @@ class Degradation(nn.Module):
         Args:
             hr: ``(N, 3, H + 2*margin, W + 2*margin)`` RGB in [0, 1]; H and W multiples of the scale.
             generator: the CPU's, whatever the device, so that the draws are the same everywhere.
-            margin: real pixels around the wanted H x W, a multiple of the scale; mirrored where too few.
+            margin: real pixels around the wanted H x W, a multiple of the scale; mirrored where too few. An image that
+                has some is a cut, and JPEG's grid of blocks starts anywhere in it; else it starts with the image.
 
         Returns:
             ``(N, 3, H/scale, W/scale)`` in [0, 1].
@@ -57,7 +67,11 @@ class Degradation(nn.Module):
         lr = quantize(lr)
         if self.noise is not None:
             lr = lr + self.noise.sample(len(lr), (lr.shape[-2], lr.shape[-1]), generator)
-        return lr.clamp(0, 1)
+        lr = lr.clamp(0, 1)
+        if self.jpeg is not None:
+            with torch.autocast(lr.device.type, enabled=False):
+                lr = jpeg(lr, *self.jpeg.sample(len(lr), generator, cut=margin > 0))
+        return lr
 
     def _follow(self, device: torch.device) -> None:
         """Pools are no parameters, so they move with the data, once."""
@@ -65,3 +79,5 @@ class Degradation(nn.Module):
             self.kernels = self.kernels.to(device)
         if self.noise is not None and self.noise.tiles.device != device:
             self.noise = self.noise.to(device)
+        if self.jpeg is not None and self.jpeg.tables.device != device:
+            self.jpeg = self.jpeg.to(device)

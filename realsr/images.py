@@ -71,12 +71,23 @@ def image_size(path: str | Path) -> tuple[int, int]:
     Raises:
         InputError: the file cannot be read as an image.
     """
-    path = Path(path)
-    with _open(path) as image, _naming_damage(path):
+    with file_header(path) as (image, orientation):
         # Pillow gives TIFFs the size that they have when turned, so those are read from the tags
         tags = getattr(image, "tag_v2", {256: image.width, 257: image.height})
-        turned = _orientation(image, path) >= 5  # EXIF orientations 5 to 8 swap the axes
+        turned = orientation >= 5  # EXIF orientations 5 to 8 swap the axes
         return (tags[256], tags[257]) if turned else (tags[257], tags[256])
+
+
+@contextmanager
+def file_header(path: str | Path) -> Iterator[tuple[Image.Image, int]]:
+    """A file opened but not decoded, and its EXIF orientation, 1 to 8.
+
+    Raises:
+        InputError: the file cannot be read as an image.
+    """
+    path = Path(path)
+    with _open(path) as image, _naming_damage(path):
+        yield image, _orientation(image, path)
 
 
 def read_image(path: str | Path) -> Photo:

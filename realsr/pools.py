@@ -16,12 +16,13 @@ from torch import Tensor
 from realsr.entries import kernel_entries, read_entries
 from realsr.errors import InputError
 from realsr.interchange import remove_exported, write_kernels
+from realsr.jpeg_pool import JpegPool
 from realsr.kernels import centre_index, centre_of_mass, framed
 from realsr.resample import mirror
 
 log = logging.getLogger(__name__)
 
-P = TypeVar("P", "KernelPool", "NoisePool")
+P = TypeVar("P", "KernelPool", "NoisePool", JpegPool)
 
 
 @dataclass(frozen=True)

@@ -222,3 +222,27 @@ def test_a_pool_of_another_rule_is_taken_as_it_is(data):
     tiles = data("collector={tile_size:32,stride:32,keep_best:9}").degradation.noise.tiles
     again = data("collector={tile_size:16,stride:16,keep_best:20}").degradation.noise.tiles
     assert torch.equal(tiles, again)
+
+
+def test_photos_are_compressed_with_tables_of_the_photos(data, tmp_path):
+    """JPEG photos bring them, held-out ones for validation alone; PNG photos bring none."""
+    from PIL import Image
+
+    with pytest.raises(InputError, match="none of 3 photos is a JPEG file"):
+        data("degradation=noise_jpeg")
+    for index, quality in enumerate((50, 70, 90)):
+        photo = tmp_path / "camera" / f"photo{index}.png"
+        Image.open(photo).save(photo.with_suffix(".jpg"), quality=quality)
+        photo.unlink()
+    module = data("degradation=noise_jpeg")
+    held = module._tables(module.val_jpeg_dir, held_out=True)
+    train = module.degradation.jpeg
+    assert sorted(held.photos + train.photos) == ["photo0.jpg", "photo1.jpg", "photo2.jpg"]
+    assert not (train.tables == held.tables).flatten(1).all(1).any()
+    compressed, plain = batches(module, 1)[0], batches(data("degradation=noise"), 1)[0]
+    assert torch.equal(compressed["hr"], plain["hr"])
+    assert not torch.equal(compressed["lr"], plain["lr"])
+    row = data("degradation=noise", f"data.val_jpeg_dir={module.jpeg_dir}")
+    assert row.degradation.jpeg is None
+    for one, other in zip(module.pairs, row.pairs, strict=True):
+        assert torch.equal(one.lr, other.lr)

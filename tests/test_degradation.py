@@ -10,6 +10,8 @@ from PIL import Image
 from scipy import ndimage
 
 from realsr.degradation import Degradation
+from realsr.jpeg import jpeg
+from realsr.jpeg_pool import JpegPool
 from realsr.kernels import gaussian_kernel
 from realsr.pools import KernelPool, NoisePool
 from realsr.resample import imresize
@@ -29,6 +31,11 @@ def kernel_pool() -> KernelPool:
 def noise_pool() -> NoisePool:
     tiles = torch.randint(80, 120, (4, 3, 32, 32), generator=seeded(), dtype=torch.uint8)
     return NoisePool(tiles, list("abcd"))
+
+
+def jpeg_pool() -> JpegPool:
+    tables = torch.randint(1, 40, (4, 2, 8, 8), generator=seeded()).float()
+    return JpegPool(tables, torch.tensor([(1, 1), (1, 2), (2, 1), (2, 2)]), list("abcd"))
 
 
 def degradation(kernels: bool, noise: bool) -> Degradation:
@@ -149,3 +156,38 @@ def test_no_gradient_flows_back(hr):
 
 def test_pools_are_not_in_the_checkpoint():
     assert not degradation(True, True).state_dict()
+
+
+@pytest.mark.parametrize("margin", [0, 8])
+def test_jpeg_comes_last(hr, margin):
+    """The LR without it, compressed with tables that are drawn after kernels and noise; a cut has phases, too."""
+    degrade = Degradation(4, kernel_pool(), noise_pool(), jpeg_pool())
+    ours = degrade(hr, seeded(3), margin)
+    generator = seeded(3)
+    before = degradation(True, True)(hr, generator, margin)
+    drawn = jpeg_pool().sample(3, generator, cut=margin > 0)
+    assert (drawn[2] is None) == (margin == 0)
+    assert torch.equal(ours, jpeg(before, *drawn))
+    assert not torch.equal(ours, before)
+    assert torch.equal(degrade(hr, seeded(3), margin), ours)
+    assert not torch.equal(degrade(hr, seeded(4), margin), ours)
+
+
+def test_every_image_gets_its_own_tables_and_grid(hr):
+    same = hr[:1].expand(8, -1, -1, -1)
+    assert len(Degradation(4, jpeg=jpeg_pool())(same, seeded(), 8).flatten(1).unique(dim=0)) == 8
+
+
+def test_autocast_does_not_coarsen_jpeg(hr):
+    degrade = Degradation(4, jpeg=jpeg_pool())
+    expected = degrade(hr, seeded())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(degrade(hr, seeded()), expected)
+
+
+def test_pools_follow_the_data_to_its_device():
+    """On the meta device, which computes nothing: an operation that mixed devices or asked for a value would fail."""
+    pool = jpeg_pool().to("meta")
+    assert pool.tables.device.type == "meta"
+    tables, subsampling, phase = pool.sample(3, seeded(), cut=True)
+    assert jpeg(torch.empty(3, 3, 32, 24, device="meta"), tables, subsampling, phase).shape == (3, 3, 32, 24)

@@ -27,12 +27,13 @@ from realsr.estimate import estimate_kernels
 from realsr.estimators.estimate import Estimator
 from realsr.images import find_images
 from realsr.interchange import is_foreign
+from realsr.jpeg_pool import JpegPool, require_tables
 from realsr.noise import NoiseRule
 from realsr.pools import KernelPool, NoisePool, check_confidence, hold_out
 
 log = logging.getLogger(__name__)
 
-HELD_OUT = 0.1  # share of the photos whose kernels and noise only validation sees
+HELD_OUT = 0.1  # share of the photos whose kernels, noise and tables only validation sees
 
 
 class RealSRData(LightningDataModule):
@@ -41,7 +42,7 @@ class RealSRData(LightningDataModule):
     Args:
         source_dir: the camera's photos; None trains on ``clean_dir`` alone with pools that are there already.
         clean_dir: sharp, clean photos of any camera; None trains on the cleaned-up source photos alone.
-        degradation: builds the degradation from ``kernels`` and ``noise``.
+        degradation: builds the degradation from ``kernels``, ``noise`` and ``jpeg``.
         kernel_dir: folder of the kernel pool, which is filled first, or kernels of another program, which are taken
             as they are (:func:`realsr.interchange.read_kernels`); None: bicubic in its place.
         noise_dir: folder of the noise pool; None: no noise.
@@ -74,6 +75,8 @@ class RealSRData(LightningDataModule):
         crops_per_read: crops with consecutive numbers that are cut from one place, see :class:`HRCrops`.
         pool_dir: folder of our own pools, ``kernels`` and ``noise``; any other folder that is given for a pool has to
             hold one already. None: whatever is missing is made.
+        jpeg_dir: folder of the pool of the photos' quantisation tables, which is filled first; None: no compression.
+        val_jpeg_dir: likewise for validation; that of training unless set.
     """
 
     def __init__(
@@ -109,6 +112,8 @@ class RealSRData(LightningDataModule):
         store_limit: float | None = None,
         crops_per_read: int = 1,
         pool_dir: str | None = None,
+        jpeg_dir: str | None = None,
+        val_jpeg_dir: str | None = None,
     ) -> None:
         super().__init__()
         if source_dir is None and clean_dir is None:
@@ -136,6 +141,8 @@ class RealSRData(LightningDataModule):
         self.noise_dir = None if noise_dir is None else Path(noise_dir)
         self.val_kernel_dir = self.kernel_dir if val_kernel_dir is None else Path(val_kernel_dir)
         self.val_noise_dir = self.noise_dir if val_noise_dir is None else Path(val_noise_dir)
+        self.jpeg_dir = None if jpeg_dir is None else Path(jpeg_dir)
+        self.val_jpeg_dir = self.jpeg_dir if val_jpeg_dir is None else Path(val_jpeg_dir)
         self.samples_dir = None if samples_dir is None else Path(samples_dir)
         self.build_pools, self.scale, self.crop_size, self.batch_size = (
             build_pools,
@@ -170,6 +177,8 @@ class RealSRData(LightningDataModule):
                     estimate_kernels(photos, kernels, *how, self.min_confidence)
             for noise in {folder for folder in (self.noise_dir, self.val_noise_dir) if folder is not None}:
                 collect_noise(photos, noise, self.collector, redo=False)
+            for tables in {folder for folder in (self.jpeg_dir, self.val_jpeg_dir) if folder is not None}:
+                require_tables(photos, tables)
         sets = [
             PhotoSet(find_images(folder), factor)
             for folder, factor in ((self.source_dir, self.cleanup), (self.clean_dir, 1.0))
@@ -187,7 +196,8 @@ class RealSRData(LightningDataModule):
             if folder is not None
         }
         kernels, noise = self._pools(self.kernel_dir, self.noise_dir, held_out=False)
-        self.degradation = self.make_degradation(kernels=kernels, noise=noise)
+        jpeg = self._tables(self.jpeg_dir, held_out=False)
+        self.degradation = self.make_degradation(kernels=kernels, noise=noise, jpeg=jpeg)
         self.margin = self.degradation.margin
         source, clean = self._stored(self.source_dir, self.cleanup), self._stored(self.clean_dir, 1.0)
         if not source and not clean:
@@ -196,7 +206,8 @@ class RealSRData(LightningDataModule):
                 f"{self.cleanup:g} first); lower data.crop_size, or give larger photos"
             )
         val_kernels, val_noise = self._pools(self.val_kernel_dir, self.val_noise_dir, held_out=True)
-        degrade = self.make_degradation(kernels=val_kernels, noise=val_noise)
+        val_jpeg = self._tables(self.val_jpeg_dir, held_out=True)
+        degrade = self.make_degradation(kernels=val_kernels, noise=val_noise, jpeg=val_jpeg)
         if self.val_hr is not None:
             pairs = read_pairs(self.val_hr, self.val_lr, self.scale)
             self.pairs = pairs if self.val_lr is not None else degraded(pairs, degrade, self.scale, self.seed)
@@ -208,8 +219,9 @@ class RealSRData(LightningDataModule):
         side = self.crop_size + 2 * self.margin
         self.crops = HRCrops(source, clean, self.source_share, side, self.seed, self.crops_per_read)
         log.info(
-            "training on %d cleaned-up source and %d clean images, %s kernels, %s noise tiles; validation on %d",
-            len(source), len(clean), len(kernels) if kernels else "no", len(noise) if noise else "no", len(self.pairs),
+            "training on %d cleaned-up source and %d clean images, %s kernels, %s noise tiles%s; validation on %d",
+            len(source), len(clean), len(kernels) if kernels else "no", len(noise) if noise else "no",
+            f", {len(jpeg)} photos' JPEG tables" if jpeg else "", len(self.pairs),
         )  # fmt: skip
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -259,6 +271,9 @@ class RealSRData(LightningDataModule):
             None if kernels is None else hold_out(kernels, HELD_OUT, self.seed)[held_out],
             None if noise is None else hold_out(noise, HELD_OUT, self.seed)[held_out],
         )
+
+    def _tables(self, folder: Path | None, held_out: bool) -> JpegPool | None:
+        return None if folder is None else hold_out(JpegPool.load(folder), HELD_OUT, self.seed)[held_out]
 
     def _stored(self, folder: str | None, factor: float) -> list[TiledImage]:
         if folder is None:
