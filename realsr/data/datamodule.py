@@ -17,6 +17,7 @@ from realsr.collect import collect_noise
 from realsr.data.datasets import HRCrops, Pair, StepSampler, draw_seed
 from realsr.data.folders import read_pairs
 from realsr.data.samples import make_samples
+from realsr.data.sharded import ShardedImages
 from realsr.data.store import PhotoSet, prepare_hr, stored_hr
 from realsr.data.tiles import TiledImage
 from realsr.data.validation import degraded, hold_out_images, look_photos, middle
@@ -77,6 +78,11 @@ class RealSRData(LightningDataModule):
             hold one already. None: whatever is missing is made.
         jpeg_dir: folder of the pool of the photos' quantisation tables, which is filled first; None: no compression.
         val_jpeg_dir: likewise for validation; that of training unless set.
+        source_shards: folder or URL of a sharded set (:mod:`realsr.data.sharded`) of cleaned-up source photos, which
+            crops are then cut from; ``source_dir`` may be given as well, for the pools.
+        clean_shards: likewise of clean photos, in place of ``clean_dir``. No image of a sharded set is held out.
+        shard_cache: folder for shards that are fetched from a URL.
+        shard_cache_limit: GB that it may hold.
     """
 
     def __init__(
@@ -114,10 +120,16 @@ class RealSRData(LightningDataModule):
         pool_dir: str | None = None,
         jpeg_dir: str | None = None,
         val_jpeg_dir: str | None = None,
+        source_shards: str | None = None,
+        clean_shards: str | None = None,
+        shard_cache: str = "shards",
+        shard_cache_limit: float = 50.0,
     ) -> None:
         super().__init__()
-        if source_dir is None and clean_dir is None:
+        if source_dir is None and clean_dir is None and source_shards is None and clean_shards is None:
             raise InputError("no photos to train on; give data.source_dir=DIR, and data.clean_dir=DIR if you have one")
+        if clean_dir is not None and clean_shards is not None:
+            raise InputError(f"data.clean_dir={clean_dir} and data.clean_shards={clean_shards}: give one of them")
         for given in (source_dir, clean_dir, val_hr, val_lr):
             if given is not None and samples_dir is None:
                 find_images(given)
@@ -135,7 +147,13 @@ class RealSRData(LightningDataModule):
             raise InputError(f"data.source_share={source_share} is no share, give 0 to 1")
         if not 0 < cleanup <= 1:
             raise InputError(f"data.cleanup={cleanup}: source photos are cleaned by making them smaller, give 0 to 1")
-        self.source_dir, self.clean_dir, self.store_dir = source_dir, clean_dir, Path(store_dir)
+        if val_hr is None and clean_dir is None and (source_dir is None or source_shards is not None):
+            raise InputError("sharded sets hold no image out for validation; give data.val_hr=DIR")
+        how = (crop_size, Path(shard_cache), shard_cache_limit, seed)
+        self.source_shards = None if source_shards is None else ShardedImages(source_shards, cleanup, *how)
+        self.clean_shards = None if clean_shards is None else ShardedImages(clean_shards, 1.0, *how)
+        self.hr_dirs = ((source_dir if source_shards is None else None, cleanup), (clean_dir, 1.0))
+        self.source_dir, self.store_dir = source_dir, Path(store_dir)
         self.make_degradation, self.estimator, self.collector = degradation, estimator, collector
         self.kernel_dir = None if kernel_dir is None else Path(kernel_dir)
         self.noise_dir = None if noise_dir is None else Path(noise_dir)
@@ -179,11 +197,7 @@ class RealSRData(LightningDataModule):
                 collect_noise(photos, noise, self.collector, redo=False)
             for tables in {folder for folder in (self.jpeg_dir, self.val_jpeg_dir) if folder is not None}:
                 require_tables(photos, tables)
-        sets = [
-            PhotoSet(find_images(folder), factor)
-            for folder, factor in ((self.source_dir, self.cleanup), (self.clean_dir, 1.0))
-            if folder is not None
-        ]
+        sets = [PhotoSet(find_images(folder), factor) for folder, factor in self.hr_dirs if folder is not None]
         prepare_hr(sets, self.store_dir, self.crop_size, self.store_limit, self.num_workers)
 
     # -- in every process ----------------------------------------------------------------------------------------
@@ -199,8 +213,8 @@ class RealSRData(LightningDataModule):
         jpeg = self._tables(self.jpeg_dir, held_out=False)
         self.degradation = self.make_degradation(kernels=kernels, noise=noise, jpeg=jpeg)
         self.margin = self.degradation.margin
-        source, clean = self._stored(self.source_dir, self.cleanup), self._stored(self.clean_dir, 1.0)
-        if not source and not clean:
+        source, clean = (self._stored(folder, factor) for folder, factor in self.hr_dirs)
+        if not source and not clean and self.source_shards is None and self.clean_shards is None:
             raise InputError(
                 f"no photo is large enough for HR crops of {self.crop_size} pixels (source photos are scaled by "
                 f"{self.cleanup:g} first); lower data.crop_size, or give larger photos"
@@ -217,10 +231,11 @@ class RealSRData(LightningDataModule):
             self.pairs = degraded(whole, degrade, self.scale, self.seed)
         self.looks = look_photos(self.source_dir, self.look_count, self.look_size)
         side = self.crop_size + 2 * self.margin
-        self.crops = HRCrops(source, clean, self.source_share, side, self.seed, self.crops_per_read)
+        sets = self.source_shards or source, self.clean_shards or clean
+        self.crops = HRCrops(*sets, self.source_share, side, self.seed, self.crops_per_read)
         log.info(
             "training on %d cleaned-up source and %d clean images, %s kernels, %s noise tiles%s; validation on %d",
-            len(source), len(clean), len(kernels) if kernels else "no", len(noise) if noise else "no",
+            *map(len, sets), len(kernels) if kernels else "no", len(noise) if noise else "no",
             f", {len(jpeg)} photos' JPEG tables" if jpeg else "", len(self.pairs),
         )  # fmt: skip
 

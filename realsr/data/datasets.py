@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import albumentations as A
 import numpy as np
@@ -40,6 +40,14 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Image: ...
+
+
+@runtime_checkable
+class InTurn(Protocol):
+    """Images that are not drawn: each has its turn (:class:`realsr.data.sharded.ShardedImages`)."""
+
+    def in_turn(self, number: int, /) -> Image:
+        """The image for the items of place ``number``."""
 
 
 class HRCrops(Dataset[dict[str, Any]]):
@@ -89,7 +97,7 @@ class HRCrops(Dataset[dict[str, Any]]):
         """What is read for the items of one place: pixels, and for each item its corner in them and its turn."""
         rng = np.random.default_rng([self.seed, place])
         images = self.source if rng.random() < self.source_share else self.clean
-        image = images[int(rng.integers(len(images)))]
+        image = images.in_turn(place) if isinstance(images, InTurn) else images[int(rng.integers(len(images)))]
         side = self.crop * math.ceil(math.sqrt(self.crops_per_read))
         y, x = (int(rng.integers(max(length - side, 0) + 1)) for length in image.shape[:2])
         region = image[y : y + side, x : x + side]

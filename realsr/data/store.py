@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from rich.progress import track
 
-from realsr.data.tiles import TILE, TiledImage, write_tiles
+from realsr.data.tiles import TILE, Pixels, TiledImage, write_tiles
 from realsr.errors import InputError
 from realsr.filling import remove_leftovers
 from realsr.images import atomic_write, file_hash, image_size, read_image, to_float, to_uint
@@ -146,16 +146,26 @@ def _identity(photo: Path) -> Identity | str:
         return str(e)
 
 
+def hr_pixels(photo: Path, factor: float) -> Pixels:
+    """The HR image that a photo becomes, ``(H, W, 3)`` uint8.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    rgb = read_image(photo).rgb
+    if factor == 1 and rgb.dtype == np.uint8:
+        return rgb
+    pixels = to_float(rgb)
+    return to_uint(pixels if factor == 1 else imresize(pixels, factor))
+
+
 def _store(job: tuple[Path, TiledImage, float]) -> str | None:
     """Decode a photo into its image; gives the reason where that fails."""
     photo, image, factor = job
     try:
-        rgb = read_image(photo).rgb
+        rgb = hr_pixels(photo, factor)
     except InputError as e:
         return str(e)
-    if factor != 1 or rgb.dtype != np.uint8:
-        pixels = to_float(rgb)
-        rgb = to_uint(pixels if factor == 1 else imresize(pixels, factor))
     if rgb.shape != image.shape or not image.path.name.startswith(file_hash(photo)[:32]):
         return f"{photo}: has changed while it was read"
     write_tiles(image.path, rgb)
@@ -177,20 +187,21 @@ def _check_room(folder: Path, need: int, count: int, limit: float | None) -> Non
         InputError: it is more than there is.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    log.info("%d decoded HR images take %s in %s", count, _size(need), folder)
+    log.info("%d decoded HR images take %s in %s", count, size_text(need), folder)
     free = 0.95 * shutil.disk_usage(folder).free
     if need > free:
         raise InputError(
-            f"{folder}: {count} decoded HR images need {_size(need)}, {_size(free)} are free; "
+            f"{folder}: {count} decoded HR images need {size_text(need)}, {size_text(free)} are free; "
             "set pool_dir or data.store_dir to a larger disk, or give fewer photos"
         )
     held = sum(path.stat().st_size for path in folder.glob("*.tiles"))
     if limit is not None and held + need > limit * 1e9:
         raise InputError(
-            f"{folder}: {count} decoded HR images need {_size(need)}, {_size(held)} are there already, and "
+            f"{folder}: {count} decoded HR images need {size_text(need)}, {size_text(held)} are there already, and "
             f"data.store_limit={limit:g} GB; raise it, delete {folder} if it holds other photos, or give fewer photos"
         )
 
 
-def _size(count: float) -> str:
+def size_text(count: float) -> str:
+    """Bytes for people."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
