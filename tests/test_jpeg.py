@@ -171,17 +171,22 @@ def test_the_header_is_enough(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "mode", "options", "says"),
-    [
-        ("a.png", "RGB", {}, "no JPEG file but PNG"),
-        ("cmyk.jpg", "CMYK", {}, "JPEG file of CMYK"),
-        ("rgb.jpg", "RGB", {"keep_rgb": True}, "JPEG file of RGB"),
-    ],
+    ("name", "mode", "says"),
+    [("a.png", "RGB", "no JPEG file but PNG"), ("cmyk.jpg", "CMYK", "JPEG file of CMYK")],
 )
-def test_files_without_tables_for_luma_and_chroma_say_so(tmp_path, name, mode, options, says):
-    Image.new(mode, (20, 30)).save(tmp_path / name, **options)
+def test_files_without_tables_for_luma_and_chroma_say_so(tmp_path, name, mode, says):
+    Image.new(mode, (20, 30)).save(tmp_path / name)
     with pytest.raises(InputError, match=rf"{name}: .*{says}"):
         read_compression(tmp_path / name)
+
+
+def test_rgb_files_say_so(tmp_path):
+    """Adobe's marker says that the three channels are not transformed."""
+    Image.new("RGB", (20, 30)).save(tmp_path / "rgb.jpg")
+    start, rest = (tmp_path / "rgb.jpg").read_bytes()[:2], (tmp_path / "rgb.jpg").read_bytes()[2:]
+    (tmp_path / "rgb.jpg").write_bytes(start + b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00" + rest)
+    with pytest.raises(InputError, match=r"rgb\.jpg: is a JPEG file of RGB"):
+        read_compression(tmp_path / "rgb.jpg")
 
 
 def test_damaged_files_say_so(tmp_path):

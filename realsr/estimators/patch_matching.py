@@ -27,6 +27,7 @@ from realsr.noise import noise_level
 
 WINDOW = 50  # iterations whose parameters are averaged; a block of them is a batch
 HR_BLUR = 0.25  # variance in HR pixels of the blur that sharp photographs have themselves, see bench_kernel_accuracy.py
+EDGES = 4000  # pixels with edges, under which the four parts see much the same and their agreement says little
 
 
 class PatchMatching(LightningModule):
@@ -101,11 +102,15 @@ class PatchMatching(LightningModule):
         gray = data.image.double().numpy()
         self.noise = noise_level(gray)
         values, vectors = torch.linalg.eigh(_patch_covariance(data.image, self.patch, self.seed))
-        self.whitening = (vectors / (values.clamp_min(0) + 1e-6).sqrt()).float()
+        least = 1e-6 * float(values.sum())  # of a photo in the dark as of one in the sun
+        self.whitening = (vectors / (values.clamp_min(0) + least).sqrt()).float()
         detail = float(values[:-1].sum())  # without the first direction, which is the patch's brightness
         if detail <= 0:
             raise InputError("hardly an edge to estimate a kernel from, nearly all of the photo is flat")
-        self.signal = max(1 - (len(values) - 1) * self.noise**2 / detail, 0.0)
+        # where no noise can be measured, as in a clipped photo, all that fills every direction may be noise
+        noise = self.noise**2 or max(float(values[0]), 0.0)
+        self.signal = max(1 - (len(values) - 1) * noise / detail, 0.0)
+        self.edges = float(self.density.sum() ** 2 / (self.density**2).sum())
         slopes = np.stack(np.gradient(gray)).reshape(2, -1)
         # of each slope, half a difference of two pixels, half the noise's variance is noise
         low, high = np.linalg.eigvalsh(slopes @ slopes.T / slopes.shape[1] - self.noise**2 / 2 * np.eye(2))
@@ -173,9 +178,11 @@ class PatchMatching(LightningModule):
             reasons.append(f"{1 - self.signal:.0%} of the detail is noise")
         if self.roundness < 0.05:
             reasons.append("edges run in one direction only")
+        if self.edges < EDGES:
+            reasons.append(f"edges in {self.edges:.0f} pixels only")
         if border > 0.01:
             reasons.append(f"{border:.0%} of the kernel is at its border")
-        evidence = min(self.signal / 0.7, 1.0) * min(self.roundness / 0.05, 1.0)
+        evidence = min(self.signal / 0.7, 1.0) * min(self.roundness / 0.05, 1.0) * min(self.edges / EDGES, 1.0)
         return max(agreement, 0.0) * evidence * max(1 - 10 * border, 0.0), reasons
 
     @torch.no_grad()

@@ -42,10 +42,10 @@ def estimate(shape, noise):
     return estimate_kernel(photo(shape, noise), accelerator="cpu")
 
 
-def with_blur(theta, signal=1.0, **options):
+def with_blur(theta, signal=1.0, edges=1e5, **options):
     """The module as it would be after a fit."""
     module = PatchMatching(**options)
-    module.means, module.signal, module.roundness = [theta], signal, 0.5
+    module.means, module.signal, module.roundness, module.edges = [theta], signal, 0.5, edges
     return module
 
 
@@ -112,6 +112,42 @@ def test_a_photo_of_noise_gives_no_confidence(spread):
     )
     assert found.confidence < 0.4
     assert any("of the detail is noise" in reason for reason in found.reasons)
+
+
+def gray(values):
+    return np.round(255 * np.clip(values, 0, 1)).astype(np.uint8)[..., None].repeat(3, 2)
+
+
+def hostile():
+    """Photos that say nothing of their blur, though their parts agree."""
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((300, 300))
+    point = np.full((300, 300), 0.5)
+    point[150, 120] = 1
+    return {
+        "a point": (gray(point), r"edges in \d+ pixels only"),
+        "a stamp": (gray(leaves(66, 66)[0].numpy()), r"edges in \d+ pixels only"),
+        "black and white noise": (gray(noise > 0), "of the detail is noise"),
+        "clipped noise": (gray(0.5 + 0.6 * noise), "of the detail is noise"),
+        "dithered": (gray(leaves(300, 300)[0].numpy() + rng.uniform(-0.5, 0.5, (300, 300)) > 0.5), "is noise"),
+    }
+
+
+@pytest.mark.parametrize("name", hostile())
+def test_what_says_nothing_of_the_blur_gives_no_confidence(name):
+    picture, says = hostile()[name]
+    found = estimate_kernel(picture, estimator=partial(PatchMatching, iterations=100), accelerator="cpu")
+    assert found.confidence < 0.4
+    assert any(re.search(says, reason) for reason in found.reasons)
+
+
+def test_a_dark_photo_is_whitened_as_a_bright_one():
+    """As of a night, with as much less noise."""
+    dark, bright = PatchMatching(iterations=1), PatchMatching(iterations=1)
+    dark.crops(photo(SLANTED, NOISE / 10) / 100)
+    bright.crops(photo(SLANTED, NOISE / 10))
+    powers = [(module.whitening @ module.whitening.T).numpy() for module in (dark, bright)]
+    np.testing.assert_allclose(powers[0] / 100**2, powers[1], rtol=1e-3, atol=1e-3 * powers[1].max())
 
 
 # -- from parameters to kernels and confidence -----------------------------------------------------------------------
