@@ -6,6 +6,7 @@ import io
 import logging
 import signal
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import wandb
 from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
-from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
@@ -69,7 +70,7 @@ class PictureGrid(Callback):
         if self.rows and trainer.is_global_zero:
             picture = grid(self.rows, self.labels)
             write_image(self.folder / f"{trainer.global_step:06d}.png", Photo(picture))
-            log_picture(trainer, "val/pictures", picture)
+            log_picture(trainer.loggers, "val/pictures", picture, trainer.global_step)
         self.rows, self.labels = [], []
 
     def _cut(self, image: Tensor) -> Picture:
@@ -97,11 +98,13 @@ class PoolPictures(Callback):
             return
         if self.kernels is not None:
             sheet, widths = kernel_sheet(self.kernels, self.scale, self.min_confidence)
-            log_picture(trainer, "pools/kernels", sheet)
+            log_picture(trainer.loggers, "pools/kernels", sheet, trainer.global_step)
             for name, values in zip(("wider", "narrower"), widths.T, strict=True):
                 log_histogram(trainer, f"pools/width_{name}", values)
         if self.noise is not None and (path := Path(self.noise) / "contact_sheet.png").is_file():
-            log_picture(trainer, "pools/noise", np.asarray(Image.open(path).convert("RGB")))
+            log_picture(
+                trainer.loggers, "pools/noise", np.asarray(Image.open(path).convert("RGB")), trainer.global_step
+            )
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -195,14 +198,14 @@ class RunRecord(Callback):
         checkpoint["versions"] = {"realsr": __version__, "torch": str(torch.__version__)}
 
 
-def log_picture(trainer: Trainer, name: str, picture: Picture) -> None:
-    """Send a ``(H, W, 3)`` uint8 picture to W&B and TensorBoard, whichever run."""
-    for logger in trainer.loggers:
+def log_picture(loggers: Iterable[Logger], name: str, picture: Picture, step: int) -> None:
+    """Send a ``(H, W, 3)`` uint8 picture to those of the loggers that take pictures, W&B and TensorBoard."""
+    for logger in loggers:
         if isinstance(logger, WandbLogger):
             # floats in [0, 1] would be logged black
-            logger.log_image(name, [picture], step=trainer.global_step)
+            logger.log_image(name, [picture], step=step)
         elif isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_image(name, picture, trainer.global_step, dataformats="HWC")
+            logger.experiment.add_image(name, picture, step, dataformats="HWC")
 
 
 def log_histogram(trainer: Trainer, name: str, values: npt.NDArray[np.float64]) -> None:

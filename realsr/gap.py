@@ -1,0 +1,237 @@
+"""``python -m realsr.gap data.source_dir=DIR pools=DIR``: how far LR as we make it is from the camera's photos."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import wandb
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from realsr.callbacks import log_picture
+from realsr.config import check_writable, command, output_dir
+from realsr.data.datasets import draw_seed
+from realsr.degradation import Degradation
+from realsr.domains import BANDS, BRIGHTNESS, Curves, Separation, compare, content, curves, features, separation
+from realsr.errors import InputError, at_least
+from realsr.images import Photo, atomic_write, find_images, quantize, read_image, to_float, write_image
+from realsr.jpeg_pool import JpegPool
+from realsr.pictures import Picture, grid
+from realsr.plots import interval_panel, line_panel
+from realsr.pools import KernelPool, NoisePool
+from realsr.resample import imresize
+
+log = logging.getLogger(__name__)
+
+RIM = 4  # LR pixels around a made patch that are cut off: there the blur saw a mirrored border
+FOLDS = 5
+HEADINGS = {
+    "auc": "AUC",
+    "noise": "noise",
+    "noise_spectrum": "noise dB",
+    "colour": "colours",
+    "spectrum": "power dB",
+    "edges": "edges px",
+}
+
+Degrade = Callable[[Tensor, torch.Generator], Tensor]
+Patches = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Gap:
+    """What a degradation leaves between made LR and the camera's photos.
+
+    Attributes:
+        separation: of the classifier that tells them apart.
+        distances: of their curves, see :func:`realsr.domains.compare`.
+        curves: of the made patches.
+    """
+
+    separation: Separation
+    distances: dict[str, float]
+    curves: Curves
+
+
+def measure(real: Patches, hr: Patches, variants: Mapping[str, Degrade], seed: int = 0) -> dict[str, Gap]:
+    """Measure degradations against real patches; those of one name on both sides are never apart in training and test.
+
+    Args:
+        real: by photo, ``(n, 3, P, P)`` in [0, 1].
+        hr: by photo, ``(n, 3, s*(P + 8), s*(P + 8))``, what LR is made of, the same for all variants.
+        variants: by name, ``(hr, generator) -> lr``.
+        seed: of the draws.
+
+    Raises:
+        InputError: there are fewer than two photos on a side.
+    """
+    folds, made_folds = _folds(list(real), list(hr))
+    seen, real_curves = [features(patches) for patches in real.values()], curves(torch.cat(list(real.values())))
+    gaps = {}
+    for name, degrade in variants.items():
+        generator = torch.Generator().manual_seed(draw_seed(seed, 0))
+        made = [quantize(degrade(patches, generator)[..., RIM:-RIM, RIM:-RIM]) for patches in hr.values()]
+        apart = separation(seen, [features(patches) for patches in made], folds, made_folds, seed)
+        made_curves = curves(torch.cat(made))
+        gaps[name] = Gap(apart, compare(real_curves, made_curves), made_curves)
+    return gaps
+
+
+def content_gap(real: Patches, hr: Patches, scale: int, seed: int = 0) -> Separation:
+    """How well the two sides are told apart by what they show: mean colours and coarse contrast alone."""
+    bicubic = Degradation(scale)
+    made = [bicubic(patches, torch.Generator())[..., RIM:-RIM, RIM:-RIM] for patches in hr.values()]
+    folds = _folds(list(real), list(hr))
+    return separation([content(p) for p in real.values()], [content(p) for p in made], *folds, seed)
+
+
+def cut_patches(photos: Sequence[Path], side: int, count: int, seed: int, factor: float = 1.0) -> Patches:
+    """``count`` crops at random places of each photo, by its name, ``(count, 3, side, side)`` in [0, 1].
+
+    Args:
+        photos: files; those that are too small or cannot be read are left out with a word.
+        side: in pixels.
+        count: of each photo.
+        seed: of the places.
+        factor: the photos are scaled by first.
+    """
+    cut: Patches = {}
+    for photo in photos:
+        try:
+            image = to_float(read_image(photo).rgb)
+        except InputError as e:
+            log.warning("skipped: %s", e)
+            continue
+        image = image if factor == 1 else imresize(image, factor).clamp(0, 1)
+        height, width = image.shape[-2:]
+        if min(height, width) < side:
+            log.warning("skipped: %s: %dx%d pixels, patches need %d", photo, width, height, side)
+            continue
+        rng = np.random.default_rng([seed, len(cut)])
+        corners = zip(rng.integers(0, height - side + 1, count), rng.integers(0, width - side + 1, count), strict=True)
+        cut[photo.stem] = torch.stack([image[:, y : y + side, x : x + side] for y, x in corners])
+    return cut
+
+
+def _folds(real: list[str], made: list[str]) -> tuple[list[int], list[int]]:
+    """The fold in which each photo is tested; every fold has photos of both sides where there are enough."""
+    if min(len(real), len(made)) < 2:
+        raise InputError(
+            f"{len(real)} camera photos and {len(made)} that LR is made of are large enough: the measure needs two on "
+            "each side; give more or larger photos (data.source_dir, data.clean_dir), or a smaller patch"
+        )
+    shared = [name for name in real if name in made]
+    count = min(FOLDS, len(real), len(made))
+    fold = {name: i % count for i, name in enumerate(shared)}
+    sides = ([n for n in names if n not in fold] for names in (real, made))
+    starts = {name: (len(shared) + i) % count for side in sides for i, name in enumerate(side)}
+    return tuple([(fold | starts)[name] for name in names] for names in (real, made))  # type: ignore[return-value]
+
+
+def picture(real: Curves, gaps: Mapping[str, Gap]) -> Picture:
+    """Panels of the AUCs and of the curves, ``(H, W, 3)`` uint8."""
+    by_name = {"real": real, **{name: gap.curves for name, gap in gaps.items()}}
+    centres, bands = (BRIGHTNESS[:-1] + BRIGHTNESS[1:]) / 2, (BANDS[:-1] + BANDS[1:]) / 2
+    widths = np.linspace(1, 2 * 5 + 1, 21)
+
+    def shares(edges: Any) -> Any:
+        return np.histogram(edges, widths)[0] / max(len(edges), 1)
+
+    separations = {name: (g.separation.auc, g.separation.low, g.separation.high) for name, g in gaps.items()}
+    return grid([
+        [interval_panel("AUC of real against made (0.5: alike)", separations),
+         line_panel("noise by brightness, levels", "brightness", {n: (centres, c.noise) for n, c in by_name.items()})],
+        [line_panel("noise spectrum in flat patches, dB", "cycles a pixel",
+                    {n: (bands, 10 * np.log10(c.noise_power + 0.01)) for n, c in by_name.items()}),
+         line_panel("power spectrum, dB", "cycles a pixel",
+                    {n: (bands, 10 * np.log10(c.power + 0.01)) for n, c in by_name.items()})],
+        [line_panel("share of the edges by width", "pixels",
+                    {n: ((widths[:-1] + widths[1:]) / 2, shares(c.edges)) for n, c in by_name.items()})],
+    ])  # fmt: skip
+
+
+def _print(gaps: Mapping[str, Gap], apart: Separation, title: str) -> None:
+    table = Table(title=title)
+    for heading in ("LR made by", *HEADINGS.values()):
+        table.add_column(heading, justify="left" if heading == "LR made by" else "right", no_wrap=True)
+    for name, gap in gaps.items():
+        s = gap.separation
+        others = [f"{gap.distances[key]:.2f}" for key in HEADINGS if key != "auc"]
+        table.add_row(name, f"{s.auc:.3f} ({s.low:.2f} to {s.high:.2f})", *others)
+    console = Console()
+    console.width = max(console.width, 92)  # a table that is cut off tells nothing
+    console.print(table)
+    log.info("AUC 0.5: alike, 1: two domains; in brackets 95 % of bootstrap samples of the photos")
+    floor = "; LR can hardly come nearer: give data.clean_dir scenes like the camera's" if apart.auc > 0.65 else ""
+    log.info("what they show tells them apart as well, by AUC %.3f (%.2f to %.2f)%s", *asdict(apart).values(), floor)
+
+
+def _run(cfg: DictConfig) -> None:
+    at_least(2, photos=cfg.photos)
+    at_least(20, patches=cfg.patches)
+    at_least(16, patch=cfg.patch)
+    folder = output_dir()
+    check_writable(folder)
+    if not cfg.data.source_dir:
+        raise InputError("data.source_dir is empty; give the folder of the camera's photos")
+    variants = {str(name): _degradation(node, cfg.scale, cfg.min_confidence) for name, node in cfg.variants.items()}
+    source, side = _chosen(cfg.data.source_dir, cfg.photos), cfg.scale * (cfg.patch + 2 * RIM)
+    real = cut_patches(source, cfg.patch, cfg.patches, draw_seed(cfg.seed, 1))
+    if cfg.data.hr is not None:
+        hr = cut_patches(_chosen(cfg.data.hr, cfg.photos), side, cfg.patches, draw_seed(cfg.seed, 2))
+    else:
+        hr = cut_patches(source, side, cfg.patches, draw_seed(cfg.seed, 2), cfg.cleanup)
+        if cfg.data.clean_dir is not None:
+            clean = cut_patches(_chosen(cfg.data.clean_dir, cfg.photos), side, cfg.patches, draw_seed(cfg.seed, 3))
+            hr |= {f"clean/{name}": patches for name, patches in clean.items()}
+    gaps = measure(real, hr, variants, cfg.seed)
+    apart = content_gap(real, hr, cfg.scale, cfg.seed)
+    _print(gaps, apart, f"{len(real)} camera photos against LR of {len(hr)}, {cfg.patches} patches of each")
+    sheet = picture(curves(torch.cat(list(real.values()))), gaps)
+    write_image(folder / "gap.png", Photo(sheet))
+    rows: dict[str, dict[str, float]] = {
+        name: {**asdict(gap.separation), **gap.distances, "noise_level": gap.curves.noise_level}
+        for name, gap in gaps.items()
+    }
+    with atomic_write(folder / "gap.json") as file:
+        file.write(json.dumps({"variants": rows, "content": asdict(apart)}, indent=1).encode())
+    numbers = {f"gap/{name}/{key}": v for name, row in rows.items() for key, v in row.items() if math.isfinite(v)}
+    try:
+        for logger in (instantiate(node) for node in cfg.logger.values() if node is not None):
+            logger.log_metrics(numbers, step=0)
+            log_picture([logger], "gap/curves", sheet, 0)
+            logger.save()
+    finally:
+        wandb.finish()
+    log.info("picture: %s   figures: %s", folder / "gap.png", folder / "gap.json")
+
+
+def _chosen(folder: str, count: int) -> list[Path]:
+    photos = find_images(folder)
+    return [photos[i] for i in np.linspace(0, len(photos) - 1, min(count, len(photos))).round().astype(int)]
+
+
+def _degradation(node: DictConfig, scale: int, min_confidence: float) -> Degradation:
+    """A variant with its whole pools."""
+    kernels = None if node.kernel_dir is None else KernelPool.load(node.kernel_dir, scale, min_confidence)
+    noise = None if node.noise_dir is None else NoisePool.load(node.noise_dir)
+    jpeg = None if node.jpeg_dir is None else JpegPool.load(node.jpeg_dir)
+    degradation: Degradation = instantiate(node.degradation)(kernels=kernels, noise=noise, jpeg=jpeg)
+    return degradation
+
+
+main = command("gap")(_run)
+
+if __name__ == "__main__":
+    main()
