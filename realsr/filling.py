@@ -126,13 +126,16 @@ def _tell_others(folder: Path, known: set[str], limit: int = 3) -> None:
 
 def _made(folder: Path, settings: dict[str, Any], make: Make, photo: Path) -> Entry | str:
     """The photo's new entry, written, or the reason why it has none."""
+    reason = None
     try:
         arrays, details = make(photo)
     except InputError as e:
-        record = {"photo": photo.name, "reason": str(e).removeprefix(f"{photo}: "), "settings": settings}
+        reason = str(e)
+    if reason is not None:  # written here, so that a full disk is not taken for a consequence of the reason
+        record = {"photo": photo.name, "reason": reason.removeprefix(f"{photo}: "), "settings": settings}
         with atomic_write(_skipped(folder, photo)) as file:
             file.write(json.dumps(record).encode())
-        return str(e)
+        return reason
     digest = file_hash(photo)
     manifest = {"photo": photo.name, "sha256": digest, "settings": settings, "realsr": __version__, **details}
     old = _found(folder, photo, digest)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from realsr.config import check_writable
 from realsr.entries import Arrays, read_entries
 from realsr.errors import InputError
 from realsr.filling import fill_pool
@@ -81,14 +82,18 @@ def collect_tables(photos: Sequence[Path], folder: Path) -> int:
     """Fill the JPEG pool in ``folder`` from the photos' headers, going on from what is there.
 
     Args:
-        photos: files as the camera wrote them; those that are no JPEG are left out.
+        photos: files as the camera wrote them; those that are not called .jpg or .jpeg, or are no JPEG, are left out.
         folder: of the pool.
 
     Returns:
         The number of photos that have an entry; 0 is no error, the pool is needed by some degradations only.
     """
-    left_out = [result for _, result in fill_pool(folder, photos, {}, _tables_of) if isinstance(result, str)]
-    count = len(photos) - len(left_out)
+    files = [photo for photo in photos if photo.suffix.lower() in (".jpg", ".jpeg")]
+    if not files:
+        return 0
+    check_writable(folder)
+    left_out = [result for _, result in fill_pool(folder, files, {}, _tables_of) if isinstance(result, str)]
+    count = len(files) - len(left_out)
     log.info("%s: quantisation tables of %d of %d photos", folder, count, len(photos))
     if left_out and count:
         log.warning("no tables from %d photos, such as %s", len(left_out), left_out[0])
