@@ -8,7 +8,7 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from yaml import YAMLError
 
 from realsr.checks import SPECIAL_KEYS, check_config, nearest
 from realsr.errors import InputError
+
+NO_CLUSTER = 'Could not detect "srun"'  # what submitit says
 
 
 def conf_dir() -> str:
@@ -104,11 +106,12 @@ def explain(error: BaseException) -> str | None:
 
 
 def _is_configuration(error: BaseException) -> bool:
-    """Whether OmegaConf, Lightning or Hydra's reader of option groups blames the configuration."""
+    """Whether OmegaConf, Lightning, Hydra's reader of option groups or a launcher blames the configuration."""
     return (
         isinstance(error, OmegaConfBaseException)
         or type(error).__name__ == "MisconfigurationException"
         or (isinstance(error, ValueError) and str(error).startswith("Config group override"))
+        or (isinstance(error, RuntimeError) and str(error).startswith(NO_CLUSTER))
     )
 
 
@@ -140,11 +143,15 @@ def _explain_hydra(text: str) -> str:
         return f"{group}={option}: no such option{nearest(option, options)} (there are {', '.join(options)})"
     if found := re.search(r"Could not override '([^']+)'", text):
         key = found.group(1)
-        return f"{key}: no such option{nearest(key, [name for name in _override_names() if name != key])}"
+        others = [name for name in _override_names() if name != key]
+        having = " and ".join(_choices_with(key))
+        return f"{key}: no such option{f' but with {having}' if having else nearest(key, others)}"
     if found := re.search(r"Missing mandatory value: (\S+)", text):
         return f"{found.group(1)} is not set; give {found.group(1)}=... on the command line"
     if found := re.search(r"(.*)\n\s*full_key: (\S+)", text):
         text = f"{found.group(2)}: {found.group(1)}"
+    if text.startswith(NO_CLUSTER):
+        text = "hydra/launcher=submitit_slurm: this is no SLURM cluster; hydra/launcher=joblib runs the jobs here"
     if text.startswith("Config group override"):
         text += "; give a group the name of one of its options, such as disc=none"
     return " ".join(text.split())
@@ -153,14 +160,26 @@ def _explain_hydra(text: str) -> str:
 def _override_names() -> list[str]:
     """All that can stand left of `=` on the command line: config groups and keys of every group's options."""
     root = Path(conf_dir())
-    names = {path.parent.relative_to(root).as_posix() for path in root.glob("*/*.yaml")}
-    for path in root.rglob("*.yaml"):
+    groups = {path.parent.relative_to(root).as_posix() for path in root.glob("*/*.yaml")}
+    return sorted(groups.union(*(keys for _, keys in _options())))
+
+
+def _choices_with(key: str) -> list[str]:
+    """``group=option`` for each option of a group that has the key."""
+    return [choice for choice, keys in _options() if choice and key in keys]
+
+
+def _options() -> Iterator[tuple[str, set[str]]]:
+    """Of every file of conf/: ``group=option``, empty if its keys may be anywhere, and the keys that it has."""
+    root = Path(conf_dir())
+    for path in sorted(root.rglob("*.yaml")):
         text = path.read_text()
         header = re.search(r"^# @package (\S+)", text, re.MULTILINE)
-        package = header.group(1) if header else path.parent.relative_to(root).as_posix()
+        group = path.parent.relative_to(root).as_posix()
+        package = header.group(1) if header else group
         prefix = "" if package in (".", "_global_") else f"{package}."
-        names.update(f"{prefix}{key}" for key in _flat_keys(OmegaConf.to_container(OmegaConf.load(path))))
-    return sorted(names)
+        choice = f"{group}={path.stem}" if prefix and group != "." else ""
+        yield choice, {f"{prefix}{key}" for key in _flat_keys(OmegaConf.to_container(OmegaConf.load(path)))}
 
 
 def _flat_keys(node: Any, prefix: str = "") -> Iterable[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
+import logging
 import os
-import struct
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,13 +18,19 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 
 from realsr.errors import InputError
 from realsr.images16 import decode_16_bit, encode_16_bit, is_16_bit, turn_upright
+from realsr.opening import naming_damage, open_image, orientation_of
+
+log = logging.getLogger(__name__)
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+OTHERS = (".heic", ".heif", ".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".raf")  # photos, but not read
+OURS = ("pools", "outputs", "quickstart")  # where the commands write unless they are told otherwise
+SHEET = "contact_sheet.png"  # of a pool
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,10 @@ class Photo:
 
 
 def find_images(folder: str | Path) -> list[Path]:
-    """All image files under ``folder`` (recursively, hidden ones left out), sorted by path.
+    """All image files under ``folder``, sorted by path.
+
+    Recursively; hidden ones are left out, and what the commands have written themselves: contact sheets, and what
+    lies in ``pools``, ``outputs`` and ``quickstart`` of the working directory, unless ``folder`` does.
 
     Raises:
         InputError: the folder is missing, is a file, or holds no image.
@@ -53,16 +64,32 @@ def find_images(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give a folder of photos")
-    found = [
+    here = folder.resolve()
+    ours = [ours for name in OURS if (ours := Path(name).resolve()) not in (here, *here.parents)]
+    files = [
         p
         for p in sorted(folder.rglob("*"))
-        if p.suffix.lower() in SUFFIXES
+        if p.suffix.lower() in (*SUFFIXES, *OTHERS)
+        and p.name != SHEET
         and p.is_file()
         and not any(part.startswith(".") for part in p.relative_to(folder).parts)
+        and not any((here / p.relative_to(folder)).is_relative_to(path) for path in ours)
     ]
+    found = [p for p in files if p.suffix.lower() in SUFFIXES]
+    unread = Counter(p.suffix.lower() for p in files if p.suffix.lower() in OTHERS)
+    left_out = ", ".join(f"{count} {suffix}" for suffix, count in sorted(unread.items()))
+    convert = "convert photos of other kinds to .jpg or .tif first, as with `magick mogrify -format tif *.heic`"
     if not found:
-        raise InputError(f"{folder}: holds no image ({' '.join(SUFFIXES)}); give a folder of photos")
+        but = f" but {left_out}; {convert}" if unread else "; give a folder of photos"
+        raise InputError(f"{folder}: holds no image ({' '.join(SUFFIXES)}){but}")
+    if unread:
+        _warn_once(f"{folder}: left out {left_out}; {convert}")
     return found
+
+
+@functools.cache
+def _warn_once(line: str) -> None:
+    log.warning("%s", line)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -86,8 +113,8 @@ def file_header(path: str | Path) -> Iterator[tuple[Image.Image, int]]:
         InputError: the file cannot be read as an image.
     """
     path = Path(path)
-    with _open(path) as image, _naming_damage(path):
-        yield image, _orientation(image, path)
+    with open_image(path) as image, naming_damage(path):
+        yield image, orientation_of(image, path)
 
 
 def read_image(path: str | Path) -> Photo:
@@ -97,9 +124,9 @@ def read_image(path: str | Path) -> Photo:
         InputError: the file is missing, truncated, not an image, or of a kind that has no 8 or 16 bit RGB.
     """
     path = Path(path)
-    with _open(path) as image:
+    with open_image(path) as image:
         icc = image.info.get("icc_profile")
-        with _naming_damage(path):
+        with naming_damage(path):
             if is_16_bit(image):
                 return _photo_16_bit(path, image, icc)
             image.load()
@@ -197,59 +224,10 @@ def _current_umask() -> int:
 _UMASK = _current_umask()
 
 
-def _open(path: Path) -> Image.Image:
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
-    try:
-        image = Image.open(path)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as e:
-        reason = "its content is no image that can be read" if isinstance(e, UnidentifiedImageError) else e
-        raise InputError(f"{path}: {reason}") from e
-    except Image.DecompressionBombError as e:
-        raise InputError(f"{path}: {e}") from e
-    image.filename = ""  # no memory map: Pillow 13 scrambles mapped gray TIFFs of orientation 5 to 8
-    return image
-
-
-@contextmanager
-def _naming_damage(path: Path) -> Iterator[None]:
-    """What Pillow raises in a damaged file, as an InputError that names the file."""
-    try:
-        yield
-    except InputError:
-        raise
-    except (OSError, SyntaxError, ValueError, LookupError, EOFError, struct.error) as e:
-        raise InputError(f"{path}: cannot be decoded, the file is damaged ({e})") from e
-
-
-def _orientation(image: Image.Image, path: Path) -> int:
-    """EXIF orientation, 1 to 8, without decoding the pixels."""
-    if image.format == "TIFF":
-        value = image.tag_v2.get(0x0112)  # type: ignore[attr-defined]
-    else:
-        exif = Image.Image.getexif(image)  # the PNG reader's own would decode the picture to look behind it
-        if image.format == "PNG" and not exif:
-            exif.load(_png_exif(path))
-        value = exif.get(0x0112)
-    return value if value in range(1, 9) else 1
-
-
-def _png_exif(path: Path) -> bytes:
-    """The eXIf chunk of a PNG, which may stand behind the pixels, or nothing."""
-    with path.open("rb") as file:
-        file.seek(8)
-        while len(head := file.read(8)) == 8:
-            length = int.from_bytes(head[:4], "big")
-            if head[4:] == b"eXIf":
-                return file.read(length)
-            file.seek(length + 4, os.SEEK_CUR)
-    return b""
-
-
 def _photo_16_bit(path: Path, image: Image.Image, icc: bytes | None) -> Photo:
     array = decode_16_bit(path)
     if image.format == "PNG":  # TIFFs come upright
-        array = turn_upright(array, _orientation(image, path))
+        array = turn_upright(array, orientation_of(image, path))
     if array.ndim == 2:
         return Photo(np.repeat(array[..., None], 3, 2), None, True, icc)
     return Photo(array[..., :3].copy(), array[..., 3].copy() if array.shape[2] == 4 else None, False, icc)

@@ -337,6 +337,11 @@ def test_a_run_is_resumed_with_its_own_model_only(mistake, compose, tiny, tmp_pa
         ("train", "model.optimizer._target_=torch.optim.Adamm", "torch.optim.Adamm: no such class"),
         ("evaluate", "data=photos", "did you mean data."),
         ("upscale", "inptu=photos", "did you mean input?"),
+        (
+            "estimate",
+            "estimator.channels=8",
+            "estimator.channels: no such option but with estimator=kernelgan",
+        ),
         ("estimate", "estimator.iteration=3", "did you mean estimator.iterations?"),
         ("collect", "collector.tile_siz=3", "did you mean collector.tile_size?"),
         ("upscale", "output=out", "ckpt is not set"),
@@ -437,7 +442,7 @@ def test_numbers_out_of_range_are_refused_before_anything_is_made(mistake, tmp_p
         ("estimate", "estimator=kernelgan estimator.scale=0", "give 2 or more"),
         ("estimate", "estimator.learning_rate=-1", "give 0 or more"),
         ("estimate", "scale=5", "scale=5: PatchMatching gives"),
-        ("estimate", "estimator=kernelgan scale=3", "scale=3: KernelGAN gives"),
+        ("estimate", "estimator=kernelgan scale=3", "for x2, x4 only; with estimator.scale=3 for x3"),
         ("estimate", "accelerator=gpuu", "choose auto, cpu or gpu"),
         ("estimate", "workers=-1", "workers=-1: give 0 or more"),
         ("estimate", "shards=0", "shards=0: give 1 or more"),
@@ -466,6 +471,14 @@ def test_tiles_are_not_negative(mistake, model, photo_folder, override):
     common = [f"ckpt={model}", "accelerator=cpu", override]
     assert f"{override}: give 0 or more" in mistake("upscale", *common, f"input={photos}", "output=out")
     assert f"{override}: give 0 or more" in mistake("evaluate", *common, f"data.hr={photos}", "lpips=null")
+
+
+def test_a_cluster_that_is_not_there(photo_folder, tmp_path):
+    if shutil.which("srun"):
+        pytest.skip("it is there")
+    options = [f"data.source_dir={photo_folder('photos', 1)}", "hydra/launcher=submitit_slurm"]
+    err = failed("realsr.estimate", "-m", "shard=0,1", *options, cwd=tmp_path)
+    assert "this is no SLURM cluster; hydra/launcher=joblib" in err
 
 
 def test_at_least_names_the_number():

@@ -352,3 +352,56 @@ def test_gray_uint8_is_bt601():
 def test_file_hash(tmp_path: Path):
     (tmp_path / "file").write_bytes(b"abc")
     assert file_hash(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def claims(path: Path, width: int, height: int) -> Path:
+    """A gray PNG of that size, of which only the header is there."""
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)), (b"IDAT", b"")]
+    body = b"".join(struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    return path
+
+
+def test_scans_are_larger_than_pillows_bound(tmp_path, monkeypatch, recwarn):
+    assert image_size(claims(tmp_path / "scan.png", 20_000, 10_000)) == (10_000, 20_000)
+    with pytest.raises(InputError, match=r"bomb\.png: has 40000 megapixels, at most 500 are read; cut it"):
+        read_image(claims(tmp_path / "bomb.png", 200_000, 200_000))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    Image.new("RGB", (60, 50), (1, 2, 3)).save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png").rgb.shape == (50, 60, 3)
+    assert Image.MAX_IMAGE_PIXELS == 100 and not recwarn.list
+
+
+def test_a_file_that_may_not_be_read_says_so(tmp_path, monkeypatch):
+    Image.new("RGB", (6, 5)).save(tmp_path / "a.png")
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Image, "open", refuse)
+    with pytest.raises(InputError, match=r"a\.png: cannot be read \(Permission denied\)$"):
+        read_image(tmp_path / "a.png")
+
+
+def test_photos_of_kinds_that_are_not_read_are_counted(tmp_path, caplog):
+    for name in ("a.HEIC", "b.heic", "c.NEF"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(InputError, match=r"holds no image \(.*\) but 2 \.heic, 1 \.nef; convert photos of other"):
+        find_images(tmp_path)
+    (tmp_path / "d.jpg").write_bytes(b"")
+    for _ in range(3):
+        assert find_images(tmp_path) == [tmp_path / "d.jpg"]
+    assert caplog.text.count("left out 2 .heic, 1 .nef; convert") == 1
+
+
+def test_what_the_commands_have_written_is_no_photo(tmp_path, monkeypatch):
+    names = ["a.png", "b/pools/c.png", "b/outputs.png"]
+    written = ["pools/x/kernels/contact_sheet.png", "pools/y.png", "outputs/run/pictures/z.png", "quickstart/q.png"]
+    for name in (*names, *written, "b/contact_sheet.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    for folder in (Path(), tmp_path, Path("b/..")):
+        assert {path.resolve() for path in find_images(folder)} == {tmp_path / name for name in names}
+    assert find_images("outputs/run") == [Path("outputs/run/pictures/z.png")]
+    assert len(find_images("quickstart")) == 1

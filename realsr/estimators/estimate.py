@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from pytorch_lightning import Trainer
@@ -57,7 +58,7 @@ class KernelEstimate:
 
 
 def estimate_kernel(
-    image: Tensor | npt.NDArray[Any],
+    image: Tensor | npt.ArrayLike,
     scale: int = 2,
     estimator: Callable[[], Estimator] = PatchMatching,
     accelerator: str = "auto",
@@ -69,21 +70,24 @@ def estimate_kernel(
 
     Args:
         image: ``(3, H, W)`` RGB or ``(1, H, W)`` gray in [0, 1]; or an array ``(H, W, 3)`` of 8 or 16 bits, as
-            :func:`realsr.images.read_image` gives it.
+            :func:`realsr.images.read_image` gives it, or an RGB image of Pillow's.
         scale: subsampling factor that the kernel is meant for.
         estimator: builds the module to train, e.g. ``functools.partial(KernelGAN, iterations=1500)``.
         accelerator: Lightning's name of the device.
 
     Raises:
-        InputError: the photo is too small, has no edges to learn from, or is no image; or the estimator does not give
-            kernels of this scale.
+        InputError: the photo is too small, has no edges to learn from, or is no image; the estimator does not give
+            kernels of this scale; or there is no such accelerator.
     """
     module = estimator()
     check_scale(scale, module)
     with _quiet(), _one_thread():
-        part, window = _part(image)
+        part, window = _part(image if isinstance(image, Tensor) else np.asarray(image))
         loader = module.crops(part)
-        trainer = Trainer(barebones=True, max_epochs=1, accelerator=accelerator, devices=1)
+        try:
+            trainer = Trainer(barebones=True, max_epochs=1, accelerator=accelerator, devices=1)
+        except Exception as e:  # Lightning's own, and what it takes from the accelerator's library
+            raise InputError(f"accelerator={accelerator}: {' '.join(str(e).split())}; take cpu or auto") from e
         trainer.fit(module, loader)
     if trainer.interrupted:
         raise KeyboardInterrupt
@@ -102,7 +106,8 @@ def check_scale(scale: int, module: Estimator) -> None:
     """Raise InputError for a scale that the estimator gives no kernels for."""
     if scale not in module.scales:
         offered = ", ".join(f"x{scale}" for scale in module.scales)
-        raise InputError(f"scale={scale}: {type(module).__name__} gives kernels for {offered} only")
+        other = f"; with estimator.scale={scale} for x{scale}" if isinstance(module, KernelGAN) else ""
+        raise InputError(f"scale={scale}: {type(module).__name__} gives kernels for {offered} only{other}")
 
 
 def _part(image: Tensor | npt.NDArray[Any]) -> tuple[Tensor, tuple[slice, slice]]:

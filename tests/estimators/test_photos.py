@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import leaves
+from PIL import Image
 
 from realsr.errors import InputError
 from realsr.estimators.estimate import estimate_kernel
@@ -129,6 +130,21 @@ def test_pixels_that_are_not_finite(value):
 def test_what_is_no_photo(photo):
     line = refused(photo)
     assert line.startswith(f"{photo.dtype} of shape {tuple(photo.shape)} is no photo: give a float tensor (3, H, W)")
+
+
+def test_pillows_images_are_taken():
+    eight = to_uint(leaves(80, 90))
+    same(run(Image.fromarray(eight)), run(eight))
+    assert refused(Image.fromarray(eight).convert("L")).startswith("uint8 of shape (80, 90) is no photo")
+    assert refused(None).startswith("object of shape () is no photo")
+
+
+@pytest.mark.parametrize("accelerator", ["cuda", "tpu", "abc"])
+def test_an_accelerator_that_is_not_there(accelerator):
+    if accelerator == "cuda" and torch.cuda.is_available():
+        pytest.skip("it is there")
+    with pytest.raises(InputError, match=rf"^accelerator={accelerator}: [^\n]*; take cpu or auto$"):
+        estimate_kernel(leaves(80, 90), 2, QUICK, accelerator)
 
 
 def test_a_photo_that_does_not_end_at_one():
