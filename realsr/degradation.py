@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from realsr.draws import KernelDraw, NoiseDraw
 from realsr.images import quantize
 from realsr.jpeg import jpeg
 from realsr.jpeg_pool import JpegPool
@@ -15,9 +16,10 @@ from realsr.resample import blur_subsample, imresize
 class Degradation(nn.Module):
     """``lr = (hr * k) subsampled by s + n`` (RealSR, Eq. 1), for a whole batch on its device, in float32.
 
-    Every image draws its own kernel and its own noise patch, uniformly. The blurred image is rounded to 8 bits
-    before the noise is added, as it was saved to files by the authors; the sum is clamped to [0, 1]. The rows of
-    the paper's ablation are the four combinations of the two pools.
+    Every image draws its own kernel and its own noise patch: in training as ``draw_kernels`` and ``draw_noise`` say, in
+    evaluation (``eval()``) always uniformly, so that validation is the same however a run draws. The blurred image is
+    rounded to 8 bits before the noise is added, as it was saved to files by the authors; the sum is clamped to [0, 1].
+    The rows of the paper's ablation are the four combinations of the two pools.
 
     JPEG, which the paper has not, comes last, as in the camera: LR is to look like its files, compressed at their own
     pixels. Tiles of noise cut from JPEG files hold what compression left of the noise, and are then compressed twice.
@@ -31,6 +33,8 @@ class Degradation(nn.Module):
         kernels: pool of this scale; None downscales with bicubic.
         noise: pool; None adds nothing.
         jpeg: pool; None compresses nothing.
+        draw_kernels: how a kernel is drawn in training.
+        draw_noise: how noise is drawn in training.
     """
 
     def __init__(
@@ -39,14 +43,20 @@ class Degradation(nn.Module):
         kernels: KernelPool | None = None,
         noise: NoisePool | None = None,
         jpeg: JpegPool | None = None,
+        draw_kernels: KernelDraw = KernelDraw(),  # noqa: B008  (frozen)
+        draw_noise: NoiseDraw = NoiseDraw(),  # noqa: B008
     ) -> None:
         super().__init__()
+        self.draw_kernels, self.draw_noise = draw_kernels, draw_noise
         self.scale, self.kernels, self.noise, self.jpeg = scale, kernels, noise, jpeg
 
     @property
     def margin(self) -> int:
         """Pixels around an HR crop that the blur reads, a multiple of the scale: crop that much more."""
-        reach = self.kernels.kernels.shape[-1] // 2 if self.kernels else 2 * self.scale
+        reach = 2 * self.scale
+        if self.kernels is not None:
+            size = self.kernels.kernels.shape[-1]
+            reach = size // 2 + self.draw_kernels.grow(size, self.scale)
         return -(-reach // self.scale) * self.scale
 
     @torch.no_grad()
@@ -70,10 +80,14 @@ class Degradation(nn.Module):
                 lr = imresize(hr, 1 / self.scale)
                 lr = lr[..., cut : lr.shape[-2] - cut, cut : lr.shape[-1] - cut]
             else:
-                lr = blur_subsample(hr, self.kernels.sample(len(hr), generator), self.scale, margin)
+                draw = self.draw_kernels if self.training else KernelDraw()
+                kernels = draw.sample(self.kernels, len(hr), self.scale, generator)
+                lr = blur_subsample(hr, kernels, self.scale, margin)
         lr = quantize(lr)
         if self.noise is not None:
-            lr = lr + self.noise.sample(len(lr), (lr.shape[-2], lr.shape[-1]), generator)
+            how = self.draw_noise if self.training else NoiseDraw()
+            size = lr.shape[-2], lr.shape[-1]
+            lr = lr + self.noise.sample(len(lr), size, generator, lr, how.nearest, how.detrend)
         lr = lr.clamp(0, 1)
         if self.jpeg is not None:
             with torch.autocast(lr.device.type, enabled=False):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,10 +33,12 @@ class KernelPool:
     Attributes:
         kernels: ``(N, K, K)`` float32, correlation kernels of sum one; smaller ones are padded with zeros.
         photos: N names, the photo that each is from.
+        confidence: ``(N,)`` float64 in [0, 1] on the CPU, the estimator's; None counts all alike.
     """
 
     kernels: Tensor
     photos: list[str]
+    confidence: Tensor | None = None
 
     @classmethod
     def load(cls, folder: str | Path, scale: int, min_confidence: float = 0.0) -> KernelPool:
@@ -54,15 +57,15 @@ class KernelPool:
             (entry.arrays[f"x{scale}"], entry.manifest["photo"], entry.manifest.get("confidence", 1.0))
             for entry in kernel_entries(folder, scale)
         ]
-        kept = [(kernel, photo) for kernel, photo, confidence in found if confidence >= min_confidence]
+        kept = [item for item in found if item[2] >= min_confidence]
         if not kept:
             best = max(confidence for *_, confidence in found)
             raise InputError(f"{folder}: min_confidence={min_confidence} leaves no kernel, the best has {best:.2f}")
         if min_confidence > 0:
             log.info("min_confidence=%g keeps %d of %d kernels for x%d", min_confidence, len(kept), len(found), scale)
-        size = max(kernel.shape[0] for kernel, _ in kept)
+        size = max(kernel.shape[0] for kernel, *_ in kept)
         size += (size + 1) % 2
-        padded = np.stack([framed(kernel, size) for kernel, _ in kept])
+        padded = np.stack([framed(kernel, size) for kernel, *_ in kept])
         offset = np.median([np.abs(centre_of_mass(kernel) - centre_index(size, scale)).max() for kernel in padded])
         if offset > 0.5:
             log.warning(
@@ -71,23 +74,32 @@ class KernelPool:
                 folder,
                 offset,
             )
-        return cls(torch.from_numpy(padded).float(), [photo for _, photo in kept])
+        confidence = torch.tensor([confidence for *_, confidence in kept], dtype=torch.float64)
+        return cls(torch.from_numpy(padded).float(), [photo for _, photo, _ in kept], confidence)
 
     def __len__(self) -> int:
         return len(self.photos)
 
-    def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        """``count`` kernels drawn uniformly with replacement, ``(count, K, K)``. ``generator`` is the CPU's."""
-        index = torch.randint(len(self), (count,), generator=generator)
+    def sample(self, count: int, generator: torch.Generator, by_confidence: bool = False) -> Tensor:
+        """``count`` kernels drawn with replacement, ``(count, K, K)``: uniformly, or in proportion to ``confidence``.
+
+        ``generator`` is the CPU's.
+        """
+        if by_confidence and self.confidence is not None:
+            weights = self.confidence.clamp(min=1e-6)  # where all are 0, they are alike
+            index = torch.multinomial(weights, count, replacement=True, generator=generator)
+        else:
+            index = torch.randint(len(self), (count,), generator=generator)
         return self.kernels[index.to(self.kernels.device)]
 
     def subset(self, keep: Sequence[int]) -> KernelPool:
         """The pool of these indices."""
-        return KernelPool(self.kernels[list(keep)], [self.photos[i] for i in keep])
+        confidence = None if self.confidence is None else self.confidence[list(keep)]
+        return KernelPool(self.kernels[list(keep)], [self.photos[i] for i in keep], confidence)
 
     def to(self, device: torch.device | str) -> KernelPool:
         """The same pool on another device."""
-        return KernelPool(self.kernels.to(device), self.photos)
+        return KernelPool(self.kernels.to(device), self.photos, self.confidence)
 
 
 @dataclass(frozen=True)
@@ -130,7 +142,15 @@ class NoisePool:
     def __len__(self) -> int:
         return len(self.photos)
 
-    def sample(self, count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+    def sample(
+        self,
+        count: int,
+        size: tuple[int, int],
+        generator: torch.Generator,
+        images: Tensor | None = None,
+        nearest: float = 1.0,
+        detrend: Literal["mean", "plane"] = "mean",
+    ) -> Tensor:
         """Zero-mean noise: a tile drawn uniformly, cut at random to ``size``, its mean per channel taken away.
 
         An LR image larger than a tile gets the tile mirrored over it.
@@ -139,22 +159,39 @@ class NoisePool:
             count: number of patches.
             size: height and width.
             generator: the CPU's, so that a run draws the same on any device.
+            images: ``(count, 3, H, W)`` in [0, 1] that the noise is for, on the pool's device; None with ``nearest=1``.
+            nearest: share of the pool, those tiles nearest in mean brightness to the image and at least 8, that one is
+                drawn from.
+            detrend: what is taken away, the mean or the fitted plane.
 
         Returns:
             ``(count, 3, *size)`` float32, in units of [0, 1] images.
         """
         n, _, side, _ = self.tiles.shape
         height, width = size
-        tile = torch.randint(n, (count,), generator=generator)
+        among = n if images is None or nearest == 1 else min(max(round(nearest * n), 8), n)
+        tile = torch.randint(among, (count,), generator=generator)
         top, left = (torch.randint(max(side - length, 0) + 1, (count,), generator=generator) for length in size)
         tile, top, left = torch.stack((tile, top, left)).to(self.tiles.device)
+        if images is not None and among < n:
+            levels, order = self._by_brightness
+            # the nearest are neighbours in order: the first of them leaves while the next beyond the last is nearer
+            middles = (levels[: n - among] + levels[among:]) / 2
+            tile = order[tile + torch.searchsorted(middles, brightness(images))]
         tiles = self.tiles
         if max(size) > side:
             rows, columns = (mirror(torch.arange(max(side, length)), side).to(tiles.device) for length in size)
             tiles, tile = tiles[tile][:, :, rows][..., columns], torch.arange(count, device=tiles.device)
         # a view of all windows of all tiles, of which these are copied: half the time of an index for every pixel
         patch = tiles.unfold(2, height, 1).unfold(3, width, 1)[tile, :, top, left].float()
-        return (patch - patch.mean((2, 3), keepdim=True)) / 255
+        patch = patch - patch.mean((2, 3), keepdim=True)
+        return (without_slope(patch) if detrend == "plane" else patch) / 255
+
+    @cached_property
+    def _by_brightness(self) -> tuple[Tensor, Tensor]:
+        """The tiles' brightness in [0, 1] in rising order, and their indices in that order."""
+        levels, order = torch.cat([brightness(part / 255) for part in torch.split(self.tiles, 256)]).sort()
+        return levels, order
 
     def subset(self, keep: Sequence[int]) -> NoisePool:
         """The pool of these indices."""
@@ -180,6 +217,22 @@ def hold_out(pool: P, share: float, seed: int) -> tuple[P, P]:
     held = {names[i] for i in order[:count]}
     train = [i for i, g in enumerate(groups) if g not in held]
     return pool.subset(train), pool.subset([i for i, g in enumerate(groups) if g in held])
+
+
+def brightness(images: Tensor) -> Tensor:
+    """Mean BT.601 luma of each of ``(N, 3, H, W)`` RGB images, ``(N,)`` in their range."""
+    red, green, blue = images.mean((2, 3)).unbind(1)
+    return 0.299 * red + 0.587 * green + 0.114 * blue
+
+
+def without_slope(patches: Tensor) -> Tensor:
+    """Take the slope of the plane that fits best (least squares) from each channel of zero-mean ``(N, C, H, W)``."""
+    for axis in (2, 3):
+        length = patches.shape[axis]
+        ramp = torch.arange(length, device=patches.device) - (length - 1) / 2
+        ramp = (ramp / ramp.square().mean().sqrt().clamp(min=0.5)).view(-1, *[1] * (3 - axis))  # orthogonal, norm one
+        patches = patches - (patches * ramp).mean((2, 3), keepdim=True) * ramp
+    return patches
 
 
 def check_confidence(min_confidence: float) -> None:

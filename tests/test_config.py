@@ -9,11 +9,12 @@ from omegaconf import OmegaConf
 
 from realsr.checks import _fits
 from realsr.config import conf_dir, explain
+from realsr.draws import KernelDraw, NoiseDraw
 from realsr.errors import InputError
 
 GROUPS = {
     group: sorted(path.stem for path in (Path(conf_dir()) / group).glob("*.yaml"))
-    for group in ("data", "degradation", "estimator", "collector", "model", "disc", "gan", "logger", "trainer")
+    for group in ("data", "degradation", "noise", "estimator", "collector", "model", "disc", "gan", "logger", "trainer")
 }
 EXPERIMENTS = sorted(path.stem for path in (Path(conf_dir()) / "experiment").glob("*.yaml"))
 ABLATIONS = sorted(path.stem for path in (Path(conf_dir()) / "ablation").glob("*.yaml"))
@@ -192,3 +193,17 @@ def test_a_bug_is_not_explained_away():
     with pytest.raises(TypeError) as error:
         len(3)  # type: ignore[arg-type]
     assert explain(error.value) is None
+
+
+def test_how_pools_are_drawn_from_is_set_on_the_command_line(compose, photo_folder):
+    """Whatever the degradation: rows of an ablation validate on pools that they do not train on."""
+    common = [*SMALL, f"data.source_dir={photo_folder('photos', 2)}"]
+    for name in GROUPS["degradation"]:
+        plain = instantiate(compose("train", *common, f"degradation={name}").data).make_degradation()
+        assert (plain.draw_kernels, plain.draw_noise) == (KernelDraw(), NoiseDraw())
+    settings = ["pool.by_confidence=true", "pool.turn=true", "pool.width_jitter=0.1", "noise=brightness_matched"]
+    made = instantiate(compose("train", *common, *settings, "noise.detrend=plane").data).make_degradation()
+    assert made.draw_kernels == KernelDraw(by_confidence=True, turn=True, width_jitter=0.1)
+    assert made.draw_noise == NoiseDraw(nearest=0.1, detrend="plane")
+    with pytest.raises(InputError, match=r"noise\.detrend=median: must be"):
+        compose("train", *common, "noise.detrend=median")

@@ -10,6 +10,7 @@ from PIL import Image
 from scipy import ndimage
 
 from realsr.degradation import Degradation
+from realsr.draws import KernelDraw, NoiseDraw
 from realsr.jpeg import jpeg
 from realsr.jpeg_pool import JpegPool
 from realsr.kernels import gaussian_kernel
@@ -191,3 +192,24 @@ def test_pools_follow_the_data_to_its_device():
     assert pool.tables.device.type == "meta"
     tables, subsampling, phase = pool.sample(3, seeded(), cut=True)
     assert jpeg(torch.empty(3, 3, 32, 24, device="meta"), tables, subsampling, phase).shape == (3, 3, 32, 24)
+
+
+def test_settings_of_the_draws_reach_training_and_not_validation(hr):
+    draws = KernelDraw(True, True, 0.2), NoiseDraw(0.25, "plane")
+    degrade = Degradation(4, kernel_pool(), noise_pool(), None, *draws)
+    plain = degradation(True, True)
+    trained = degrade(hr, seeded())
+    assert not torch.equal(trained, plain(hr, seeded()))
+    assert torch.equal(degrade(hr, seeded()), trained)
+    assert torch.equal(degrade.eval()(hr, seeded()), plain(hr, seeded()))
+
+
+@pytest.mark.parametrize("draw", [KernelDraw(turn=True), KernelDraw(width_jitter=0.5), KernelDraw(True, True, 0.3)])
+def test_margin_covers_kernels_that_are_turned_and_widened(hr, draw):
+    """What lies beyond the margin is not read."""
+    degrade = Degradation(4, kernel_pool(), draw_kernels=draw)
+    margin = degrade.margin
+    wide = degrade(hr, seeded(), margin + 4)
+    narrow = degrade(hr[..., 4:-4, 4:-4], seeded(), margin)
+    torch.testing.assert_close(narrow, wide, rtol=0, atol=1.01 / 255)
+    assert (narrow - wide).abs().gt(1e-5).float().mean() < 1e-3

@@ -162,12 +162,7 @@ class RealSRData(LightningDataModule):
         self.jpeg_dir = None if jpeg_dir is None else Path(jpeg_dir)
         self.val_jpeg_dir = self.jpeg_dir if val_jpeg_dir is None else Path(val_jpeg_dir)
         self.samples_dir = None if samples_dir is None else Path(samples_dir)
-        self.build_pools, self.scale, self.crop_size, self.batch_size = (
-            build_pools,
-            scale,
-            crop_size,
-            batch_size,
-        )
+        self.build_pools, self.scale, self.crop_size, self.batch_size = build_pools, scale, crop_size, batch_size
         self.source_share, self.cleanup = source_share, cleanup
         self.val_hr, self.val_lr, self.val_count, self.val_size = val_hr, val_lr, val_count, val_size
         self.look_count, self.look_size = look_count, look_size
@@ -221,7 +216,7 @@ class RealSRData(LightningDataModule):
             )
         val_kernels, val_noise = self._pools(self.val_kernel_dir, self.val_noise_dir, held_out=True)
         val_jpeg = self._tables(self.val_jpeg_dir, held_out=True)
-        degrade = self.make_degradation(kernels=val_kernels, noise=val_noise, jpeg=val_jpeg)
+        degrade = self.make_degradation(kernels=val_kernels, noise=val_noise, jpeg=val_jpeg).eval()
         if self.val_hr is not None:
             pairs = read_pairs(self.val_hr, self.val_lr, self.scale)
             self.pairs = pairs if self.val_lr is not None else degraded(pairs, degrade, self.scale, self.seed)
