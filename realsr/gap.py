@@ -185,7 +185,9 @@ def _run(cfg: DictConfig) -> None:
     check_writable(folder)
     if not cfg.data.source_dir:
         raise InputError("data.source_dir is empty; give the folder of the camera's photos")
-    variants = {str(name): _degradation(node, cfg.scale, cfg.min_confidence) for name, node in cfg.variants.items()}
+    variants = {
+        str(name): _degradation(node, cfg.scale, cfg.pool.min_confidence) for name, node in cfg.variants.items()
+    }
     source, side = _chosen(cfg.data.source_dir, cfg.photos), cfg.scale * (cfg.patch + 2 * RIM)
     real = cut_patches(source, cfg.patch, cfg.patches, draw_seed(cfg.seed, 1))
     if cfg.data.hr is not None:
