@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.progress import track
@@ -21,16 +20,9 @@ from realsr.config import check_writable, command
 from realsr.entries import Arrays, Entry
 from realsr.errors import InputError
 from realsr.filling import AS_IT_IS, fill_pool
-from realsr.images import Photo, find_images, read_image, to_float, to_uint, write_image
+from realsr.images import Photo, find_images, read_8_bit, write_image
 from realsr.jpeg_pool import collect_tables
-from realsr.noise import (
-    NoiseRule,
-    TileStatistics,
-    cut_tiles,
-    rejections,
-    tile_statistics,
-    unclipped_tiles,
-)
+from realsr.noise import NoiseRule, TileStatistics, cut_tiles, rejections, tile_statistics, unclipped_tiles
 from realsr.pictures import contact_sheet, noise_picture
 from realsr.pools import NoisePool
 from realsr.report.pools import report_pools
@@ -84,7 +76,7 @@ def collect_noise(photos: Sequence[Path], folder: Path, rule: NoiseRule, redo: b
 
 
 def _tiles_of(photo: Path, rule: NoiseRule) -> tuple[Arrays, dict[str, Any]]:
-    image = _read_8_bit(photo)
+    image = read_8_bit(photo)
     statistics = tile_statistics(image, rule.tile_size, rule.stride)
     if not len(statistics.corner):
         raise InputError(f"{photo}: smaller than a tile of {rule.tile_size} pixels; lower collector.tile_size")
@@ -107,7 +99,7 @@ def _fill_up(entries: dict[Path, Entry], rule: NoiseRule) -> None:
         entry = entries[photo]
         entry.arrays["kept"][[index for _, other, index in chosen if other == photo]] = True
         corners = entry.arrays["corner"][entry.arrays["kept"]]
-        entry.arrays["tiles"] = cut_tiles(_read_8_bit(photo), corners, rule.tile_size)
+        entry.arrays["tiles"] = cut_tiles(read_8_bit(photo), corners, rule.tile_size)
         entry.write()
     if chosen:
         log.info(
@@ -150,11 +142,6 @@ def _advice(entries: dict[Path, Entry], rule: NoiseRule) -> str:
 
 def _statistics(entry: Entry) -> TileStatistics:
     return TileStatistics(**{field.name: entry.arrays[field.name] for field in dataclasses.fields(TileStatistics)})
-
-
-def _read_8_bit(photo: Path) -> npt.NDArray[np.uint8]:
-    rgb = read_image(photo).rgb
-    return rgb if rgb.dtype == np.uint8 else to_uint(to_float(rgb))
 
 
 def _run(cfg: DictConfig) -> None:

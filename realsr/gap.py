@@ -22,15 +22,15 @@ from torch import Tensor
 from realsr.callbacks import log_picture
 from realsr.config import check_writable, command, output_dir
 from realsr.data.datasets import draw_seed
+from realsr.data.store import hr_pixels
 from realsr.degradation import Degradation
 from realsr.domains import BANDS, BRIGHTNESS, Curves, Separation, compare, content, curves, features, separation
 from realsr.errors import InputError, at_least
-from realsr.images import Photo, atomic_write, find_images, quantize, read_image, to_float, write_image
+from realsr.images import Photo, atomic_write, find_images, quantize, to_float, write_image
 from realsr.jpeg_pool import JpegPool
 from realsr.pictures import Picture, grid
 from realsr.plots import interval_panel, line_panel
 from realsr.pools import KernelPool, NoisePool
-from realsr.resample import imresize
 
 log = logging.getLogger(__name__)
 
@@ -109,11 +109,10 @@ def cut_patches(photos: Sequence[Path], side: int, count: int, seed: int, factor
     cut: Patches = {}
     for photo in photos:
         try:
-            image = to_float(read_image(photo).rgb)
+            image = to_float(hr_pixels(photo, factor))
         except InputError as e:
             log.warning("skipped: %s", e)
             continue
-        image = image if factor == 1 else imresize(image, factor).clamp(0, 1)
         height, width = image.shape[-2:]
         if min(height, width) < side:
             log.warning("skipped: %s: %dx%d pixels, patches need %d", photo, width, height, side)

@@ -144,6 +144,12 @@ def read_image(path: str | Path) -> Photo:
         return Photo(np.asarray(upright.convert("RGB")), alpha, gray, icc)
 
 
+def read_8_bit(path: str | Path) -> npt.NDArray[np.uint8]:
+    """The pixels of :func:`read_image`, ``(H, W, 3)``, those of 16 bits rounded to 8."""
+    rgb = read_image(path).rgb
+    return rgb if rgb.dtype == np.uint8 else to_uint(to_float(rgb))
+
+
 def write_image(path: str | Path, photo: Photo, quality: int = 95) -> None:
     """Write atomically, in the format that the suffix names; gray, alpha, 16 bit and ICC profile are kept.
 

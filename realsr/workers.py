@@ -95,7 +95,7 @@ def side_by_side(
         more = f" and {len(todo)} more to do" if todo else ""
         raise InputError(
             f"{len(lost)} of {len(processes)} worker processes were killed, at {', '.join(map(str, lost))}{more}; "
-            "the same command goes on, with workers=N for fewer if memory ran out"
+            "the same command goes on, with workers=N (in training data.num_workers=N) for fewer if memory ran out"
         )
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from realsr.data.store import INDEX, PhotoSet, prepare_hr, stored_hr
+from realsr.data.store import INDEX, PhotoSet, hr_pixels, prepare_hr, stored_hr
 from realsr.data.tiles import MAPS, TILE, TiledImage, _map, write_tiles
 from realsr.errors import InputError
-from realsr.images import Photo, find_images, read_image, write_image
+from realsr.images import Photo, find_images, write_image
 
 
 @pytest.fixture
@@ -42,11 +42,11 @@ def decoded(monkeypatch):
     """Names of the photos that were decoded."""
     names = []
 
-    def read(path):
+    def read(path, factor):
         names.append(path.name)
-        return read_image(path)
+        return hr_pixels(path, factor)
 
-    monkeypatch.setattr("realsr.data.store.read_image", read)
+    monkeypatch.setattr("realsr.data.store.hr_pixels", read)
     return names
 
 

@@ -74,8 +74,8 @@ class RealSRData(LightningDataModule):
         min_confidence: kernels of less confidence are left out.
         store_limit: GB that ``store_dir`` may hold; None: 95 % of what is free.
         crops_per_read: crops with consecutive numbers that are cut from one place, see :class:`HRCrops`.
-        pool_dir: folder of our own pools, ``kernels`` and ``noise``; any other folder that is given for a pool has to
-            hold one already. None: whatever is missing is made.
+        pool_dir: folder of our own pools, ``kernels``, ``noise`` and ``jpeg``; any other folder that is given for
+            a pool has to hold one already. None: whatever is missing is made.
         jpeg_dir: folder of the pool of the photos' quantisation tables, which is filled first; None: no compression.
         val_jpeg_dir: likewise for validation; that of training unless set.
         source_shards: folder or URL of a sharded set (:mod:`realsr.data.sharded`) of cleaned-up source photos, which
@@ -176,10 +176,12 @@ class RealSRData(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Make the pools and the decoded HR images that are missing; goes on where it was interrupted."""
-        for name in ("kernel_dir", "noise_dir", "val_kernel_dir", "val_noise_dir"):
-            folder, own = getattr(self, name), self.pool_dir
-            if folder is not None and own is not None and folder.resolve() not in (own / "kernels", own / "noise"):
-                check_pool(folder, f"data.{name}")
+        if self.pool_dir is not None:
+            own = [self.pool_dir / name for name in ("kernels", "noise", "jpeg")]
+            for name in ("kernel_dir", "noise_dir", "jpeg_dir", "val_kernel_dir", "val_noise_dir", "val_jpeg_dir"):
+                folder = getattr(self, name)
+                if folder is not None and folder.resolve() not in own:
+                    check_pool(folder, f"data.{name}")
         if self.samples_dir is not None:
             make_samples(self.samples_dir)
         if self.source_dir is not None and self.build_pools:

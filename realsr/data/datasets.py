@@ -8,12 +8,11 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import albumentations as A
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-Pixels = npt.NDArray[np.uint8]
+from realsr.data.tiles import Pixels
 
 TURNS = ("e", "r90", "r180", "r270", "v", "hvt", "h", "t")  # albumentations' names of a square's eight symmetries
 

@@ -3,7 +3,7 @@
 A set is what ``python -m realsr.pack`` writes: WebDataset's tar files of losslessly compressed pieces of photos, and
 ``index.json``, which is written last. webdataset is what downloads; its streams and shuffle buffers are not used, since
 what they yield depends on the number of workers and cannot be resumed. litdata was tried and left: given a bounded
-cache, four processes that read by number wait for each other without end.
+cache, four processes that read by number did not come to an end within minutes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from realsr.data.datasets import Pixels, draw_seed
+from realsr.data.datasets import draw_seed
+from realsr.data.tiles import Pixels
 from realsr.errors import InputError
 
 log = logging.getLogger(__name__)

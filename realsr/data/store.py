@@ -12,13 +12,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
 from rich.progress import track
 
 from realsr.data.tiles import TILE, Pixels, TiledImage, write_tiles
 from realsr.errors import InputError
 from realsr.filling import remove_leftovers
-from realsr.images import atomic_write, file_hash, image_size, read_image, to_float, to_uint
+from realsr.images import atomic_write, file_hash, image_size, read_8_bit, read_image, to_float, to_uint
 from realsr.resample import imresize, resized
 from realsr.workers import side_by_side
 
@@ -152,11 +151,7 @@ def hr_pixels(photo: Path, factor: float) -> Pixels:
     Raises:
         InputError: it cannot be read.
     """
-    rgb = read_image(photo).rgb
-    if factor == 1 and rgb.dtype == np.uint8:
-        return rgb
-    pixels = to_float(rgb)
-    return to_uint(pixels if factor == 1 else imresize(pixels, factor))
+    return read_8_bit(photo) if factor == 1 else to_uint(imresize(to_float(read_image(photo).rgb), factor))
 
 
 def _store(job: tuple[Path, TiledImage, float]) -> str | None:

@@ -12,12 +12,11 @@ import numpy as np
 
 from realsr.entries import Entry
 from realsr.errors import InputError
-from realsr.filling import read_skipped
 from realsr.interchange import checked_kernel
 from realsr.kernel_sheet import chosen, kernel_on_fixed_scale, traffic_light, width_histogram, with_density
 from realsr.kernels import widths_and_angle
 from realsr.report.page import Html, bullets, element, picture, prose, table
-from realsr.report.parts import Problems, count, read_all, settings_of, settings_part, skipped_part
+from realsr.report.parts import Problems, count, read_pool, settings_of, settings_part, skipped_part
 
 SHOWN = 48  # photos with pictures, which are nearly all of a page's bytes
 
@@ -38,8 +37,7 @@ class _Kernel:
 
 def kernel_part(folder: Path) -> Iterator[Html]:
     """What to know of the kernel pool in a folder, which may be missing."""
-    skipped = read_skipped(folder)
-    found = [kernel for entry in read_all(folder, skipped) for kernel in _kernel(entry, skipped)]
+    found, skipped = read_pool(folder, _kernel)
     yield element("h2", "Kernels")
     if not found and not skipped:
         yield element("p", prose("There are none yet: `python -m realsr.estimate` makes them."))

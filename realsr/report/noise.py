@@ -11,11 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from realsr.entries import Entry
-from realsr.filling import read_skipped
 from realsr.noise import NoiseRule, TileStatistics, rejections
 from realsr.pictures import noise_picture
 from realsr.report.page import Html, bullets, element, picture, prose, table
-from realsr.report.parts import Problems, count, read_all, settings_of, settings_part, skipped_part
+from realsr.report.parts import Problems, count, read_pool, settings_of, settings_part, skipped_part
 
 SHOWN = 48  # tiles with pictures
 OPTIONS = {
@@ -45,8 +44,7 @@ class _Tiles:
 
 def noise_part(folder: Path) -> Iterator[Html]:
     """What to know of the noise pool in a folder, which may be missing."""
-    skipped = read_skipped(folder)
-    found = [tiles for entry in read_all(folder, skipped) for tiles in _tiles(entry, skipped)]
+    found, skipped = read_pool(folder, _tiles)
     yield element("h2", "Noise")
     if not found and not skipped:
         yield element("p", prose("There is none yet: `python -m realsr.collect` cuts it out."))

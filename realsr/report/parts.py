@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from realsr.entries import Entry
 from realsr.errors import InputError
+from realsr.filling import read_skipped
 from realsr.report.page import Html, bullets, element, table
 
+Row = TypeVar("Row")
 Problems = list[tuple[str, str]]  # names of photos or files, and what is wrong with them
 
 
-def read_all(folder: Path, problems: Problems) -> Iterator[Entry]:
-    """Those that can be read; memory holds one at a time, of pools of thousands too."""
+def read_pool(folder: Path, describe: Callable[[Entry, Problems], list[Row]]) -> tuple[list[Row], Problems]:
+    """Rows of all entries, and what gave none; memory holds one entry at a time, of pools of thousands too.
+
+    Args:
+        folder: of the pool, which may be missing.
+        describe: gives the row of an entry, or none and a problem more.
+    """
+    rows, problems = [], read_skipped(folder)
     for path in sorted(folder.glob("*.npz")):
         try:
-            yield Entry.read(path)
+            rows += describe(Entry.read(path), problems)
         except InputError as e:
             problems.append((path.name, str(e).removeprefix(f"{path}: ")))
+    return rows, problems
 
 
 def skipped_part(skipped: Problems) -> Iterator[Html]:
