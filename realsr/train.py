@@ -17,7 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer, seed_everything
 
-from realsr.callbacks import RunRecord, WholeCheckpoints
+from realsr.checkpoints import RunRecord, WholeCheckpoints
 from realsr.config import check_writable, command, output_dir, pick_device
 from realsr.errors import InputError, at_least
 from realsr.esrgan import ESRGAN

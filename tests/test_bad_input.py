@@ -546,7 +546,7 @@ def test_a_disk_that_is_full_is_refused_at_the_start(tiny_disk, mistake, photo_f
 
 
 def test_a_disk_that_fills_up_leaves_the_old_file(tiny_disk):
-    from realsr.callbacks import WholeCheckpoints
+    from realsr.checkpoints import WholeCheckpoints
 
     path = tiny_disk / "last.ckpt"
     WholeCheckpoints().save_checkpoint({"x": torch.zeros(1000)}, path)
