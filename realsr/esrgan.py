@@ -149,12 +149,13 @@ class ESRGAN(LightningModule):
         """Metrics where there is ground truth; the pictures go to the callbacks."""
         pair = Pair(*pair)
         sr = upscale_tiled(self.generator, pair.lr[None], self.scale)
+        values: dict[str, float] = {}
         if pair.hr is not None:
             values = image_metrics(sr, pair.hr[None].cpu(), self.scale, self.frozen["lpips"])
             names = {f"val/{name}": value for name, value in values.items()}
             self.log_dict(names, batch_size=1, add_dataloader_idx=False, sync_dist=True)
         hr = None if pair.hr is None else pair.hr.cpu()
-        return {"name": pair.name, "lr": pair.lr.cpu(), "sr": sr[0], "hr": hr}
+        return {"name": pair.name, "lr": pair.lr.cpu(), "sr": sr[0], "hr": hr, "metrics": values}
 
 
 def _listed(value: Any) -> list[Any]:
