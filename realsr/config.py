@@ -29,7 +29,8 @@ from realsr.images import atomic_write
 
 NO_CLUSTER = 'Could not detect "srun"'  # what submitit says
 KILLED = ("TerminatedWorkerError", "UncompletedJobError")  # what joblib and submitit raise
-FAILED = "failed.txt"  # in the folder of a sweep's run: why it failed, the first line for people
+# in the folder of a run: the last validation's metrics, once it is done; why it failed, the first line for people
+METRICS, FAILED = "metrics.json", "failed.txt"
 
 
 def conf_dir() -> str:

@@ -20,8 +20,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from realsr.config import FAILED, explain, stop
+from realsr.config import FAILED, METRICS, explain, stop
 from realsr.errors import InputError
 from realsr.evaluate import HEADINGS
 from realsr.images import Photo, atomic_write, read_image, write_image
@@ -68,7 +69,7 @@ class SweepTable(Callback):
             except wandb.Error as e:
                 log.warning("the table did not reach W&B (%s)", e)
         if failed := [run for run in runs if run.failure is not None]:
-            stop(f"{len(failed)} of {len(runs)} runs failed, the others are in {folder / 'table.md'}", 2)
+            stop(f"{len(failed)} of {len(runs)} runs failed, see {folder / 'table.md'}", 2)
 
 
 def report(folder: Path) -> list[Run]:
@@ -79,11 +80,11 @@ def report(folder: Path) -> list[Run]:
     """
     runs = read_runs(folder)
     cells, failures = for_people(runs), [line for run in runs if (line := _failure(run))]
-    table = Table(title=f"validation, mean ± standard deviation (runs); {folder}")
+    table = Table(title=Text(f"validation, mean ± standard deviation (runs); {folder}"))
     for heading in cells[0]:
         table.add_column(heading, justify="left" if heading == "run" else "right")
     for row in cells[1:]:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # names may have brackets, which are markup to Rich
     Console(width=None if sys.stdout.isatty() else 160).print(table)
     print(*failures, sep="\n", end="\n" if failures else "")
     lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in cells]
@@ -121,7 +122,7 @@ def read_runs(folder: Path) -> list[Run]:
 
 
 def _result(run: Path) -> tuple[dict[str, float] | None, str | None]:
-    metrics, failed = run / "metrics.json", run / FAILED
+    metrics, failed = run / METRICS, run / FAILED
     failure = failed.read_text().partition("\n")[0] if failed.exists() else None
     if not metrics.exists():
         return None, failure or "not done; it is running, or was killed"

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer, seed_everything
 
 from realsr.checkpoints import RunRecord, WholeCheckpoints
-from realsr.config import FAILED, check_writable, command, output_dir, pick_device
+from realsr.config import FAILED, METRICS, check_writable, command, output_dir, pick_device
 from realsr.errors import InputError, at_least
 from realsr.esrgan import ESRGAN
 from realsr.evaluate import HEADINGS
@@ -26,8 +26,6 @@ from realsr.images import atomic_write
 from realsr.networks.weights import read_checkpoint
 
 log = logging.getLogger(__name__)
-
-METRICS = "metrics.json"  # in the folder of a run: the last validation's, written when it is done
 
 # Lightning's advice that does not fit here: data come from memory-mapped files, checkpoints after the step are meant
 QUIET = (

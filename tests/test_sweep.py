@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +18,7 @@ import torch
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from omegaconf import OmegaConf
+from test_dashboard import OfflineRun
 
 from realsr import sweep
 from realsr.callbacks import ValidationCrops
@@ -104,13 +104,14 @@ def test_the_table_has_mean_and_spread_over_seeds(swept, capsys):
     assert (each["ape_seed1"]["seed"], each["ape_seed1"]["failure"]) == ("1", "no a|b; give c")
 
 
-def test_a_run_that_could_not_be_run_again_keeps_its_metrics_and_is_named(tmp_path):
-    leave(tmp_path / "a", 0, ["x=a"], metrics={"psnr": 21.0}, failure="holds a run already")
+def test_a_run_that_could_not_be_run_again_keeps_its_metrics_and_is_named(tmp_path, capsys):
+    leave(tmp_path / "a", 0, ["x=[bold,b]"], metrics={"psnr": 21.0}, failure="holds a run already")
     leave(tmp_path / "b", 1, ["x=b"], metrics={"psnr": 22.0})
     report(tmp_path)
     table = (tmp_path / "table.md").read_text()
-    assert table.startswith("| run | PSNR |\n| --- | --- |\n| a | 21.00 |\n| b | 22.00 |\n")
-    assert "- a, seed 0: holds a run already" in table
+    assert table.startswith("| run | PSNR |\n| --- | --- |\n| [bold,b] | 21.00 |\n| b | 22.00 |\n")
+    assert "[bold,b]" in capsys.readouterr().out.partition("22.00")[0]
+    assert "- [bold,b], seed 0: holds a run already" in table
 
 
 def test_the_command_tabulates_a_folder_at_any_time(swept, tmp_path, monkeypatch, capsys):
@@ -176,19 +177,17 @@ def test_the_table_and_the_picture_go_to_a_run_of_the_sweeps_group(swept, compos
         validated(path, 7)
     runs = report(folder)
     send(runs, folder, compose("train", "data.source_dir=x", "logger=wandb", "group=animals").logger.wandb)
-    (file,) = folder.rglob("offline-run-*/*.wandb")
-    for _ in range(200):  # W&B writes from a process of its own
-        if b"animals" in file.read_bytes() and len(list(folder.rglob("media/**/*.*"))) == 3:
-            break
-        time.sleep(0.05)
-    assert b"animals" in file.read_bytes()
-    tables = {path.name.partition("_")[0]: json.loads(path.read_text()) for path in folder.rglob("*.table.json")}
-    rows = [dict(zip(tables["table"]["columns"], row, strict=True)) for row in tables["table"]["data"]]
+    found = OfflineRun(next(folder.rglob("offline-run-*")))
+    assert (found.run.display_name, found.run.run_group, found.run.project) == ("table", "animals", "realsr")
+    files = [entry for artifact in found.artifacts for entry in artifact.manifest.contents]
+    tables = {Path(entry.path).name: json.loads(Path(entry.local_path).read_text()) for entry in files}
+    table, each = (tables[f"{name}.table.json"] for name in ("table", "runs"))
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
     assert [row["run"] for row in rows] == ["zebra", "ape", "bear"]
     assert rows[0]["psnr_std"] == pytest.approx(np.std(values[:, 0], ddof=1))
-    assert len(tables["runs"]["data"]) == 7
-    (image,) = folder.rglob("media/images/*.png")
-    assert np.array_equal(read_image(image).rgb, read_image(folder / "compare.png").rgb)
+    assert len(each["data"]) == 7
+    (sheet,) = found.pictures("compare").values()
+    assert np.array_equal(sheet, read_image(folder / "compare.png").rgb)
 
 
 @pytest.mark.parametrize("name", ["joblib", "submitit_local", "submitit_slurm", "slurm"])
