@@ -115,7 +115,7 @@ class ESRGAN(LightningModule):
         self.pixel_weight, self.perceptual_weight = pixel_weight, perceptual_weight
         self.adversarial_weight, self.colour_weight = adversarial_weight, colour_weight
         self.ema_decay, self.clip_norm, self.compiled = ema_decay, clip_norm, compile
-        self.non_finite = NonFinite(non_finite)
+        self.non_finite, self.logged = NonFinite(non_finite), True
         self.scale = int(generator.scale)  # type: ignore[arg-type]
 
     def forward(self, lr: Tensor) -> Tensor:
@@ -163,6 +163,8 @@ class ESRGAN(LightningModule):
         optimizers, schedules = _listed(self.optimizers()), _listed(self.lr_schedulers())
         lr, hr = (batch[name].contiguous(memory_format=self.memory_format) for name in ("lr", "hr"))
         step = self.global_step
+        # Lightning's `log` takes half a millisecond a name, and only these steps' values get to the loggers
+        self.logged = self.trainer._logger_connector.should_update_logs
         gan = self.discriminator is not None and step >= self.warmup_steps
         fake = self.run["generator"](lr).float()
         real_logits = self._judge(hr) if gan else None
@@ -176,10 +178,12 @@ class ESRGAN(LightningModule):
                 terms |= self._discriminator_step(optimizers[1], real_logits, fake.detach(), batch)
             schedules[1].step()
         self.non_finite.end_step()
-        self.log_dict({f"train/{name}": value for name, value in terms.items()})
-        self.log("train/generator", total.detach(), prog_bar=True)
-        if self.non_finite.policy == "skip":
-            self.log("train/skipped", float(self.non_finite.skipped))
+        if self.logged:
+            terms["generator"] = total.detach()
+            if self.non_finite.policy == "skip":
+                terms["skipped"] = torch.tensor(float(self.non_finite.skipped))
+            # not for Lightning's progress bar, which would wait for the device in every step
+            self.log_dict({f"train/{name}": value for name, value in terms.items()})
 
     def generator_loss(
         self, fake: Tensor, hr: Tensor, real_logits: Tensor | None, warming_up: bool
@@ -254,7 +258,8 @@ class ESRGAN(LightningModule):
         if self.clip_norm is not None:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             norm = torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm)
-            self.log("train/grad_norm" if parameters[0] is self.groups[0][1][0] else "train/d_grad_norm", norm)
+            if self.logged:
+                self.log("train/grad_norm" if parameters[0] is self.groups[0][1][0] else "train/d_grad_norm", norm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Nothing takes the last good checkpoint's place that is not good."""
