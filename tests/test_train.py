@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,20 +12,6 @@ from omegaconf import OmegaConf
 
 from realsr.networks.weights import load_generator
 from realsr.train import train
-
-
-@pytest.fixture
-def fit(compose, tiny, tmp_path):
-    """``fit("name", *overrides)``: train in this process; gives the run's folder."""
-
-    def make(name: str, *overrides: str) -> Path:
-        folder = tmp_path / name
-        outputs = [f"callbacks.{c}.dirpath={folder}/checkpoints" for c in ("last", "best")]
-        cfg = compose("train", *tiny, f"callbacks.pictures.folder={folder}/pictures", *outputs, *overrides)
-        train(cfg, folder)
-        return folder
-
-    return make
 
 
 def last(folder):
