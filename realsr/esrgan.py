@@ -88,7 +88,7 @@ class ESRGAN(LightningModule):
         super().__init__()
         at_least(0, "model.", warmup_steps=warmup_steps, head_start=head_start)
         if discriminator is not None and adversarial is None:
-            raise InputError("a discriminator needs an adversarial loss; choose gan=ragan, vanilla or lsgan")
+            raise InputError("a discriminator needs an adversarial loss; choose gan=ragan, vanilla, lsgan or hinge")
         if not 0 <= ema_decay < 1:
             raise InputError(f"model.ema_decay={ema_decay}: give 0 to below 1; ema=false for none")
         if clip_norm is not None and clip_norm <= 0:
