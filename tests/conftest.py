@@ -155,7 +155,7 @@ def train_on_noise():
         sides = {"lr": 8, "hr": 32}
         pairs = [{n: torch.rand(2, 3, s, s, generator=generator) for n, s in sides.items()} for _ in range(steps)]
         quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-        trainer = Trainer(accelerator="cpu", max_steps=steps, callbacks=list(callbacks), **quiet)
+        trainer = Trainer(accelerator="cpu", max_steps=steps, log_every_n_steps=1, callbacks=list(callbacks), **quiet)
         trainer.fit(module, DataLoader(pairs, batch_size=None))
         assert module.global_step == steps
         return trainer
