@@ -22,6 +22,7 @@ from realsr.config import conf_dir
 from realsr.images import Photo, to_uint, write_image
 from realsr.networks.compact import CompactRRDBNet
 from realsr.resample import imresize
+from realsr.train import train
 
 # A shell starts its background jobs deaf to Ctrl-C, and commands under test would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -127,6 +128,20 @@ def tiny(photo_folder, tmp_path):
         "callbacks.progress=null",
         "+debug=fast",
     ]
+
+
+@pytest.fixture
+def fit(compose, tiny, tmp_path):
+    """``fit("name", *overrides)``: train in this process; gives the run's folder."""
+
+    def make(name: str, *overrides: str) -> Path:
+        folder = tmp_path / name
+        outputs = [f"callbacks.{c}.dirpath={folder}/checkpoints" for c in ("last", "best")]
+        cfg = compose("train", *tiny, f"callbacks.pictures.folder={folder}/pictures", *outputs, *overrides)
+        train(cfg, folder)
+        return folder
+
+    return make
 
 
 @pytest.fixture

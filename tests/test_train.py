@@ -1,10 +1,4 @@
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,35 +9,8 @@ from realsr.networks.weights import load_generator
 from realsr.train import train
 
 
-@pytest.fixture
-def fit(compose, tiny, tmp_path):
-    """``fit("name", *overrides)``: train in this process; gives the run's folder."""
-
-    def make(name: str, *overrides: str) -> Path:
-        folder = tmp_path / name
-        outputs = [f"callbacks.{c}.dirpath={folder}/checkpoints" for c in ("last", "best")]
-        cfg = compose("train", *tiny, f"callbacks.pictures.folder={folder}/pictures", *outputs, *overrides)
-        train(cfg, folder)
-        return folder
-
-    return make
-
-
 def last(folder):
     return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-
-
-def same(a, b):
-    """Weights, optimisers and schedules, bit by bit."""
-    assert a["global_step"] == b["global_step"]
-    assert a["state_dict"].keys() == b["state_dict"].keys()
-    for key, value in a["state_dict"].items():
-        assert torch.equal(value, b["state_dict"][key]), key
-    for one, other in zip(a["optimizer_states"], b["optimizer_states"], strict=True):
-        for index, state in one["state"].items():
-            for key, value in state.items():
-                assert torch.equal(value, other["state"][index][key]), key
-    assert a["lr_schedulers"] == b["lr_schedulers"]
 
 
 def test_a_run_leaves_model_metrics_pictures_and_curves(fit):
@@ -105,28 +72,6 @@ def test_a_finished_run_is_not_overwritten_and_goes_on_only_when_told(fit):
     assert last(folder)["global_step"] == 6
     with pytest.raises(ValueError, match="nothing to go on from"):
         fit("other", "ckpt=last")
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_killed_and_resumed_equals_uninterrupted_bitwise(fit, tiny, tmp_path, workers):
-    """SIGKILL in the middle, at a step that is no checkpoint's."""
-    overrides = ["trainer.max_steps=80", "trainer.val_check_interval=10", "callbacks.last.every_n_train_steps=4"]
-    overrides += [f"data.num_workers={workers}", "model.warmup_steps=3", "model.milestones=[7,20]"]
-    straight = last(fit("straight", *overrides))
-    folder = tmp_path / "killed"
-    command = [sys.executable, "-m", "realsr.train", *tiny, *overrides, f"hydra.run.dir={folder}"]
-    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    checkpoint = folder / "checkpoints" / "last.ckpt"
-    for _ in range(1200):
-        if checkpoint.exists() or process.poll() is not None:
-            break
-        time.sleep(0.05)
-    assert process.poll() is None, "the run ended before it could be killed"
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert last(folder)["global_step"] < 80
-    fit("killed", *overrides, "ckpt=last")
-    same(last(folder), straight)
 
 
 def test_the_resolved_config_of_a_checkpoint_is_plain(fit):

@@ -1,0 +1,217 @@
+"""Runs that are killed or told to stop, at any step, go on bit for bit."""
+
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from multiprocessing import get_context
+
+import pytest
+import torch
+from pytorch_lightning import Trainer
+
+from realsr.checkpoints import LastCheckpoint, WholeCheckpoints, trainer_plugins
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
+STEPS = ["trainer.max_steps=24", "trainer.val_check_interval=5", "callbacks.last.every_n_train_steps=4"]
+STEPS += ["model.warmup_steps=3", "model.milestones=[7,15]"]
+
+# a callback that signals its own process, or all of its group, when a hook is called at a step
+SEND = """
+import os, signal
+from pytorch_lightning import Callback
+
+class Send(Callback):
+    def __init__(self, number: int, step: int, hook: str, group: bool = False, rank: int = 0):
+        self.number, self.step, self.group, self.rank = number, step, group, rank
+        setattr(self, hook, self.send)
+
+    def send(self, trainer, *args, **kwargs):
+        if trainer.global_step == self.step and trainer.global_rank == self.rank:
+            os.killpg(0, self.number) if self.group else signal.raise_signal(self.number)
+"""
+
+
+@pytest.fixture
+def send(tmp_path, monkeypatch):
+    """``send(number, step, hook, group)``: the option that has a training signal itself."""
+    (tmp_path / "sending").mkdir()
+    (tmp_path / "sending" / "sending.py").write_text(SEND)
+    monkeypatch.syspath_prepend(str(tmp_path / "sending"))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}/sending{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+
+    def option(number, step, hook, group=False):
+        node = f"_target_:sending.Send,number:{int(number)},step:{step},hook:{hook},group:{str(group).lower()}"
+        return f"+callbacks.send={{{node}}}"
+
+    return option
+
+
+@pytest.fixture
+def handlers():
+    """Signal handlers as they are when a command starts; put back afterwards."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def read(folder, name="last"):
+    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+
+
+def differences(a, b, where=""):
+    """Where two checkpoints are not the same, whatever they hold; the configs are those of two folders."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        keys = {*a, *b} - {"config"}
+        return [d for k in sorted(keys, key=str) for d in differences(a.get(k, ...), b.get(k, ...), f"{where}/{k}")]
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)) and len(a) == len(b):
+        return [d for i, (x, y) in enumerate(zip(a, b, strict=True)) for d in differences(x, y, f"{where}/{i}")]
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return [] if a.dtype == b.dtype and torch.equal(a, b) else [where]
+    return [] if type(a) is type(b) and a == b else [f"{where}: {a!r} {b!r}"]
+
+
+def command(*options):
+    line = [sys.executable, "-m", "realsr.train", *options]
+    return subprocess.run(line, start_new_session=True, capture_output=True, text=True, timeout=300)
+
+
+def left(folder):
+    """All that is to be the same."""
+    return {name: read(folder, name) for name in ("last", "best")}, sorted(p.name for p in folder.glob("pictures/*"))
+
+
+@pytest.fixture
+def straight(fit, made={}):  # noqa: B006  (kept on purpose)
+    """What a run of ``STEPS`` leaves that nobody stops; made once."""
+    if not made:
+        made["run"] = left(fit("straight", *STEPS))
+    return made["run"]
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))])
+def test_killed_again_and_again_a_run_equals_a_straight_one(straight, tiny, send, tmp_path, seed):
+    """With and without workers in turn, which also shows that their number is of no consequence."""
+    draw = random.Random(seed)
+    folder = tmp_path / "killed"
+    hooks = ["on_train_batch_start", "on_train_batch_end", "on_validation_batch_end", "on_validation_end"]
+    for number, step in enumerate(sorted(draw.sample(range(1, 24), 3))):
+        hook = draw.choice(hooks[:2] if step % 5 else hooks)
+        options = [*STEPS, f"hydra.run.dir={folder}", "ckpt=auto", f"data.num_workers={number % 2 * 2}"]
+        killed = command(*tiny, *options, send(signal.SIGKILL, step, hook, group=True))
+        assert killed.returncode == -signal.SIGKILL, (step, hook, killed.stdout + killed.stderr)
+    done = command(*tiny, *STEPS, f"hydra.run.dir={folder}", "ckpt=last", "data.num_workers=2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert differences(left(folder), straight) == []
+    assert differences(read(folder), read(folder, "best"))
+
+
+def test_a_folder_that_was_moved_goes_on_and_keeps_its_best(straight, fit, send, handlers, tmp_path):
+    with pytest.raises(SystemExit):
+        fit("begun", *STEPS, send(signal.SIGTERM, 21, "on_train_batch_start"))
+    shutil.move(tmp_path / "begun", tmp_path / "moved")
+    before = (tmp_path / "moved" / "checkpoints" / "best.ckpt").read_bytes()
+    fit("moved", *STEPS, "ckpt=last")
+    assert differences(left(tmp_path / "moved"), straight) == []
+    assert (tmp_path / "moved" / "checkpoints" / "best.ckpt").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("number", "step", "hook", "stops"),
+    [
+        *((number, 8, "on_train_batch_start", 9) for number in SIGNALS),
+        (signal.SIGTERM, 15, "on_validation_batch_end", 15),
+    ],
+)
+def test_told_to_stop_it_keeps_the_step_in_hand(straight, fit, send, handlers, tmp_path, number, step, hook, stops):
+    with pytest.raises(SystemExit):
+        fit("stopped", *STEPS, send(number, step, hook))
+    assert read(tmp_path / "stopped")["global_step"] == stops
+    assert [signal.getsignal(number) for number in SIGNALS] == [signal.default_int_handler] * 4
+    assert differences(left(fit("stopped", *STEPS, "ckpt=auto")), straight) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, pytest.param(signal.SIGUSR2, marks=pytest.mark.slow)])
+def test_a_scheduler_signals_all_processes_and_the_command_exits_cleanly(tiny, send, tmp_path, number):
+    told = send(number, 2, "on_train_batch_start", group=True)
+    options = ["trainer.max_steps=100000", "data.num_workers=2", f"hydra.run.dir={tmp_path}/run"]
+    stopped = command(*tiny, *options, told)
+    assert stopped.returncode == 130, stopped.stdout + stopped.stderr
+    assert stopped.stderr.splitlines()[-1] == "realsr: interrupted; go on with ckpt=last"
+    assert "Traceback" not in stopped.stderr
+    assert read(tmp_path / "run")["global_step"] == 3
+
+
+def test_who_listened_before_gets_the_signal_after_the_checkpoint(fit, send, handlers, tmp_path):
+    """As submitit's handler, which has the job queued again and leaves."""
+    steps = []
+
+    def requeue(number, frame):
+        steps.append(read(tmp_path / "run")["global_step"])
+        sys.exit(144)
+
+    signal.signal(signal.SIGUSR2, requeue)
+    with pytest.raises(SystemExit) as left:
+        fit("run", *STEPS, send(signal.SIGUSR2, 5, "on_train_batch_start"))
+    assert (left.value.code, steps) == (144, [6])
+    assert signal.getsignal(signal.SIGUSR2) is requeue
+
+
+def test_who_listened_before_may_let_the_run_go_on(fit, send, handlers, tmp_path):
+    """As submitit's handler of SIGTERM; and what was ignored stays so."""
+    steps = []
+    signal.signal(signal.SIGTERM, lambda number, frame: steps.append(read(tmp_path / "run")["global_step"]))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    fit("run", *STEPS, send(signal.SIGTERM, 5, "on_train_batch_start"))
+    fit("ignoring", *STEPS, send(signal.SIGINT, 5, "on_train_batch_start"))
+    assert steps == [6]
+    assert read(tmp_path / "run")["global_step"] == read(tmp_path / "ignoring")["global_step"] == 24
+
+
+@pytest.mark.slow
+def test_processes_stop_at_the_same_step_whichever_was_told(tiny, send, tmp_path):
+    """Rank 1 alone is told; without an agreement rank 0 would wait for it for ever."""
+    several = ["trainer.devices=2", "+trainer.strategy=ddp_find_unused_parameters_true", "accelerator=cpu"]
+    told = send(signal.SIGUSR1, 2, "on_train_batch_start").replace("}", ",rank:1}")
+    stopped = command(*tiny, *several, "trainer.max_steps=100000", f"hydra.run.dir={tmp_path}/run", told)
+    assert stopped.returncode == 130, stopped.stdout + stopped.stderr
+    assert read(tmp_path / "run")["global_step"] == 3
+
+
+def write(path, number, limit):
+    """Write a checkpoint, of which the system kills the process after so many bytes."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    WholeCheckpoints().save_checkpoint({"numbers": torch.full((100_000,), number)}, path)
+
+
+def test_a_kill_in_the_middle_of_a_write_leaves_the_file_whole(tmp_path):
+    path = tmp_path / "best.ckpt"
+    codes = []
+    for number, limit in enumerate((10**7, 10**5)):
+        process = get_context("fork").Process(target=write, args=(path, number, limit))
+        process.start()
+        process.join()
+        codes.append(process.exitcode)
+    assert codes == [0, -signal.SIGXFSZ]
+    assert (torch.load(path, weights_only=True)["numbers"] == 0).all()
+    cut = [p for p in tmp_path.iterdir() if p != path]
+    assert [p.stat().st_size for p in cut] == [10**5]
+    LastCheckpoint(str(tmp_path)).setup(Trainer(logger=False, accelerator="cpu"), None, "fit")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_slurm_is_left_its_own_requeue(monkeypatch, tmp_path):
+    """Lightning's would write hpc_ckpt files, and go on from them whatever the command says."""
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    monkeypatch.setenv("SLURM_JOB_NAME", "train")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    trainer = Trainer(plugins=trainer_plugins(), accelerator="cpu", devices=1, logger=False, default_root_dir=tmp_path)
+    environment = trainer._accelerator_connector.cluster_environment
+    assert type(environment).__name__ == "SLURMEnvironment"
+    assert not environment.auto_requeue
