@@ -1,5 +1,7 @@
 """Runs that are killed or told to stop, at any step, go on bit for bit."""
 
+import hashlib
+import io
 import os
 import random
 import resource
@@ -7,13 +9,18 @@ import shutil
 import signal
 import subprocess
 import sys
+import zlib
+from importlib.metadata import version
 from multiprocessing import get_context
 
+import numpy as np
 import pytest
 import torch
 from pytorch_lightning import Trainer
+from scipy.io import savemat
 
 from realsr.checkpoints import LastCheckpoint, WholeCheckpoints, trainer_plugins
+from realsr.entries import Entry, pool_changes, pool_record
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
 STEPS = ["trainer.max_steps=24", "trainer.val_check_interval=5", "callbacks.last.every_n_train_steps=4"]
@@ -215,3 +222,72 @@ def test_slurm_is_left_its_own_requeue(monkeypatch, tmp_path):
     environment = trainer._accelerator_connector.cluster_environment
     assert type(environment).__name__ == "SLURMEnvironment"
     assert not environment.auto_requeue
+
+
+def entry(folder, name, value, **manifest):
+    manifest = {"photo": f"{name}.jpg", "sha256": name * 64, "settings": {"scale": 2}, **manifest}
+    Entry(folder / f"{name}.npz", {"x4": np.full((3, 3), float(value))}, manifest).write()
+
+
+def test_a_record_holds_the_manifests_and_tells_every_change(tmp_path):
+    for index, name in enumerate("abcd"):
+        entry(tmp_path, name, index, confidence=index / 4)
+    was = {"kernel": pool_record(tmp_path)}
+    np.save(tmp_path / "same.npy", np.ones((3, 3)))  # the array of b.npz, as a file of its own
+    crc = zlib.crc32((tmp_path / "same.npy").read_bytes())
+    assert was["kernel"]["shared"] == {"settings": {"scale": 2}}
+    assert was["kernel"]["files"]["b.npz"] == {
+        "photo": "b.jpg", "sha256": "b" * 64, "confidence": 0.25, "content": f"{crc:08x}"
+    }  # fmt: skip
+    assert pool_changes(was, {"kernel": pool_record(tmp_path)}) == []
+    entry(tmp_path, "a", 2.0, confidence=0.0)
+    entry(tmp_path, "b", 1, confidence=0.75)
+    (tmp_path / "c.npz").unlink()
+    entry(tmp_path, "e", 5, settings={"scale": 3})
+    told = ["kernel/a.npz (changed)", "kernel/b.npz (changed)", "kernel/c.npz (gone)", "kernel/e.npz (new)"]
+    assert pool_changes(was, {"kernel": pool_record(tmp_path), "noise": was["kernel"]}) == told
+
+
+def test_the_record_of_another_programs_kernels_is_their_hashes(tmp_path):
+    for folder, scale in (("b", 4), ("a", 4)):
+        (tmp_path / folder).mkdir()
+        savemat(tmp_path / folder / f"{folder}_kernel_x{scale}.mat", {"Kernel": np.ones((33, 33))})
+    files = pool_record(tmp_path)["files"]
+    assert list(files) == ["a/a_kernel_x4.mat", "b/b_kernel_x4.mat"]
+    path = tmp_path / "a" / "a_kernel_x4.mat"
+    assert files["a/a_kernel_x4.mat"] == {"content": hashlib.sha256(path.read_bytes()).hexdigest()}
+    assert pool_record(path)["files"] == {path.name: files["a/a_kernel_x4.mat"]}
+
+
+def test_the_record_of_a_large_pool_is_small(tmp_path):
+    """With KernelGAN's losses 300 bytes a photo, a millionth of a checkpoint of the paper's generator."""
+    for index in range(200):
+        name = hashlib.sha256(str(index).encode()).hexdigest()
+        losses = {loss: index / (7 + len(loss)) for loss in ("adversarial", "bicubic", "sum", "boundary", "total")}
+        Entry(tmp_path / f"IMG_{index}-{name[:8]}.npz", {}, {"photo": f"IMG_{index}", "sha256": name, **losses}).write()
+    file = io.BytesIO()
+    torch.save(pool_record(tmp_path), file)
+    assert len(file.getvalue()) < 200 * 350
+
+
+def test_a_checkpoint_names_versions_pools_and_photos_and_a_resumed_run_says_what_differs(fit, caplog, tmp_path):
+    folder = fit("run", *STEPS)
+    content = read(folder)
+    assert {"realsr", "torch", "numpy", "pytorch-lightning", "python"} <= content["versions"].keys()
+    assert content["pools"].keys() == {"kernel", "noise", "photos"}
+    pools = tmp_path / "pools"
+    assert sorted(content["pools"]["kernel"]["files"]) == sorted(path.name for path in pools.glob("kernels/*.npz"))
+    assert set(content["pools"]["photos"]["files"]) <= {path.name for path in pools.glob("hr/*.tiles")}
+    fit("run", *STEPS, "ckpt=last", "trainer.max_steps=25")
+    assert "exactly" not in caplog.text
+    for path in pools.glob("noise/*.npz"):
+        made = Entry.read(path)
+        made.arrays["tiles"] = made.arrays["tiles"][::-1]
+        made.write()
+    content["versions"]["torch"] = "1.0"
+    torch.save(content, folder / "checkpoints" / "last.ckpt")
+    fit("run", *STEPS, "ckpt=last", "trainer.max_steps=26")
+    lines = [record.getMessage() for record in caplog.records if "exactly" in record.getMessage()]
+    now = version("torch")
+    assert len(lines) == 1
+    assert f"torch is {now}, was 1.0; 3 files of the pools or photos differ, the first noise/photo0-" in lines[0]
