@@ -238,7 +238,15 @@ def _pool_name(source_dir: str | None) -> str:
     return f"{path.name}-{hashlib.sha256(str(path).encode()).hexdigest()[:6]}"
 
 
+def _sweep_name(group: str | None) -> str | None:
+    """``group``, or the name of the folder that the runs of a sweep share."""
+    job = HydraConfig.get()
+    return group or (Path(job.sweep.dir).name if job.mode is RunMode.MULTIRUN else "") or None
+
+
 OmegaConf.register_new_resolver("pool_name", _pool_name, replace=True)
+OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
+OmegaConf.register_new_resolver("given", lambda value: value is not None, replace=True)
 
 
 def _stop(line: str, status: int) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import copy
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,13 +13,19 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from realsr.averaging import update_average
 from realsr.data.datasets import Pair
-from realsr.errors import InputError
+from realsr.errors import InputError, at_least
+from realsr.finite import FiniteCheck, NonFinite, Policy, require_finite
 from realsr.losses.adversarial import AdversarialLoss
+from realsr.losses.colour import colour_difference
 from realsr.losses.perceptual import LPIPSLoss
 from realsr.metrics import image_metrics
+from realsr.networks.rates import parameter_groups
 from realsr.networks.weights import load_weights
 from realsr.tiling import upscale_tiled
+
+log = logging.getLogger(__name__)
 
 
 class ESRGAN(LightningModule):
@@ -36,16 +44,26 @@ class ESRGAN(LightningModule):
         pixel_weight: of L1.
         perceptual_weight: of the perceptual loss.
         adversarial_weight: of the adversarial loss.
+        colour_weight: of :func:`realsr.losses.colour.colour_difference` of ``sr`` and ``hr``; 0 leaves it out.
         milestones: steps, of each network's own, at which its learning rate is halved.
         warmup_steps: at the start, with L1 alone: a PSNR stage within the run.
+        head_start: steps after them that the discriminator learns before the generator listens to it.
         init_from: file with weights for the generator; see :mod:`realsr.networks.weights`.
+        init_discriminator_from: likewise for the discriminator.
+        lr_scale: factors of the learning rate for parts of the generator, by name (:mod:`realsr.networks.rates`).
+        ema: whether a moving average of the generator is kept, for validation and what comes after training.
+        ema_decay: of that average.
+        clip_norm: the gradients' norm at most, for each network; None leaves them.
+        non_finite: ``stop`` or ``skip``, at a loss that is not finite.
+        channels_last: memory format of networks and batches.
+        compile: whether the networks are compiled for training.
     """
 
     def __init__(
         self,
         generator: nn.Module,
-        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
-        discriminator_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
+        optimizer: Callable[[Iterable[Any]], Optimizer],
+        discriminator_optimizer: Callable[[Iterable[Any]], Optimizer] | None = None,
         discriminator: nn.Module | None = None,
         adversarial: AdversarialLoss | None = None,
         perceptual: nn.Module | None = None,
@@ -53,64 +71,127 @@ class ESRGAN(LightningModule):
         pixel_weight: float = 0.01,
         perceptual_weight: float = 1.0,
         adversarial_weight: float = 0.005,
+        colour_weight: float = 0.0,
         milestones: Sequence[int] = (5000, 10000, 20000, 30000),
         warmup_steps: int = 0,
+        head_start: int = 0,
         init_from: str | None = None,
+        init_discriminator_from: str | None = None,
+        lr_scale: Mapping[str, float] | None = None,
+        ema: bool = True,
+        ema_decay: float = 0.999,
+        clip_norm: float | None = None,
+        non_finite: Policy = "stop",
+        channels_last: bool = False,
+        compile: bool = False,
     ) -> None:
         super().__init__()
+        at_least(0, "model.", warmup_steps=warmup_steps, head_start=head_start)
         if discriminator is not None and adversarial is None:
             raise InputError("a discriminator needs an adversarial loss; choose gan=ragan, vanilla or lsgan")
+        if not 0 <= ema_decay < 1:
+            raise InputError(f"model.ema_decay={ema_decay}: give 0 to below 1; ema=false for none")
+        if clip_norm is not None and clip_norm <= 0:
+            raise InputError(f"model.clip_norm={clip_norm}: give more than 0, or null for no clipping")
         self.automatic_optimization = False
-        self.generator, self.discriminator, self.adversarial = generator, discriminator, adversarial
-        # frozen networks stay out of the module tree, so out of checkpoints and of DDP's sight
-        self.frozen: dict[str, Any] = {"perceptual": perceptual, "lpips": lpips}
-        self.optimizer, self.discriminator_optimizer = optimizer, discriminator_optimizer or optimizer
-        self.milestones, self.warmup_steps = tuple(milestones), warmup_steps
-        self.pixel_weight, self.perceptual_weight = pixel_weight, perceptual_weight
-        self.adversarial_weight = adversarial_weight
-        self.scale = int(generator.scale)  # type: ignore[arg-type]
         if init_from is not None:
             load_weights(generator, init_from)
+        if init_discriminator_from is not None:
+            if discriminator is None:
+                raise InputError("model.init_discriminator_from: there is no discriminator; choose disc=patch")
+            load_weights(discriminator, init_discriminator_from, ("discriminator.",))
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.generator, self.discriminator, self.adversarial = generator, discriminator, adversarial
+        self.groups = parameter_groups(generator, dict(lr_scale or {}))
+        self.generator_ema = copy.deepcopy(generator).requires_grad_(False) if ema else None
+        self.to(memory_format=self.memory_format)
+        # what training calls. Like frozen networks it stays out of the module tree: compiled networks have other keys
+        networks = {"generator": generator, "discriminator": discriminator}
+        self.run: dict[str, Any] = {k: torch.compile(n) if compile and n else n for k, n in networks.items()}
+        # frozen networks stay out of checkpoints and of DDP's sight
+        self.frozen: dict[str, Any] = {"perceptual": perceptual, "lpips": lpips}
+        self.optimizer, self.discriminator_optimizer = optimizer, discriminator_optimizer or optimizer
+        self.milestones, self.warmup_steps, self.head_start = tuple(milestones), warmup_steps, head_start
+        self.pixel_weight, self.perceptual_weight = pixel_weight, perceptual_weight
+        self.adversarial_weight, self.colour_weight = adversarial_weight, colour_weight
+        self.ema_decay, self.clip_norm, self.compiled = ema_decay, clip_norm, compile
+        self.non_finite = NonFinite(non_finite)
+        self.scale = int(generator.scale)  # type: ignore[arg-type]
 
     def forward(self, lr: Tensor) -> Tensor:
-        """``(N, 3, H, W)`` in [0, 1] to ``(N, 3, s*H, s*W)``, not clamped."""
-        sr: Tensor = self.generator(lr)
+        """``(N, 3, H, W)`` in [0, 1] to ``(N, 3, s*H, s*W)``, not clamped, by the average where there is one."""
+        sr: Tensor = (self.generator if self.generator_ema is None else self.generator_ema)(lr)
         return sr
 
     def configure_optimizers(self) -> Any:
         """An optimiser for each network, and a schedule for each optimiser."""
-        optimizers = [self.optimizer(self.generator.parameters())]
+        optimizers = [self.optimizer([{"params": parameters} for _, parameters in self.groups])]
+        for (factor, _), group in zip(self.groups, optimizers[0].param_groups, strict=True):
+            group["lr"] *= factor
         if self.discriminator is not None:
             optimizers.append(self.discriminator_optimizer(self.discriminator.parameters()))
         schedulers = [torch.optim.lr_scheduler.MultiStepLR(o, list(self.milestones), 0.5) for o in optimizers]
         return optimizers, schedulers
 
+    def on_fit_start(self) -> None:
+        """Find out now what would fail in the first step."""
+        optimizers = self.configure_optimizers()[0]
+        fused = any(o.defaults.get("fused") for o in optimizers)
+        if self.clip_norm is not None and fused and self.trainer.precision == "16-mixed":
+            raise InputError(
+                "model.clip_norm: a fused optimiser has no gradients to clip under trainer.precision=16-mixed"
+            )
+        if self.compiled:
+            try:
+                torch.compile(lambda x: x + 1)(torch.zeros(2, device=self.trainer.strategy.root_device))
+            except Exception as e:  # whatever compilers, drivers and folders come up with
+                reason = str(e).strip().splitlines()[0]
+                raise InputError(
+                    f"model.compile=true: nothing can be compiled here ({reason}); install a C++ compiler (on a GPU "
+                    "Triton too), or set model.compile=false"
+                ) from e
+
     def on_train_start(self) -> None:
         """Put the frozen loss network on the device."""
         if self.frozen["perceptual"] is not None:
-            self.frozen["perceptual"].to(self.device)
+            self.frozen["perceptual"].to(self.device, memory_format=self.memory_format)
 
     # -- training --------------------------------------------------------------------------------------------------
 
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Generator first, then the discriminator on the same output."""
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Generator first, then the discriminator on the same output and on the same logits of ``hr``."""
         optimizers, schedules = _listed(self.optimizers()), _listed(self.lr_schedulers())
-        lr, hr = batch["lr"], batch["hr"]
-        warming_up = self.global_step < self.warmup_steps
-        fake = self(lr)
-        total, terms = self.generator_loss(fake, hr, warming_up)
-        optimizers[0].zero_grad()
-        self.manual_backward(total)
-        optimizers[0].step()
+        lr, hr = (batch[name].contiguous(memory_format=self.memory_format) for name in ("lr", "hr"))
+        step = self.global_step
+        gan = self.discriminator is not None and step >= self.warmup_steps
+        fake = self.run["generator"](lr).float()
+        real_logits = self._judge(hr) if gan else None
+        total, terms = self.generator_loss(fake, hr, real_logits, warming_up=step < self.warmup_steps)
+        stepped = self._step(optimizers[0], total, terms, batch)
         schedules[0].step()
-        if self.discriminator is not None and not warming_up:
-            terms |= self._discriminator_step(optimizers[1], fake.detach(), hr)
+        if stepped and self.generator_ema is not None:
+            update_average(self.generator_ema, self.generator, self.ema_decay, step)
+        if real_logits is not None:
+            if stepped:
+                terms |= self._discriminator_step(optimizers[1], real_logits, fake.detach(), batch)
             schedules[1].step()
+        self.non_finite.end_step()
         self.log_dict({f"train/{name}": value for name, value in terms.items()})
         self.log("train/generator", total.detach(), prog_bar=True)
+        if self.non_finite.policy == "skip":
+            self.log("train/skipped", float(self.non_finite.skipped))
 
-    def generator_loss(self, fake: Tensor, hr: Tensor, warming_up: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum, and its terms unweighted and detached."""
+    def generator_loss(
+        self, fake: Tensor, hr: Tensor, real_logits: Tensor | None, warming_up: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum, and its terms unweighted and detached.
+
+        Args:
+            fake: the generator's output, float32.
+            hr: what it should be.
+            real_logits: the discriminator's of ``hr``; None: the generator does not hear of it.
+            warming_up: with L1 alone.
+        """
         pixel = F.l1_loss(fake, hr)
         terms = {"pixel": pixel.detach()}
         if warming_up:
@@ -120,41 +201,79 @@ class ESRGAN(LightningModule):
             loss = perceptual(fake, hr)
             terms["perceptual"] = loss.detach()
             total = total + self.perceptual_weight * loss
-        if self.discriminator is not None and self.adversarial is not None:
+        if self.colour_weight:
+            loss = colour_difference(fake, hr)
+            terms["colour"] = loss.detach()
+            total = total + self.colour_weight * loss
+        if real_logits is not None and self.global_step >= self.warmup_steps + self.head_start:
+            assert self.discriminator is not None and self.adversarial is not None
             self.discriminator.requires_grad_(False)
-            with torch.no_grad():
-                real_logits = self.discriminator(hr)
-            loss = self.adversarial.generator(real_logits, self.discriminator(fake))
+            loss = self.adversarial.generator(real_logits.detach(), self._judge(fake))
             self.discriminator.requires_grad_(True)
             terms["adversarial"] = loss.detach()
             total = total + self.adversarial_weight * loss
         return total, terms
 
-    def _discriminator_step(self, optimizer: Any, fake: Tensor, hr: Tensor) -> dict[str, Tensor]:
-        assert self.discriminator is not None and self.adversarial is not None
-        real_logits, fake_logits = self.discriminator(hr), self.discriminator(fake)
+    def _discriminator_step(
+        self, optimizer: Any, real_logits: Tensor, fake: Tensor, batch: dict[str, Any]
+    ) -> dict[str, Tensor]:
+        assert self.adversarial is not None
+        fake_logits = self._judge(fake)
         loss = self.adversarial.discriminator(real_logits, fake_logits)
-        optimizer.zero_grad()
-        self.manual_backward(loss)
+        terms = {"discriminator": loss.detach()}
         # Lightning counts the steps of all optimisers into `global_step`, by these two hooks that it sets before
         # every batch. Without them on the discriminator's, a step is a generator step wherever one is counted.
         optimizer._on_before_step = optimizer._on_after_step = lambda: None
+        self._step(optimizer, loss, terms, batch)
+        return {**terms, "d_real": real_logits.detach().mean(), "d_fake": fake_logits.detach().mean()}
+
+    def _judge(self, image: Tensor) -> Tensor:
+        """The discriminator's logits; those of all processes, since relativistic losses compare with their mean."""
+        logits: Tensor = self.run["discriminator"](image).float()
+        if self.trainer.world_size > 1:
+            logits = self.all_gather(logits, sync_grads=True).flatten(0, 1)  # type: ignore[union-attr]
+        return logits
+
+    def _step(self, optimizer: Any, loss: Tensor, terms: dict[str, Tensor], batch: dict[str, Any]) -> bool:
+        """Make an optimiser's step; False if it was left out, since a loss is not finite."""
+        step = self.global_step
+        check = FiniteCheck(terms, lambda flags: self.trainer.strategy.reduce(flags, reduce_op="max"))
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        if found := check.found():
+            files = self.trainer.datamodule.crops.files(batch["index"])  # type: ignore[attr-defined]
+            log.warning(self.non_finite.skip(step, found, files))
+            optimizer._on_before_step()  # it counts nevertheless: the data go on
+            optimizer._on_after_step()
+            return False
         optimizer.step()
-        margins = {"d_real": real_logits.detach().mean(), "d_fake": fake_logits.detach().mean()}
-        return {"discriminator": loss.detach(), **margins}
+        return True
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip the gradients, which are unscaled here."""
+        if self.clip_norm is not None:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            norm = torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm)
+            self.log("train/grad_norm" if parameters[0] is self.groups[0][1][0] else "train/d_grad_norm", norm)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Nothing takes the last good checkpoint's place that is not good."""
+        require_finite(self, "network")
 
     # -- validation ------------------------------------------------------------------------------------------------
 
     def validation_step(self, pair: Pair, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """Metrics where there is ground truth; the pictures go to the callbacks."""
+        """Metrics where there is ground truth, in float32 whatever the precision; the pictures go to the callbacks."""
         pair = Pair(*pair)
-        sr = upscale_tiled(self.generator, pair.lr[None], self.scale)
-        if pair.hr is not None:
-            values = image_metrics(sr, pair.hr[None].cpu(), self.scale, self.frozen["lpips"])
-            names = {f"val/{name}": value for name, value in values.items()}
-            self.log_dict(names, batch_size=1, add_dataloader_idx=False, sync_dist=True)
-        hr = None if pair.hr is None else pair.hr.cpu()
-        return {"name": pair.name, "lr": pair.lr.cpu(), "sr": sr[0], "hr": hr}
+        lr, hr = pair.lr.cpu(), None if pair.hr is None else pair.hr.cpu()
+        with torch.autocast(self.device.type, enabled=False):
+            sr = upscale_tiled(self, pair.lr[None], self.scale)
+            metrics = {} if hr is None else image_metrics(sr, hr[None], self.scale, self.frozen["lpips"])
+        metrics["colour"] = 255 * float(colour_difference(sr, lr[None], self.scale))
+        stage = "photos" if hr is None else "val"
+        named = {f"{stage}/{name}": value for name, value in metrics.items()}
+        self.log_dict(named, batch_size=1, add_dataloader_idx=False, sync_dist=True)
+        return {"name": pair.name, "lr": lr, "sr": sr[0], "hr": hr, "metrics": metrics}
 
 
 def _listed(value: Any) -> list[Any]:

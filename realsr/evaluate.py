@@ -109,7 +109,7 @@ def bicubic(scale: int) -> Method:
 
 def _run(cfg: DictConfig) -> None:
     at_least(0, tile=cfg.tile, overlap=cfg.overlap)
-    generator = load_generator(cfg.ckpt).to(device := pick_device(cfg.accelerator))
+    generator = load_generator(cfg.ckpt, cfg.ema).to(device := pick_device(cfg.accelerator))
     scale = int(generator.scale)  # type: ignore[arg-type]
     pairs = read_pairs(cfg.data.hr, cfg.data.lr, scale)
     methods: dict[str, Method] = {

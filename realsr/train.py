@@ -122,6 +122,7 @@ def _state_options(model: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         yield from ((f"model.{network}.{key}", value) for key, value in (model[network] or {}).items())
     for optimizer in ("optimizer", "discriminator_optimizer"):
         yield f"model.{optimizer}._target_", model[optimizer]["_target_"]
+    yield from ((f"model.{key}", model.get(key)) for key in ("ema", "lr_scale"))
 
 
 def check_metric(name: str) -> None:

@@ -92,7 +92,7 @@ def _targets(source: Path, output: Path) -> dict[Path, Path]:
 
 
 def _run(cfg: DictConfig) -> None:
-    generator = load_generator(cfg.ckpt).to(pick_device(cfg.accelerator))
+    generator = load_generator(cfg.ckpt, cfg.ema).to(pick_device(cfg.accelerator))
     written = upscale_files(generator, Path(cfg.input), Path(cfg.output), cfg.tile, cfg.overlap)
     log.info("%d photos written to %s", len(written), cfg.output)
 

@@ -47,7 +47,7 @@ def test_the_psnr_stage_is_l1_alone_and_a_gan_starts_from_its_weights(compose, t
     started = fit("gan", f"model.init_from={folder}/checkpoints/last.ckpt", "model.optimizer.lr=0")
     for key, value in last(started)["state_dict"].items():
         if key.startswith("generator."):
-            assert torch.equal(value, psnr["state_dict"][key])
+            assert torch.equal(value, psnr["state_dict"][key.replace("generator.", "generator_ema.")])
 
 
 def test_milestones_halve_the_learning_rate(fit):
@@ -78,16 +78,3 @@ def test_the_resolved_config_of_a_checkpoint_is_plain(fit):
     config = last(fit("run"))["config"]
     assert OmegaConf.create(config) == config
     assert isinstance(config["model"]["milestones"], list)
-
-
-def test_wandb_gets_losses_metrics_pictures_and_config_offline(fit, monkeypatch, tmp_path):
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    fit("run", "logger=wandb", f"logger.wandb.save_dir={tmp_path}/wandb_files")
-    run_dir = next((tmp_path / "wandb_files").rglob("offline-run-*"))
-    assert list(run_dir.glob("*.wandb"))
-    media = [path.as_posix() for path in run_dir.rglob("*.png")]
-    for picture in ("val/pictures", "pools/kernels", "pools/noise"):
-        assert any(picture in path for path in media), (picture, media)
-    binary = next(run_dir.glob("*.wandb")).read_bytes()
-    for key in (b"train/pixel", b"train/discriminator", b"val/psnr_y", b"lr-Adam", b"noise_dir"):
-        assert key in binary, key

@@ -263,12 +263,16 @@ class RealSRData(LightningDataModule):
             if images
         ]
 
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Keep sample numbers from the device, which would have to be waited for to read them there."""
+        return {**batch, "index": batch["index"].tolist()} if isinstance(batch, dict) else batch
+
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Degrade training batches on the device; validation images are ready."""
         if not isinstance(batch, dict):
             return batch
         hr = batch["hr"] / 255
-        generator = torch.Generator().manual_seed(draw_seed(self.seed, int(batch["index"][0])))
+        generator = torch.Generator().manual_seed(draw_seed(self.seed, batch["index"][0]))
         lr = self.degradation(hr, generator, self.margin)
         inner = slice(self.margin, self.margin + self.crop_size)
         return {"lr": lr, "hr": hr[..., inner, inner], "index": batch["index"]}

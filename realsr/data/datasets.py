@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import albumentations as A
@@ -45,8 +45,11 @@ class Images(Protocol):
 class InTurn(Protocol):
     """Images that are not drawn: each has its turn (:class:`realsr.data.sharded.ShardedImages`)."""
 
-    def in_turn(self, number: int, /) -> Image:
-        """The image for the items of place ``number``."""
+    def in_turn(self, number: int, /) -> int:
+        """The index of the image for the items of place ``number``."""
+
+    def name(self, index: int, /) -> str:
+        """Of an image, without reading it."""
 
 
 class HRCrops(Dataset[dict[str, Any]]):
@@ -92,11 +95,24 @@ class HRCrops(Dataset[dict[str, Any]]):
         turned = self.turn.apply(crop, group_element=TURNS[turns[member]])
         return {"hr": torch.from_numpy(np.ascontiguousarray(turned.transpose(2, 0, 1))), "index": index}
 
-    def _read(self, place: int) -> tuple[Pixels, Any, Any]:
-        """What is read for the items of one place: pixels, and for each item its corner in them and its turn."""
+    def files(self, indices: Sequence[int]) -> list[str]:
+        """Names of the images that items are cut from, to tell a user."""
+        names = []
+        for images, number, _ in (self._draw(index // self.crops_per_read) for index in indices):
+            name = images.name(number) if isinstance(images, InTurn) else getattr(images[number], "name", number)
+            names.append(f"{'source' if images is self.source else 'clean'}/{name}")
+        return names
+
+    def _draw(self, place: int) -> tuple[Images, int, np.random.Generator]:
+        """The images that a place is in, the number of its image, and the generator for what is left to draw."""
         rng = np.random.default_rng([self.seed, place])
         images = self.source if rng.random() < self.source_share else self.clean
-        image = images.in_turn(place) if isinstance(images, InTurn) else images[int(rng.integers(len(images)))]
+        return images, images.in_turn(place) if isinstance(images, InTurn) else int(rng.integers(len(images))), rng
+
+    def _read(self, place: int) -> tuple[Pixels, Any, Any]:
+        """What is read for the items of one place: pixels, and for each item its corner in them and its turn."""
+        images, number, rng = self._draw(place)
+        image = images[number]
         side = self.crop * math.ceil(math.sqrt(self.crops_per_read))
         y, x = (int(rng.integers(max(length - side, 0) + 1)) for length in image.shape[:2])
         region = image[y : y + side, x : x + side]

@@ -121,13 +121,17 @@ class ShardedImages:
         shard = int(np.searchsorted(self.starts, index, "right")) - 1
         return _opened(self, shard).image(index - int(self.starts[shard]))
 
-    def in_turn(self, number: int) -> Pixels:
-        """The image whose turn it is at ``number``, a function of it and the seed alone."""
+    def name(self, index: int) -> str:
+        """For messages."""
+        return f"{self.where}, image {index} in the order of the files"
+
+    def in_turn(self, number: int) -> int:
+        """The index of the image whose turn it is at ``number``, a function of it and the seed alone."""
         epoch, number = divmod(number, len(self))
         ends = _shard_order(self, epoch)[1]
         group = int(np.searchsorted(ends, number, "right"))
         before = int(ends[group - 1]) if group else 0
-        return self[int(_group_order(self, epoch, group)[number - before])]
+        return int(_group_order(self, epoch, group)[number - before])
 
     def file(self, shard: int) -> Path:
         """The shard's file on this machine, fetched if need be; it may be gone again where the cache is full."""

@@ -6,7 +6,7 @@ import contextlib
 import importlib
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,9 @@ _NEW_ARCH = [
     (r"^trunk_conv\.", "conv_body."),
     (r"^upconv(\d)\.", r"conv_up\1."),
     (r"^HRconv\.", "conv_hr."),
+    # spectral norm as PyTorch once wrote it, in Real-ESRGAN's discriminator
+    (r"\.weight_orig$", ".parametrizations.weight.original"),
+    (r"\.weight_([uv])$", r".parametrizations.weight.0._\1"),
 ]
 # The first ESRGAN release, numbered by nested Sequentials; the trunk's last convolution is the plain `sub.N`.
 _OLD_ARCH = [
@@ -62,23 +65,27 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return dict(content)
 
 
-def find_state(content: Mapping[str, Any], prefix: str = "generator.") -> State:
+def find_state(content: Mapping[str, Any], prefixes: Sequence[str] = ("generator_ema.", "generator.")) -> State:
     """The tensors of one network in a checkpoint's content.
 
-    Looks into ``params_ema``, ``params`` (BasicSR), ``state_dict`` (Lightning; there the keys under ``prefix``
-    if it has any) and strips DataParallel's ``module.``.
+    Looks into ``params_ema``, ``params`` (BasicSR), ``state_dict`` (Lightning; there the keys under the first of
+    ``prefixes`` that it has) and strips DataParallel's ``module.``. Averaged weights come before raw ones, unless
+    ``prefixes`` name the raw ones alone.
     """
-    for name in ("params_ema", "params", "state_dict"):
+    averaged = "generator_ema." in prefixes
+    for name in (*(("params_ema",) if averaged else ()), "params", "params_ema", "state_dict"):
         if isinstance(content.get(name), Mapping):
             content = content[name]
             break
     state = {k.removeprefix("module."): v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
-    inner = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    return inner or state
+    for prefix in prefixes:
+        if inner := {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}:
+            return inner
+    return state
 
 
-def basicsr_names(state: State) -> State:
-    """RRDBNet keys of any of the three published spellings to BasicSR's; other keys stay."""
+def our_names(state: State) -> State:
+    """RRDBNet keys of any of the three published spellings, and old spectral norms, to ours; other keys stay."""
     rules = _OLD_ARCH if any(k.startswith("model.1.sub.") for k in state) else _NEW_ARCH
     renamed = {}
     for key, value in state.items():
@@ -90,13 +97,20 @@ def basicsr_names(state: State) -> State:
     return renamed
 
 
-def load_weights(network: nn.Module, path: str | Path) -> None:
+def load_weights(
+    network: nn.Module, path: str | Path, prefixes: Sequence[str] = ("generator_ema.", "generator.")
+) -> None:
     """Fill ``network`` from a file, whatever the spelling of its keys.
+
+    Args:
+        network: to fill.
+        path: of the file.
+        prefixes: of its keys in our own checkpoints, see :func:`find_state`.
 
     Raises:
         InputError: no such file, no checkpoint, or of another architecture: says what differs.
     """
-    state = basicsr_names(find_state(read_checkpoint(path)))
+    state = our_names(find_state(read_checkpoint(path), prefixes))
     if not state:
         raise InputError(f"{path}: holds no weights")
     mine = network.state_dict()
@@ -117,19 +131,23 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     network.load_state_dict({k: v.to(mine[k].dtype) for k, v in state.items()})
 
 
-def load_generator(path: str | Path) -> nn.Module:
+def load_generator(path: str | Path, ema: bool = True) -> nn.Module:
     """The generator of a checkpoint, ready to upscale.
 
     Our checkpoints say how theirs is built; the architecture of published RRDBNets is read off their shapes.
 
+    Args:
+        path: of the checkpoint.
+        ema: whether to take the averaged weights, where there are some, or the raw ones.
+
     Raises:
         InputError: no such file, no checkpoint, or of an architecture that is not ours.
     """
-    content = read_checkpoint(path)
+    content, prefixes = read_checkpoint(path), ("generator_ema.", "generator.") if ema else ("generator.",)
     spec: Any = content
     for name in ("config", "model", "generator"):
         spec = spec.get(name) if isinstance(spec, Mapping) else None
-    state = basicsr_names(find_state(content))
+    state = our_names(find_state(content, prefixes))
     if spec is not None:
         generator = _build(spec, path)
     elif "conv_first.weight" in state and "body.0.rdb1.conv1.weight" in state:
@@ -139,7 +157,7 @@ def load_generator(path: str | Path) -> nn.Module:
     else:
         some = ", ".join(list(state)[:2]) or "none"
         raise InputError(f"{path}: holds no generator of realsr and no RRDBNet (its keys: {some} ...)")
-    load_weights(generator, path)
+    load_weights(generator, path, prefixes)
     return generator.eval()
 
 
