@@ -80,6 +80,7 @@ class LastCheckpoint(Checkpoint):
     def __init__(self, dirpath: str, every_n_train_steps: int = 200) -> None:
         self.path, self.every = Path(dirpath) / "last.ckpt", every_n_train_steps
         self.told: set[int] = set()
+        self.saved: set[int] = set()
         self.before: dict[int, Any] = {}
         self.group: Any = None
 
@@ -111,6 +112,14 @@ class LastCheckpoint(Checkpoint):
         if trainer.state.fn is TrainerFn.FITTING:
             self._write(trainer)
 
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
+        """Hand on what was told in the step before, which the loggers have got meanwhile."""
+        self._hand_on()
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Hand on what was told in the last step."""
+        self._hand_on()
+
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
         """Listen no more."""
         self.teardown(trainer, module, "")
@@ -122,7 +131,7 @@ class LastCheckpoint(Checkpoint):
         self.before = {}
 
     def _tell(self, number: int, frame: Any) -> None:
-        if self.told and number == signal.SIGINT and self.group is None:
+        if (self.told or self.saved) and number == signal.SIGINT and self.group is None:
             raise KeyboardInterrupt
         self.told.add(number)
 
@@ -131,6 +140,10 @@ class LastCheckpoint(Checkpoint):
         if told or step >= trainer.max_steps or (self.every and step % self.every == 0):
             trainer.save_checkpoint(self.path, weights_only=False)
         self.told -= told
+        self.saved |= told
+
+    def _hand_on(self) -> None:
+        told, self.saved = self.saved, set()
         for number in told:
             if not callable(self.before.get(number)):
                 raise KeyboardInterrupt

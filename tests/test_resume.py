@@ -1,5 +1,6 @@
 """Runs that are killed or told to stop, at any step, go on bit for bit."""
 
+import csv
 import hashlib
 import io
 import os
@@ -21,6 +22,7 @@ from scipy.io import savemat
 
 from realsr.checkpoints import LastCheckpoint, WholeCheckpoints, trainer_plugins
 from realsr.entries import Entry, pool_changes, pool_record
+from realsr.loggers import CSVCurves
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
 STEPS = ["trainer.max_steps=24", "trainer.val_check_interval=5", "callbacks.last.every_n_train_steps=4"]
@@ -60,7 +62,7 @@ def send(tmp_path, monkeypatch):
 @pytest.fixture
 def handlers():
     """Signal handlers as they are when a command starts; put back afterwards."""
-    before = {number: signal.signal(number, signal.default_int_handler) for number in SIGNALS}
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (*SIGNALS, signal.SIGALRM)}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -88,8 +90,11 @@ def command(*options):
 
 
 def left(folder):
-    """All that is to be the same."""
-    return {name: read(folder, name) for name in ("last", "best")}, sorted(p.name for p in folder.glob("pictures/*"))
+    """All that is to be the same: checkpoints, pictures' names, curves but for those of speed."""
+    lines = csv.DictReader((folder / "csv" / "metrics.csv").read_text().splitlines())
+    curves = [{k: v for k, v in line.items() if v and not k.startswith("speed/")} for line in lines]
+    pictures = sorted(path.name for path in folder.glob("pictures/*"))
+    return {name: read(folder, name) for name in ("last", "best")}, pictures, sorted(map(str, curves))
 
 
 @pytest.fixture
@@ -115,6 +120,18 @@ def test_killed_again_and_again_a_run_equals_a_straight_one(straight, tiny, send
     assert done.returncode == 0, done.stdout + done.stderr
     assert differences(left(folder), straight) == []
     assert differences(read(folder), read(folder, "best"))
+
+
+def test_a_validation_that_was_cut_is_made_up_for(straight, fit, send, handlers, tmp_path):
+    """Where both are due, ``last.ckpt`` is written after the validation, which a resumed run does not repeat."""
+
+    def power_cut(number, frame):
+        raise RuntimeError
+
+    signal.signal(signal.SIGALRM, power_cut)
+    with pytest.raises(RuntimeError):
+        fit("cut", *STEPS, send(signal.SIGALRM, 20, "on_validation_batch_end"))
+    assert differences(left(fit("cut", *STEPS, "ckpt=last")), straight) == []
 
 
 def test_a_folder_that_was_moved_goes_on_and_keeps_its_best(straight, fit, send, handlers, tmp_path):
@@ -291,3 +308,22 @@ def test_a_checkpoint_names_versions_pools_and_photos_and_a_resumed_run_says_wha
     now = version("torch")
     assert len(lines) == 1
     assert f"torch is {now}, was 1.0; 3 files of the pools or photos differ, the first noise/photo0-" in lines[0]
+
+
+def test_curves_are_of_a_run_as_a_whole(tmp_path):
+    def lines():
+        return list(csv.reader((tmp_path / "csv" / "metrics.csv").read_text().splitlines()))
+
+    curves = CSVCurves(str(tmp_path))
+    for step in (1, 2, 4):
+        curves.log_metrics({"loss": torch.tensor(0.5) / step}, step)
+    curves.log_metrics({"psnr": 20.25}, 2)  # never closed
+    assert lines()[0] == ["loss", "psnr", "step"]
+    assert lines()[1:] == [["0.5", "", "1"], ["0.25", "", "2"], ["0.125", "", "4"], ["", "20.25", "2"]]
+    curves = CSVCurves(str(tmp_path), ckpt="last")
+    curves.log_metrics({"loss": 7.0}, 4)
+    curves.log_metrics({"loss": 8.0}, 5)
+    assert [line[0] for line in lines()[1:]] == ["0.5", "0.25", "7.0", "", "8.0"]
+    assert [line[1] for line in lines()[1:]] == ["", "", "", "20.25", ""]
+    CSVCurves(str(tmp_path)).log_metrics({"loss": 9.0}, 1)
+    assert lines() == [["loss", "step"], ["9.0", "1"]]
