@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from realsr.images import Photo, to_uint, write_image
 from realsr.kernel_sheet import kernel_sheet
-from realsr.pictures import Picture, grid
+from realsr.pictures import Picture, grid, sharpest_crop
 from realsr.resample import imresize
 
 PICTURE_LOGGERS = (WandbLogger, TensorBoardLogger)
@@ -191,14 +191,18 @@ class FetchClock(PassThroughProfiler):
 class StepProgress(RichProgressBar):
     """A progress bar over generator steps."""
 
+    shown: Mapping[str, float] = {}
+
     @property
     def total_train_batches(self) -> int:
         """Steps of the run; the loader has one more."""
         return self.trainer.max_steps
 
-    def get_metrics(self, trainer: Trainer, module: LightningModule) -> dict[str, Any]:
-        """Losses, without the loggers' version."""
-        return {name: value for name, value in super().get_metrics(trainer, module).items() if name != "v_num"}
+    def get_metrics(self, trainer: Trainer, module: LightningModule) -> Any:
+        """The generator's loss, of the last step that was logged: asked in every step, a device would be waited for."""
+        if trainer._logger_connector.should_update_logs and "train/generator" in trainer.callback_metrics:
+            self.shown = {"generator": float(trainer.callback_metrics["train/generator"])}
+        return self.shown
 
 
 def log_picture(loggers: Iterable[Logger], name: str, picture: Picture, step: int) -> None:
@@ -231,3 +235,42 @@ def log_histogram(trainer: Trainer, name: str, values: npt.NDArray[np.float64]) 
             logger.log_metrics({name: wandb.Histogram(values.tolist())}, trainer.global_step)  # type: ignore[dict-item]
         elif isinstance(logger, TensorBoardLogger):
             logger.experiment.add_histogram(name, values, trainer.global_step)
+
+
+class ValidationCrops(Callback):
+    """The last validation's images at their busiest place, for a sweep's picture of all its runs.
+
+    Written to ``folder/<loader>_<number>_<photo>_<bicubic, sr or hr>.png``, where HR (LR, if there is none) has most
+    edges: the same place in all runs that are validated on the same images.
+
+    Args:
+        folder: where the PNGs go.
+        count: images at most with ground truth, and as many of the camera's without; the first ones.
+        size: side of a crop in HR pixels.
+    """
+
+    def __init__(self, folder: str, count: int = 4, size: int = 256) -> None:
+        self.folder, self.count, self.size = Path(folder), count, size
+        self.corners: dict[str, tuple[int, int]] = {}
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write those of an image."""
+        if not trainer.is_global_zero or batch_idx >= self.count or not isinstance(outputs, dict):
+            return
+        scale = outputs["sr"].shape[-1] // outputs["lr"].shape[-1]
+        images = {"bicubic": imresize(outputs["lr"], scale), "sr": outputs["sr"], "hr": outputs["hr"]}
+        shown = {kind: to_uint(image) for kind, image in images.items() if image is not None}
+        name = f"{dataloader_idx}_{batch_idx:02d}_{outputs['name']}"
+        if name not in self.corners:
+            self.corners[name] = sharpest_crop(shown.get("hr", shown["bicubic"]), self.size)
+        y, x = self.corners[name]
+        for kind, image in shown.items():
+            write_image(self.folder / f"{name}_{kind}.png", Photo(image[y : y + self.size, x : x + self.size]))
