@@ -144,10 +144,12 @@ class LastCheckpoint(Checkpoint):
 
     def _hand_on(self) -> None:
         told, self.saved = self.saved, set()
-        for number in told:
-            if not callable(self.before.get(number)):
-                raise KeyboardInterrupt
-            self.before[number](number, None)
+        listeners = {number: self.before.get(number) for number in told}
+        for number, listener in listeners.items():
+            if callable(listener):
+                listener(number, None)
+        if not all(map(callable, listeners.values())):
+            raise KeyboardInterrupt
 
     def _agreed(self) -> set[int]:
         """What any of the processes was told."""

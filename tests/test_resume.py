@@ -196,6 +196,18 @@ def test_who_listened_before_may_let_the_run_go_on(fit, send, handlers, tmp_path
     assert read(tmp_path / "run")["global_step"] == read(tmp_path / "ignoring")["global_step"] == 24
 
 
+def test_who_listened_comes_before_the_default():
+    """Slurm may send several signals at once."""
+    last = LastCheckpoint("checkpoints")
+    last.before = {signal.SIGUSR1: signal.SIG_DFL, signal.SIGUSR2: lambda number, frame: sys.exit(144)}
+    last.saved = {signal.SIGUSR1, signal.SIGUSR2}
+    with pytest.raises(SystemExit):
+        last._hand_on()
+    last.saved = {signal.SIGUSR1}
+    with pytest.raises(KeyboardInterrupt):
+        last._hand_on()
+
+
 @pytest.mark.slow
 def test_processes_stop_at_the_same_step_whichever_was_told(tiny, send, tmp_path):
     """Rank 1 alone is told; without an agreement rank 0 would wait for it for ever."""
