@@ -17,7 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer, seed_everything
 
-from realsr.checkpoints import RunRecord, WholeCheckpoints
+from realsr.checkpoints import RunRecord, trainer_plugins
 from realsr.config import FAILED, METRICS, check_writable, command, output_dir, pick_device
 from realsr.errors import InputError, at_least
 from realsr.esrgan import ESRGAN
@@ -66,8 +66,8 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
         log.warning("perceptual=none: training without the paper's perceptual loss, textures will be weaker")
     loggers = [instantiate(node) for node in cfg.logger.values() if node is not None]
     callbacks = [instantiate(node) for node in cfg.callbacks.values() if node is not None]
-    callbacks.append(RunRecord(config))
-    trainer: Trainer = instantiate(cfg.trainer, logger=loggers, callbacks=callbacks, plugins=[WholeCheckpoints()])
+    callbacks.append(RunRecord(config, data))
+    trainer: Trainer = instantiate(cfg.trainer, logger=loggers, callbacks=callbacks, plugins=trainer_plugins())
     if ckpt is not None:
         log.info("going on from %s", ckpt)
     if trainer.is_global_zero:
@@ -90,7 +90,7 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
 
 
 def resume_path(ckpt: str | None, folder: Path, model: dict[str, Any]) -> Path | None:
-    """The checkpoint to go on from: ``last`` is that of ``folder``, else a file.
+    """The checkpoint to go on from: ``last`` is that of ``folder``, ``auto`` likewise if it is there; else a file.
 
     Raises:
         InputError: it is missing, no checkpoint of a training, or of a ``model`` that was configured differently; or
@@ -101,7 +101,9 @@ def resume_path(ckpt: str | None, folder: Path, model: dict[str, Any]) -> Path |
         if last.exists():
             raise InputError(f"{folder} holds a run already; go on with ckpt=last, or choose another name=...")
         return None
-    path = last if ckpt == "last" else Path(ckpt)
+    if ckpt == "auto" and not last.exists():
+        return None
+    path = last if ckpt in ("last", "auto") else Path(ckpt)
     if ckpt == "last" and not path.exists():
         raise InputError(f"{path}: there is nothing to go on from; leave ckpt=last out")
     content = read_checkpoint(path)

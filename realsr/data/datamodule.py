@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from realsr.data.store import PhotoSet, prepare_hr, stored_hr
 from realsr.data.tiles import TiledImage
 from realsr.data.validation import degraded, hold_out_images, look_photos, middle
 from realsr.degradation import Degradation
-from realsr.entries import check_pool
+from realsr.entries import check_pool, pool_record
 from realsr.errors import InputError, at_least
 from realsr.estimate import estimate_kernels
 from realsr.estimators.estimate import Estimator
@@ -31,9 +30,11 @@ from realsr.interchange import is_foreign
 from realsr.jpeg_pool import JpegPool, require_tables
 from realsr.noise import NoiseRule
 from realsr.pools import KernelPool, NoisePool, check_confidence, hold_out
+from realsr.workers import ignore_signals
 
 log = logging.getLogger(__name__)
 
+POOLS = ("kernel_dir", "noise_dir", "jpeg_dir", "val_kernel_dir", "val_noise_dir", "val_jpeg_dir")
 HELD_OUT = 0.1  # share of the photos whose kernels, noise and tables only validation sees
 
 
@@ -167,8 +168,7 @@ class RealSRData(LightningDataModule):
         self.val_hr, self.val_lr, self.val_count, self.val_size = val_hr, val_lr, val_count, val_size
         self.look_count, self.look_size = look_count, look_size
         self.num_workers, self.estimate_workers = num_workers, estimate_workers
-        self.accelerator, self.seed = accelerator, seed
-        self.min_confidence = min_confidence
+        self.accelerator, self.seed, self.min_confidence = accelerator, seed, min_confidence
         self.store_limit, self.crops_per_read = store_limit, crops_per_read
         self.pool_dir = None if pool_dir is None else Path(pool_dir).resolve()
 
@@ -178,7 +178,7 @@ class RealSRData(LightningDataModule):
         """Make the pools and the decoded HR images that are missing; goes on where it was interrupted."""
         if self.pool_dir is not None:
             own = [self.pool_dir / name for name in ("kernels", "noise", "jpeg")]
-            for name in ("kernel_dir", "noise_dir", "jpeg_dir", "val_kernel_dir", "val_noise_dir", "val_jpeg_dir"):
+            for name in POOLS:
                 folder = getattr(self, name)
                 if folder is not None and folder.resolve() not in own:
                     check_pool(folder, f"data.{name}")
@@ -227,6 +227,8 @@ class RealSRData(LightningDataModule):
             whole = [Pair(image.name, torch.empty(0), middle(image, self.val_size)) for image in held]
             self.pairs = degraded(whole, degrade, self.scale, self.seed)
         self.looks = look_photos(self.source_dir, self.look_count, self.look_size)
+        if stage == "fit":
+            self.pools = self._records([*source, *clean])
         side = self.crop_size + 2 * self.margin
         sets = self.source_shards or source, self.clean_shards or clean
         self.crops = HRCrops(*sets, self.source_share, side, self.seed, self.crops_per_read)
@@ -250,7 +252,7 @@ class RealSRData(LightningDataModule):
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
-            worker_init_fn=_ignore_signals,
+            worker_init_fn=ignore_signals,
         )
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
@@ -291,13 +293,15 @@ class RealSRData(LightningDataModule):
     def _tables(self, folder: Path | None, held_out: bool) -> JpegPool | None:
         return None if folder is None else hold_out(JpegPool.load(folder), HELD_OUT, self.seed)[held_out]
 
+    def _records(self, images: list[TiledImage]) -> dict[str, Any]:
+        """What each pool in use is made of, for checkpoints; and the photos, whose files' names hold their hashes."""
+        names = {folder: name for name in reversed(POOLS) if (folder := getattr(self, name)) is not None}
+        return {
+            **{name.removesuffix("_dir"): pool_record(folder) for folder, name in names.items()},
+            "photos": {"shared": {}, "files": {image.path.name: {"photo": image.name} for image in images}},
+        }
+
     def _stored(self, folder: str | None, factor: float) -> list[TiledImage]:
         if folder is None:
             return []
         return stored_hr(find_images(folder), self.store_dir, factor, self.crop_size)
-
-
-def _ignore_signals(worker: int) -> None:
-    """Schedulers and Ctrl-C signal all processes; the main one ends the run, and its workers with it."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
