@@ -223,7 +223,8 @@ def test_draws_do_not_depend_on_workers_and_resume_from_a_step(data):
     workers = batches(data("data.num_workers=2"), 6)
     resumed = batches(data(done=3), 3)
     for one, other in [*zip(straight, workers, strict=True), *zip(straight[3:], resumed, strict=True)]:
-        for key in ("index", "lr", "hr"):
+        assert one["index"] == other["index"]
+        for key in ("lr", "hr"):
             assert torch.equal(one[key], other[key])
     assert not torch.equal(straight[0]["hr"], straight[1]["hr"])
 
