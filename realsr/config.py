@@ -236,6 +236,7 @@ def _pool_name(source_dir: str | None) -> str:
 
 
 OmegaConf.register_new_resolver("pool_name", _pool_name, replace=True)
+OmegaConf.register_new_resolver("on_gpu", lambda name: pick_device(name).type == "cuda", replace=True)
 
 
 def _stop(line: str, status: int) -> None:
