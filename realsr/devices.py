@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import subprocess
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,8 +19,6 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only  # type: ignore
 
 from realsr.errors import InputError
 
-SECONDS = 3.0  # in which a process ends whose connection was lost
-
 
 def quiet_unless_first() -> None:
     """Leave what is worth saying once to the first process; errors are told by the one that meets them."""
@@ -27,21 +27,33 @@ def quiet_unless_first() -> None:
         warnings.simplefilter("ignore")
 
 
-def check_startable(trainer: Trainer) -> None:
-    """Raise InputError for a row of a sweep that would start other processes: they would run the whole sweep."""
+def check_processes(trainer: Trainer) -> None:
+    """Find out now what would train the same run twice, or wait for ever.
+
+    Raises:
+        InputError: torchrun or srun has started another number of processes than the trainer has devices; or a row of a
+            sweep would start others itself, which would run the whole sweep.
+    """
+    by = "WORLD_SIZE" if "TORCHELASTIC_RUN_ID" in os.environ else "SLURM_STEP_NUM_TASKS"
+    devices = trainer.num_devices * trainer.num_nodes
+    if (started := int(os.environ.get(by, devices))) != devices:
+        raise InputError(
+            f"{started} processes were started for {devices} device{'s' * (devices > 1)}; give trainer=ddp, "
+            "trainer.devices= the processes of one machine and trainer.num_nodes= the machines"
+        )
     if HydraConfig.get().mode is RunMode.MULTIRUN and _starts_others(trainer):
         raise InputError(
-            f"{trainer.world_size} devices for a row of a sweep: give each row a command of its own without -m, or on "
-            f"SLURM hydra/launcher=submitit_slurm hydra.launcher.tasks_per_node={trainer.num_devices}"
+            f"{devices} devices for a row of a sweep: give each row a command of its own without -m, or on SLURM "
+            f"hydra/launcher=submitit_slurm hydra.launcher.tasks_per_node={trainer.num_devices}"
         )
 
 
 @contextmanager
 def ending_together(trainer: Trainer) -> Iterator[None]:
-    """An error in one process ends all, and the exit code is that of the mistake.
+    """An error in one process is told by it, and ends all.
 
-    torchrun and srun end the others themselves. Those that Lightning starts would otherwise report in many lines that
-    they lost the first one, or it them.
+    torchrun and srun end the others themselves. Of those that Lightning starts, each would otherwise show in many lines
+    where it was when the first one left it, or the first one would be killed by Lightning's watch over the others.
     """
     try:
         yield
@@ -49,19 +61,25 @@ def ending_together(trainer: Trainer) -> Iterator[None]:
         launcher = trainer.strategy.launcher
         if isinstance(launcher, _SubprocessScriptLauncher):
             others = launcher.procs[:]
-            launcher.procs.clear()  # Lightning's own watch over them would kill this process too
-            told = not isinstance(e, InputError) and any(_ended(process) == 2 for process in others)
+            launcher.procs.clear()  # nothing is left for Lightning to watch over
+            codes = [] if isinstance(e, InputError) else _codes(others)
             for process in others:
                 process.send_signal(signal.SIGKILL)
-            if told:
+            if 2 in codes:
                 raise InputError("the other devices stop as well") from e
+            if killed := [-code for code in codes if code < 0]:
+                name = signal.Signals(killed[0]).name
+                raise InputError(f"another device's process was ended by {name}; go on with ckpt=last") from e
         raise
 
 
-def _ended(process: subprocess.Popen[bytes]) -> int | None:
-    with suppress(subprocess.TimeoutExpired):
-        return process.wait(SECONDS)
-    return None
+def _codes(processes: list[subprocess.Popen[bytes]]) -> list[int]:
+    """Exit codes of those that have ended, or do so now: a lost connection is noticed before they are gone."""
+    deadline = time.monotonic() + 3.0
+    for process in processes:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(max(deadline - time.monotonic(), 0))
+    return [process.returncode for process in processes if process.returncode is not None]
 
 
 def _starts_others(trainer: Trainer) -> bool:

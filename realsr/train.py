@@ -20,7 +20,7 @@ from pytorch_lightning import Trainer, seed_everything
 from realsr.checkpoints import RunRecord, WholeCheckpoints
 from realsr.config import check_writable, command, output_dir, pick_device
 from realsr.data.datasets import share
-from realsr.devices import check_startable, ending_together, quiet_unless_first
+from realsr.devices import check_processes, ending_together, quiet_unless_first
 from realsr.errors import InputError, at_least
 from realsr.esrgan import ESRGAN
 from realsr.evaluate import HEADINGS
@@ -70,7 +70,7 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     callbacks = [instantiate(node) for node in cfg.callbacks.values() if node is not None]
     callbacks.append(RunRecord(config))
     trainer: Trainer = instantiate(cfg.trainer, logger=loggers, callbacks=callbacks, plugins=[WholeCheckpoints()])
-    check_startable(trainer)
+    check_processes(trainer)
     check_model(model, data.scale, data.crop_size, share(data.batch_size, trainer.world_size))
     if ckpt is not None:
         log.info("going on from %s", ckpt)

@@ -2,11 +2,16 @@
 
 import functools
 import itertools
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
+from lightning_fabric.plugins.environments.lightning import find_free_network_port
 from pytorch_lightning import Callback
 
 from realsr.data.datasets import StepSampler, share
@@ -190,3 +195,81 @@ def test_all_processes_hear_why_a_pool_cannot_be_read(tmp_path):
     torch.multiprocessing.start_processes(on_a_node, (tmp_path, 2), 4, start_method="fork")
     assert {(tmp_path / f"got{rank}").read_text() for rank in range(4)} == {"no pool"}
     assert {path.name for path in tmp_path.glob("[0-9]")} == {"0", "2"}
+
+
+# -- the command, as a user gives it
+
+
+FAILS = """
+import os
+from realsr.data.datasets import HRCrops
+from realsr.errors import InputError
+from realsr.train import main
+
+read = HRCrops.__getitem__
+
+def read_or_fail(crops, index):
+    if os.environ.get("LOCAL_RANK") == "1" and index > 3:
+        raise InputError("this crop cannot be read")
+    return read(crops, index)
+
+HRCrops.__getitem__ = read_or_fail
+main()
+"""
+
+
+def command(*options, starter=(sys.executable,), program=("-m", "realsr.train"), **environment):
+    arguments = [*starter, *program, *options]
+    environment = {**os.environ, **environment}
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
+def test_an_error_on_one_device_ends_all_and_is_told_once(tiny, tmp_path):
+    (tmp_path / "fails.py").write_text(FAILS)
+    process = command(*tiny, *TWO, f"hydra.run.dir={tmp_path / 'run'}", program=(str(tmp_path / "fails.py"),))
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 2, output
+    assert output.count("this crop cannot be read") == output.count("the other devices stop as well") == 1, output
+    assert "Traceback" not in output
+    assert output.count("perceptual=none") == output.count("training on 3 cleaned-up") == 1, output
+    assert json.loads((tmp_path / "pools" / "hr" / "index.json").read_text())
+
+
+def test_processes_and_devices_have_to_be_as_many(fit, monkeypatch):
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    with pytest.raises(InputError, match=r"2 processes were started for 1 device; give trainer=ddp"):
+        fit("run")
+
+
+def test_rows_of_a_sweep_do_not_start_processes(fit):
+    """They would run the sweep's command, and with it all rows."""
+    with pytest.raises(InputError, match=r"2 devices for a row of a sweep: give each row a command of its own"):
+        fit("row", *TWO, "hydra.mode=MULTIRUN")
+
+
+SLURM = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_STEP_NUM_TASKS": "2", "SLURM_NNODES": "1"}
+SLURM |= {"SLURM_NODEID": "0", "SLURM_JOB_ID": "4321", "SLURM_JOB_NAME": "realsr", "SLURM_NODELIST": "localhost"}
+
+
+@pytest.mark.slow
+def test_torchrun_and_srun_start_what_lightning_starts(tiny, tmp_path, fit):
+    """One node of two processes, two nodes of one, and the variables that srun sets; the weights are bitwise alike."""
+    port = str(find_free_network_port())
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--master-addr=127.0.0.1", f"--master-port={port}")
+    nodes = [(*torchrun, "--nnodes=2", f"--node-rank={node}") for node in (0, 1)]
+    slurm = [{**SLURM, "MASTER_PORT": port, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in (0, 1)]
+    weights = fit("forked", *FORKED)["state_dict"]
+
+    def check(name, how, *options):
+        arguments = (*tiny, *TWO, "trainer.max_steps=3", f"hydra.run.dir={tmp_path / name}", *options)
+        processes = [command(*arguments, **one) for one in how]
+        outputs = [process.communicate(timeout=500)[0] for process in processes]
+        assert not any(process.returncode for process in processes), (name, outputs)
+        assert sum(output.count("done: ") for output in outputs) == 1, (name, outputs)
+        found = torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        assert all(torch.equal(value, found[key]) for key, value in weights.items()), name
+
+    check("lightning", [{}])
+    check("torchrun", [{"starter": (*torchrun, "--nproc-per-node=2")}])
+    check("nodes", [{"starter": node} for node in nodes], "trainer.devices=1", "trainer.num_nodes=2")
+    check("srun", slurm)
