@@ -1,9 +1,9 @@
-"""What a run leaves for people: pictures of validation images and of the pools, a progress bar."""
+"""What a run shows people: pictures of validation images and of the pools, its speed, a progress bar."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,33 +14,32 @@ from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.profilers import PassThroughProfiler
 from torch import Tensor
 
 from realsr.images import Photo, to_uint, write_image
 from realsr.kernel_sheet import kernel_sheet
-from realsr.pictures import Picture, grid
+from realsr.pictures import Picture, grid, sharpest_crop
 from realsr.resample import imresize
-
-log = logging.getLogger(__name__)
 
 PICTURE_LOGGERS = (WandbLogger, TensorBoardLogger)
 
 
 class PictureGrid(Callback):
-    """A grid after every validation: LR enlarged by bicubic, SR, HR; a row for each image.
+    """LR enlarged by bicubic, SR and HR of each image after every validation, as a grid and in a table.
 
-    Written to ``folder/<step>.png`` and to the loggers that take pictures.
+    The grid is written to ``folder/<step>.png`` and goes to the loggers that take pictures. The table is W&B's: under
+    ``val/photos``, a row for each image with its pictures and metrics, a table for each validation.
 
     Args:
         folder: where the PNGs go.
-        count: rows at most.
+        count: images at most, of those with ground truth and of those without.
         size: side in HR pixels that is shown of each image.
     """
 
     def __init__(self, folder: str, count: int = 8, size: int = 256) -> None:
         self.folder, self.count, self.size = Path(folder), count, size
-        self.rows: list[list[Picture]] = []
-        self.labels: list[list[str]] = []
+        self.rows: list[dict[str, Any]] = []
 
     def on_validation_batch_end(
         self,
@@ -52,20 +51,25 @@ class PictureGrid(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep what the module upscaled."""
-        if len(self.rows) >= self.count or not isinstance(outputs, dict):
+        if batch_idx >= self.count or not isinstance(outputs, dict):
             return
         scale = outputs["sr"].shape[-1] // outputs["lr"].shape[-1]
         shown = {"bicubic": imresize(outputs["lr"], scale), "sr": outputs["sr"], "hr": outputs["hr"]}
-        self.rows.append([self._cut(image) for image in shown.values() if image is not None])
-        self.labels.append([f"{outputs['name']} {name}" for name, image in shown.items() if image is not None])
+        pictures = {name: self._cut(image) for name, image in shown.items() if image is not None}
+        step = {"step": trainer.global_step, "photo": outputs["name"]}
+        self.rows.append({**step, **pictures, **outputs.get("metrics", {})})
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Write the grid."""
+        """Write the grid, send both."""
         if self.rows and trainer.is_global_zero:
-            picture = grid(self.rows, self.labels)
+            shown = [[key for key, cell in row.items() if isinstance(cell, np.ndarray)] for row in self.rows]
+            cells = [[row[key] for key in keys] for row, keys in zip(self.rows, shown, strict=True)]
+            labels = [[f"{row['photo']} {key}" for key in keys] for row, keys in zip(self.rows, shown, strict=True)]
+            picture = grid(cells, labels)
             write_image(self.folder / f"{trainer.global_step:06d}.png", Photo(picture))
             log_picture(trainer.loggers, "val/pictures", picture, trainer.global_step)
-        self.rows, self.labels = [], []
+            log_table(trainer.loggers, "val/photos", self.rows, trainer.global_step)
+        self.rows = []
 
     def _cut(self, image: Tensor) -> Picture:
         y, x = (max((side - self.size) // 2, 0) for side in image.shape[-2:])
@@ -101,17 +105,104 @@ class PoolPictures(Callback):
             )
 
 
+class GeneratorSteps(Callback):
+    """Curves over generator steps done, as pictures and files are; Lightning would call the fiftieth step 49."""
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
+        """The number under which the loggers get this step."""
+        if trainer._logger_connector.should_update_logs:
+            module.log("step", float(trainer.global_step))
+
+    def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Likewise this validation."""
+        module.log("step", float(trainer.global_step))
+
+
+class Throughput(Callback):
+    """``speed/images_per_second`` of all devices, ``speed/waiting``: the share of the time that steps wait for data.
+
+    Both since they were last logged, without the time of validation. Nothing waits for a GPU here: over the steps from
+    one log to the next the host is as fast as its GPU. Lightning's ThroughputMonitor waits in every step, asks for
+    FLOPs, and does not know of waiting for data.
+    """
+
+    def __init__(self) -> None:
+        self.fetching = FetchClock()
+        self.began: npt.NDArray[np.float64] | None = None
+        self.spent, self.images = np.zeros(2), 0
+
+    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        """Listen to fetching, unless a profiler was chosen: then ``speed/waiting`` is left out."""
+        self.listening = isinstance(trainer.profiler, PassThroughProfiler)  # type: ignore[attr-defined]
+        if self.listening:
+            trainer.profiler = self.fetching  # type: ignore[attr-defined]
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
+        """The first batch is there, or the first after a validation."""
+        if self.began is None:
+            self.began = self._now()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log when the losses are."""
+        self.images += len(batch["hr"]) * trainer.world_size
+        if trainer._logger_connector.should_update_logs:
+            self._pause()
+            seconds, waited = self.spent
+            module.log("speed/images_per_second", self.images / seconds)
+            if self.listening:
+                module.log("speed/waiting", waited / seconds)
+            self.began, self.spent, self.images = self._now(), np.zeros(2), 0
+
+    def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Stop the clock until the next batch."""
+        self._pause()
+
+    def _pause(self) -> None:
+        if self.began is not None:
+            self.spent += self._now() - self.began
+            self.began = None
+
+    def _now(self) -> npt.NDArray[np.float64]:
+        return np.array([time.perf_counter(), self.fetching.seconds])
+
+
+class FetchClock(PassThroughProfiler):
+    """The seconds for which training batches were waited: Lightning tells its profiler of fetching, and no callback."""
+
+    ACTION = "[_TrainingEpochLoop].train_dataloader_next"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds = 0.0
+
+    def start(self, action_name: str) -> None:
+        """A batch is wanted."""
+        if action_name == self.ACTION:
+            self.seconds -= time.perf_counter()
+
+    def stop(self, action_name: str) -> None:
+        """It is there."""
+        if action_name == self.ACTION:
+            self.seconds += time.perf_counter()
+
+
 class StepProgress(RichProgressBar):
     """A progress bar over generator steps."""
+
+    shown: Mapping[str, float] = {}
 
     @property
     def total_train_batches(self) -> int:
         """Steps of the run; the loader has one more."""
         return self.trainer.max_steps
 
-    def get_metrics(self, trainer: Trainer, module: LightningModule) -> dict[str, Any]:
-        """Losses, without the loggers' version."""
-        return {name: value for name, value in super().get_metrics(trainer, module).items() if name != "v_num"}
+    def get_metrics(self, trainer: Trainer, module: LightningModule) -> Any:
+        """The generator's loss, of the last step that was logged: asked in every step, a device would be waited for."""
+        if trainer._logger_connector.should_update_logs and "train/generator" in trainer.callback_metrics:
+            self.shown = {"generator": float(trainer.callback_metrics["train/generator"])}
+        return self.shown
 
 
 def log_picture(loggers: Iterable[Logger], name: str, picture: Picture, step: int) -> None:
@@ -124,6 +215,19 @@ def log_picture(loggers: Iterable[Logger], name: str, picture: Picture, step: in
             logger.experiment.add_image(name, picture, step, dataformats="HWC")
 
 
+def log_table(loggers: Iterable[Logger], name: str, rows: Sequence[dict[str, Any]], step: int) -> None:
+    """Send rows with the same or some of the same keys to W&B; ``(H, W, 3)`` uint8 arrays become pictures.
+
+    Every call makes a table of its own: an incremental one needs the server to go on after a resume.
+    """
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            cells = [[row.get(column) for column in columns] for row in rows]
+            shown = [[wandb.Image(cell) if isinstance(cell, np.ndarray) else cell for cell in row] for row in cells]
+            logger.log_table(name, columns, shown, step=step)
+
+
 def log_histogram(trainer: Trainer, name: str, values: npt.NDArray[np.float64]) -> None:
     """Send numbers to W&B and TensorBoard, which draw their histogram."""
     for logger in trainer.loggers:
@@ -131,3 +235,42 @@ def log_histogram(trainer: Trainer, name: str, values: npt.NDArray[np.float64]) 
             logger.log_metrics({name: wandb.Histogram(values.tolist())}, trainer.global_step)  # type: ignore[dict-item]
         elif isinstance(logger, TensorBoardLogger):
             logger.experiment.add_histogram(name, values, trainer.global_step)
+
+
+class ValidationCrops(Callback):
+    """The last validation's images at their busiest place, for a sweep's picture of all its runs.
+
+    Written to ``folder/<loader>_<number>_<photo>_<bicubic, sr or hr>.png``, where HR (LR, if there is none) has most
+    edges: the same place in all runs that are validated on the same images.
+
+    Args:
+        folder: where the PNGs go.
+        count: images at most with ground truth, and as many of the camera's without; the first ones.
+        size: side of a crop in HR pixels.
+    """
+
+    def __init__(self, folder: str, count: int = 4, size: int = 256) -> None:
+        self.folder, self.count, self.size = Path(folder), count, size
+        self.corners: dict[str, tuple[int, int]] = {}
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write those of an image."""
+        if not trainer.is_global_zero or batch_idx >= self.count or not isinstance(outputs, dict):
+            return
+        scale = outputs["sr"].shape[-1] // outputs["lr"].shape[-1]
+        images = {"bicubic": imresize(outputs["lr"], scale), "sr": outputs["sr"], "hr": outputs["hr"]}
+        shown = {kind: to_uint(image) for kind, image in images.items() if image is not None}
+        name = f"{dataloader_idx}_{batch_idx:02d}_{outputs['name']}"
+        if name not in self.corners:
+            self.corners[name] = sharpest_crop(shown.get("hr", shown["bicubic"]), self.size)
+        y, x = self.corners[name]
+        for kind, image in shown.items():
+            write_image(self.folder / f"{name}_{kind}.png", Photo(image[y : y + self.size, x : x + self.size]))

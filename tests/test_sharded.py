@@ -224,8 +224,7 @@ def test_draws_do_not_depend_on_workers_and_resume_from_a_step(data):
     resumed = batches(data(done=3), 3)
     for one, other in [*zip(straight, workers, strict=True), *zip(straight[3:], resumed, strict=True)]:
         assert one["index"] == other["index"]
-        for key in ("lr", "hr"):
-            assert torch.equal(one[key], other[key])
+        assert all(torch.equal(one[key], other[key]) for key in ("lr", "hr"))
     assert not torch.equal(straight[0]["hr"], straight[1]["hr"])
 
 

@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,20 +12,6 @@ from omegaconf import OmegaConf
 
 from realsr.networks.weights import load_generator
 from realsr.train import train
-
-
-@pytest.fixture
-def fit(compose, tiny, tmp_path):
-    """``fit("name", *overrides)``: train in this process; gives the run's folder."""
-
-    def make(name: str, *overrides: str) -> Path:
-        folder = tmp_path / name
-        outputs = [f"callbacks.{c}.dirpath={folder}/checkpoints" for c in ("last", "best")]
-        cfg = compose("train", *tiny, f"callbacks.pictures.folder={folder}/pictures", *outputs, *overrides)
-        train(cfg, folder)
-        return folder
-
-    return make
 
 
 def last(folder):
@@ -133,16 +118,3 @@ def test_the_resolved_config_of_a_checkpoint_is_plain(fit):
     config = last(fit("run"))["config"]
     assert OmegaConf.create(config) == config
     assert isinstance(config["model"]["milestones"], list)
-
-
-def test_wandb_gets_losses_metrics_pictures_and_config_offline(fit, monkeypatch, tmp_path):
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    fit("run", "logger=wandb", f"logger.wandb.save_dir={tmp_path}/wandb_files")
-    run_dir = next((tmp_path / "wandb_files").rglob("offline-run-*"))
-    assert list(run_dir.glob("*.wandb"))
-    media = [path.as_posix() for path in run_dir.rglob("*.png")]
-    for picture in ("val/pictures", "pools/kernels", "pools/noise"):
-        assert any(picture in path for path in media), (picture, media)
-    binary = next(run_dir.glob("*.wandb")).read_bytes()
-    for key in (b"train/pixel", b"train/discriminator", b"val/psnr_y", b"lr-Adam", b"noise_dir"):
-        assert key in binary, key
