@@ -190,13 +190,13 @@ class RunRecord(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Plain values only, so that the file loads with ``weights_only=True``."""
-        checkpoint |= {"config": self.config, "versions": versions(), "pools": self.data.pools}
+        checkpoint |= {"config": self.config, "versions": versions(), "pools": self.data.records}
 
     def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Warn of what keeps the run from going on exactly."""
         was, now = checkpoint.get("versions", {}), versions()
         told = [f"{k} is {now.get(k)}, was {was.get(k)}" for k in EXACT if was.get(k) != now.get(k)]
-        changes = pool_changes(checkpoint.get("pools", {}), self.data.pools)
+        changes = pool_changes(checkpoint.get("pools", {}), self.data.records)
         if changes:
             told.append(f"{len(changes)} files of the pools or photos differ, the first {changes[0]}")
         if told:

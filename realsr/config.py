@@ -269,6 +269,7 @@ def _sweep_name(group: str | None) -> str | None:
 
 
 OmegaConf.register_new_resolver("pool_name", _pool_name, replace=True)
+OmegaConf.register_new_resolver("on_gpu", lambda name: pick_device(name).type == "cuda", replace=True)
 OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
 OmegaConf.register_new_resolver("given", lambda value: value is not None, replace=True)
 
