@@ -127,6 +127,16 @@ def test_validation_pairs_are_the_same_in_every_run(data):
         assert torch.equal(one.lr, other.lr)
 
 
+def test_seeds_share_validation_and_what_training_may_see(data):
+    """So that the spread over seeds is that of training."""
+    first, other = (data(f"seed={seed}") for seed in (0, 1))
+    for a, b in zip(first.pairs, other.pairs, strict=True):
+        assert torch.equal(a.hr, b.hr) and torch.equal(a.lr, b.lr)
+    assert not torch.equal(batches(first, 1)[0]["hr"], batches(other, 1)[0]["hr"])
+    moved = [data(f"data.val_seed={seed}").pairs[0].hr for seed in range(1, 5)]
+    assert not all(torch.equal(first.pairs[0].hr, hr) for hr in moved)
+
+
 def test_an_ablation_row_is_validated_on_the_full_degradation(data):
     full = data()
     row = data("degradation=bicubic", f"data.val_kernel_dir={full.kernel_dir}", f"data.val_noise_dir={full.noise_dir}")

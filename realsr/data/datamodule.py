@@ -66,7 +66,9 @@ class RealSRData(LightningDataModule):
         num_workers: processes that read crops, and before that decode the HR images.
         accelerator: Lightning's name of the device that estimates kernels.
         estimate_workers: processes that estimate kernels side by side; 0: what suits the device.
-        seed: of every draw.
+        seed: of every draw in training.
+        val_seed: of what is held out and how it is degraded; runs of several seeds share it, so that their metrics
+            differ by training alone.
         val_kernel_dir: kernel pool that validation's LR is made with; that of training unless an ablation sets it,
             whose rows are to be compared on the same images.
         val_noise_dir: likewise the noise pool.
@@ -111,6 +113,7 @@ class RealSRData(LightningDataModule):
         accelerator: str = "auto",
         estimate_workers: int = 0,
         seed: int = 0,
+        val_seed: int = 0,
         val_kernel_dir: str | None = None,
         val_noise_dir: str | None = None,
         samples_dir: str | None = None,
@@ -167,7 +170,7 @@ class RealSRData(LightningDataModule):
         self.val_hr, self.val_lr, self.val_count, self.val_size = val_hr, val_lr, val_count, val_size
         self.look_count, self.look_size = look_count, look_size
         self.num_workers, self.estimate_workers = num_workers, estimate_workers
-        self.accelerator, self.seed = accelerator, seed
+        self.accelerator, self.seed, self.val_seed = accelerator, seed, val_seed
         self.min_confidence = min_confidence
         self.store_limit, self.crops_per_read = store_limit, crops_per_read
         self.pool_dir = None if pool_dir is None else Path(pool_dir).resolve()
@@ -221,11 +224,11 @@ class RealSRData(LightningDataModule):
         degrade = self.make_degradation(kernels=val_kernels, noise=val_noise, jpeg=val_jpeg).eval()
         if self.val_hr is not None:
             pairs = read_pairs(self.val_hr, self.val_lr, self.scale)
-            self.pairs = pairs if self.val_lr is not None else degraded(pairs, degrade, self.scale, self.seed)
+            self.pairs = pairs if self.val_lr is not None else degraded(pairs, degrade, self.scale, self.val_seed)
         else:
-            source, clean, held = hold_out_images(source, clean, self.val_count, self.seed)
+            source, clean, held = hold_out_images(source, clean, self.val_count, self.val_seed)
             whole = [Pair(image.name, torch.empty(0), middle(image, self.val_size)) for image in held]
-            self.pairs = degraded(whole, degrade, self.scale, self.seed)
+            self.pairs = degraded(whole, degrade, self.scale, self.val_seed)
         self.looks = look_photos(self.source_dir, self.look_count, self.look_size)
         side = self.crop_size + 2 * self.margin
         sets = self.source_shards or source, self.clean_shards or clean
@@ -284,12 +287,12 @@ class RealSRData(LightningDataModule):
         kernels = None if kernel_dir is None else self.kernel_pools[kernel_dir]
         noise = None if noise_dir is None else NoisePool.load(noise_dir)
         return (
-            None if kernels is None else hold_out(kernels, HELD_OUT, self.seed)[held_out],
-            None if noise is None else hold_out(noise, HELD_OUT, self.seed)[held_out],
+            None if kernels is None else hold_out(kernels, HELD_OUT, self.val_seed)[held_out],
+            None if noise is None else hold_out(noise, HELD_OUT, self.val_seed)[held_out],
         )
 
     def _tables(self, folder: Path | None, held_out: bool) -> JpegPool | None:
-        return None if folder is None else hold_out(JpegPool.load(folder), HELD_OUT, self.seed)[held_out]
+        return None if folder is None else hold_out(JpegPool.load(folder), HELD_OUT, self.val_seed)[held_out]
 
     def _stored(self, folder: str | None, factor: float) -> list[TiledImage]:
         if folder is None:
