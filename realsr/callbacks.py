@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -191,14 +191,18 @@ class FetchClock(PassThroughProfiler):
 class StepProgress(RichProgressBar):
     """A progress bar over generator steps."""
 
+    shown: Mapping[str, float] = {}
+
     @property
     def total_train_batches(self) -> int:
         """Steps of the run; the loader has one more."""
         return self.trainer.max_steps
 
-    def get_metrics(self, trainer: Trainer, module: LightningModule) -> dict[str, Any]:
-        """Losses, without the loggers' version."""
-        return {name: value for name, value in super().get_metrics(trainer, module).items() if name != "v_num"}
+    def get_metrics(self, trainer: Trainer, module: LightningModule) -> Any:
+        """The generator's loss, of the last step that was logged: asked in every step, a device would be waited for."""
+        if trainer._logger_connector.should_update_logs and "train/generator" in trainer.callback_metrics:
+            self.shown = {"generator": float(trainer.callback_metrics["train/generator"])}
+        return self.shown
 
 
 def log_picture(loggers: Iterable[Logger], name: str, picture: Picture, step: int) -> None:

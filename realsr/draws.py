@@ -13,6 +13,7 @@ from torch import Tensor
 from realsr.errors import InputError
 from realsr.pools import KernelPool
 from realsr.resample import cubic
+from realsr.transfer import sent
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,10 @@ class KernelDraw:
         kernels = F.pad(kernels, [self.grow(kernels.shape[-1], scale)] * 4)
         if self.turn:
             turns = torch.randint(8, (count,), generator=generator)
-            kernels = turned(kernels, turns.to(kernels.device), scale)
+            kernels = turned(kernels, sent(turns, kernels.device), scale)
         if self.width_jitter:
             factors = 1 + self.width_jitter * (2 * torch.rand(count, generator=generator) - 1)
-            kernels = widened(kernels, factors.to(kernels.device), scale)
+            kernels = widened(kernels, sent(factors, kernels.device), scale)
         return kernels
 
     def grow(self, size: int, scale: int) -> int:

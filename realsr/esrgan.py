@@ -88,7 +88,7 @@ class ESRGAN(LightningModule):
         super().__init__()
         at_least(0, "model.", warmup_steps=warmup_steps, head_start=head_start)
         if discriminator is not None and adversarial is None:
-            raise InputError("a discriminator needs an adversarial loss; choose gan=ragan, vanilla or lsgan")
+            raise InputError("a discriminator needs an adversarial loss; choose gan=ragan, vanilla, lsgan or hinge")
         if not 0 <= ema_decay < 1:
             raise InputError(f"model.ema_decay={ema_decay}: give 0 to below 1; ema=false for none")
         if clip_norm is not None and clip_norm <= 0:
@@ -115,7 +115,7 @@ class ESRGAN(LightningModule):
         self.pixel_weight, self.perceptual_weight = pixel_weight, perceptual_weight
         self.adversarial_weight, self.colour_weight = adversarial_weight, colour_weight
         self.ema_decay, self.clip_norm, self.compiled = ema_decay, clip_norm, compile
-        self.non_finite = NonFinite(non_finite)
+        self.non_finite, self.logged = NonFinite(non_finite), True
         self.scale = int(generator.scale)  # type: ignore[arg-type]
 
     def forward(self, lr: Tensor) -> Tensor:
@@ -125,13 +125,17 @@ class ESRGAN(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """An optimiser for each network, and a schedule for each optimiser."""
-        optimizers = [self.optimizer([{"params": parameters} for _, parameters in self.groups])]
-        for (factor, _), group in zip(self.groups, optimizers[0].param_groups, strict=True):
+        optimizers = {"generator": self.optimizer([{"params": parameters} for _, parameters in self.groups])}
+        for (factor, _), group in zip(self.groups, optimizers["generator"].param_groups, strict=True):
             group["lr"] *= factor
         if self.discriminator is not None:
-            optimizers.append(self.discriminator_optimizer(self.discriminator.parameters()))
-        schedulers = [torch.optim.lr_scheduler.MultiStepLR(o, list(self.milestones), 0.5) for o in optimizers]
-        return optimizers, schedulers
+            optimizers["discriminator"] = self.discriminator_optimizer(self.discriminator.parameters())
+        schedule = torch.optim.lr_scheduler.MultiStepLR
+        schedules = [
+            {"scheduler": schedule(optimizer, list(self.milestones), 0.5), "name": f"lr/{name}"}
+            for name, optimizer in optimizers.items()
+        ]
+        return list(optimizers.values()), schedules
 
     def on_fit_start(self) -> None:
         """Find out now what would fail in the first step."""
@@ -163,23 +167,32 @@ class ESRGAN(LightningModule):
         optimizers, schedules = _listed(self.optimizers()), _listed(self.lr_schedulers())
         lr, hr = (batch[name].contiguous(memory_format=self.memory_format) for name in ("lr", "hr"))
         step = self.global_step
+        # Lightning's `log` takes half a millisecond a name, and only these steps' values get to the loggers
+        self.logged = self.trainer._logger_connector.should_update_logs
         gan = self.discriminator is not None and step >= self.warmup_steps
+        skips = self.non_finite.policy == "skip"
+        buffers = [(b, b.clone()) for b in self.buffers()] if skips else []  # forward passes change them
         fake = self.run["generator"](lr).float()
         real_logits = self._judge(hr) if gan else None
         total, terms = self.generator_loss(fake, hr, real_logits, warming_up=step < self.warmup_steps)
-        stepped = self._step(optimizers[0], total, terms, batch)
+        stepped = self._step(optimizers[0], total, terms, batch, step)
         schedules[0].step()
         if stepped and self.generator_ema is not None:
             update_average(self.generator_ema, self.generator, self.ema_decay, step)
         if real_logits is not None:
             if stepped:
-                terms |= self._discriminator_step(optimizers[1], real_logits, fake.detach(), batch)
+                terms |= self._discriminator_step(optimizers[1], real_logits, fake.detach(), batch, step)
             schedules[1].step()
+        if self.non_finite.now:
+            for buffer, before in buffers:
+                buffer.copy_(before)
         self.non_finite.end_step()
-        self.log_dict({f"train/{name}": value for name, value in terms.items()})
-        self.log("train/generator", total.detach(), prog_bar=True)
-        if self.non_finite.policy == "skip":
-            self.log("train/skipped", float(self.non_finite.skipped))
+        if self.logged:
+            terms["generator"] = total.detach()
+            if skips:
+                terms["skipped"] = torch.tensor(float(self.non_finite.skipped))
+            # not for Lightning's progress bar, which would wait for the device in every step
+            self.log_dict({f"train/{name}": value for name, value in terms.items()})
 
     def generator_loss(
         self, fake: Tensor, hr: Tensor, real_logits: Tensor | None, warming_up: bool
@@ -215,7 +228,7 @@ class ESRGAN(LightningModule):
         return total, terms
 
     def _discriminator_step(
-        self, optimizer: Any, real_logits: Tensor, fake: Tensor, batch: dict[str, Any]
+        self, optimizer: Any, real_logits: Tensor, fake: Tensor, batch: dict[str, Any], step: int
     ) -> dict[str, Tensor]:
         assert self.adversarial is not None
         fake_logits = self._judge(fake)
@@ -224,7 +237,7 @@ class ESRGAN(LightningModule):
         # Lightning counts the steps of all optimisers into `global_step`, by these two hooks that it sets before
         # every batch. Without them on the discriminator's, a step is a generator step wherever one is counted.
         optimizer._on_before_step = optimizer._on_after_step = lambda: None
-        self._step(optimizer, loss, terms, batch)
+        self._step(optimizer, loss, terms, batch, step)
         return {**terms, "d_real": real_logits.detach().mean(), "d_fake": fake_logits.detach().mean()}
 
     def _judge(self, image: Tensor) -> Tensor:
@@ -234,9 +247,8 @@ class ESRGAN(LightningModule):
             logits = self.all_gather(logits, sync_grads=True).flatten(0, 1)  # type: ignore[union-attr]
         return logits
 
-    def _step(self, optimizer: Any, loss: Tensor, terms: dict[str, Tensor], batch: dict[str, Any]) -> bool:
+    def _step(self, optimizer: Any, loss: Tensor, terms: dict[str, Tensor], batch: dict[str, Any], step: int) -> bool:
         """Make an optimiser's step; False if it was left out, since a loss is not finite."""
-        step = self.global_step
         check = FiniteCheck(terms, lambda flags: self.trainer.strategy.reduce(flags, reduce_op="max"))
         optimizer.zero_grad()
         self.manual_backward(loss)
@@ -254,7 +266,8 @@ class ESRGAN(LightningModule):
         if self.clip_norm is not None:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             norm = torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm)
-            self.log("train/grad_norm" if parameters[0] is self.groups[0][1][0] else "train/d_grad_norm", norm)
+            if self.logged:
+                self.log("train/grad_norm" if parameters[0] is self.groups[0][1][0] else "train/d_grad_norm", norm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Nothing takes the last good checkpoint's place that is not good."""

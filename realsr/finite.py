@@ -28,7 +28,7 @@ class FiniteCheck:
     def __init__(self, losses: Mapping[str, Tensor], reduce: Callable[[Tensor], Tensor]) -> None:
         self.names = list(losses)
         flags = reduce(~torch.stack([loss.detach().float() for loss in losses.values()]).isfinite() * 1.0)
-        self.flags = flags.to("cpu", non_blocking=True)
+        self.flags = flags.to("cpu", non_blocking=flags.is_cuda)
         self.copied = None
         if flags.is_cuda:
             self.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -76,7 +76,7 @@ class NonFinite:
 
 def require_finite(network: nn.Module, name: str) -> None:
     """Raise InputError if a parameter is not finite."""
-    if not all(bool(p.isfinite().all()) for p in network.parameters()):
+    if not torch.stack([p.isfinite().all() for p in network.parameters()]).all():  # a device is asked once
         raise InputError(
             f"the {name}'s weights are not finite, so no checkpoint is written and the last good one is kept; go on "
             "with ckpt=last and a lower model.optimizer.lr, model.clip_norm=1 or trainer.precision=32-true"

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from realsr.errors import InputError
 from realsr.images import file_header
+from realsr.transfer import sent
 
 BLOCK = 8
 
@@ -78,10 +79,10 @@ def jpeg(images: Tensor, tables: Tensor, subsampling: Tensor, phase: Tensor | No
     chroma = torch.stack([(blue - luma) / 1.772, (red - luma) / 1.402], 1).round().clamp(max=127)
     tables = tables.float()
     phase = torch.zeros_like(subsampling) if phase is None else phase
-    phase = phase.to(images.device)
+    phase = sent(phase, images.device)
     luma = _coded(luma.round()[:, None] - 128, tables[:, :1], phase, (1, 1))[:, 0] + 128
     for down, across in sorted({(down, across) for down, across in subsampling.tolist()}):  # four kinds at most
-        mine = (subsampling == torch.tensor([down, across])).all(1).nonzero()[:, 0].to(images.device)
+        mine = sent((subsampling == torch.tensor([down, across])).all(1).nonzero()[:, 0], images.device)
         chroma = chroma.index_copy(0, mine, _coded(chroma[mine], tables[mine, 1:], phase[mine], (down, across)))
     cb, cr = chroma.unbind(1)
     green = luma - (0.344136 * cb + 0.714136 * cr).round()

@@ -17,6 +17,7 @@ from realsr.entries import Arrays, read_entries
 from realsr.errors import InputError
 from realsr.filling import fill_pool
 from realsr.jpeg import BLOCK, read_compression
+from realsr.transfer import sent
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class JpegPool:
         """
         index = torch.randint(len(self), (count,), generator=generator)
         phase = torch.randint(2 * BLOCK, (count, 2), generator=generator) if cut else None
-        return self.tables[index.to(self.tables.device)], self.subsampling[index], phase
+        return self.tables[sent(index, self.tables.device)], self.subsampling[index], phase
 
     def subset(self, keep: Sequence[int]) -> JpegPool:
         """The pool of these indices."""

@@ -20,6 +20,7 @@ from realsr.interchange import remove_exported, write_kernels
 from realsr.jpeg_pool import JpegPool
 from realsr.kernels import centre_index, centre_of_mass, framed
 from realsr.resample import mirror
+from realsr.transfer import sent
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ class KernelPool:
             index = torch.multinomial(weights, count, replacement=True, generator=generator)
         else:
             index = torch.randint(len(self), (count,), generator=generator)
-        return self.kernels[index.to(self.kernels.device)]
+        return self.kernels[sent(index, self.kernels.device)]
 
     def subset(self, keep: Sequence[int]) -> KernelPool:
         """The pool of these indices."""
@@ -172,7 +173,7 @@ class NoisePool:
         among = n if images is None or nearest == 1 else min(max(round(nearest * n), 8), n)
         tile = torch.randint(among, (count,), generator=generator)
         top, left = (torch.randint(max(side - length, 0) + 1, (count,), generator=generator) for length in size)
-        tile, top, left = torch.stack((tile, top, left)).to(self.tiles.device)
+        tile, top, left = sent(torch.stack((tile, top, left)), self.tiles.device)
         if images is not None and among < n:
             levels, order = self._by_brightness
             # the nearest are neighbours in order: the first of them leaves while the next beyond the last is nearer
@@ -180,7 +181,7 @@ class NoisePool:
             tile = order[tile + torch.searchsorted(middles, brightness(images))]
         tiles = self.tiles
         if max(size) > side:
-            rows, columns = (mirror(torch.arange(max(side, length)), side).to(tiles.device) for length in size)
+            rows, columns = (mirror(torch.arange(max(side, length), device=tiles.device), side) for length in size)
             tiles, tile = tiles[tile][:, :, rows][..., columns], torch.arange(count, device=tiles.device)
         # a view of all windows of all tiles, of which these are copied: half the time of an index for every pixel
         patch = tiles.unfold(2, height, 1).unfold(3, width, 1)[tile, :, top, left].float()

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from realsr.errors import InputError
+from realsr.transfer import sent
 
 PIECE = 2**18  # pixels that a CPU works on at a time: 12 megapixels all at once take four times as long
 
@@ -85,8 +86,8 @@ def _pad_or_crop(image: Tensor, before: int, after: int) -> Tensor:
         return image
     for axis in (-2, -1):
         size = image.shape[axis]
-        index = mirror(torch.arange(-before, size + after), size)
-        image = image.index_select(axis, index.to(image.device))
+        index = mirror(torch.arange(-before, size + after, device=image.device), size)
+        image = image.index_select(axis, index)
     return image
 
 
@@ -115,8 +116,8 @@ def _resize_axis(image: Tensor, axis: int, scale: float, antialias: bool) -> Ten
     weight = cubic((centre[:, None] - index) * stretch)
     weight = weight / weight.sum(1, keepdim=True)
     used = weight.any(0).tolist()
-    index = mirror(index, size).to(image.device)
-    weight = weight.to(image.device, image.dtype)
+    index = sent(mirror(index, size), image.device)
+    weight = sent(weight.to(image.dtype), image.device)
     shape = [1] * image.ndim
     shape[axis] = -1
     step = max(PIECE * size // image.numel(), 1) if image.device.type == "cpu" else out_size
