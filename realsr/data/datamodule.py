@@ -68,7 +68,9 @@ class RealSRData(LightningDataModule):
         num_workers: processes that read crops, and before that decode the HR images.
         accelerator: Lightning's name of the device that estimates kernels.
         estimate_workers: processes that estimate kernels side by side; 0: what suits the device.
-        seed: of every draw.
+        seed: of every draw in training.
+        val_seed: of what is held out and how it is degraded; runs of several seeds share it, so that their metrics
+            differ by training alone.
         val_kernel_dir: kernel pool that validation's LR is made with; that of training unless an ablation sets it,
             whose rows are to be compared on the same images.
         val_noise_dir: likewise the noise pool.
@@ -113,6 +115,7 @@ class RealSRData(LightningDataModule):
         accelerator: str = "auto",
         estimate_workers: int = 0,
         seed: int = 0,
+        val_seed: int = 0,
         val_kernel_dir: str | None = None,
         val_noise_dir: str | None = None,
         samples_dir: str | None = None,
@@ -171,7 +174,8 @@ class RealSRData(LightningDataModule):
         self.val_hr, self.val_lr, self.val_count, self.val_size = val_hr, val_lr, val_count, val_size
         self.look_count, self.look_size = look_count, look_size
         self.num_workers, self.estimate_workers = num_workers, estimate_workers
-        self.accelerator, self.seed, self.min_confidence = accelerator, seed, min_confidence
+        self.accelerator, self.seed, self.val_seed = accelerator, seed, val_seed
+        self.min_confidence = min_confidence
         self.store_limit, self.crops_per_read = store_limit, crops_per_read
         self.pool_dir = None if pool_dir is None else Path(pool_dir).resolve()
 
@@ -208,7 +212,7 @@ class RealSRData(LightningDataModule):
         validated = self.val_kernel_dir, self.val_noise_dir, self.val_jpeg_dir
         read = functools.partial(read_pools, trained, validated, self.scale, self.min_confidence)
         self.pools = once_per_node(read, self.trainer.num_devices if self.trainer else 1)
-        kernels, noise, jpeg = self.pools.side(*trained, False, self.seed)
+        kernels, noise, jpeg = self.pools.side(*trained, False, self.val_seed)
         self.degradation = self.make_degradation(kernels=kernels, noise=noise, jpeg=jpeg)
         self.margin = self.degradation.margin
         source, clean = (self._stored(folder, factor) for folder, factor in self.hr_dirs)
@@ -217,15 +221,15 @@ class RealSRData(LightningDataModule):
                 f"no photo is large enough for HR crops of {self.crop_size} pixels (source photos are scaled by "
                 f"{self.cleanup:g} first); lower data.crop_size, or give larger photos"
             )
-        held_out = self.pools.side(*validated, True, self.seed)
+        held_out = self.pools.side(*validated, True, self.val_seed)
         degrade = self.make_degradation(**held_out._asdict()).eval()
         if self.val_hr is not None:
             pairs = read_pairs(self.val_hr, self.val_lr, self.scale)
-            self.pairs = pairs if self.val_lr is not None else degraded(pairs, degrade, self.scale, self.seed)
+            self.pairs = pairs if self.val_lr is not None else degraded(pairs, degrade, self.scale, self.val_seed)
         else:
-            source, clean, held = hold_out_images(source, clean, self.val_count, self.seed)
+            source, clean, held = hold_out_images(source, clean, self.val_count, self.val_seed)
             whole = [Pair(image.name, torch.empty(0), middle(image, self.val_size)) for image in held]
-            self.pairs = degraded(whole, degrade, self.scale, self.seed)
+            self.pairs = degraded(whole, degrade, self.scale, self.val_seed)
         self.looks = look_photos(self.source_dir, self.look_count, self.look_size)
         first = self.trainer is None or self.trainer.is_global_zero
         self.records = self._records([*source, *clean]) if stage == "fit" and first else {}
