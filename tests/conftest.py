@@ -140,7 +140,8 @@ def fit(compose, tiny, tmp_path):
     def make(name: str, *overrides: str) -> Path:
         folder = tmp_path / name
         outputs = [f"callbacks.{c}.dirpath={folder}/checkpoints" for c in ("last", "best")]
-        cfg = compose("train", *tiny, f"callbacks.pictures.folder={folder}/pictures", *outputs, *overrides)
+        outputs += [f"callbacks.pictures.folder={folder}/pictures", f"logger.csv.save_dir={folder}"]
+        cfg = compose("train", *tiny, *outputs, *overrides)
         train(cfg, folder)
         return folder
 
