@@ -19,7 +19,7 @@ from torch import Tensor
 
 from realsr.images import Photo, to_uint, write_image
 from realsr.kernel_sheet import kernel_sheet
-from realsr.pictures import Picture, grid
+from realsr.pictures import Picture, grid, sharpest_crop
 from realsr.resample import imresize
 
 PICTURE_LOGGERS = (WandbLogger, TensorBoardLogger)
@@ -235,3 +235,42 @@ def log_histogram(trainer: Trainer, name: str, values: npt.NDArray[np.float64]) 
             logger.log_metrics({name: wandb.Histogram(values.tolist())}, trainer.global_step)  # type: ignore[dict-item]
         elif isinstance(logger, TensorBoardLogger):
             logger.experiment.add_histogram(name, values, trainer.global_step)
+
+
+class ValidationCrops(Callback):
+    """The last validation's images at their busiest place, for a sweep's picture of all its runs.
+
+    Written to ``folder/<loader>_<number>_<photo>_<bicubic, sr or hr>.png``, where HR (LR, if there is none) has most
+    edges: the same place in all runs that are validated on the same images.
+
+    Args:
+        folder: where the PNGs go.
+        count: images at most with ground truth, and as many of the camera's without; the first ones.
+        size: side of a crop in HR pixels.
+    """
+
+    def __init__(self, folder: str, count: int = 4, size: int = 256) -> None:
+        self.folder, self.count, self.size = Path(folder), count, size
+        self.corners: dict[str, tuple[int, int]] = {}
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write those of an image."""
+        if not trainer.is_global_zero or batch_idx >= self.count or not isinstance(outputs, dict):
+            return
+        scale = outputs["sr"].shape[-1] // outputs["lr"].shape[-1]
+        images = {"bicubic": imresize(outputs["lr"], scale), "sr": outputs["sr"], "hr": outputs["hr"]}
+        shown = {kind: to_uint(image) for kind, image in images.items() if image is not None}
+        name = f"{dataloader_idx}_{batch_idx:02d}_{outputs['name']}"
+        if name not in self.corners:
+            self.corners[name] = sharpest_crop(shown.get("hr", shown["bicubic"]), self.size)
+        y, x = self.corners[name]
+        for kind, image in shown.items():
+            write_image(self.folder / f"{name}_{kind}.png", Photo(image[y : y + self.size, x : x + self.size]))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import shutil
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 import torch
@@ -23,8 +25,12 @@ from yaml import YAMLError
 
 from realsr.checks import SPECIAL_KEYS, check_config, nearest
 from realsr.errors import InputError
+from realsr.images import atomic_write
 
 NO_CLUSTER = 'Could not detect "srun"'  # what submitit says
+KILLED = ("TerminatedWorkerError", "UncompletedJobError")  # what joblib and submitit raise
+# in the folder of a run: the last validation's metrics, once it is done; why it failed, the first line for people
+METRICS, FAILED = "metrics.json", "failed.txt"
 
 
 def conf_dir() -> str:
@@ -40,7 +46,8 @@ def command(name: str, then: str = "") -> Callable[[Callable[[DictConfig], Any]]
     """Make a function of a composed config the ``main`` of ``python -m realsr.<name>``.
 
     The config is checked before the function runs. A user's mistake is printed as one line and exits with 2;
-    Ctrl-C and SIGTERM exit with 130; ``then`` says how to go on after them.
+    Ctrl-C and SIGTERM exit with 130; ``then`` says how to go on after them. In a sweep that ends with a table
+    (``hydra.callbacks.table``) a run that fails does not end the others.
     """
 
     def decorate(run: Callable[[DictConfig], Any]) -> Callable[[], None]:
@@ -49,9 +56,12 @@ def command(name: str, then: str = "") -> Callable[[Callable[[DictConfig], Any]]
                 check_config(cfg, name)
                 return run(cfg)
             except Exception as e:
-                # leave from here, since Hydra would add lines; but one run of a sweep does not end the others
-                if HydraConfig.get().mode is RunMode.RUN and (line := explain(e)):
-                    _stop(line, 2)
+                job, line = HydraConfig.get(), explain(e)
+                if job.mode is RunMode.RUN and line:
+                    stop(line, 2)  # from here, since Hydra would add lines
+                if job.mode is RunMode.MULTIRUN and "table" in job.callbacks:
+                    _leave_failure(e, line)  # the others go on, and the table at the end reports it
+                    return math.nan
                 raise
 
         interrupted = "; ".join(filter(None, ("interrupted", then)))
@@ -65,20 +75,34 @@ def command(name: str, then: str = "") -> Callable[[Callable[[DictConfig], Any]]
                 sys.argv[1:] = map(_quote_path, sys.argv[1:])
                 hydra.main(version_base="1.3", config_path=conf_dir(), config_name=name)(checked)()
             except KeyboardInterrupt:
-                _stop(interrupted, 130)
+                stop(interrupted, 130)
             except SystemExit as e:
                 # Lightning leaves so after Ctrl-C, Hydra not at all
                 if e.code == 1:
-                    _stop(interrupted, 130)
+                    stop(interrupted, 130)
                 raise
             except Exception as e:
+                if type(e).__name__ in KILLED:
+                    killed = "a job of the sweep was killed (memory? hydra.launcher.timeout_min?); what is done stays"
+                    stop("; ".join(filter(None, (killed, then))), 2)
                 if line := explain(e):
-                    _stop(line, 2)
+                    stop(line, 2)
                 raise
 
         return main
 
     return decorate
+
+
+def _leave_failure(error: Exception, line: str | None) -> None:
+    """Say in a line why a run of a sweep failed, also in its folder, there with the traceback of a fault of ours."""
+    path, trace = output_dir() / FAILED, ""
+    if line is None:
+        line = f"{type(error).__name__}: {' '.join(str(error).split())[:200]} (a fault of the program, see {path})"
+        trace = traceback.format_exc()
+    with atomic_write(path) as file:
+        file.write(f"{line}\n{trace}".encode())
+    print(f"realsr: {path.parent.name}: {line}", file=sys.stderr)
 
 
 def _quote_path(option: str) -> str:
@@ -246,6 +270,7 @@ OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
 OmegaConf.register_new_resolver("given", lambda value: value is not None, replace=True)
 
 
-def _stop(line: str, status: int) -> None:
+def stop(line: str, status: int) -> NoReturn:
+    """End the command with a line on stderr."""
     print(f"realsr: {line}", file=sys.stderr)
     sys.exit(status)

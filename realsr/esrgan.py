@@ -88,7 +88,7 @@ class ESRGAN(LightningModule):
         super().__init__()
         at_least(0, "model.", warmup_steps=warmup_steps, head_start=head_start)
         if discriminator is not None and adversarial is None:
-            raise InputError("a discriminator needs an adversarial loss; choose gan=ragan, vanilla or lsgan")
+            raise InputError("a discriminator needs an adversarial loss; choose gan=ragan, vanilla, lsgan or hinge")
         if not 0 <= ema_decay < 1:
             raise InputError(f"model.ema_decay={ema_decay}: give 0 to below 1; ema=false for none")
         if clip_norm is not None and clip_norm <= 0:
@@ -125,13 +125,17 @@ class ESRGAN(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """An optimiser for each network, and a schedule for each optimiser."""
-        optimizers = [self.optimizer([{"params": parameters} for _, parameters in self.groups])]
-        for (factor, _), group in zip(self.groups, optimizers[0].param_groups, strict=True):
+        optimizers = {"generator": self.optimizer([{"params": parameters} for _, parameters in self.groups])}
+        for (factor, _), group in zip(self.groups, optimizers["generator"].param_groups, strict=True):
             group["lr"] *= factor
         if self.discriminator is not None:
-            optimizers.append(self.discriminator_optimizer(self.discriminator.parameters()))
-        schedulers = [torch.optim.lr_scheduler.MultiStepLR(o, list(self.milestones), 0.5) for o in optimizers]
-        return optimizers, schedulers
+            optimizers["discriminator"] = self.discriminator_optimizer(self.discriminator.parameters())
+        schedule = torch.optim.lr_scheduler.MultiStepLR
+        schedules = [
+            {"scheduler": schedule(optimizer, list(self.milestones), 0.5), "name": f"lr/{name}"}
+            for name, optimizer in optimizers.items()
+        ]
+        return list(optimizers.values()), schedules
 
     def on_fit_start(self) -> None:
         """Find out now what would fail in the first step."""

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer, seed_everything
 
 from realsr.checkpoints import RunRecord, WholeCheckpoints
-from realsr.config import check_writable, command, output_dir, pick_device
+from realsr.config import FAILED, METRICS, check_writable, command, output_dir, pick_device
 from realsr.errors import InputError, at_least
 from realsr.esrgan import ESRGAN
 from realsr.evaluate import HEADINGS
@@ -44,7 +44,7 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     """Train as configured, into ``folder``.
 
     Returns:
-        The last validation's metrics; they are also in ``folder/metrics.json``.
+        The last validation's metrics; they are also in ``folder/metrics.json``, which a run that is not done has not.
 
     Raises:
         InputError: bad input, or a run lies in ``folder`` already and ``ckpt`` does not say to go on with it.
@@ -70,6 +70,9 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     trainer: Trainer = instantiate(cfg.trainer, logger=loggers, callbacks=callbacks, plugins=[WholeCheckpoints()])
     if ckpt is not None:
         log.info("going on from %s", ckpt)
+    if trainer.is_global_zero:
+        for name in (METRICS, FAILED):
+            (folder / name).unlink(missing_ok=True)  # of a run that now goes on
     try:
         trainer.fit(model, data, ckpt_path=ckpt, weights_only=True)
         finished_before = "val/psnr" not in trainer.callback_metrics
@@ -79,7 +82,7 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
         wandb.finish()
     metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/") and v == v}
     if trainer.is_global_zero:
-        with atomic_write(folder / "metrics.json") as file:
+        with atomic_write(folder / METRICS) as file:
             file.write(json.dumps(metrics, indent=1).encode())
         shown = "  ".join(f"{name.removeprefix('val/')} {value:.4f}" for name, value in sorted(metrics.items()))
         log.info("done: %s; checkpoints in %s", shown or "no validation", folder / "checkpoints")

@@ -16,6 +16,8 @@ import pytest
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch.utils.data import DataLoader
 
 from realsr.checks import check_config
 from realsr.config import conf_dir
@@ -140,6 +142,23 @@ def fit(compose, tiny, tmp_path):
         cfg = compose("train", *tiny, f"callbacks.pictures.folder={folder}/pictures", *outputs, *overrides)
         train(cfg, folder)
         return folder
+
+    return make
+
+
+@pytest.fixture
+def train_on_noise():
+    """``train_on_noise(module, steps, *callbacks)``: steps on random pairs, always the same ones; gives the Trainer."""
+
+    def make(module: LightningModule, steps: int, *callbacks: Callback) -> Trainer:
+        generator = torch.Generator().manual_seed(0)
+        sides = {"lr": 8, "hr": 32}
+        pairs = [{n: torch.rand(2, 3, s, s, generator=generator) for n, s in sides.items()} for _ in range(steps)]
+        quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+        trainer = Trainer(accelerator="cpu", max_steps=steps, callbacks=list(callbacks), **quiet)
+        trainer.fit(module, DataLoader(pairs, batch_size=None))
+        assert module.global_step == steps
+        return trainer
 
     return make
 

@@ -152,11 +152,11 @@ def test_the_ablation_sweep_ends_with_one_table(tmp_path):
     )  # fmt: skip
     rows = list(csv.DictReader((tmp_path / "outputs" / "ablation" / "table.csv").open()))
     assert [row["run"] for row in rows] == ["bicubic", "noise", "kernel", "vgg128", "patch"]
-    assert all(float(row["PSNR"]) > 20 for row in rows)
+    assert all(float(row["psnr"]) > 20 for row in rows)
     table = (tmp_path / "outputs" / "ablation" / "table.md").read_text()
     assert table.startswith("| run | PSNR |")
     states = {
-        name: torch.load(tmp_path / f"outputs/ablation/{name}/checkpoints/last.ckpt", weights_only=True)["config"]
+        name: torch.load(tmp_path / f"outputs/ablation/{name}_seed0/checkpoints/last.ckpt", weights_only=True)["config"]
         for name in ("vgg128", "patch")
     }
     assert states["vgg128"]["model"]["discriminator"]["input_size"] == 64

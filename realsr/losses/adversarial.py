@@ -1,4 +1,5 @@
-"""Adversarial losses on logits: vanilla (Goodfellow 2014), LSGAN (Mao 2017), RaGAN (Jolicoeur-Martineau 2019).
+"""Adversarial losses on logits: vanilla (Goodfellow 2014), LSGAN (Mao 2017), hinge (Lim & Ye 2017), RaGAN
+(Jolicoeur-Martineau 2019).
 
 All take ``real`` and ``fake`` logits of any equal shape and average over the batch and the map. The relativistic
 one compares each logit with the mean of the other kind; like the released code of RealSR it halves both sides.
@@ -51,6 +52,18 @@ class LeastSquares:
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         """``mean((real - 1)^2) + mean(fake^2)``."""
         return ((real - 1) ** 2).mean() + (fake**2).mean()
+
+
+class Hinge:
+    """Hinge loss, the usual one with spectral norm (Miyato et al. 2018): logits beyond 1 and -1 teach D no more."""
+
+    def generator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """``-mean(fake)``."""
+        return -fake.mean()
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """``mean(max(0, 1 - real)) + mean(max(0, 1 + fake))``."""
+        return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
 
 
 class RelativisticAverage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from torch import nn
@@ -20,14 +21,14 @@ def parameter_groups(network: nn.Module, lr_scale: Mapping[str, float]) -> list[
         Pairs of factor and parameters, that of all others (1) first.
 
     Raises:
-        InputError: no module has that name, a factor is negative, or nothing is left to train.
+        InputError: no module has that name, a factor is no number from 0 on, or nothing is left to train.
     """
     names = [name for name, _ in network.named_modules() if name]
     for name, factor in lr_scale.items():
         if name not in names:
             short = [n for n in names if "." not in n]
             raise InputError(f"model.lr_scale: the generator has no part {name!r}; it has {', '.join(short)}")
-        if factor < 0:
+        if not (isinstance(factor, int | float) and 0 <= factor < math.inf):
             raise InputError(f"model.lr_scale: {name}={factor}: give 0 (frozen) or more")
     groups: dict[float, list[nn.Parameter]] = {1.0: []}
     for name, parameter in network.named_parameters():

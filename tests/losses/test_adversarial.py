@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from realsr.losses.adversarial import LeastSquares, RelativisticAverage, Vanilla
+from realsr.losses.adversarial import Hinge, LeastSquares, RelativisticAverage, Vanilla
 
-LOSSES = [Vanilla(), LeastSquares(), RelativisticAverage()]
+LOSSES = [Vanilla(), LeastSquares(), Hinge(), RelativisticAverage()]
 
 
 @pytest.fixture
@@ -29,6 +29,14 @@ def test_least_squares_equals_numpy(logits):
     assert LeastSquares().discriminator(*logits).item() == pytest.approx(expected)
 
 
+def test_hinge_equals_numpy(logits):
+    real, fake = (x.detach().numpy() for x in logits)
+    assert (real > 1).any() and (fake < -1).any()  # some are beyond the margin
+    assert Hinge().generator(*logits).item() == pytest.approx(-np.mean(fake))
+    expected = np.mean(np.maximum(1 - real, 0)) + np.mean(np.maximum(1 + fake, 0))
+    assert Hinge().discriminator(*logits).item() == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
 @pytest.mark.parametrize("player", ["generator", "discriminator"])
 def test_gradients_are_those_of_the_whole_expression(logits, loss, player):
@@ -36,7 +44,7 @@ def test_gradients_are_those_of_the_whole_expression(logits, loss, player):
     assert torch.autograd.gradcheck(getattr(loss, player), logits)
 
 
-@pytest.mark.parametrize("loss", [Vanilla(), LeastSquares()], ids=lambda loss: type(loss).__name__)
+@pytest.mark.parametrize("loss", [Vanilla(), LeastSquares(), Hinge()], ids=lambda loss: type(loss).__name__)
 def test_the_generator_does_not_look_at_real_logits(logits, loss):
     real, fake = logits
     gradients = torch.autograd.grad(loss.generator(real, fake), (real, fake), allow_unused=True)
