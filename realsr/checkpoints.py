@@ -1,28 +1,76 @@
-"""Checkpoints: written whole, when told to stop, and with what they were made from inside."""
+"""Checkpoints: written whole, also when told to stop, and with what they were made from inside."""
 
 from __future__ import annotations
 
 import io
+import logging
+import math
+import platform
 import signal
 import threading
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.trainer.states import TrainerFn
 
 from realsr import __version__
 from realsr.callbacks import PICTURE_LOGGERS
+from realsr.data.datamodule import RealSRData
+from realsr.entries import pool_changes
+from realsr.filling import remove_leftovers
 from realsr.images import atomic_write
+from realsr.workers import STOP_SIGNALS
+
+log = logging.getLogger(__name__)
+
+EXACT = ("realsr", "torch", "numpy", "cuda", "cudnn", "gpu")  # versions that a step's numbers may depend on
 
 
-class LastCheckpoint(ModelCheckpoint):
+class BestCheckpoint(Checkpoint):
+    """``best.ckpt``, whenever a validation in training is better than all before. Comes before :class:`LastCheckpoint`.
+
+    Args:
+        dirpath: folder of the file.
+        monitor: name of a logged metric of which higher is better.
+    """
+
+    def __init__(self, dirpath: str, monitor: str) -> None:
+        self.path, self.monitor = Path(dirpath) / "best.ckpt", monitor
+        self.score = -math.inf
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Write the file if this is the best."""
+        score = float(trainer.callback_metrics.get(self.monitor, math.nan))
+        if trainer.state.fn is TrainerFn.FITTING and trainer.strategy.reduce_boolean_decision(score > self.score):
+            self.score = score
+            trainer.save_checkpoint(self.path, weights_only=False)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best score so far."""
+        return {"score": self.score}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with it, unless the file of that score is not here."""
+        if self.path.exists():
+            self.score = state_dict["score"]
+
+
+class LastCheckpoint(Checkpoint):
     """``last.ckpt`` every so many steps, at the last one, and at the one in which the run is told to stop.
 
-    Ctrl-C and SIGTERM end a training in one process after the step that they meet, so that no step is lost; a second
-    one ends it at once.
+    Ctrl-C, SIGTERM, and SIGUSR1 and SIGUSR2, which Slurm sends before it takes a machine away, have the file written
+    after the step that they meet, with its validation where one is due: so a run that goes on has missed nothing. Then
+    whoever listened before the training gets the signal: by default the run ends, submitit has the job queued again,
+    and what is ignored there lets the run go on. Of several processes all stop at the same step, whichever was told.
+    In a run of one process a second Ctrl-C ends it at once.
 
     Args:
         dirpath: folder of the file.
@@ -30,37 +78,86 @@ class LastCheckpoint(ModelCheckpoint):
     """
 
     def __init__(self, dirpath: str, every_n_train_steps: int = 200) -> None:
-        super().__init__(
-            dirpath, "last", every_n_train_steps=every_n_train_steps, every_n_epochs=0, enable_version_counter=False
-        )
-        self.told = False
-        self.handlers: dict[int, Any] = {}
+        self.path, self.every = Path(dirpath) / "last.ckpt", every_n_train_steps
+        self.told: set[int] = set()
+        self.saved: set[int] = set()
+        self.before: dict[int, Any] = {}
+        self.group: Any = None
+
+    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        """Remember who listens, before Lightning does; delete what writes that were killed left behind."""
+        if trainer.is_global_zero:
+            remove_leftovers(self.path.parent, ".*.ckpt.*", 0)
+        if stage == TrainerFn.FITTING and threading.current_thread() is threading.main_thread():
+            self.before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Listen."""
-        super().on_train_start(trainer, module)
-        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
-            self.handlers = {number: signal.signal(number, self._tell) for number in (signal.SIGINT, signal.SIGTERM)}
+        """Listen in place of Lightning, whose handler broadcasts and kills wherever the signal happens to come."""
+        for number, handler in self.before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, self._tell)
+        if trainer.world_size > 1:
+            self.group = dist.new_group(backend="gloo")  # on the CPU: asking the others does not wait for the GPU
+            # Lightning's own question at every step does, and nobody answers it now
+            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
-        """Write the file; stop if told to."""
-        super().on_train_batch_end(trainer, module, *args)
-        if self.told or trainer.global_step >= trainer.max_steps:
-            trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt", weights_only=False)
-        if self.told:
-            raise KeyboardInterrupt
+        """Write the file if it is time, but before a validation wait for it: resumed runs do not make up for it."""
+        steps = trainer.fit_loop.total_batch_idx + 1
+        if not (trainer.enable_validation and steps % (trainer.val_check_batch or math.inf) == 0):
+            self._write(trainer)
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Write the file if it is time."""
+        if trainer.state.fn is TrainerFn.FITTING:
+            self._write(trainer)
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
+        """Hand on what was told in the step before, which the loggers have got meanwhile."""
+        self._hand_on()
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Hand on what was told in the last step."""
+        self._hand_on()
+
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
+        """Listen no more."""
+        self.teardown(trainer, module, "")
 
     def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         """Listen no more."""
-        super().teardown(trainer, module, stage)
-        for number, handler in self.handlers.items():
+        for number, handler in self.before.items():
             signal.signal(number, handler)
-        self.handlers = {}
+        self.before = {}
 
     def _tell(self, number: int, frame: Any) -> None:
-        if self.told:
+        if (self.told or self.saved) and number == signal.SIGINT and self.group is None:
             raise KeyboardInterrupt
-        self.told = True
+        self.told.add(number)
+
+    def _write(self, trainer: Trainer) -> None:
+        step, told = trainer.global_step, self._agreed()
+        if told or step >= trainer.max_steps or (self.every and step % self.every == 0):
+            trainer.save_checkpoint(self.path, weights_only=False)
+        self.told -= told
+        self.saved |= told
+
+    def _hand_on(self) -> None:
+        told, self.saved = self.saved, set()
+        listeners = {number: self.before.get(number) for number in told}
+        for number, listener in listeners.items():
+            if callable(listener):
+                listener(number, None)
+        if not all(map(callable, listeners.values())):
+            raise KeyboardInterrupt
+
+    def _agreed(self) -> set[int]:
+        """What any of the processes was told."""
+        if self.group is None:
+            return set(self.told)
+        told = torch.tensor([number in self.told for number in STOP_SIGNALS], dtype=torch.uint8)
+        dist.all_reduce(told, dist.ReduceOp.MAX, self.group)
+        return {number for number, one in zip(STOP_SIGNALS, told.tolist(), strict=True) if one}
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -75,14 +172,15 @@ class WholeCheckpoints(TorchCheckpointIO):
 
 
 class RunRecord(Callback):
-    """The resolved config and the versions, in every checkpoint and at the loggers that show them.
+    """The resolved config, the versions and what the pools are made of: in every checkpoint, and looked at on resume.
 
     Args:
         config: plain containers, as ``OmegaConf.to_container(cfg, resolve=True)`` gives them.
+        data: whose pools they are.
     """
 
-    def __init__(self, config: dict[str, Any]) -> None:
-        self.config = config
+    def __init__(self, config: dict[str, Any], data: RealSRData) -> None:
+        self.config, self.data = config, data
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Show the config beside the curves."""
@@ -92,5 +190,34 @@ class RunRecord(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Plain values only, so that the file loads with ``weights_only=True``."""
-        checkpoint["config"] = self.config
-        checkpoint["versions"] = {"realsr": __version__, "torch": str(torch.__version__)}
+        checkpoint |= {"config": self.config, "versions": versions(), "pools": self.data.records}
+
+    def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Warn of what keeps the run from going on exactly."""
+        was, now = checkpoint.get("versions", {}), versions()
+        told = [f"{k} is {now.get(k)}, was {was.get(k)}" for k in EXACT if was.get(k) != now.get(k)]
+        changes = pool_changes(checkpoint.get("pools", {}), self.data.records)
+        if changes:
+            told.append(f"{len(changes)} files of the pools or photos differ, the first {changes[0]}")
+        if told:
+            log.warning("the run will not go on exactly as it began: %s", "; ".join(told))
+
+
+def versions() -> dict[str, str]:
+    """Of what a run depends on, by name; ``cuda``, ``cudnn`` and ``gpu`` where there is one."""
+    found = {name: metadata.version(name) for name in ("torch", "numpy", "pytorch-lightning")}
+    found |= {"realsr": __version__, "python": platform.python_version()}
+    if torch.cuda.is_available():
+        found |= {"cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())}  # type: ignore[no-untyped-call]
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
+
+
+def trainer_plugins() -> list[Any]:
+    """For the Trainer: whole checkpoints; and under Slurm no checkpoints and requeues of Lightning's own.
+
+    Lightning would prefer its ``hpc_ckpt`` files to ``last.ckpt`` ever after. A requeued job goes on with
+    ``ckpt=auto`` in its command.
+    """
+    slurm = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
+    return [WholeCheckpoints(), *([SLURMEnvironment(auto_requeue=False)] if slurm else [])]

@@ -26,6 +26,7 @@ from yaml import YAMLError
 from realsr.checks import SPECIAL_KEYS, check_config, nearest
 from realsr.errors import InputError
 from realsr.images import atomic_write
+from realsr.workers import STOP_SIGNALS
 
 NO_CLUSTER = 'Could not detect "srun"'  # what submitit says
 KILLED = ("TerminatedWorkerError", "UncompletedJobError")  # what joblib and submitit raise
@@ -46,8 +47,8 @@ def command(name: str, then: str = "") -> Callable[[Callable[[DictConfig], Any]]
     """Make a function of a composed config the ``main`` of ``python -m realsr.<name>``.
 
     The config is checked before the function runs. A user's mistake is printed as one line and exits with 2;
-    Ctrl-C and SIGTERM exit with 130; ``then`` says how to go on after them. In a sweep that ends with a table
-    (``hydra.callbacks.table``) a run that fails does not end the others.
+    Ctrl-C, SIGTERM, SIGUSR1 and SIGUSR2 exit with 130; ``then`` says how to go on after them. In a sweep that ends with
+    a table (``hydra.callbacks.table``) a run that fails does not end the others.
     """
 
     def decorate(run: Callable[[DictConfig], Any]) -> Callable[[], None]:
@@ -70,7 +71,9 @@ def command(name: str, then: str = "") -> Callable[[Callable[[DictConfig], Any]]
             # have Hydra raise its exceptions instead of printing them over many lines
             os.environ["HYDRA_FULL_ERROR"] = os.environ["OC_CAUSE"] = "1"
             os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            for number in STOP_SIGNALS:
+                if signal.getsignal(number) is signal.SIG_DFL:
+                    signal.signal(number, signal.default_int_handler)
             try:
                 sys.argv[1:] = map(_quote_path, sys.argv[1:])
                 hydra.main(version_base="1.3", config_path=conf_dir(), config_name=name)(checked)()
@@ -266,6 +269,7 @@ def _sweep_name(group: str | None) -> str | None:
 
 
 OmegaConf.register_new_resolver("pool_name", _pool_name, replace=True)
+OmegaConf.register_new_resolver("on_gpu", lambda name: pick_device(name).type == "cuda", replace=True)
 OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
 OmegaConf.register_new_resolver("given", lambda value: value is not None, replace=True)
 

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from realsr.errors import InputError
-from realsr.images import atomic_write
-from realsr.interchange import checked_kernel, is_foreign, read_kernels
+from realsr.images import atomic_write, file_hash
+from realsr.interchange import checked_kernel, is_foreign, kernel_files, read_kernels
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -112,6 +112,49 @@ def kernel_entries(folder: str | Path, scale: int) -> Iterator[Entry]:
         entry.manifest.setdefault("photo", entry.path.stem)
         entry.arrays[f"x{scale}"] = checked_kernel(entry.arrays[f"x{scale}"], entry.path)
         yield entry
+
+
+def pool_record(folder: str | Path) -> dict[str, Any]:
+    """What a pool is made of, in plain containers and few bytes, for a checkpoint.
+
+    Args:
+        folder: of a pool, or what :func:`realsr.interchange.read_kernels` takes.
+
+    Returns:
+        ``files``, by name the manifest of each and the CRC-32 of its arrays as ``content`` (of another program's file
+        the SHA-256); ``shared``, the fields of the manifests that are the same in all.
+    """
+    folder = Path(folder)
+    if is_foreign(folder):
+        top = folder if folder.is_dir() else folder.parent
+        files = {str(path.relative_to(top)): {"content": file_hash(path)} for path in kernel_files(folder)}
+        return {"shared": {}, "files": files}
+    files = {}
+    for path in sorted(folder.glob("*.npz")):
+        with np.load(path, allow_pickle=False) as file:  # which reads an array only when it is asked for it
+            manifest = json.loads(str(file["manifest"])) if "manifest" in file.files else {}
+            sums = [f"{item.CRC:08x}" for item in file.zip.infolist() if item.filename != "manifest.npy"]
+        files[path.name] = {**manifest, "content": "".join(sums)}
+    first = next(iter(files.values()), {})
+    shared = {name: value for name, value in first.items() if all(f.get(name) == value for f in files.values())}
+    rest = {path: {k: v for k, v in file.items() if k not in shared} for path, file in files.items()}
+    # read anew as one text, the files have one string for a field's name between them, which is saved once
+    return json.loads(json.dumps({"shared": shared, "files": rest}))
+
+
+def pool_changes(was: dict[str, dict[str, Any]], now: dict[str, dict[str, Any]]) -> list[str]:
+    """The files that are not the same in two times the same pools, by name :func:`pool_record`, and what each is now.
+
+    Of a pool that is in one of the two only, none is told: the configs differ there.
+    """
+    changes = []
+    for pool in sorted(was.keys() & now.keys()):
+        old, new = ({k: {**of["shared"], **file} for k, file in of["files"].items()} for of in (was[pool], now[pool]))
+        for name in sorted({*old, *new}):
+            if old.get(name) != new.get(name):
+                state = "gone" if name not in new else "new" if name not in old else "changed"
+                changes.append(f"{pool}/{name} ({state})")
+    return changes
 
 
 def _check_manifest(manifest: Any, path: Path) -> None:

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from realsr.averaging import update_average
+from realsr.colour import colour_difference
 from realsr.data.datasets import Pair
 from realsr.errors import InputError, at_least
 from realsr.finite import FiniteCheck, NonFinite, Policy, require_finite
 from realsr.losses.adversarial import AdversarialLoss
-from realsr.losses.colour import colour_difference
 from realsr.losses.perceptual import LPIPSLoss
 from realsr.metrics import image_metrics
 from realsr.networks.rates import parameter_groups
@@ -44,7 +44,6 @@ class ESRGAN(LightningModule):
         pixel_weight: of L1.
         perceptual_weight: of the perceptual loss.
         adversarial_weight: of the adversarial loss.
-        colour_weight: of :func:`realsr.losses.colour.colour_difference` of ``sr`` and ``hr``; 0 leaves it out.
         milestones: steps, of each network's own, at which its learning rate is halved.
         warmup_steps: at the start, with L1 alone: a PSNR stage within the run.
         head_start: steps after them that the discriminator learns before the generator listens to it.
@@ -71,7 +70,6 @@ class ESRGAN(LightningModule):
         pixel_weight: float = 0.01,
         perceptual_weight: float = 1.0,
         adversarial_weight: float = 0.005,
-        colour_weight: float = 0.0,
         milestones: Sequence[int] = (5000, 10000, 20000, 30000),
         warmup_steps: int = 0,
         head_start: int = 0,
@@ -113,7 +111,7 @@ class ESRGAN(LightningModule):
         self.optimizer, self.discriminator_optimizer = optimizer, discriminator_optimizer or optimizer
         self.milestones, self.warmup_steps, self.head_start = tuple(milestones), warmup_steps, head_start
         self.pixel_weight, self.perceptual_weight = pixel_weight, perceptual_weight
-        self.adversarial_weight, self.colour_weight = adversarial_weight, colour_weight
+        self.adversarial_weight = adversarial_weight
         self.ema_decay, self.clip_norm, self.compiled = ema_decay, clip_norm, compile
         self.non_finite, self.logged = NonFinite(non_finite), True
         self.scale = int(generator.scale)  # type: ignore[arg-type]
@@ -214,10 +212,6 @@ class ESRGAN(LightningModule):
             loss = perceptual(fake, hr)
             terms["perceptual"] = loss.detach()
             total = total + self.perceptual_weight * loss
-        if self.colour_weight:
-            loss = colour_difference(fake, hr)
-            terms["colour"] = loss.detach()
-            total = total + self.colour_weight * loss
         if real_logits is not None and self.global_step >= self.warmup_steps + self.head_start:
             assert self.discriminator is not None and self.adversarial is not None
             self.discriminator.requires_grad_(False)

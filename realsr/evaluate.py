@@ -114,7 +114,7 @@ def _run(cfg: DictConfig) -> None:
     pairs = read_pairs(cfg.data.hr, cfg.data.lr, scale)
     methods: dict[str, Method] = {
         "bicubic": bicubic(scale),
-        "model": lambda lr: upscale_tiled(generator, lr.to(device), scale, cfg.tile, cfg.overlap),
+        "model": lambda lr: upscale_tiled(generator, lr.to(device), scale, cfg.tile, cfg.overlap, cfg.keep_colours),
     }
     folder = Path(cfg.output)
     results = evaluate(pairs, methods, scale, folder, instantiate(cfg.lpips) if cfg.lpips else None)

@@ -29,7 +29,7 @@ VARIABLE = "Kernel"  # its name in the KernelGAN program's files
 def is_foreign(path: str | Path) -> bool:
     """Whether ``path`` is a ``.mat`` or ``.npy`` file, or a folder of them and no pool of ours."""
     path = Path(path)
-    return path.is_file() or (path.is_dir() and not any(path.glob("*.npz")) and bool(_kernel_files(path)))
+    return path.is_file() or (path.is_dir() and not any(path.glob("*.npz")) and bool(kernel_files(path)))
 
 
 def read_kernels(path: str | Path, scale: int) -> Iterator[tuple[Path, str, Kernel]]:
@@ -48,7 +48,7 @@ def read_kernels(path: str | Path, scale: int) -> Iterator[tuple[Path, str, Kern
         InputError: there is none for this scale, or one is of no use; names the file.
     """
     path = Path(path)
-    files = {file: re.search(r"_x(\d+)$", file.stem) for file in _kernel_files(path)}
+    files = {file: re.search(r"_x(\d+)$", file.stem) for file in kernel_files(path)}
     wanted = [file for file, named in files.items() if named is None or int(named.group(1)) == scale]
     if not files:
         raise InputError(f"{path}: is no kernel pool; give a folder, or a .mat or .npy file")
@@ -131,7 +131,8 @@ def checked_kernel(kernel: npt.NDArray[Any], where: str | Path) -> Kernel:
     return np.asarray(kernel / kernel.sum(), dtype=np.float64)
 
 
-def _kernel_files(path: Path) -> list[Path]:
+def kernel_files(path: Path) -> list[Path]:
+    """The files that :func:`read_kernels` looks through, in their order."""
     if path.is_file():
         return [path] if path.suffix.lower() in (".mat", ".npy") else []
     if any(path.glob("*/*.npz")):

@@ -1,13 +1,17 @@
-"""Where W&B goes: online for those who are logged in, else to files that `wandb sync` can send later."""
+"""Curves: as CSV, and at W&B, online for those who are logged in, else to files that `wandb sync` can send later."""
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import secrets
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from realsr.images import atomic_write
@@ -52,3 +56,64 @@ def run_id(file: Path, new: bool) -> str:
         with atomic_write(file) as out:
             out.write(secrets.token_hex(6).encode())
     return file.read_text().strip()
+
+
+class CSVCurves(Logger):
+    """``csv/metrics.csv``: a line for what is logged together, on disk at once.
+
+    A run that goes on goes on with its file, and what is logged anew of steps that are made anew takes the old lines'
+    places: so the curves are those of a run that nobody stopped. Lightning's logger begins a file at every start, and
+    a kill takes up to 100 steps from it.
+
+    Args:
+        save_dir: folder of ``csv``.
+        ckpt: what the training goes on from; None begins the file anew.
+    """
+
+    def __init__(self, save_dir: str, ckpt: str | None = None) -> None:
+        super().__init__()
+        self.path = Path(save_dir) / "csv" / "metrics.csv"
+        self.columns: list[str] = []  # of the file
+        self.lines: dict[tuple[int, tuple[str, ...]], dict[str, float]] = {}
+        if ckpt is not None and self.path.is_file():
+            for line in csv.DictReader(self.path.read_text().splitlines()):
+                with suppress(TypeError, ValueError):  # one that somebody has edited
+                    self._keep(int(line.pop("step")), {k: float(v) for k, v in line.items() if v})
+
+    @property
+    def name(self) -> str:
+        """Of the logger."""
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        """There is one."""
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """They are in the checkpoints."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write a line; or all, where there is a new column or the line is there already."""
+        count = len(self.lines)
+        line = self._keep(step or 0, {name: float(value) for name, value in metrics.items()})
+        if len(self.lines) > count and line.keys() <= set(self.columns):
+            with self.path.open("a", newline="") as file:
+                file.write(_text([line], self.columns))  # in one piece, which a kill does not cut
+            return
+        self.columns = sorted({name for line in self.lines.values() for name in line})
+        with atomic_write(self.path) as out:
+            out.write((",".join(self.columns) + "\n" + _text(self.lines.values(), self.columns)).encode())
+
+    def _keep(self, step: int, values: dict[str, float]) -> dict[str, float]:
+        line = {"step": step, **values}
+        self.lines[step, tuple(sorted(values))] = line
+        return line
+
+
+def _text(lines: Iterable[dict[str, float]], columns: list[str]) -> str:
+    text = io.StringIO()
+    csv.DictWriter(text, columns, lineterminator="\n").writerows(lines)
+    return text.getvalue()

@@ -7,10 +7,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from realsr.colour import match_colours
+
 
 @torch.inference_mode()
 def upscale_tiled(
-    network: Callable[[Tensor], Tensor], lr: Tensor, scale: int, tile: int = 192, overlap: int = 24
+    network: Callable[[Tensor], Tensor],
+    lr: Tensor,
+    scale: int,
+    tile: int = 192,
+    overlap: int = 24,
+    keep_colours: bool = False,
 ) -> Tensor:
     """Upscale in tiles whose surroundings the network also sees; only the inner part of each is kept.
 
@@ -21,6 +28,7 @@ def upscale_tiled(
         tile: side of what is kept of each tile, in LR pixels; 0 takes the image whole.
         overlap: LR pixels of surroundings on every side. With 24, published RRDBNets stay within 0.2 of 255
             levels of the whole-image result in the worst pixel.
+        keep_colours: whether the result gets LR's colours, see :func:`realsr.colour.match_colours`.
 
     Returns:
         ``(1, 3, scale*H, scale*W)`` in [0, 1] on the CPU.
@@ -36,4 +44,6 @@ def upscale_tiled(
             inner = seen[..., (top - y) * scale : (bottom - y) * scale, (left - x) * scale : (right - x) * scale]
             target = sr[..., top * scale : bottom * scale, left * scale : right * scale]
             target.copy_(inner.float().clamp(0, 1))
+    if keep_colours:
+        match_colours(sr, lr.cpu().float(), scale)
     return sr

@@ -17,8 +17,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer, seed_everything
 
-from realsr.checkpoints import RunRecord, WholeCheckpoints
+from realsr.checkpoints import RunRecord, trainer_plugins
 from realsr.config import FAILED, METRICS, check_writable, command, output_dir, pick_device
+from realsr.data.datasets import share
+from realsr.devices import check_processes, ending_together, quiet_unless_first
 from realsr.errors import InputError, at_least
 from realsr.esrgan import ESRGAN
 from realsr.evaluate import HEADINGS
@@ -37,6 +39,7 @@ QUIET = (
     ".*checkpoint directory .* exists and is not empty.*",
     ".*number of training batches .* is smaller than the logging interval.*",
     ".*GPU available but not used.*",
+    ".*functional.all_gather is deprecated.*",
 )
 
 
@@ -61,23 +64,25 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     seed_everything(cfg.seed, verbose=False)
     data = instantiate(cfg.data)
     model = instantiate(cfg.model)
-    check_model(model, data.scale, data.crop_size, data.batch_size)
     if model.frozen["perceptual"] is None and model.discriminator is not None:
         log.warning("perceptual=none: training without the paper's perceptual loss, textures will be weaker")
     loggers = [instantiate(node) for node in cfg.logger.values() if node is not None]
     callbacks = [instantiate(node) for node in cfg.callbacks.values() if node is not None]
-    callbacks.append(RunRecord(config))
-    trainer: Trainer = instantiate(cfg.trainer, logger=loggers, callbacks=callbacks, plugins=[WholeCheckpoints()])
+    callbacks.append(RunRecord(config, data))
+    trainer: Trainer = instantiate(cfg.trainer, logger=loggers, callbacks=callbacks, plugins=trainer_plugins())
+    check_processes(trainer)
+    check_model(model, data.scale, data.crop_size, share(data.batch_size, trainer.world_size))
     if ckpt is not None:
         log.info("going on from %s", ckpt)
     if trainer.is_global_zero:
         for name in (METRICS, FAILED):
             (folder / name).unlink(missing_ok=True)  # of a run that now goes on
     try:
-        trainer.fit(model, data, ckpt_path=ckpt, weights_only=True)
-        finished_before = "val/psnr" not in trainer.callback_metrics
-        if not trainer.interrupted and (finished_before or trainer.global_step % trainer.val_check_interval):
-            trainer.validate(model, data, verbose=False)
+        with ending_together(trainer):
+            trainer.fit(model, data, ckpt_path=ckpt, weights_only=True)
+            finished_before = "val/psnr" not in trainer.callback_metrics
+            if not trainer.interrupted and (finished_before or trainer.global_step % trainer.val_check_interval):
+                trainer.validate(model, data, verbose=False)
     finally:
         wandb.finish()
     metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/") and v == v}
@@ -90,7 +95,7 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
 
 
 def resume_path(ckpt: str | None, folder: Path, model: dict[str, Any]) -> Path | None:
-    """The checkpoint to go on from: ``last`` is that of ``folder``, else a file.
+    """The checkpoint to go on from: ``last`` is that of ``folder``, ``auto`` likewise if it is there; else a file.
 
     Raises:
         InputError: it is missing, no checkpoint of a training, or of a ``model`` that was configured differently; or
@@ -101,7 +106,9 @@ def resume_path(ckpt: str | None, folder: Path, model: dict[str, Any]) -> Path |
         if last.exists():
             raise InputError(f"{folder} holds a run already; go on with ckpt=last, or choose another name=...")
         return None
-    path = last if ckpt == "last" else Path(ckpt)
+    if ckpt == "auto" and not last.exists():
+        return None
+    path = last if ckpt in ("last", "auto") else Path(ckpt)
     if ckpt == "last" and not path.exists():
         raise InputError(f"{path}: there is nothing to go on from; leave ckpt=last out")
     content = read_checkpoint(path)
@@ -163,6 +170,7 @@ def _run(cfg: DictConfig) -> float:
     torch.set_float32_matmul_precision("high")
     for message in QUIET:
         warnings.filterwarnings("ignore", message)
+    quiet_unless_first()
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     metrics = train(cfg, output_dir())
     return metrics.get(cfg.optimized_metric, math.nan)

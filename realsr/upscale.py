@@ -19,7 +19,9 @@ from realsr.tiling import upscale_tiled
 log = logging.getLogger(__name__)
 
 
-def upscale_photo(generator: nn.Module, photo: Photo, tile: int = 192, overlap: int = 24) -> Photo:
+def upscale_photo(
+    generator: nn.Module, photo: Photo, tile: int = 192, overlap: int = 24, keep_colours: bool = False
+) -> Photo:
     """A decoded photo enlarged: RGB by the network, alpha by bicubic; gray, bit depth and ICC profile are kept.
 
     Args:
@@ -27,11 +29,13 @@ def upscale_photo(generator: nn.Module, photo: Photo, tile: int = 192, overlap: 
         photo: as :func:`realsr.images.read_image` gives it.
         tile: see :func:`realsr.tiling.upscale_tiled`.
         overlap: likewise.
+        keep_colours: likewise.
     """
     scale = int(generator.scale)  # type: ignore[arg-type]
     device = next(generator.parameters()).device
     dtype = photo.rgb.dtype
-    sr = upscale_tiled(generator, to_float(photo.rgb)[None].to(device), scale, tile, overlap)[0]
+    lr = to_float(photo.rgb)[None].to(device)
+    sr = upscale_tiled(generator, lr, scale, tile, overlap, keep_colours)[0]
     if photo.gray:
         sr = sr.mean(0, keepdim=True).expand(3, -1, -1)
     alpha = None
@@ -40,7 +44,9 @@ def upscale_photo(generator: nn.Module, photo: Photo, tile: int = 192, overlap: 
     return Photo(to_uint(sr, dtype), alpha, photo.gray, photo.icc_profile)
 
 
-def upscale_files(generator: nn.Module, source: Path, output: Path, tile: int = 192, overlap: int = 24) -> list[Path]:
+def upscale_files(
+    generator: nn.Module, source: Path, output: Path, tile: int = 192, overlap: int = 24, keep_colours: bool = False
+) -> list[Path]:
     """Upscale a file, or a folder with its sub-folders, to PNG files in ``output``.
 
     A file that cannot be read does not stop the others.
@@ -58,7 +64,7 @@ def upscale_files(generator: nn.Module, source: Path, output: Path, tile: int = 
     failed: list[str] = []
     for path, target in track(targets.items(), "upscaling", disable=len(targets) < 2):
         try:
-            write_image(target, upscale_photo(generator, read_image(path), tile, overlap))
+            write_image(target, upscale_photo(generator, read_image(path), tile, overlap, keep_colours))
             written.append(target)
         except InputError as e:
             failed.append(str(e))
@@ -93,7 +99,8 @@ def _targets(source: Path, output: Path) -> dict[Path, Path]:
 
 def _run(cfg: DictConfig) -> None:
     generator = load_generator(cfg.ckpt, cfg.ema).to(pick_device(cfg.accelerator))
-    written = upscale_files(generator, Path(cfg.input), Path(cfg.output), cfg.tile, cfg.overlap)
+    options = cfg.tile, cfg.overlap, cfg.keep_colours
+    written = upscale_files(generator, Path(cfg.input), Path(cfg.output), *options)
     log.info("%d photos written to %s", len(written), cfg.output)
 
 

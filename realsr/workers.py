@@ -25,6 +25,10 @@ log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+# what ends a command: Ctrl-C, and what schedulers send before they kill
+STOP_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
+)
 GPU_WORKERS = 4  # not measured: small networks leave most of a GPU idle, but every process has its own context there
 
 
@@ -33,6 +37,12 @@ def default_workers(device: torch.device) -> int:
     if device.type != "cpu":
         return GPU_WORKERS
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def ignore_signals(worker: int = 0) -> None:
+    """In a worker of a DataLoader: schedulers and Ctrl-C signal all processes, and the main one ends its workers."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def side_by_side(
@@ -145,7 +155,7 @@ def _start_server() -> None:
     resource_tracker.ensure_running()  # the server would start it, and unblock the signals
     threads = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
-    heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2})
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         forkserver.ensure_running()
     finally:

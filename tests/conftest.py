@@ -139,7 +139,8 @@ def fit(compose, tiny, tmp_path):
     def make(name: str, *overrides: str) -> Path:
         folder = tmp_path / name
         outputs = [f"callbacks.{c}.dirpath={folder}/checkpoints" for c in ("last", "best")]
-        cfg = compose("train", *tiny, f"callbacks.pictures.folder={folder}/pictures", *outputs, *overrides)
+        outputs += [f"callbacks.pictures.folder={folder}/pictures", f"logger.csv.save_dir={folder}"]
+        cfg = compose("train", *tiny, *outputs, *overrides)
         train(cfg, folder)
         return folder
 
@@ -155,7 +156,7 @@ def train_on_noise():
         sides = {"lr": 8, "hr": 32}
         pairs = [{n: torch.rand(2, 3, s, s, generator=generator) for n, s in sides.items()} for _ in range(steps)]
         quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-        trainer = Trainer(accelerator="cpu", max_steps=steps, callbacks=list(callbacks), **quiet)
+        trainer = Trainer(accelerator="cpu", max_steps=steps, log_every_n_steps=1, callbacks=list(callbacks), **quiet)
         trainer.fit(module, DataLoader(pairs, batch_size=None))
         assert module.global_step == steps
         return trainer

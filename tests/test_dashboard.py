@@ -106,9 +106,8 @@ def offline_runs(folder: Path) -> list[OfflineRun]:
 
 
 def csv_rows(folder: Path) -> list[dict[str, str]]:
-    """Of every start of a run, by time."""
-    files = sorted(folder.glob("csv/version_*/metrics.csv"))
-    return [row for file in files for row in csv.DictReader(file.read_text().splitlines())]
+    """Of a run, however often it was started."""
+    return list(csv.DictReader((folder / "csv" / "metrics.csv").read_text().splitlines()))
 
 
 @pytest.fixture(scope="module")
@@ -338,13 +337,6 @@ def test_tensorboard_shows_the_same(fit, tmp_path):
     rows = csv_rows(folder)
     curves = "train/generator", "train/d_real", "val/psnr", "speed/images_per_second", "speed/waiting", "lr/generator"
     for key in curves:
-        "train/generator",
-        "train/d_real",
-        "val/psnr",
-        "speed/images_per_second",
-        "speed/waiting",
-        "lr/generator",
-    ):
         got = {event.step: event.value for event in events.Scalars(key)}
         assert got == pytest.approx({int(row["step"]): float(row[key]) for row in rows if row[key]}), key
     assert {"val/pictures", "pools/kernels", "pools/noise"} <= set(tags["images"])

@@ -99,7 +99,9 @@ def test_held_out_photos_kernels_and_noise_stay_out_of_training(data):
     trained = {image.name for image in module.crops.clean}
     assert names
     assert not names & trained
-    held_kernels, held_noise = module._pools(module.val_kernel_dir, module.val_noise_dir, held_out=True)
+    held_kernels, held_noise, _ = module.pools.side(
+        module.val_kernel_dir, module.val_noise_dir, None, True, module.seed
+    )
     assert not set(held_kernels.photos) & set(module.degradation.kernels.photos)
     assert not set(held_noise.photos) & set(module.degradation.noise.photos)
 
@@ -111,7 +113,7 @@ def test_kernels_of_too_little_confidence_are_not_used(data, tmp_path, caplog):
 
     def photos(*overrides):
         module = data(*overrides)
-        held = module._pools(module.val_kernel_dir, module.val_noise_dir, held_out=True)[0]
+        held = module.pools.side(module.val_kernel_dir, None, None, True, module.val_seed).kernels
         return {*module.degradation.kernels.photos, *held.photos}
 
     assert photos() == {"noise.png", "photo0.png", "photo1.png", "photo2.png"}
@@ -125,6 +127,16 @@ def test_validation_pairs_are_the_same_in_every_run(data):
     for one, other in zip(data().pairs, data().pairs, strict=True):
         assert one.name == other.name
         assert torch.equal(one.lr, other.lr)
+
+
+def test_seeds_share_validation_and_what_training_may_see(data):
+    """So that the spread over seeds is that of training."""
+    first, other = (data(f"seed={seed}") for seed in (0, 1))
+    for a, b in zip(first.pairs, other.pairs, strict=True):
+        assert torch.equal(a.hr, b.hr) and torch.equal(a.lr, b.lr)
+    assert not torch.equal(batches(first, 1)[0]["hr"], batches(other, 1)[0]["hr"])
+    moved = [data(f"data.val_seed={seed}").pairs[0].hr for seed in range(1, 5)]
+    assert not all(torch.equal(first.pairs[0].hr, hr) for hr in moved)
 
 
 def test_an_ablation_row_is_validated_on_the_full_degradation(data):
@@ -236,7 +248,7 @@ def test_photos_are_compressed_with_tables_of_the_photos(data, tmp_path):
         Image.open(photo).save(photo.with_suffix(".jpg"), quality=quality)
         photo.unlink()
     module = data("degradation=noise_jpeg")
-    held = module._tables(module.val_jpeg_dir, held_out=True)
+    held = module.pools.side(None, None, module.val_jpeg_dir, True, module.val_seed).jpeg
     train = module.degradation.jpeg
     assert sorted(held.photos + train.photos) == ["photo0.jpg", "photo1.jpg", "photo2.jpg"]
     assert not (train.tables == held.tables).flatten(1).all(1).any()

@@ -50,7 +50,7 @@ class Logged(Callback):
 
 
 def test_warm_up_is_l1_alone_and_leaves_the_discriminator_alone(networks, train_on_noise):
-    module = gan(networks, warmup_steps=4, pixel_weight=0.01, colour_weight=1.0)
+    module = gan(networks, warmup_steps=4, pixel_weight=0.01)
     train_on_noise(module, 4, logged := Logged())
     plain = gan(networks, discriminator=None, pixel_weight=1.0)  # L1 of weight one
     train_on_noise(plain, 4)

@@ -1,9 +1,4 @@
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -16,19 +11,6 @@ from realsr.train import train
 
 def last(folder):
     return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-
-
-def same(a, b):
-    """Weights, optimisers and schedules, bit by bit."""
-    assert a["global_step"] == b["global_step"]
-    assert a["state_dict"].keys() == b["state_dict"].keys()
-    for key, value in a["state_dict"].items():
-        assert torch.equal(value, b["state_dict"][key]), key
-    for one, other in zip(a["optimizer_states"], b["optimizer_states"], strict=True):
-        for index, state in one["state"].items():
-            for key, value in state.items():
-                assert torch.equal(value, other["state"][index][key]), key
-    assert a["lr_schedulers"] == b["lr_schedulers"]
 
 
 def test_a_run_leaves_model_metrics_pictures_and_curves(fit):
@@ -77,7 +59,7 @@ def test_training_learns(fit):
     """It starts as bilinear upscaling, and gains on the held-out image in a few hundred steps."""
     options = ["trainer.max_steps=300", "model.warmup_steps=300", "model.optimizer.lr=3e-3", "data.batch_size=8"]
     folder = fit("run", *options, "trainer.val_check_interval=10", "trainer.log_every_n_steps=10")
-    rows = np.genfromtxt(next((folder / "csv").rglob("metrics.csv")), delimiter=",", names=True)
+    rows = np.genfromtxt(folder / "csv" / "metrics.csv", delimiter=",", names=True)
     psnr = rows["valpsnr"][~np.isnan(rows["valpsnr"])]
     assert psnr[-1] > psnr[0] + 0.5
 
@@ -90,28 +72,6 @@ def test_a_finished_run_is_not_overwritten_and_goes_on_only_when_told(fit):
     assert last(folder)["global_step"] == 6
     with pytest.raises(ValueError, match="nothing to go on from"):
         fit("other", "ckpt=last")
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_killed_and_resumed_equals_uninterrupted_bitwise(fit, tiny, tmp_path, workers):
-    """SIGKILL in the middle, at a step that is no checkpoint's."""
-    overrides = ["trainer.max_steps=80", "trainer.val_check_interval=10", "callbacks.last.every_n_train_steps=4"]
-    overrides += [f"data.num_workers={workers}", "model.warmup_steps=3", "model.milestones=[7,20]"]
-    straight = last(fit("straight", *overrides))
-    folder = tmp_path / "killed"
-    command = [sys.executable, "-m", "realsr.train", *tiny, *overrides, f"hydra.run.dir={folder}"]
-    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    checkpoint = folder / "checkpoints" / "last.ckpt"
-    for _ in range(1200):
-        if checkpoint.exists() or process.poll() is not None:
-            break
-        time.sleep(0.05)
-    assert process.poll() is None, "the run ended before it could be killed"
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert last(folder)["global_step"] < 80
-    fit("killed", *overrides, "ckpt=last")
-    same(last(folder), straight)
 
 
 def test_the_resolved_config_of_a_checkpoint_is_plain(fit):

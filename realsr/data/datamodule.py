@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,27 +14,29 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from realsr.collect import collect_noise
-from realsr.data.datasets import HRCrops, Pair, StepSampler, draw_seed
+from realsr.data.datasets import HRCrops, Pair, StepSampler, draw_seed, share
 from realsr.data.folders import read_pairs
+from realsr.data.run_pools import once_per_node, read_pools
 from realsr.data.samples import make_samples
 from realsr.data.sharded import ShardedImages
 from realsr.data.store import PhotoSet, prepare_hr, stored_hr
 from realsr.data.tiles import TiledImage
 from realsr.data.validation import degraded, hold_out_images, look_photos, middle
 from realsr.degradation import Degradation
-from realsr.entries import check_pool
+from realsr.entries import check_pool, pool_record
 from realsr.errors import InputError, at_least
 from realsr.estimate import estimate_kernels
 from realsr.estimators.estimate import Estimator
 from realsr.images import find_images
 from realsr.interchange import is_foreign
-from realsr.jpeg_pool import JpegPool, require_tables
+from realsr.jpeg_pool import require_tables
 from realsr.noise import NoiseRule
-from realsr.pools import KernelPool, NoisePool, check_confidence, hold_out
+from realsr.pools import check_confidence
+from realsr.workers import ignore_signals
 
 log = logging.getLogger(__name__)
 
-HELD_OUT = 0.1  # share of the photos whose kernels, noise and tables only validation sees
+POOLS = ("kernel_dir", "noise_dir", "jpeg_dir", "val_kernel_dir", "val_noise_dir", "val_jpeg_dir")
 
 
 class RealSRData(LightningDataModule):
@@ -53,7 +55,7 @@ class RealSRData(LightningDataModule):
         build_pools: False takes the pools as they are.
         scale: of the super-resolution.
         crop_size: side of the HR crops in pixels, a multiple of the scale.
-        batch_size: on one device.
+        batch_size: of a step, which all devices share out among them.
         source_share: share of the crops that come from cleaned-up source photos, where there are clean ones too.
         cleanup: factor by which source photos are downscaled to clean them.
         val_hr: folder of ground truth; None: HR images are held out from training and degraded by held-out
@@ -66,7 +68,9 @@ class RealSRData(LightningDataModule):
         num_workers: processes that read crops, and before that decode the HR images.
         accelerator: Lightning's name of the device that estimates kernels.
         estimate_workers: processes that estimate kernels side by side; 0: what suits the device.
-        seed: of every draw.
+        seed: of every draw in training.
+        val_seed: of what is held out and how it is degraded; runs of several seeds share it, so that their metrics
+            differ by training alone.
         val_kernel_dir: kernel pool that validation's LR is made with; that of training unless an ablation sets it,
             whose rows are to be compared on the same images.
         val_noise_dir: likewise the noise pool.
@@ -111,6 +115,7 @@ class RealSRData(LightningDataModule):
         accelerator: str = "auto",
         estimate_workers: int = 0,
         seed: int = 0,
+        val_seed: int = 0,
         val_kernel_dir: str | None = None,
         val_noise_dir: str | None = None,
         samples_dir: str | None = None,
@@ -126,6 +131,8 @@ class RealSRData(LightningDataModule):
         shard_cache_limit: float = 50.0,
     ) -> None:
         super().__init__()
+        # in one process of all: nodes share the disk with the pools, and two would make the same pool side by side
+        self.prepare_data_per_node = False
         if source_dir is None and clean_dir is None and source_shards is None and clean_shards is None:
             raise InputError("no photos to train on; give data.source_dir=DIR, and data.clean_dir=DIR if you have one")
         if clean_dir is not None and clean_shards is not None:
@@ -167,7 +174,7 @@ class RealSRData(LightningDataModule):
         self.val_hr, self.val_lr, self.val_count, self.val_size = val_hr, val_lr, val_count, val_size
         self.look_count, self.look_size = look_count, look_size
         self.num_workers, self.estimate_workers = num_workers, estimate_workers
-        self.accelerator, self.seed = accelerator, seed
+        self.accelerator, self.seed, self.val_seed = accelerator, seed, val_seed
         self.min_confidence = min_confidence
         self.store_limit, self.crops_per_read = store_limit, crops_per_read
         self.pool_dir = None if pool_dir is None else Path(pool_dir).resolve()
@@ -178,7 +185,7 @@ class RealSRData(LightningDataModule):
         """Make the pools and the decoded HR images that are missing; goes on where it was interrupted."""
         if self.pool_dir is not None:
             own = [self.pool_dir / name for name in ("kernels", "noise", "jpeg")]
-            for name in ("kernel_dir", "noise_dir", "jpeg_dir", "val_kernel_dir", "val_noise_dir", "val_jpeg_dir"):
+            for name in POOLS:
                 folder = getattr(self, name)
                 if folder is not None and folder.resolve() not in own:
                     check_pool(folder, f"data.{name}")
@@ -201,13 +208,11 @@ class RealSRData(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Load the pools, hold some photos out, make the validation pairs."""
-        self.kernel_pools = {
-            folder: KernelPool.load(folder, self.scale, self.min_confidence)
-            for folder in {self.kernel_dir, self.val_kernel_dir}
-            if folder is not None
-        }
-        kernels, noise = self._pools(self.kernel_dir, self.noise_dir, held_out=False)
-        jpeg = self._tables(self.jpeg_dir, held_out=False)
+        trained = self.kernel_dir, self.noise_dir, self.jpeg_dir
+        validated = self.val_kernel_dir, self.val_noise_dir, self.val_jpeg_dir
+        read = functools.partial(read_pools, trained, validated, self.scale, self.min_confidence)
+        self.pools = once_per_node(read, self.trainer.num_devices if self.trainer else 1)
+        kernels, noise, jpeg = self.pools.side(*trained, False, self.val_seed)
         self.degradation = self.make_degradation(kernels=kernels, noise=noise, jpeg=jpeg)
         self.margin = self.degradation.margin
         source, clean = (self._stored(folder, factor) for folder, factor in self.hr_dirs)
@@ -216,17 +221,18 @@ class RealSRData(LightningDataModule):
                 f"no photo is large enough for HR crops of {self.crop_size} pixels (source photos are scaled by "
                 f"{self.cleanup:g} first); lower data.crop_size, or give larger photos"
             )
-        val_kernels, val_noise = self._pools(self.val_kernel_dir, self.val_noise_dir, held_out=True)
-        val_jpeg = self._tables(self.val_jpeg_dir, held_out=True)
-        degrade = self.make_degradation(kernels=val_kernels, noise=val_noise, jpeg=val_jpeg).eval()
+        held_out = self.pools.side(*validated, True, self.val_seed)
+        degrade = self.make_degradation(**held_out._asdict()).eval()
         if self.val_hr is not None:
             pairs = read_pairs(self.val_hr, self.val_lr, self.scale)
-            self.pairs = pairs if self.val_lr is not None else degraded(pairs, degrade, self.scale, self.seed)
+            self.pairs = pairs if self.val_lr is not None else degraded(pairs, degrade, self.scale, self.val_seed)
         else:
-            source, clean, held = hold_out_images(source, clean, self.val_count, self.seed)
+            source, clean, held = hold_out_images(source, clean, self.val_count, self.val_seed)
             whole = [Pair(image.name, torch.empty(0), middle(image, self.val_size)) for image in held]
-            self.pairs = degraded(whole, degrade, self.scale, self.seed)
+            self.pairs = degraded(whole, degrade, self.scale, self.val_seed)
         self.looks = look_photos(self.source_dir, self.look_count, self.look_size)
+        first = self.trainer is None or self.trainer.is_global_zero
+        self.records = self._records([*source, *clean]) if stage == "fit" and first else {}
         side = self.crop_size + 2 * self.margin
         sets = self.source_shards or source, self.clean_shards or clean
         self.crops = HRCrops(*sets, self.source_share, side, self.seed, self.crops_per_read)
@@ -237,20 +243,21 @@ class RealSRData(LightningDataModule):
         )  # fmt: skip
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Batches for the steps that are still to do; a step's batch depends on the seed and its number only."""
+        """Batches for the steps that are still to do; a step's crops depend on the seed and its number only.
+
+        Crops are numbered through the step's whole batch, so they stay the same if a run goes on with another number of
+        devices. Kernels, noise and tables are drawn for the batch of a device at once, and differ then.
+        """
         assert self.trainer is not None
-        trainer = self.trainer
-        sampler = StepSampler(
-            trainer.global_step, trainer.max_steps, self.batch_size, trainer.global_rank, trainer.world_size
-        )
+        trainer, batch = self.trainer, share(self.batch_size, self.trainer.world_size)
         return DataLoader(
             self.crops,
-            batch_size=self.batch_size,
-            sampler=sampler,
+            batch_size=batch,
+            sampler=StepSampler(trainer.global_step, trainer.max_steps, batch, trainer.global_rank, trainer.world_size),
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
-            worker_init_fn=_ignore_signals,
+            worker_init_fn=ignore_signals,
         )
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
@@ -277,27 +284,15 @@ class RealSRData(LightningDataModule):
 
     # -- helpers -------------------------------------------------------------------------------------------------
 
-    def _pools(
-        self, kernel_dir: Path | None, noise_dir: Path | None, held_out: bool
-    ) -> tuple[KernelPool | None, NoisePool | None]:
-        """The side of each pool that training or validation draws from."""
-        kernels = None if kernel_dir is None else self.kernel_pools[kernel_dir]
-        noise = None if noise_dir is None else NoisePool.load(noise_dir)
-        return (
-            None if kernels is None else hold_out(kernels, HELD_OUT, self.seed)[held_out],
-            None if noise is None else hold_out(noise, HELD_OUT, self.seed)[held_out],
-        )
-
-    def _tables(self, folder: Path | None, held_out: bool) -> JpegPool | None:
-        return None if folder is None else hold_out(JpegPool.load(folder), HELD_OUT, self.seed)[held_out]
+    def _records(self, images: list[TiledImage]) -> dict[str, Any]:
+        """What each pool in use is made of, for checkpoints; and the photos, whose files' names hold their hashes."""
+        names = {folder: name for name in reversed(POOLS) if (folder := getattr(self, name)) is not None}
+        return {
+            **{name.removesuffix("_dir"): pool_record(folder) for folder, name in names.items()},
+            "photos": {"shared": {}, "files": {image.path.name: {"photo": image.name} for image in images}},
+        }
 
     def _stored(self, folder: str | None, factor: float) -> list[TiledImage]:
         if folder is None:
             return []
         return stored_hr(find_images(folder), self.store_dir, factor, self.crop_size)
-
-
-def _ignore_signals(worker: int) -> None:
-    """Schedulers and Ctrl-C signal all processes; the main one ends the run, and its workers with it."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from realsr.data.tiles import Pixels
+from realsr.errors import InputError
 
 TURNS = ("e", "r90", "r180", "r270", "v", "hvt", "h", "t")  # albumentations' names of a square's eight symmetries
 
@@ -132,7 +133,7 @@ class StepSampler(Sampler[int]):
     Args:
         start: steps that are done already.
         steps: of the whole run.
-        batch: samples of a step on one device.
+        batch: samples of a step on one device; all devices have as many.
         rank: of this process.
         world: number of processes.
     """
@@ -147,6 +148,23 @@ class StepSampler(Sampler[int]):
 
     def __len__(self) -> int:
         return (self.steps + 1) * self.batch
+
+
+def share(batch: int, devices: int) -> int:
+    """How many samples of a step's batch each device takes.
+
+    Raises:
+        InputError: not all would take as many.
+    """
+    each, rest = divmod(batch, devices)
+    if rest:
+        fitting = " or ".join(str(n * devices) for n in (each, each + 1) if n)
+        counts = " or ".join(str(n) for n in range(devices, 0, -1) if batch % n == 0)
+        raise InputError(
+            f"data.batch_size={batch} over {devices} devices: it is the batch of a step, and each device takes as much "
+            f"of it; choose data.batch_size={fitting}, or {counts} devices"
+        )
+    return each
 
 
 class Pair(NamedTuple):

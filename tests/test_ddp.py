@@ -1,0 +1,275 @@
+"""Two processes with gloo on the CPU. Where processes that Lightning starts would say no more, they are forked."""
+
+import functools
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from lightning_fabric.plugins.environments.lightning import find_free_network_port
+from pytorch_lightning import Callback
+
+from realsr.data.datasets import StepSampler, share
+from realsr.data.run_pools import once_per_node
+from realsr.errors import InputError
+from realsr.esrgan import ESRGAN
+from realsr.train import train
+
+TWO = ["trainer=ddp", "trainer.devices=2", "accelerator=cpu"]
+FORKED = [*TWO, "+trainer.strategy.start_method=fork"]  # nothing is imported anew: seconds less
+SGD = ["model.optimizer._target_=torch.optim.SGD", "~model.optimizer.betas", "model.optimizer.lr=3"]
+
+
+class Record(Callback):
+    """What each process saw and ended with, in ``folder/<rank>.pt``."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder, self.batches = Path(folder), []
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        data = trainer.datamodule
+        size = data.crop_size + 2 * data.margin
+        same = {"hr": torch.arange(size * size).view(1, 1, size, size).expand(1, 3, -1, -1) % 251.0}
+        degraded = data.on_after_batch_transfer({**same, "index": batch["index"]}, 0)["lr"]
+        self.batches.append({**batch, "degraded": degraded})
+
+    def on_train_end(self, trainer, module):
+        state = {"weights": module.state_dict(), "optimizers": [o.state_dict() for o in trainer.optimizers]}
+        torch.save({**state, "batches": self.batches}, self.folder / f"{trainer.global_rank}.pt")
+
+
+@pytest.fixture
+def fit(compose, tiny, tmp_path):
+    """``fit("name", *overrides)``: train; gives ``last.ckpt``."""
+
+    def make(name, *overrides):
+        folder = tmp_path / name
+        outputs = [f"callbacks.{c}.dirpath={folder}/checkpoints" for c in ("last", "best")]
+        outputs.append(f"callbacks.pictures.folder={folder}/pictures")
+        train(compose("train", *tiny, *outputs, "trainer.max_steps=3", *overrides), folder)
+        return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+
+    return make
+
+
+@pytest.fixture
+def recorded(fit, tmp_path):
+    """``recorded("name", *overrides)``: what the two processes saw."""
+
+    def make(name, *overrides):
+        folder = tmp_path / f"{name}-ranks"
+        folder.mkdir()
+        fit(name, *FORKED, f"+callbacks.record={{_target_: test_ddp.Record, folder: {folder}}}", *overrides)
+        return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in (0, 1)]
+
+    return make
+
+
+def differences(fit, gan):
+    """How far two processes come from what one makes of the same batches, of how far each weight has moved at most.
+
+    Bicubic LR has no draws, so that it is the same. disc=patch would differ: on a CPU, each process normalises the
+    discriminator's features by its own images (BatchNorm). Adam would hide a gradient that is twice what it should be.
+    """
+    options = [
+        "disc=unet",
+        f"gan={gan}",
+        "degradation=bicubic",
+        "data.batch_size=4",
+        "model.adversarial_weight=1",
+        *SGD,
+    ]
+    start, one, two = (
+        fit(name, *options, *overrides)["state_dict"]
+        for name, overrides in (("start", ("model.optimizer.lr=0",)), ("one", ()), ("two", FORKED))
+    )
+    assert one.keys() == two.keys()
+    moved = {key: float((one[key] - start[key]).abs().max()) for key in one}
+    moved = {
+        key: most for key, most in moved.items() if most > 1e-5
+    }  # the last bias cancels out in ragan, but rounding
+    assert len(moved) > 0.9 * len(one)
+    return {key: float((one[key] - two[key]).abs().max()) / most for key, most in moved.items()}
+
+
+@pytest.mark.parametrize("gan", ["ragan", "vanilla"])
+def test_two_processes_train_as_one_with_the_same_batch(fit, gan):
+    found = differences(fit, gan)
+    assert max(found.values()) < 3e-4, max(found.items(), key=lambda item: item[1])
+
+
+def test_relativistic_losses_compare_with_the_images_of_all_processes(fit, monkeypatch):
+    """Without them the gradients are others: the control of the test before."""
+    monkeypatch.setattr(ESRGAN, "_judge", lambda self, image: self.run["discriminator"](image).float())
+    assert max(differences(fit, "ragan").values()) > 1e-2
+
+
+def test_processes_see_different_images_and_stay_identical(recorded):
+    """Bit by bit, in weights, averages and moments; kernels and noise are drawn anew for each."""
+    for pools in ("degradation=kernel", "degradation=noise"):
+        ranks = recorded(pools[12:], pools, "disc=unet", "data.batch_size=4")
+        for name in ("lr", "hr"):
+            images = [image.numpy().tobytes() for rank in ranks for batch in rank["batches"] for image in batch[name]]
+            assert len({*images}) == 3 * 4
+        one, other = (torch.stack([batch["degraded"] for batch in rank["batches"]]) for rank in ranks)
+        assert not torch.equal(one, other)
+        same_weights(*ranks)
+    drawn = [index for rank in ranks for batch in rank["batches"] for index in batch["index"]]
+    assert sorted(drawn) == list(range(3 * 4))
+
+
+def same_weights(one, other):
+    assert one["weights"].keys() == other["weights"].keys()
+    assert any(key.startswith("generator_ema") for key in one["weights"])
+    for key, value in one["weights"].items():
+        assert torch.equal(value, other["weights"][key]), key
+    for mine, its in zip(one["optimizers"], other["optimizers"], strict=True):
+        for index, state in mine["state"].items():
+            for key, value in state.items():
+                assert torch.equal(value, its["state"][index][key]), key
+
+
+def test_a_run_on_two_processes_goes_on_bit_for_bit(fit):
+    """Also in one process: with the same crops."""
+    straight = fit("straight", *FORKED)
+    fit("halved", *FORKED, "trainer.max_steps=2")
+    halved = fit("halved", *FORKED, "ckpt=last")
+    assert halved["global_step"] == straight["global_step"] == 3
+    for key, value in straight["state_dict"].items():
+        assert torch.equal(value, halved["state_dict"][key]), key
+    for one, other in zip(straight["optimizer_states"], halved["optimizer_states"], strict=True):
+        for index, state in one["state"].items():
+            assert all(torch.equal(value, other["state"][index][key]) for key, value in state.items())
+    assert fit("halved", "ckpt=last", "trainer.max_steps=4")["global_step"] == 4
+
+
+def test_the_samples_of_a_step_are_the_same_on_any_number_of_devices():
+    for step in range(3):
+        for devices in (1, 2, 3, 6):
+            each = share(6, devices)
+            drawn = [list(StepSampler(step, 5, each, rank, devices))[:each] for rank in range(devices)]
+            assert [*itertools.chain(*drawn)] == list(range(6 * step, 6 * step + 6))
+
+
+def test_a_batch_that_does_not_divide_is_refused_before_anything_is_made(fit, tmp_path):
+    with pytest.raises(InputError, match=r"batch_size=16 over 3 devices.*batch_size=15 or 18, or 2 or 1 devices"):
+        fit("run", *FORKED, "trainer.devices=3", "data.batch_size=16")
+    with pytest.raises(InputError, match=r"batch_size=2 over 3 devices.*batch_size=3, or 2 or 1 devices"):
+        fit("run", *FORKED, "trainer.devices=3", "data.batch_size=2")
+    assert not (tmp_path / "pools").exists()
+
+
+def make_and_tell(folder):
+    (folder / f"{dist.get_rank()}").touch()
+    if (folder / "fail").exists():
+        raise InputError("no pool")
+    return {"made by": dist.get_rank(), "tiles": torch.arange(6, dtype=torch.uint8).view(2, 3)}
+
+
+def on_a_node(rank, folder, processes):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=4)
+    try:
+        got = once_per_node(functools.partial(make_and_tell, folder), processes)
+        (folder / f"got{rank}").write_text(f"{got['made by']} {got['tiles'].sum()}")
+    except InputError as e:
+        (folder / f"got{rank}").write_text(str(e))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(("processes", "makers"), [(4, "0000"), (2, "0022"), (1, "0123")])
+def test_each_node_makes_once_what_its_processes_share(tmp_path, processes, makers):
+    """Four processes, on one node, on two, on four."""
+    torch.multiprocessing.start_processes(on_a_node, (tmp_path, processes), 4, start_method="fork")
+    assert {path.name for path in tmp_path.glob("[0-9]")} == {*makers}
+    assert [(tmp_path / f"got{rank}").read_text() for rank in range(4)] == [f"{maker} 15" for maker in makers]
+
+
+def test_all_processes_hear_why_a_pool_cannot_be_read(tmp_path):
+    (tmp_path / "fail").touch()
+    torch.multiprocessing.start_processes(on_a_node, (tmp_path, 2), 4, start_method="fork")
+    assert {(tmp_path / f"got{rank}").read_text() for rank in range(4)} == {"no pool"}
+    assert {path.name for path in tmp_path.glob("[0-9]")} == {"0", "2"}
+
+
+# -- the command, as a user gives it
+
+
+FAILS = """
+import os
+from realsr.data.datasets import HRCrops
+from realsr.errors import InputError
+from realsr.train import main
+
+read = HRCrops.__getitem__
+
+def read_or_fail(crops, index):
+    if os.environ.get("LOCAL_RANK") == "1" and index > 3:
+        raise InputError("this crop cannot be read")
+    return read(crops, index)
+
+HRCrops.__getitem__ = read_or_fail
+main()
+"""
+
+
+def command(*options, starter=(sys.executable,), program=("-m", "realsr.train"), **environment):
+    arguments = [*starter, *program, *options]
+    environment = {**os.environ, **environment}
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
+def test_an_error_on_one_device_ends_all_and_is_told_once(tiny, tmp_path):
+    (tmp_path / "fails.py").write_text(FAILS)
+    process = command(*tiny, *TWO, f"hydra.run.dir={tmp_path / 'run'}", program=(str(tmp_path / "fails.py"),))
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 2, output
+    assert output.count("this crop cannot be read") == output.count("the other devices stop as well") == 1, output
+    assert "Traceback" not in output
+    assert output.count("perceptual=none") == output.count("training on 3 cleaned-up") == 1, output
+    assert json.loads((tmp_path / "pools" / "hr" / "index.json").read_text())
+
+
+def test_processes_and_devices_have_to_be_as_many(fit, monkeypatch):
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    with pytest.raises(InputError, match=r"2 processes were started for 1 device; give trainer=ddp"):
+        fit("run")
+
+
+def test_rows_of_a_sweep_do_not_start_processes(fit):
+    """They would run the sweep's command, and with it all rows."""
+    with pytest.raises(InputError, match=r"2 devices for a row of a sweep: give each row a command of its own"):
+        fit("row", *TWO, "hydra.mode=MULTIRUN")
+
+
+SLURM = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_STEP_NUM_TASKS": "2", "SLURM_NNODES": "1"}
+SLURM |= {"SLURM_NODEID": "0", "SLURM_JOB_ID": "4321", "SLURM_JOB_NAME": "realsr", "SLURM_NODELIST": "localhost"}
+
+
+@pytest.mark.slow
+def test_torchrun_and_srun_start_what_lightning_starts(tiny, tmp_path, fit):
+    """One node of two processes, two nodes of one, and the variables that srun sets; the weights are bitwise alike."""
+    port = str(find_free_network_port())
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--master-addr=127.0.0.1", f"--master-port={port}")
+    nodes = [(*torchrun, "--nnodes=2", f"--node-rank={node}") for node in (0, 1)]
+    slurm = [{**SLURM, "MASTER_PORT": port, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in (0, 1)]
+    weights = fit("forked", *FORKED)["state_dict"]
+
+    def check(name, how, *options):
+        arguments = (*tiny, *TWO, "trainer.max_steps=3", f"hydra.run.dir={tmp_path / name}", *options)
+        processes = [command(*arguments, **one) for one in how]
+        outputs = [process.communicate(timeout=500)[0] for process in processes]
+        assert not any(process.returncode for process in processes), (name, outputs)
+        assert sum(output.count("done: ") for output in outputs) == 1, (name, outputs)
+        found = torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        assert all(torch.equal(value, found[key]) for key, value in weights.items()), name
+
+    check("lightning", [{}])
+    check("torchrun", [{"starter": (*torchrun, "--nproc-per-node=2")}])
+    check("nodes", [{"starter": node} for node in nodes], "trainer.devices=1", "trainer.num_nodes=2")
+    check("srun", slurm)
