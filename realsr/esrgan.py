@@ -17,7 +17,7 @@ from realsr.averaging import update_average
 from realsr.colour import colour_difference
 from realsr.data.datasets import Pair
 from realsr.errors import InputError, at_least
-from realsr.finite import FiniteCheck, NonFinite, Policy, require_finite
+from realsr.finite import FiniteCheck, NonFinite, Policy, of_all_processes, require_finite
 from realsr.losses.adversarial import AdversarialLoss
 from realsr.losses.perceptual import LPIPSLoss
 from realsr.metrics import image_metrics
@@ -248,7 +248,7 @@ class ESRGAN(LightningModule):
         self.manual_backward(loss)
         if found := check.found():
             files = self.trainer.datamodule.crops.files(batch["index"])  # type: ignore[attr-defined]
-            log.warning(self.non_finite.skip(step, found, files))
+            log.warning(self.non_finite.skip(step, found, of_all_processes(files)))
             optimizer._on_before_step()  # it counts nevertheless: the data go on
             optimizer._on_after_step()
             return False
