@@ -103,9 +103,12 @@ class ESRGAN(LightningModule):
         self.groups = parameter_groups(generator, dict(lr_scale or {}))
         self.generator_ema = copy.deepcopy(generator).requires_grad_(False) if ema else None
         self.to(memory_format=self.memory_format)
-        # what training calls. Like frozen networks it stays out of the module tree: compiled networks have other keys
-        networks = {"generator": generator, "discriminator": discriminator}
-        self.run: dict[str, Any] = {k: torch.compile(n) if compile and n else n for k, n in networks.items()}
+        # what training calls. Like frozen networks it stays out of the module tree: compiled networks have other keys.
+        # Not dynamic: all batches are of one shape, but not of one memory format, and that alone would make it so
+        named = {"generator": generator, "discriminator": discriminator}
+        self.run: dict[str, Any] = {
+            k: torch.compile(n, dynamic=False) if compile and n else n for k, n in named.items()
+        }
         # frozen networks stay out of checkpoints and of DDP's sight
         self.frozen: dict[str, Any] = {"perceptual": perceptual, "lpips": lpips}
         self.optimizer, self.discriminator_optimizer = optimizer, discriminator_optimizer or optimizer
