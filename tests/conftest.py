@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 # Small operations only lose by threads, and bitwise comparisons of processes need the same number in both.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -151,12 +152,13 @@ def fit(compose, tiny, tmp_path):
 def train_on_noise():
     """``train_on_noise(module, steps, *callbacks)``: steps on random pairs, always the same ones; gives the Trainer."""
 
-    def make(module: LightningModule, steps: int, *callbacks: Callback) -> Trainer:
+    def make(module: LightningModule, steps: int, *callbacks: Callback, precision: Any = "32-true") -> Trainer:
         generator = torch.Generator().manual_seed(0)
         sides = {"lr": 8, "hr": 32}
         pairs = [{n: torch.rand(2, 3, s, s, generator=generator) for n, s in sides.items()} for _ in range(steps)]
         quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-        trainer = Trainer(accelerator="cpu", max_steps=steps, log_every_n_steps=1, callbacks=list(callbacks), **quiet)
+        options = {"accelerator": "cpu", "precision": precision, "max_steps": steps, "log_every_n_steps": 1}
+        trainer = Trainer(**options, callbacks=list(callbacks), **quiet)
         trainer.fit(module, DataLoader(pairs, batch_size=None))
         assert module.global_step == steps
         return trainer

@@ -100,7 +100,7 @@ def test_held_out_photos_kernels_and_noise_stay_out_of_training(data):
     assert names
     assert not names & trained
     held_kernels, held_noise, _ = module.pools.side(
-        module.val_kernel_dir, module.val_noise_dir, None, True, module.seed
+        module.val_kernel_dir, module.val_noise_dir, None, True, module.val_seed
     )
     assert not set(held_kernels.photos) & set(module.degradation.kernels.photos)
     assert not set(held_noise.photos) & set(module.degradation.noise.photos)

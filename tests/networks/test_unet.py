@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from realsr.errors import InputError
 from realsr.esrgan import ESRGAN
-from realsr.losses.adversarial import Hinge
+from realsr.losses.adversarial import Hinge, Vanilla
 from realsr.networks.compact import CompactRRDBNet
 from realsr.networks.unet import UNetDiscriminator
 from realsr.networks.weights import load_weights
@@ -122,3 +122,22 @@ def test_crops_that_cannot_be_halved_three_times_are_refused_before_anything_is_
     with pytest.raises(InputError, match=r"UNetDiscriminator cannot .*data.crop_size=36 .*no multiples of 8") as error:
         check_model(model, 4, 36, 2)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_it_learns_beside_a_generator(train_on_noise, precision):
+    torch.manual_seed(0)
+    discriminator = UNetDiscriminator(features=4)
+    before = {name: value.clone() for name, value in discriminator.state_dict().items()}
+    model = ESRGAN(
+        CompactRRDBNet(features=4, blocks=1, growth=4, tail=4),
+        torch.optim.Adam,
+        discriminator=discriminator,
+        adversarial=Vanilla(),  # under Hinge the last bias has no gradient while all are within the margin
+    )
+    train_on_noise(model, 3, precision=precision)
+    for name, value in discriminator.state_dict().items():
+        assert value.dtype == torch.float32 and value.isfinite().all()
+        assert not torch.equal(value, before[name]), name
+    for name in NORMED:
+        assert sigma(getattr(discriminator.eval(), name)) == pytest.approx(1, abs=0.05)
