@@ -104,7 +104,7 @@ class ESRGAN(LightningModule):
         self.generator_ema = copy.deepcopy(generator).requires_grad_(False) if ema else None
         self.to(memory_format=self.memory_format)
         # what training calls. Like frozen networks it stays out of the module tree: compiled networks have other keys.
-        # Not dynamic: all batches are of one shape, but not of one memory format, and that alone would make it so
+        # Not dynamic: batches are of one shape but not of one memory format, and code for any strides would be made
         named = {"generator": generator, "discriminator": discriminator}
         self.run: dict[str, Any] = {
             k: torch.compile(n, dynamic=False) if compile and n else n for k, n in named.items()
