@@ -269,6 +269,11 @@ class ESRGAN(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Nothing takes the last good checkpoint's place that is not good."""
         require_finite(self, "network")
+        checkpoint["skipped"] = [self.non_finite.skipped, self.non_finite.in_a_row]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.non_finite.skipped, self.non_finite.in_a_row = checkpoint["skipped"]
 
     # -- validation ------------------------------------------------------------------------------------------------
 
