@@ -138,24 +138,6 @@ class ESRGAN(LightningModule):
         ]
         return list(optimizers.values()), schedules
 
-    def on_fit_start(self) -> None:
-        """Find out now what would fail in the first step."""
-        optimizers = self.configure_optimizers()[0]
-        fused = any(o.defaults.get("fused") for o in optimizers)
-        if self.clip_norm is not None and fused and self.trainer.precision == "16-mixed":
-            raise InputError(
-                "model.clip_norm: a fused optimiser has no gradients to clip under trainer.precision=16-mixed"
-            )
-        if self.compiled:
-            try:
-                torch.compile(lambda x: x + 1)(torch.zeros(2, device=self.trainer.strategy.root_device))
-            except Exception as e:  # whatever compilers, drivers and folders come up with
-                reason = str(e).strip().splitlines()[0]
-                raise InputError(
-                    f"model.compile=true: nothing can be compiled here ({reason}); install a C++ compiler (on a GPU "
-                    "Triton too), or set model.compile=false"
-                ) from e
-
     def on_train_start(self) -> None:
         """Put the frozen loss network on the device."""
         if self.frozen["perceptual"] is not None:
