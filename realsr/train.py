@@ -172,16 +172,14 @@ def check_speed(model: ESRGAN, precision: str, device: torch.device) -> None:
     if model.clip_norm is not None and precision == "16-mixed":
         for optimizer in model.configure_optimizers()[0]:
             if optimizer.defaults.get("fused"):
-                raise InputError(
-                    "model.clip_norm: a fused optimiser cannot be clipped under trainer.precision=16-mixed"
-                )
+                raise InputError("model.clip_norm: no fused optimiser is clipped under trainer.precision=16-mixed")
     if model.compiled:
         try:
             torch.compile(lambda x: x + 1)(torch.zeros(2, device=device))
         except Exception as e:  # whatever compilers, drivers and folders come up with
             raise InputError(
-                f"model.compile=true: nothing can be compiled here ({_first_line(e)}); install a C++ compiler (on a GPU "
-                "Triton too), or set model.compile=false"
+                f"model.compile=true: nothing can be compiled here ({_first_line(e)}); install a C++ compiler (on a "
+                "GPU Triton too), or set model.compile=false"
             ) from e
 
 
