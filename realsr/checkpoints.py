@@ -8,6 +8,7 @@ import math
 import platform
 import signal
 import threading
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ from realsr.workers import STOP_SIGNALS
 
 log = logging.getLogger(__name__)
 
+SHAPING = ("seed", "data", "model")  # sections of the config that shape a step
+FREE = ("num_workers", "estimate_workers", "accelerator", "store_limit", "shard_cache_limit", "look_count", "lpips")
 EXACT = ("realsr", "torch", "numpy", "cuda", "cudnn", "gpu")  # versions that a step's numbers may depend on
 
 
@@ -196,11 +199,23 @@ class RunRecord(Callback):
         """Warn of what keeps the run from going on exactly."""
         was, now = checkpoint.get("versions", {}), versions()
         told = [f"{k} is {now.get(k)}, was {was.get(k)}" for k in EXACT if was.get(k) != now.get(k)]
+        old, new = (dict(_options({k: of.get(k) for k in SHAPING}, "")) for of in (checkpoint["config"], self.config))
+        told += [f"{k}={new.get(k)}, was {old.get(k)}" for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
         changes = pool_changes(checkpoint.get("pools", {}), self.data.records)
         if changes:
             told.append(f"{len(changes)} files of the pools or photos differ, the first {changes[0]}")
         if told:
             log.warning("the run will not go on exactly as it began: %s", "; ".join(told))
+
+
+def _options(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """What is set in a section, by its full name, but for what changes no step."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key not in FREE:
+                yield from _options(inner, f"{path}.{key}" if path else key)
+    else:
+        yield path, value
 
 
 def versions() -> dict[str, str]:

@@ -6,13 +6,16 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from omegaconf import DictConfig
 from pytorch_lightning import Trainer
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 from pytorch_lightning.utilities.rank_zero import rank_zero_only  # type: ignore[attr-defined]
@@ -28,24 +31,49 @@ def quiet_unless_first() -> None:
 
 
 def check_processes(trainer: Trainer) -> None:
-    """Find out now what would train the same run twice, or wait for ever.
+    """Raise InputError if torchrun or srun has started another number of processes than the trainer has devices.
+
+    They would train the same run several times, or wait for ever.
+    """
+    devices = trainer.num_devices * trainer.num_nodes
+    if (started := _started()) not in (None, devices):
+        raise InputError(
+            f"{started} process{'es' * (started != 1)} for {devices} device{'s' * (devices != 1)}: torchrun or srun has"
+            " to start as many; give trainer=ddp, trainer.devices=N for each machine, trainer.num_nodes= the machines"
+        )
+
+
+def is_row_apart(trainer: DictConfig) -> bool:
+    """Whether this is a run of a sweep that would start the processes of other devices.
+
+    Lightning starts them by the command of this one, so that each would run the whole sweep.
+    """
+    return HydraConfig.get().mode is RunMode.MULTIRUN and "strategy" in trainer and _started() is None
+
+
+def run_apart(folder: Path) -> None:
+    """Run this row of a sweep as a command of its own, which writes into ``folder``.
 
     Raises:
-        InputError: torchrun or srun has started another number of processes than the trainer has devices; or a row of a
-            sweep would start others itself, which would run the whole sweep.
+        InputError: it failed, and has said why.
     """
+    options = [*HydraConfig.get().overrides.task, f"hydra.run.dir='{folder}'"]
+    command = [sys.executable, "-m", "realsr.train", *options]
+    process = subprocess.Popen(command, start_new_session=True)  # signals come from here, and once
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()
+        raise
+    if code:
+        raise InputError(f"the run in {folder} ended with exit code {code}, for the reason that it gives above")
+
+
+def _started() -> int | None:
+    """How many processes torchrun or srun has started; None: it was neither."""
     by = "WORLD_SIZE" if "TORCHELASTIC_RUN_ID" in os.environ else "SLURM_STEP_NUM_TASKS"
-    devices = trainer.num_devices * trainer.num_nodes
-    if (started := int(os.environ.get(by, devices))) != devices:
-        raise InputError(
-            f"{started} processes were started for {devices} device{'s' * (devices > 1)}; give trainer=ddp, "
-            "trainer.devices= the processes of one machine and trainer.num_nodes= the machines"
-        )
-    if HydraConfig.get().mode is RunMode.MULTIRUN and _starts_others(trainer):
-        raise InputError(
-            f"{devices} devices for a row of a sweep: give each row a command of its own without -m, or on SLURM "
-            f"hydra/launcher=submitit_slurm hydra.launcher.tasks_per_node={trainer.num_devices}"
-        )
+    return int(os.environ[by]) if by in os.environ else None
 
 
 @contextmanager
@@ -80,10 +108,3 @@ def _codes(processes: list[subprocess.Popen[bytes]]) -> list[int]:
         with suppress(subprocess.TimeoutExpired):
             process.wait(max(deadline - time.monotonic(), 0))
     return [process.returncode for process in processes if process.returncode is not None]
-
-
-def _starts_others(trainer: Trainer) -> bool:
-    launcher = trainer.strategy.launcher
-    return isinstance(launcher, _SubprocessScriptLauncher) and not (
-        launcher.cluster_environment.creates_processes_externally
-    )

@@ -17,7 +17,7 @@ from realsr.averaging import update_average
 from realsr.colour import colour_difference
 from realsr.data.datasets import Pair
 from realsr.errors import InputError, at_least
-from realsr.finite import FiniteCheck, NonFinite, Policy, require_finite
+from realsr.finite import FiniteCheck, NonFinite, Policy, of_all_processes, require_finite
 from realsr.losses.adversarial import AdversarialLoss
 from realsr.losses.perceptual import LPIPSLoss
 from realsr.metrics import image_metrics
@@ -103,9 +103,12 @@ class ESRGAN(LightningModule):
         self.groups = parameter_groups(generator, dict(lr_scale or {}))
         self.generator_ema = copy.deepcopy(generator).requires_grad_(False) if ema else None
         self.to(memory_format=self.memory_format)
-        # what training calls. Like frozen networks it stays out of the module tree: compiled networks have other keys
-        networks = {"generator": generator, "discriminator": discriminator}
-        self.run: dict[str, Any] = {k: torch.compile(n) if compile and n else n for k, n in networks.items()}
+        # what training calls. Like frozen networks it stays out of the module tree: compiled networks have other keys.
+        # Not dynamic: batches are of one shape but not of one memory format, and code for any strides would be made
+        named = {"generator": generator, "discriminator": discriminator}
+        self.run: dict[str, Any] = {
+            k: torch.compile(n, dynamic=False) if compile and n else n for k, n in named.items()
+        }
         # frozen networks stay out of checkpoints and of DDP's sight
         self.frozen: dict[str, Any] = {"perceptual": perceptual, "lpips": lpips}
         self.optimizer, self.discriminator_optimizer = optimizer, discriminator_optimizer or optimizer
@@ -161,16 +164,14 @@ class ESRGAN(LightningModule):
     # -- training --------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Generator first, then the discriminator on the same output and on the same logits of ``hr``.
-
-        In the discriminator's head start the generator stands still: the other losses alone would blur it.
-        """
+        """Generator first, then the discriminator on the same output and on the same logits of ``hr``."""
         optimizers, schedules = _listed(self.optimizers()), _listed(self.lr_schedulers())
         lr, hr = (batch[name].contiguous(memory_format=self.memory_format) for name in ("lr", "hr"))
         step = self.global_step
         # Lightning's `log` takes half a millisecond a name, and only these steps' values get to the loggers
         self.logged = self.trainer._logger_connector.should_update_logs
         gan = self.discriminator is not None and step >= self.warmup_steps
+        # the discriminator's head start: the other losses alone would blur the generator
         still = gan and step < self.warmup_steps + self.head_start
         skips = self.non_finite.policy == "skip"
         buffers = [(b, b.clone()) for b in self.buffers()] if skips else []  # forward passes change them
@@ -203,13 +204,7 @@ class ESRGAN(LightningModule):
             self.log_dict({f"train/{name}": value for name, value in terms.items()})
 
     def generator_loss(self, fake: Tensor, hr: Tensor, real_logits: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum, and its terms unweighted and detached.
-
-        Args:
-            fake: the generator's output, float32.
-            hr: what it should be.
-            real_logits: the discriminator's of ``hr``; None leaves the adversarial loss out.
-        """
+        """The weighted sum, and its terms unweighted and detached; without ``real_logits`` not adversarial."""
         pixel = F.l1_loss(fake, hr)
         terms = {"pixel": pixel.detach()}
         if self.global_step < self.warmup_steps:
@@ -255,7 +250,7 @@ class ESRGAN(LightningModule):
         self.manual_backward(loss)
         if found := check.found():
             files = self.trainer.datamodule.crops.files(batch["index"])  # type: ignore[attr-defined]
-            log.warning(self.non_finite.skip(step, found, files))
+            log.warning(self.non_finite.skip(step, found, of_all_processes(files)))
             _count_step(optimizer)  # the data go on
             return False
         optimizer.step()
@@ -272,6 +267,11 @@ class ESRGAN(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Nothing takes the last good checkpoint's place that is not good."""
         require_finite(self, "network")
+        checkpoint["skipped"] = [self.non_finite.skipped, self.non_finite.in_a_row]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.non_finite.skipped, self.non_finite.in_a_row = checkpoint["skipped"]
 
     # -- validation ------------------------------------------------------------------------------------------------
 

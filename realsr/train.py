@@ -20,7 +20,7 @@ from pytorch_lightning import Trainer, seed_everything
 from realsr.checkpoints import RunRecord, trainer_plugins
 from realsr.config import FAILED, METRICS, check_writable, command, output_dir, pick_device
 from realsr.data.datasets import share
-from realsr.devices import check_processes, ending_together, quiet_unless_first
+from realsr.devices import check_processes, ending_together, is_row_apart, quiet_unless_first, run_apart
 from realsr.errors import InputError, at_least
 from realsr.esrgan import ESRGAN
 from realsr.evaluate import HEADINGS
@@ -172,7 +172,11 @@ def _run(cfg: DictConfig) -> float:
         warnings.filterwarnings("ignore", message)
     quiet_unless_first()
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    metrics = train(cfg, output_dir())
+    if is_row_apart(cfg.trainer):
+        run_apart(output_dir())
+        metrics = json.loads((output_dir() / METRICS).read_text())
+    else:
+        metrics = train(cfg, output_dir())
     return metrics.get(cfg.optimized_metric, math.nan)
 
 

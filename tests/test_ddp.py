@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,9 @@ import torch
 import torch.distributed as dist
 from lightning_fabric.plugins.environments.lightning import find_free_network_port
 from pytorch_lightning import Callback
+from pytorch_lightning.strategies import DDPStrategy
 
+from realsr.data.datamodule import RealSRData
 from realsr.data.datasets import StepSampler, share
 from realsr.data.run_pools import once_per_node
 from realsr.errors import InputError
@@ -148,6 +152,29 @@ def test_a_run_on_two_processes_goes_on_bit_for_bit(fit):
     assert fit("halved", "ckpt=last", "trainer.max_steps=4")["global_step"] == 4
 
 
+class Hasty(DDPStrategy):
+    """For nothing does it wait as long as here for prepare_data."""
+
+    def __init__(self, **options):
+        super().__init__(timeout=timedelta(seconds=5), **options)
+
+
+@pytest.mark.slow
+def test_prepare_data_is_waited_for_as_long_as_it_takes(fit, monkeypatch, tmp_path):
+    """Once, in the first process; pools of thousands of photos take hours."""
+
+    def slow(data):
+        time.sleep(10)
+        with (tmp_path / "prepared").open("a") as file:
+            file.write(f"{data.trainer.global_rank} ")
+        prepare(data)
+
+    prepare = RealSRData.prepare_data
+    monkeypatch.setattr(RealSRData, "prepare_data", slow)
+    assert fit("run", *FORKED, "trainer.strategy._target_=test_ddp.Hasty", "trainer.max_steps=2")["global_step"] == 2
+    assert {*(tmp_path / "prepared").read_text().split()} == {"0"}
+
+
 def test_the_samples_of_a_step_are_the_same_on_any_number_of_devices():
     for step in range(3):
         for devices in (1, 2, 3, 6):
@@ -237,14 +264,31 @@ def test_an_error_on_one_device_ends_all_and_is_told_once(tiny, tmp_path):
 
 def test_processes_and_devices_have_to_be_as_many(fit, monkeypatch):
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
-    with pytest.raises(InputError, match=r"2 processes were started for 1 device; give trainer=ddp"):
+    with pytest.raises(InputError, match=r"2 processes for 1 device: torchrun or srun has to start as many"):
         fit("run")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    with pytest.raises(InputError, match=r"1 process for 2 devices: torchrun or srun has to start as many"):
+        fit("run", *TWO)
 
 
-def test_rows_of_a_sweep_do_not_start_processes(fit):
-    """They would run the sweep's command, and with it all rows."""
-    with pytest.raises(InputError, match=r"2 devices for a row of a sweep: give each row a command of its own"):
-        fit("row", *TWO, "hydra.mode=MULTIRUN")
+@pytest.mark.slow
+def test_rows_of_a_sweep_are_commands_of_their_own(tiny, tmp_path):
+    """Two rows, of which the second fails; processes that Lightning starts would run both rows anew."""
+    options = [
+        *tiny,
+        *TWO,
+        "data.batch_size=2,3",
+        f"hydra.sweep.dir={tmp_path / 'sweep'}",
+        "hydra.sweep.subdir='${hydra:job.num} x'",
+    ]
+    process = command("-m", *options)
+    output = process.communicate(timeout=500)[0]
+    assert process.returncode == 2, output
+    assert output.count("training on ") == output.count("data.batch_size=3 over 2 devices") == 1, output
+    assert "Traceback" not in output
+    first = tmp_path / "sweep" / "0 x"
+    assert torch.load(first / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 4
+    assert json.loads((first / "metrics.json").read_text())["val/psnr"] > 10
 
 
 SLURM = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_STEP_NUM_TASKS": "2", "SLURM_NNODES": "1"}

@@ -315,11 +315,11 @@ def test_a_checkpoint_names_versions_pools_and_photos_and_a_resumed_run_says_wha
         made.write()
     content["versions"]["torch"] = "1.0"
     torch.save(content, folder / "checkpoints" / "last.ckpt")
-    fit("run", *STEPS, "ckpt=last", "trainer.max_steps=26")
+    fit("run", *STEPS, "ckpt=last", "trainer.max_steps=26", "data.batch_size=3", "data.num_workers=1")
     lines = [record.getMessage() for record in caplog.records if "exactly" in record.getMessage()]
     now = version("torch")
     assert len(lines) == 1
-    assert f"torch is {now}, was 1.0; 3 files of the pools or photos differ, the first noise/photo0-" in lines[0]
+    assert f"torch is {now}, was 1.0; data.batch_size=3, was 2; 3 files of the pools or photos differ, the first noise/photo0-" in lines[0]
 
 
 def test_curves_are_of_a_run_as_a_whole(tmp_path):

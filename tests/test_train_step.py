@@ -1,6 +1,7 @@
 """A step gives the device its work and goes on: it waits for nothing but whether the losses are finite."""
 
 import contextlib
+import functools
 import sys
 from collections import Counter
 
@@ -14,6 +15,7 @@ from torch.utils._pytree import tree_map
 from realsr.degradation import Degradation
 from realsr.draws import KernelDraw, NoiseDraw
 from realsr.esrgan import ESRGAN
+from realsr.jpeg import _dct
 
 READS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2")  # the host needs their results
 
@@ -82,6 +84,7 @@ def test_the_far_device_notes_what_a_host_waits_for():
     ids=["bicubic", "paper", "jpeg", "draws"],
 )
 def test_the_degradation_does_not_wait_for_the_device(monkeypatch, options):
+    monkeypatch.setattr("realsr.jpeg._dct", functools.lru_cache(_dct.__wrapped__))  # not to be met by other tests
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # there is none of "meta"
     make = {"kernels": kernel_pool(), "noise": noise_pool(), **options}
     hr = torch.stack([scene(96, 96, seed) for seed in range(3)])
