@@ -7,7 +7,7 @@ The way of the data, and where each step lives::
     source photos --collect---> JPEG tables --+              jpeg.py, jpeg_pool.py
     source photos --clean up--+               |              data/store.py, tiles.py
     clean photos -------------+-> HR crops -> degradation -> (lr, hr)     degradation.py, data/
-    (lr, hr) -> ESRGAN (generator, discriminator, losses) -> checkpoint   esrgan.py, networks/, losses/
+    (lr, hr) -> ESRGAN (generator, discriminator, losses) -> checkpoint   esrgan.py, networks/, losses/, checkpoints.py
     checkpoint -> evaluate (tables) and upscale (photos)     metrics.py, tiling.py
 
 Conventions that hold everywhere: images are float32 RGB, NCHW, in [0, 1]; kernels are applied by

@@ -17,7 +17,7 @@ from realsr.averaging import update_average
 from realsr.colour import colour_difference
 from realsr.data.datasets import Pair
 from realsr.errors import InputError, at_least
-from realsr.finite import FiniteCheck, NonFinite, Policy, require_finite
+from realsr.finite import FiniteCheck, NonFinite, Policy, of_all_processes, require_finite
 from realsr.losses.adversarial import AdversarialLoss
 from realsr.losses.perceptual import LPIPSLoss
 from realsr.metrics import image_metrics
@@ -46,7 +46,7 @@ class ESRGAN(LightningModule):
         adversarial_weight: of the adversarial loss.
         milestones: steps, of each network's own, at which its learning rate is halved.
         warmup_steps: at the start, with L1 alone: a PSNR stage within the run.
-        head_start: steps after them that the discriminator learns before the generator listens to it.
+        head_start: steps after them in which the discriminator learns beside a generator that stands still.
         init_from: file with weights for the generator; see :mod:`realsr.networks.weights`.
         init_discriminator_from: likewise for the discriminator.
         lr_scale: factors of the learning rate for parts of the generator, by name (:mod:`realsr.networks.rates`).
@@ -105,9 +105,12 @@ class ESRGAN(LightningModule):
         self.groups = parameter_groups(generator, dict(lr_scale or {}))
         self.generator_ema = copy.deepcopy(generator).requires_grad_(False) if ema else None
         self.to(memory_format=self.memory_format)
-        # what training calls. Like frozen networks it stays out of the module tree: compiled networks have other keys
-        networks = {"generator": generator, "discriminator": discriminator}
-        self.run: dict[str, Any] = {k: torch.compile(n) if compile and n else n for k, n in networks.items()}
+        # what training calls. Like frozen networks it stays out of the module tree: compiled networks have other keys.
+        # Not dynamic: batches are of one shape but not of one memory format, and code for any strides would be made
+        named = {"generator": generator, "discriminator": discriminator}
+        self.run: dict[str, Any] = {
+            k: torch.compile(n, dynamic=False) if compile and n else n for k, n in named.items()
+        }
         # frozen networks stay out of checkpoints and of DDP's sight
         self.frozen: dict[str, Any] = {"perceptual": perceptual, "lpips": lpips}
         self.optimizer, self.discriminator_optimizer = optimizer, discriminator_optimizer or optimizer
@@ -137,24 +140,6 @@ class ESRGAN(LightningModule):
         ]
         return list(optimizers.values()), schedules
 
-    def on_fit_start(self) -> None:
-        """Find out now what would fail in the first step."""
-        optimizers = self.configure_optimizers()[0]
-        fused = any(o.defaults.get("fused") for o in optimizers)
-        if self.clip_norm is not None and fused and self.trainer.precision == "16-mixed":
-            raise InputError(
-                "model.clip_norm: a fused optimiser has no gradients to clip under trainer.precision=16-mixed"
-            )
-        if self.compiled:
-            try:
-                torch.compile(lambda x: x + 1)(torch.zeros(2, device=self.trainer.strategy.root_device))
-            except Exception as e:  # whatever compilers, drivers and folders come up with
-                reason = str(e).strip().splitlines()[0]
-                raise InputError(
-                    f"model.compile=true: nothing can be compiled here ({reason}); install a C++ compiler (on a GPU "
-                    "Triton too), or set model.compile=false"
-                ) from e
-
     def on_train_start(self) -> None:
         """Put the frozen loss network on the device."""
         if self.frozen["perceptual"] is not None:
@@ -170,15 +155,24 @@ class ESRGAN(LightningModule):
         # Lightning's `log` takes half a millisecond a name, and only these steps' values get to the loggers
         self.logged = self.trainer._logger_connector.should_update_logs
         gan = self.discriminator is not None and step >= self.warmup_steps
+        # the discriminator's head start: the other losses alone would blur the generator
+        still = gan and step < self.warmup_steps + self.head_start
         skips = self.non_finite.policy == "skip"
         buffers = [(b, b.clone()) for b in self.buffers()] if skips else []  # forward passes change them
-        fake = self.run["generator"](lr).float()
+        with torch.set_grad_enabled(not still):
+            fake = self.run["generator"](lr).float()
         real_logits = self._judge(hr) if gan else None
-        total, terms = self.generator_loss(fake, hr, real_logits, warming_up=step < self.warmup_steps)
-        stepped = self._step(optimizers[0], total, terms, batch, step)
-        schedules[0].step()
-        if stepped and self.generator_ema is not None:
-            update_average(self.generator_ema, self.generator, self.ema_decay, step)
+        if still:
+            terms: dict[str, Tensor] = {}
+            stepped = True
+            _count_step(optimizers[0])
+        else:
+            total, terms = self.generator_loss(fake, hr, real_logits)
+            stepped = self._step(optimizers[0], total, terms, batch, step)
+            terms["generator"] = total.detach()
+            schedules[0].step()
+            if stepped and self.generator_ema is not None:
+                update_average(self.generator_ema, self.generator, self.ema_decay, step)
         if real_logits is not None:
             if stepped:
                 terms |= self._discriminator_step(optimizers[1], real_logits, fake.detach(), batch, step)
@@ -188,33 +182,23 @@ class ESRGAN(LightningModule):
                 buffer.copy_(before)
         self.non_finite.end_step()
         if self.logged:
-            terms["generator"] = total.detach()
             if skips:
                 terms["skipped"] = torch.tensor(float(self.non_finite.skipped))
             # not for Lightning's progress bar, which would wait for the device in every step
             self.log_dict({f"train/{name}": value for name, value in terms.items()})
 
-    def generator_loss(
-        self, fake: Tensor, hr: Tensor, real_logits: Tensor | None, warming_up: bool
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum, and its terms unweighted and detached.
-
-        Args:
-            fake: the generator's output, float32.
-            hr: what it should be.
-            real_logits: the discriminator's of ``hr``; None: the generator does not hear of it.
-            warming_up: with L1 alone.
-        """
+    def generator_loss(self, fake: Tensor, hr: Tensor, real_logits: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum, and its terms unweighted and detached; without ``real_logits`` not adversarial."""
         pixel = F.l1_loss(fake, hr)
         terms = {"pixel": pixel.detach()}
-        if warming_up:
+        if self.global_step < self.warmup_steps:
             return pixel, terms
         total = self.pixel_weight * pixel
         if (perceptual := self.frozen["perceptual"]) is not None:
             loss = perceptual(fake, hr)
             terms["perceptual"] = loss.detach()
             total = total + self.perceptual_weight * loss
-        if real_logits is not None and self.global_step >= self.warmup_steps + self.head_start:
+        if real_logits is not None:
             assert self.discriminator is not None and self.adversarial is not None
             self.discriminator.requires_grad_(False)
             loss = self.adversarial.generator(real_logits.detach(), self._judge(fake))
@@ -250,9 +234,8 @@ class ESRGAN(LightningModule):
         self.manual_backward(loss)
         if found := check.found():
             files = self.trainer.datamodule.crops.files(batch["index"])  # type: ignore[attr-defined]
-            log.warning(self.non_finite.skip(step, found, files))
-            optimizer._on_before_step()  # it counts nevertheless: the data go on
-            optimizer._on_after_step()
+            log.warning(self.non_finite.skip(step, found, of_all_processes(files)))
+            _count_step(optimizer)  # the data go on
             return False
         optimizer.step()
         return True
@@ -288,6 +271,12 @@ class ESRGAN(LightningModule):
         named = {f"{stage}/{name}": value for name, value in metrics.items()}
         self.log_dict(named, batch_size=1, add_dataloader_idx=False, sync_dist=True)
         return {"name": pair.name, "lr": lr, "sr": sr[0], "hr": hr, "metrics": metrics}
+
+
+def _count_step(optimizer: Any) -> None:
+    """Count a step that is not made, as Lightning counts one that is."""
+    optimizer._on_before_step()
+    optimizer._on_after_step()
 
 
 def _listed(value: Any) -> list[Any]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from realsr.errors import InputError
@@ -72,6 +73,15 @@ class NonFinite:
         self.skipped += self.now
         self.in_a_row = self.in_a_row + 1 if self.now else 0
         self.now = False
+
+
+def of_all_processes(files: list[str]) -> list[str]:
+    """The files in the batches of all processes: a loss over them all does not tell whose it was."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return files
+    gathered: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, files)
+    return [file for part in gathered for file in part]
 
 
 def require_finite(network: nn.Module, name: str) -> None:

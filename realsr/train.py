@@ -62,7 +62,7 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     Raises:
         InputError: bad input, or a run lies in ``folder`` already and ``ckpt`` does not say to go on with it.
     """
-    pick_device(cfg.accelerator)
+    device = pick_device(cfg.accelerator)
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     ckpt = resume_path(cfg.ckpt, folder, config["model"])
     check_writable(folder)
@@ -87,6 +87,7 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
         raise InputError(f"trainer.precision={trainer.precision}: choose {', '.join(PRECISIONS)}")
     check_processes(trainer)
     check_model(model, data.scale, data.crop_size, share(data.batch_size, trainer.world_size))
+    check_speed(model, str(trainer.precision), device)
     if ckpt is not None:
         log.info("going on from %s", ckpt)
     if trainer.is_global_zero:
@@ -183,8 +184,28 @@ def check_model(model: ESRGAN, scale: int, crop: int, batch: int) -> None:
         raise InputError(f"model.optimizer: {_first_line(e)}") from e
 
 
+def check_speed(model: ESRGAN, precision: str, device: torch.device) -> None:
+    """Try what makes a step faster, likewise early.
+
+    Raises:
+        InputError: nothing can be compiled on this machine, or gradients cannot be clipped.
+    """
+    if model.clip_norm is not None and precision == "16-mixed":
+        for optimizer in model.configure_optimizers()[0]:
+            if optimizer.defaults.get("fused"):
+                raise InputError("model.clip_norm: no fused optimiser is clipped under trainer.precision=16-mixed")
+    if model.compiled:
+        try:
+            torch.compile(lambda x: x + 1)(torch.zeros(2, device=device))
+        except Exception as e:  # whatever compilers, drivers and folders come up with
+            raise InputError(
+                f"model.compile=true: nothing can be compiled here ({_first_line(e)}); install a C++ compiler (on a "
+                "GPU Triton too), or set model.compile=false"
+            ) from e
+
+
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _run(cfg: DictConfig) -> float:

@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import json
 import re
 import subprocess
 import sys
@@ -194,6 +195,33 @@ def _then(first, second):
         second(*arguments)
 
     return both
+
+
+def test_processes_skip_a_step_together_and_name_the_files_of_all(fit, monkeypatch, tmp_path):
+    """Only the second one's batch is spoilt."""
+    transfer, skip, samples = RealSRData.on_after_batch_transfer, NonFinite.skip, []
+
+    def on_after_batch_transfer(data, batch, dataloader_idx):
+        batch = transfer(data, batch, dataloader_idx)
+        if isinstance(batch, dict) and data.trainer.global_step == 1:
+            samples.extend(data.crops.files(batch["index"]))
+            if data.trainer.global_rank == 1:
+                batch["hr"] = batch["hr"] * torch.nan
+        return batch
+
+    def noted(policy, step, losses, files):
+        (tmp_path / f"{torch.distributed.get_rank()}.json").write_text(json.dumps([step, files, samples]))
+        return skip(policy, step, losses, files)
+
+    monkeypatch.setattr(RealSRData, "on_after_batch_transfer", on_after_batch_transfer)
+    monkeypatch.setattr(NonFinite, "skip", noted)
+    forked = ["trainer=ddp", "trainer.devices=2", "accelerator=cpu", "+trainer.strategy.start_method=fork"]
+    content = finite(fit("run", *forked, "model.non_finite=skip") / "checkpoints" / "last.ckpt")
+    assert content["global_step"] == 4
+    assert [int(state["state"][0]["step"]) for state in content["optimizer_states"]] == [3, 3]
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert first[0] == second[0] == 1
+    assert first[1] == second[1] == first[2] + second[2]
 
 
 def test_every_loss_is_looked_at_and_named():
