@@ -75,7 +75,7 @@ def command(name: str, then: str = "") -> Callable[[Callable[[DictConfig], Any]]
                 if signal.getsignal(number) is signal.SIG_DFL:
                     signal.signal(number, signal.default_int_handler)
             try:
-                sys.argv[1:] = map(_quote_path, sys.argv[1:])
+                sys.argv[1:] = sorted(map(_quote_path, sys.argv[1:]), key=_after_flags)
                 hydra.main(version_base="1.3", config_path=conf_dir(), config_name=name)(checked)()
             except KeyboardInterrupt:
                 stop(interrupted, 130)
@@ -115,6 +115,11 @@ def _quote_path(option: str) -> str:
         return option
     value = re.sub(r"(\\*)'", r"\1\1\\'", value)
     return f"{key}='{value}'"
+
+
+def _after_flags(option: str) -> bool:
+    """Sorts ``-m`` before all options: between them argparse takes those after it for unknown ones."""
+    return option not in ("-m", "--multirun")
 
 
 def explain(error: BaseException) -> str | None:
