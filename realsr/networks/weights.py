@@ -59,6 +59,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         if isinstance(e, pickle.UnpicklingError | KeyError | IndexError):
             unsafe = "unsupported global" in str(e).lower()  # torch's words
             reason = "it holds Python objects beside tensors, which could run code" if unsafe else "damaged or foreign"
+        elif isinstance(e, EOFError) or "PytorchStreamReader" in reason:
+            reason = "damaged, or not written to its end"
         raise InputError(f"{path}: is no checkpoint that can be read ({reason})") from e
     if not isinstance(content, Mapping):
         raise InputError(f"{path}: is no checkpoint, it holds a {type(content).__name__}")
