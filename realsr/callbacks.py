@@ -17,6 +17,7 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.profilers import PassThroughProfiler
 from torch import Tensor
 
+from realsr.errors import at_least
 from realsr.images import Photo, to_uint, write_image
 from realsr.kernel_sheet import kernel_sheet
 from realsr.pictures import Picture, grid, sharpest_crop
@@ -38,6 +39,8 @@ class PictureGrid(Callback):
     """
 
     def __init__(self, folder: str, count: int = 8, size: int = 256) -> None:
+        at_least(0, "callbacks.pictures.", count=count)
+        at_least(4, "callbacks.pictures.", size=size)
         self.folder, self.count, self.size = Path(folder), count, size
         self.rows: list[dict[str, Any]] = []
 
@@ -250,6 +253,8 @@ class ValidationCrops(Callback):
     """
 
     def __init__(self, folder: str, count: int = 4, size: int = 256) -> None:
+        at_least(0, "callbacks.validation.", count=count)
+        at_least(4, "callbacks.validation.", size=size)
         self.folder, self.count, self.size = Path(folder), count, size
         self.corners: dict[str, tuple[int, int]] = {}
 

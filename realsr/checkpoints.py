@@ -26,6 +26,7 @@ from realsr import __version__
 from realsr.callbacks import PICTURE_LOGGERS
 from realsr.data.datamodule import RealSRData
 from realsr.entries import pool_changes
+from realsr.errors import at_least
 from realsr.filling import remove_leftovers
 from realsr.images import atomic_write
 from realsr.workers import STOP_SIGNALS
@@ -81,6 +82,7 @@ class LastCheckpoint(Checkpoint):
     """
 
     def __init__(self, dirpath: str, every_n_train_steps: int = 200) -> None:
+        at_least(0, "callbacks.last.", every_n_train_steps=every_n_train_steps)
         self.path, self.every = Path(dirpath) / "last.ckpt", every_n_train_steps
         self.told: set[int] = set()
         self.saved: set[int] = set()
@@ -140,7 +142,8 @@ class LastCheckpoint(Checkpoint):
 
     def _write(self, trainer: Trainer) -> None:
         step, told = trainer.global_step, self._agreed()
-        if told or step >= trainer.max_steps or (self.every and step % self.every == 0):
+        last = step >= trainer.max_steps or trainer.should_stop  # by trainer.max_time
+        if told or last or (self.every and step % self.every == 0):
             trainer.save_checkpoint(self.path, weights_only=False)
         self.told -= told
         self.saved |= told

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -106,8 +106,10 @@ def _fits(value: Any, hint: Any) -> bool:
         return True
     if isinstance(value, ListConfig):
         items = [item for item in options if item is not ...] or [Any]
+        if kind is tuple and ... not in options and len(value) != len(options or value):
+            return False
         fits = all(any(_fits(value[i], item) for item in items) for i in range(len(value)))
-        return fits and not issubclass(kind, PLAIN)
+        return fits and not issubclass(kind, (*PLAIN, Mapping))
     if isinstance(value, DictConfig):
         return "_target_" in value or not issubclass(kind, PLAIN)
     return type(value) is kind or (type(value), kind) in ((int, float), (str, Path))
@@ -116,7 +118,19 @@ def _fits(value: Any, hint: Any) -> bool:
 def _misfit(name: str, value: Any, wanted: Any) -> str:
     """How to write what is wanted."""
     quoted = f"; write {name}=\"'{value}'\"" if wanted in (str, str | None) and isinstance(value, (int, float)) else ""
+    if choices := _choices(wanted):
+        return f"{name}={value}: choose {', '.join(choices)}"
     return f"{name}={value}: must be {wanted.__name__ if wanted in PLAIN else wanted}{quoted}"
+
+
+def _choices(hint: Any) -> list[str]:
+    """What may be written where only certain words may."""
+    if get_origin(hint) is Literal:
+        return [str(word) for word in get_args(hint)]
+    if get_origin(hint) not in (Union, UnionType):
+        return []
+    parts = [_choices(option) for option in get_args(hint) if option is not type(None)]
+    return list(dict.fromkeys(word for part in parts for word in part)) if all(parts) else []
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -75,7 +75,7 @@ def command(name: str, then: str = "") -> Callable[[Callable[[DictConfig], Any]]
                 if signal.getsignal(number) is signal.SIG_DFL:
                     signal.signal(number, signal.default_int_handler)
             try:
-                sys.argv[1:] = map(_quote_path, sys.argv[1:])
+                sys.argv[1:] = sorted(map(_quote_path, sys.argv[1:]), key=_after_flags)
                 hydra.main(version_base="1.3", config_path=conf_dir(), config_name=name)(checked)()
             except KeyboardInterrupt:
                 stop(interrupted, 130)
@@ -117,6 +117,11 @@ def _quote_path(option: str) -> str:
     return f"{key}='{value}'"
 
 
+def _after_flags(option: str) -> bool:
+    """Sorts ``-m`` before all options: between them argparse takes those after it for unknown ones."""
+    return option not in ("-m", "--multirun")
+
+
 def explain(error: BaseException) -> str | None:
     """One line for a mistake of the user's; None for an error of the program's."""
     chain: list[BaseException] = []
@@ -124,6 +129,8 @@ def explain(error: BaseException) -> str | None:
     while link is not None and link not in chain:
         chain.append(link)
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    if any(isinstance(link, RuntimeError) and str(link).startswith("DataLoader worker (pid") for link in chain):
+        return "a process that reads photos was killed (memory? lower data.num_workers); go on with ckpt=last"
     kinds = (InputError, OSError, YAMLError, OverrideParseException, InstantiationException, HydraException)
     for kind in kinds:
         for link in chain:
@@ -133,10 +140,11 @@ def explain(error: BaseException) -> str | None:
 
 
 def _is_configuration(error: BaseException) -> bool:
-    """Whether OmegaConf, Lightning, Hydra's reader of option groups or a launcher blames the configuration."""
+    """Whether OmegaConf, Lightning, W&B, Hydra's reader of option groups or a launcher blames the configuration."""
     return (
         isinstance(error, OmegaConfBaseException)
         or type(error).__name__ == "MisconfigurationException"
+        or type(error).__module__.startswith("wandb.errors")
         or (isinstance(error, ValueError) and str(error).startswith("Config group override"))
         or (isinstance(error, RuntimeError) and str(error).startswith(NO_CLUSTER))
     )
@@ -156,9 +164,10 @@ def _one_line(error: BaseException) -> str | None:
         return f"{error.override!r} is no option; write key=value, and \"key='value'\" with special characters in it"
     if isinstance(error, InstantiationException):
         # a value that Lightning or torch refuses; other errors of a constructor are the program's
-        cause = error.__cause__
-        refused = isinstance(cause, ValueError) or "Misconfiguration" in type(cause).__name__
-        return f"{str(error).partition('full_key: ')[2]}: {' '.join(str(cause).split())}" if refused else None
+        cause, key = error.__cause__, str(error).partition("full_key: ")[2]
+        refused = isinstance(cause, ValueError | ModuleNotFoundError) or "Misconfiguration" in type(cause).__name__
+        refused = refused or (isinstance(cause, TypeError) and key == "trainer")  # Lightning's for odd devices
+        return f"{key}: {' '.join(str(cause).split())}" if refused else None
     return _explain_hydra(str(error))
 
 

@@ -17,6 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from pytorch_lightning import Trainer
+from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 from pytorch_lightning.utilities.rank_zero import rank_zero_only  # type: ignore[attr-defined]
 
@@ -31,16 +32,26 @@ def quiet_unless_first() -> None:
 
 
 def check_processes(trainer: Trainer) -> None:
-    """Raise InputError if torchrun or srun has started another number of processes than the trainer has devices.
+    """Find out now what would train the same run several times, or wait for ever, or fail in the first step.
 
-    They would train the same run several times, or wait for ever.
+    Raises:
+        InputError: torchrun or srun has started another number of processes than the trainer has devices, or none for
+            those of other machines; or several devices were asked for without ``trainer=ddp``.
     """
-    devices = trainer.num_devices * trainer.num_nodes
+    strategy, devices = trainer.strategy, trainer.num_devices * trainer.num_nodes
+    by_turns = isinstance(strategy, DDPStrategy) and strategy._ddp_kwargs.get("find_unused_parameters", False)
+    if not (by_turns or isinstance(strategy, SingleDeviceStrategy)):
+        raise InputError(
+            "two networks are trained by turns, which needs trainer=ddp for several devices; give it with "
+            "trainer.devices=N, and no trainer.strategy"
+        )
     if (started := _started()) not in (None, devices):
         raise InputError(
             f"{started} process{'es' * (started != 1)} for {devices} device{'s' * (devices != 1)}: torchrun or srun has"
             " to start as many; give trainer=ddp, trainer.devices=N for each machine, trainer.num_nodes= the machines"
         )
+    if started is None and trainer.num_nodes > 1 and "MASTER_ADDR" not in os.environ:
+        raise InputError(f"trainer.num_nodes={trainer.num_nodes}: start it with torchrun or srun on each machine")
 
 
 def is_row_apart(trainer: DictConfig) -> bool:

@@ -84,12 +84,14 @@ class ESRGAN(LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
-        at_least(0, "model.", warmup_steps=warmup_steps, head_start=head_start)
+        at_least(0, "model.", warmup_steps=warmup_steps, head_start=head_start, milestones=min(milestones, default=0))
+        weights = {"pixel": pixel_weight, "perceptual": perceptual_weight, "adversarial": adversarial_weight}
+        at_least(0, "model.", **{f"{name}_weight": weight for name, weight in weights.items()})
         if discriminator is not None and adversarial is None:
             raise InputError("a discriminator needs an adversarial loss; choose gan=ragan, vanilla, lsgan or hinge")
         if not 0 <= ema_decay < 1:
             raise InputError(f"model.ema_decay={ema_decay}: give 0 to below 1; ema=false for none")
-        if clip_norm is not None and clip_norm <= 0:
+        if clip_norm is not None and not clip_norm > 0:
             raise InputError(f"model.clip_norm={clip_norm}: give more than 0, or null for no clipping")
         self.automatic_optimization = False
         if init_from is not None:

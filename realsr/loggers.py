@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import secrets
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -14,8 +15,10 @@ from typing import Any
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+from realsr.errors import InputError
 from realsr.images import atomic_write
 
+MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")  # of W&B
 USERS_DATA_DIR = os.environ.get("WANDB_DATA_DIR")  # before a run of a sweep sets its own
 
 
@@ -37,6 +40,8 @@ def wandb_logger(
 
     folder = Path(save_dir).resolve()
     mode = os.environ.get("WANDB_MODE", "online")
+    if mode not in MODES:
+        raise InputError(f"WANDB_MODE={mode}: choose {', '.join(MODES)}")
     if mode == "online" and not wandb.login(prompt=False, verify=False):
         mode = "offline"
     # pictures of tables lie here until they are sent; W&B would take the home folder
@@ -51,11 +56,18 @@ def wandb_logger(
 
 
 def run_id(file: Path, new: bool) -> str:
-    """W&B's name of a run, which ``file`` keeps; a new one if there is none, or if ``new``."""
+    """W&B's name of a run, which ``file`` keeps; a new one if there is none, or if ``new``.
+
+    Raises:
+        InputError: the file holds something else.
+    """
     if new or not file.is_file():
         with atomic_write(file) as out:
             out.write(secrets.token_hex(6).encode())
-    return file.read_text().strip()
+    name = file.read_text(errors="replace").strip()
+    if not re.fullmatch(r"[\w.-]+", name, re.ASCII):
+        raise InputError(f"{file}: holds no name of a run of W&B; delete it to begin a new one there")
+    return name
 
 
 class CSVCurves(Logger):

@@ -14,6 +14,8 @@ from realsr.losses.perceptual import BACKBONES, LPIPSLoss
 
 log = logging.getLogger(__name__)
 
+SSIM_WINDOW = 11
+
 
 def luma(image: Tensor) -> Tensor:
     """``(N, 3, H, W)`` RGB in [0, 1] to ``(N, 1, H, W)`` luma of BT.601 studio range, [16/255, 235/255].
@@ -40,7 +42,7 @@ def ssim(sr: Tensor, hr: Tensor) -> Tensor:
     11x11 Gaussian window of sigma 1.5, valid region only (Wang et al., TIP 2004).
     """
     _, similarity = structural_similarity_index_measure(
-        sr, hr, gaussian_kernel=True, sigma=1.5, kernel_size=11, data_range=1.0, return_full_image=True
+        sr, hr, gaussian_kernel=True, sigma=1.5, kernel_size=SSIM_WINDOW, data_range=1.0, return_full_image=True
     )
     return shave(similarity, 5).mean((1, 2, 3))  # torchmetrics' own mean counts its padding too
 
@@ -62,8 +64,11 @@ def image_metrics(sr: Tensor, hr: Tensor, border: int, lpips: LPIPSLoss | None =
     """
     if sr.shape != hr.shape:
         raise InputError(f"sr is {sr.shape[-1]}x{sr.shape[-2]} pixels, hr {hr.shape[-1]}x{hr.shape[-2]}")
-    if min(hr.shape[-2:]) - 2 * border < 11:
-        raise InputError(f"{hr.shape[-1]}x{hr.shape[-2]} pixels are too few for SSIM's window of 11")
+    if min(hr.shape[-2:]) - 2 * border < SSIM_WINDOW:
+        raise InputError(
+            f"{hr.shape[-1]}x{hr.shape[-2]} pixels are too few for SSIM's window of {SSIM_WINDOW}: give images of "
+            f"{SSIM_WINDOW + 2 * border} or more on a side, since {border} are left out at every border"
+        )
     sr, hr = quantize(sr.double()), quantize(hr.double())
     values = {}
     for suffix, a, b in (("", sr, hr), ("_y", luma(sr), luma(hr))):

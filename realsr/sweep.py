@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import logging
+import math
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
@@ -18,9 +19,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from yaml import YAMLError
 
 from realsr.config import FAILED, METRICS, explain, stop
 from realsr.errors import InputError
@@ -111,9 +114,12 @@ def read_runs(folder: Path) -> list[Run]:
     """
     found = []
     for path in folder.rglob(".hydra/overrides.yaml"):  # Hydra writes it last
-        number = OmegaConf.select(OmegaConf.load(path.with_name("hydra.yaml")), "hydra.job.num", default=0)
-        seed = OmegaConf.select(OmegaConf.load(path.with_name("config.yaml")), "seed", default=0)
-        found.append((number, path.parent.parent, seed, [str(option) for option in OmegaConf.load(path)]))
+        try:
+            number = OmegaConf.select(OmegaConf.load(path.with_name("hydra.yaml")), "hydra.job.num", default=0)
+            seed = OmegaConf.select(OmegaConf.load(path.with_name("config.yaml")), "seed", default=0)
+            found.append((number, path.parent.parent, seed, [str(option) for option in OmegaConf.load(path)]))
+        except (OSError, YAMLError, OmegaConfBaseException) as e:
+            log.warning("%s: is left out (%s)", path.parent, explain(e) or type(e).__name__)
     if not found:
         raise InputError(f"{folder}: there is no run of a sweep in it")
     found.sort()
@@ -123,11 +129,15 @@ def read_runs(folder: Path) -> list[Run]:
 
 def _result(run: Path) -> tuple[dict[str, float] | None, str | None]:
     metrics, failed = run / METRICS, run / FAILED
-    failure = failed.read_text().partition("\n")[0] if failed.exists() else None
+    failure = failed.read_text(errors="replace").partition("\n")[0] if failed.exists() else None
     if not metrics.exists():
         return None, failure or "not done; it is running, or was killed"
-    values = json.loads(metrics.read_text())
-    return {key: values[f"val/{key}"] for key in HEADINGS if f"val/{key}" in values}, failure
+    try:
+        values = json.loads(metrics.read_bytes())
+        found = {key: float(values[f"val/{key}"]) for key in HEADINGS if f"val/{key}" in values}
+    except (ValueError, TypeError) as e:
+        return None, f"{METRICS} is damaged ({e}); run it again with ckpt=auto"
+    return {key: value for key, value in found.items() if math.isfinite(value)}, failure
 
 
 def row_names(runs: Sequence[Iterable[str]]) -> list[str]:
@@ -254,7 +264,7 @@ def _targets(run: Run) -> dict[str, bytes]:
     folder = run.folder / "validation"
     names = {path.stem.removesuffix("_sr") for path in folder.glob("*_sr.png")}
     files = {name: [folder / f"{name}_{kind}.png" for kind in ("hr", "bicubic")] for name in names}
-    return {name: next(path.read_bytes() for path in paths if path.exists()) for name, paths in files.items()}
+    return {name: next((path.read_bytes() for path in paths if path.exists()), b"") for name, paths in files.items()}
 
 
 def send(runs: Sequence[Run], folder: Path, logger: DictConfig) -> None:
@@ -281,8 +291,8 @@ def main() -> None:
         stop("give the folder of a sweep: python -m realsr.sweep DIR", 2)
     try:
         report(Path(sys.argv[1]))
-    except InputError as e:
-        stop(str(e), 2)
+    except (InputError, OSError) as e:
+        stop(explain(e) or str(e), 2)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from realsr.esrgan import ESRGAN
 from realsr.evaluate import HEADINGS
 from realsr.images import atomic_write
 from realsr.networks.weights import read_checkpoint
+from realsr.workers import end_workers
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,15 @@ QUIET = (
     ".*GPU available but not used.*",
     ".*functional.all_gather is deprecated.*",
 )
+
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+# options of Lightning's Trainer that mean nothing here: what they are when left alone, what to give instead
+LEFT_ALONE = {
+    "gradient_clip_val": (None, "give model.clip_norm"),
+    "accumulate_grad_batches": (1, "give a larger data.batch_size, or several devices (trainer=ddp)"),
+    "overfit_batches": (0.0, "every step draws crops of its own; give folders with a few photos"),
+}
 
 
 def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
@@ -59,6 +69,9 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     check_metric(cfg.optimized_metric)
     steps = {key: cfg.trainer[key] for key in ("max_steps", "max_epochs", "val_check_interval", "log_every_n_steps")}
     at_least(1, "trainer.", **steps)
+    for name, (left, instead) in LEFT_ALONE.items():
+        if (value := cfg.trainer.get(name, left)) != left:
+            raise InputError(f"trainer.{name}={value}: does not go with this training; {instead}")
     if not 0 <= cfg.seed < 2**32:
         raise InputError(f"seed={cfg.seed}: give 0 to {2**32 - 1}")
     seed_everything(cfg.seed, verbose=False)
@@ -70,6 +83,8 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     callbacks = [instantiate(node) for node in cfg.callbacks.values() if node is not None]
     callbacks.append(RunRecord(config, data))
     trainer: Trainer = instantiate(cfg.trainer, logger=loggers, callbacks=callbacks, plugins=trainer_plugins())
+    if trainer.precision not in PRECISIONS:
+        raise InputError(f"trainer.precision={trainer.precision}: choose {', '.join(PRECISIONS)}")
     check_processes(trainer)
     check_model(model, data.scale, data.crop_size, share(data.batch_size, trainer.world_size))
     check_speed(model, str(trainer.precision), device)
@@ -85,6 +100,7 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
             if not trainer.interrupted and (finished_before or trainer.global_step % trainer.val_check_interval):
                 trainer.validate(model, data, verbose=False)
     finally:
+        end_workers()
         wandb.finish()
     metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/") and v == v}
     if trainer.is_global_zero:
@@ -110,12 +126,17 @@ def resume_path(ckpt: str | None, folder: Path, model: dict[str, Any]) -> Path |
     if ckpt == "auto" and not last.exists():
         return None
     path = last if ckpt in ("last", "auto") else Path(ckpt)
+    if last.exists() and path.resolve().parent != last.resolve().parent:
+        raise InputError(f"{folder} holds a run already, which would be lost; choose another name=... for ckpt={ckpt}")
     if ckpt == "last" and not path.exists():
         raise InputError(f"{path}: there is nothing to go on from; leave ckpt=last out")
     content = read_checkpoint(path)
     if not {"optimizer_states", "loops", "config"} <= content.keys():
         raise InputError(f"{path}: holds weights but no training to go on with; use model.init_from={path}")
-    was, now = (dict(_state_options(config)) for config in (content["config"]["model"], model))
+    try:
+        was, now = (dict(_state_options(config)) for config in (content["config"]["model"], model))
+    except (KeyError, TypeError, AttributeError) as e:
+        raise InputError(f"{path}: its config is none of a training of realsr's; choose another file") from e
     for name in sorted({*was, *now}):
         if was.get(name) != now.get(name):
             raise InputError(

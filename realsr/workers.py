@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-# what ends a command: Ctrl-C, and what schedulers send before they kill
+# what ends a command: Ctrl-C, a terminal that is closed, and what schedulers send before they kill
 STOP_SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
 )
 GPU_WORKERS = 4  # not measured: small networks leave most of a GPU idle, but every process has its own context there
 
@@ -43,6 +43,14 @@ def ignore_signals(worker: int = 0) -> None:
     """In a worker of a DataLoader: schedulers and Ctrl-C signal all processes, and the main one ends its workers."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def end_workers() -> None:
+    """Kill the DataLoader workers that an error has left: deaf to SIGTERM, they would keep this process for ever."""
+    for worker in multiprocessing.active_children():
+        with suppress(RuntimeError):  # PyTorch's, of a worker that was killed
+            worker.kill()
+            worker.join()
 
 
 def side_by_side(

@@ -22,6 +22,7 @@ from realsr.errors import InputError, at_least
 from realsr.estimate import _run as run_estimate
 from realsr.evaluate import _run as run_evaluate
 from realsr.images import read_image
+from realsr.loggers import wandb_logger
 from realsr.networks.compact import CompactRRDBNet
 from realsr.train import train
 from realsr.upscale import _run as run_upscale
@@ -315,6 +316,15 @@ def test_a_run_is_resumed_with_its_own_model_only(mistake, compose, tiny, tmp_pa
     line = mistake("train", *same, "model.optimizer={_target_:torch.optim.SGD,lr:0.1}", "~model.optimizer.betas")
     assert "torch.optim.Adam, not torch.optim.SGD" in line
     assert "holds a run already" in mistake("train", "degradation=bicubic")
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    content = torch.load(last, weights_only=True)
+    shutil.copy(last, tmp_path / "other.ckpt")  # of another run, in whose place this one's would be written
+    line = mistake("train", "degradation=bicubic", f"ckpt={tmp_path}/other.ckpt", "trainer.max_steps=5")
+    assert "holds a run already, which would be lost" in line
+    for config in (None, {}, {"model": {}}):
+        torch.save({**content, "config": config}, last.with_name("foreign.ckpt"))
+        line = mistake("train", "degradation=bicubic", f"ckpt={last.with_name('foreign.ckpt')}")
+        assert "foreign.ckpt" in line and "none of a training" in line
     cfg = compose("train", *tiny, *outputs, "trainer.max_steps=3", "ckpt=last")
     assert train(cfg, tmp_path / "run") == pytest.approx(metrics)  # a finished run keeps its metrics
 
@@ -370,9 +380,13 @@ def test_unknown_and_missing_options(mistake, name, override, says):
         ("train", "model.milestones=abc", "model.milestones=abc: must be"),
         ("train", "model.milestones=[a,b]", "must be"),
         ("train", "model.generator.features={a:1}", "must be int"),
-        ("train", "trainer.precision=17", "trainer.precision=17: must be"),
+        ("train", "trainer.precision=17", "trainer.precision=17: choose 64, 32, 16"),
         ("train", "optimized_metric=val/psnrr", "choose one of val/psnr"),
         ("train", "optimized_metric=val/lpips", "choose one of val/psnr"),
+        ("train", "model.non_finite=maybe", "model.non_finite=maybe: choose stop, skip"),
+        ("train", "trainer.precision=fp8", "trainer.precision=fp8: choose 64, 32, 16, transformer-engine"),
+        ("train", "model.lr_scale=[1,2]", "model.lr_scale=[1, 2]: must be"),
+        ("train", "model.optimizer.betas=[0.9]", "model.optimizer.betas=[0.9]: must be tuple"),
         ("upscale", "tile=big", "tile=big: must be int"),
         ("upscale", "tile=2.5", "tile=2.5: must be int"),
         ("upscale", "input=null", "input=None: must be str"),
@@ -418,6 +432,27 @@ def test_values_of_a_wrong_type(mistake, name, override, says):
         ("trainer.val_check_interval=0", "give 1 or more"),
         ("trainer.log_every_n_steps=0", "give 1 or more"),
         ("trainer.devices=0", "devices=0"),
+        ("trainer.devices=-1", "trainer: `devices`"),
+        ("trainer.devices=[0,1]", "trainer: `devices`"),
+        ("trainer.devices=2", "trainer=ddp"),
+        ("+trainer.strategy=ddp", "trainer=ddp"),
+        ("+trainer.strategy=ddp_spawn", "trainer=ddp"),
+        ("trainer.accelerator=tpu", "trainer: Requirement 'torch_xla"),
+        ("trainer.precision=64-true", "trainer.precision=64-true: choose 32-true, bf16-mixed, 16-mixed"),
+        ("trainer.precision=bf16-true", "choose 32-true, bf16-mixed, 16-mixed"),
+        ("trainer.precision=transformer-engine", "trainer: Requirement 'transformer_engine"),
+        ("+trainer.overfit_batches=1", "trainer.overfit_batches=1: does not go with this training; every step draws"),
+        ("+trainer.gradient_clip_val=1", "give model.clip_norm"),
+        ("+trainer.accumulate_grad_batches=2", "give a larger data.batch_size"),
+        ("callbacks.last.every_n_train_steps=-1", "callbacks.last.every_n_train_steps=-1: give 0 or more"),
+        ("callbacks.pictures.size=0", "callbacks.pictures.size=0: give 4 or more"),
+        ("callbacks.validation.size=0", "callbacks.validation.size=0: give 4 or more"),
+        ("callbacks.validation.count=-1", "callbacks.validation.count=-1: give 0 or more"),
+        ("data.val_seed=-1", "data.val_seed=-1: give 0 or more"),
+        ("model.clip_norm=nan", "model.clip_norm=nan: give more than 0"),
+        ("model.milestones=[5,-1]", "model.milestones=-1: give 0 or more"),
+        ("model.pixel_weight=-1", "model.pixel_weight=-1: give 0 or more"),
+        ("model.adversarial_weight=nan", "model.adversarial_weight=nan: give 0 or more"),
         ("estimator.iterations=0", "estimator.iterations=0: give 1 or more"),
         ("collector.tile_size=0", "collector.tile_size=0: give 1 or more"),
         ("collector.stride=0", "collector.stride=0: give 1 or more"),
@@ -428,6 +463,24 @@ def test_values_of_a_wrong_type(mistake, name, override, says):
 def test_numbers_out_of_range_are_refused_before_anything_is_made(mistake, tmp_path, override, says):
     assert says in mistake("train", override)
     assert not list((tmp_path / "pools").rglob("*.npz"))
+
+
+def test_validation_images_are_large_enough_to_be_measured(mistake, photo_folder):
+    small = photo_folder("small", 2, 18, 40)
+    line = mistake("train", "degradation=bicubic", f"data.val_hr={small}", "trainer.val_check_interval=1000")
+    assert "photo0 has 40x16 pixels, and 19 on a side are needed" in line and "data.val_hr" in line
+    assert "16x16 pixels" in mistake("train", "degradation=bicubic", "data.val_size=18")
+
+
+@pytest.mark.parametrize(("text", "mode"), [("", "offline"), ("a/b", "offline"), ("\xff", "offline"), ("a", "of")])
+def test_wandb_is_told_no_nonsense(mistake, tmp_path, monkeypatch, text, mode):
+    monkeypatch.setenv("WANDB_MODE", mode)
+    (tmp_path / "wandb_id.txt").write_text(text, encoding="latin-1")
+    with pytest.raises(InputError, match=r"wandb_id.txt: holds no name of a run|WANDB_MODE=of: choose online, offline"):
+        wandb_logger("realsr", "run", str(tmp_path), ckpt="last")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    line = mistake("train", "degradation=bicubic", "logger=wandb", "logger.wandb.project=a/b")
+    assert "Invalid project name 'a/b'" in line
 
 
 @pytest.mark.parametrize(
@@ -689,7 +742,22 @@ def stopped(process, number: signal.Signals) -> str:
     return err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are found by Linux's /proc")
+def test_a_worker_that_is_killed_ends_the_training(tiny, tmp_path):
+    """As by a machine that is out of memory. The other worker hears no SIGTERM, and was waited for without end."""
+    options = [*tiny, "degradation=bicubic", "trainer.max_steps=100000", "trainer.val_check_interval=50000"]
+    process = command("realsr.train", *options, "data.num_workers=2", f"hydra.run.dir={tmp_path}/run", cwd=tmp_path)
+    wait_for(process, tmp_path / "run", "csv/metrics.csv")
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    workers = [pid for pid in children if "realsr.train" in Path(f"/proc/{pid}/cmdline").read_text()]
+    os.kill(int(workers[0]), signal.SIGKILL)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 2, out + err
+    assert "a process that reads photos was killed" in err and "Traceback" not in out + err
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_training_keeps_its_last_step_and_goes_on(tiny, compose, tmp_path, number):
     run = tmp_path / "run"
     options = ["degradation=bicubic", "trainer.max_steps=100000", "trainer.val_check_interval=50000"]

@@ -114,12 +114,39 @@ def test_a_run_that_could_not_be_run_again_keeps_its_metrics_and_is_named(tmp_pa
     assert "- [bold,b], seed 0: holds a run already" in table
 
 
+@pytest.mark.parametrize("text", ['{"val/psnr": ', "", '["val/psnr"]', '{"val/psnr": "a"}', "3"])
+def test_metrics_that_are_damaged_lose_no_other_run(tmp_path, text):
+    (leave(tmp_path / "a", 0, ["x=a"], metrics={}) / "metrics.json").write_text(text)
+    leave(tmp_path / "b", 1, ["x=b"], metrics={"psnr": 22.0})
+    runs = report(tmp_path)
+    assert [run.metrics for run in runs] == [None, {"psnr": 22.0}]
+    assert "metrics.json is damaged" in runs[0].failure and runs[1].failure is None
+
+
+def test_a_value_that_is_not_finite_has_no_spread(tmp_path):
+    for number, value in enumerate((21.0, float("inf"), float("nan"))):
+        leave(tmp_path / f"a{number}", number, ["x=a"], number, metrics={"psnr": value})
+    assert [run.metrics for run in report(tmp_path)] == [{"psnr": 21.0}, {}, {}]
+
+
+@pytest.mark.parametrize("name", ["overrides.yaml", "config.yaml", "hydra.yaml"])
+def test_a_run_of_which_nothing_is_known_is_left_out(tmp_path, caplog, name):
+    folder = leave(tmp_path / "a", 0, ["x=a"], metrics={"psnr": 21.0})
+    leave(tmp_path / "b", 1, ["x=b"], metrics={"psnr": 22.0})
+    (folder / ".hydra" / name).write_text("a: [")
+    assert [run.metrics for run in report(tmp_path)] == [{"psnr": 22.0}]
+    assert "is left out" in caplog.text and str(folder) in caplog.text
+
+
 def test_the_command_tabulates_a_folder_at_any_time(swept, tmp_path, monkeypatch, capsys):
     folder, _ = swept
     monkeypatch.setattr(sys, "argv", ["sweep", str(folder)])
     sweep.main()
     assert (folder / "table.csv").exists()
-    for arguments, says in (([], "give the folder"), ([str(tmp_path / "none")], "there is no run")):
+    (folder / "runs.csv").unlink()
+    (folder / "runs.csv").mkdir()
+    wrong = (([], "give the folder"), ([str(tmp_path / "none")], "there is no run"), ([str(folder)], "Is a directory"))
+    for arguments, says in wrong:
         monkeypatch.setattr(sys, "argv", ["sweep", *arguments])
         with pytest.raises(SystemExit) as end:
             sweep.main()
@@ -256,6 +283,14 @@ def test_a_bug_in_a_run_leaves_its_traceback_and_ends_no_other(main, tmp_path, c
     assert "1 of 3 runs failed" in printed.err
     assert "Traceback" not in printed.err
     assert "22.00 ± 2.83 (2)" in printed.out
+
+
+def test_the_flag_may_stand_between_options(main, monkeypatch, tmp_path):
+    assert main("seed=0") == 0
+    arguments = [f"hydra.sweep.dir={tmp_path / 'out'}", "data.source_dir=x", "--multirun", "seed=4,5"]
+    monkeypatch.setattr(sys, "argv", ["train", *arguments])
+    command("train")(act)()
+    assert [run.seed for run in read_runs(tmp_path / "out")] == [0, 4, 5]
 
 
 def test_a_sweep_that_goes_well_exits_with_0(main):

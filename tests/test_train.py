@@ -78,3 +78,12 @@ def test_the_resolved_config_of_a_checkpoint_is_plain(fit):
     config = last(fit("run"))["config"]
     assert OmegaConf.create(config) == config
     assert isinstance(config["model"]["milestones"], list)
+
+
+def test_a_run_whose_time_is_over_keeps_its_last_step(fit):
+    folder = fit(
+        "run", "trainer.max_steps=100000", "+trainer.max_time=00:00:00:01", "callbacks.last.every_n_train_steps=0"
+    )
+    lines = (folder / "csv" / "metrics.csv").read_text().splitlines()
+    column = lines[0].split(",").index("step")
+    assert last(folder)["global_step"] == max(int(line.split(",")[column]) for line in lines[1:])

@@ -21,7 +21,7 @@ from realsr.data.samples import make_samples
 from realsr.data.sharded import ShardedImages
 from realsr.data.store import PhotoSet, prepare_hr, stored_hr
 from realsr.data.tiles import TiledImage
-from realsr.data.validation import degraded, hold_out_images, look_photos, middle
+from realsr.data.validation import check_sizes, degraded, hold_out_images, look_photos, middle
 from realsr.degradation import Degradation
 from realsr.entries import check_pool, pool_record
 from realsr.errors import InputError, at_least
@@ -144,7 +144,7 @@ class RealSRData(LightningDataModule):
         at_least(1, "data.", crops_per_read=crops_per_read)
         check_confidence(min_confidence)
         at_least(0, "data.", num_workers=num_workers, estimate_workers=estimate_workers, look_count=look_count)
-        at_least(0, "data.", store_limit=math.inf if store_limit is None else store_limit)
+        at_least(0, "data.", store_limit=math.inf if store_limit is None else store_limit, val_seed=val_seed)
         at_least(scale, "data.", val_size=val_size, look_size=look_size)
         if crop_size % scale:
             raise InputError(f"data.crop_size={crop_size} is no multiple of the scale {scale}")
@@ -230,6 +230,7 @@ class RealSRData(LightningDataModule):
             source, clean, held = hold_out_images(source, clean, self.val_count, self.val_seed)
             whole = [Pair(image.name, torch.empty(0), middle(image, self.val_size)) for image in held]
             self.pairs = degraded(whole, degrade, self.scale, self.val_seed)
+        check_sizes(self.pairs, self.scale)
         self.looks = look_photos(self.source_dir, self.look_count, self.look_size)
         first = self.trainer is None or self.trainer.is_global_zero
         self.records = self._records([*source, *clean]) if stage == "fit" and first else {}

@@ -14,6 +14,7 @@ from realsr.data.datasets import Pair, draw_seed
 from realsr.degradation import Degradation
 from realsr.errors import InputError
 from realsr.images import find_images, read_image, to_float
+from realsr.metrics import SSIM_WINDOW
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,17 @@ def degraded(pairs: Sequence[Pair], degrade: Degradation, scale: int, seed: int)
         hr = pair.hr[..., :height, :width]
         made.append(Pair(pair.name, degrade(hr[None], generator)[0], hr))
     return made
+
+
+def check_sizes(pairs: Sequence[Pair], scale: int) -> None:
+    """Raise InputError if an image is too small to be measured: now, and not after the first thousand steps."""
+    least = SSIM_WINDOW + 2 * scale
+    for name, _, hr in pairs:
+        if hr is not None and min(hr.shape[-2:]) < least:
+            raise InputError(
+                f"validation: {name} has {hr.shape[-1]}x{hr.shape[-2]} pixels, and {least} on a side are needed for "
+                "SSIM; raise data.val_size, or give larger photos (data.val_hr, if it is given)"
+            )
 
 
 def look_photos(source_dir: str | None, count: int, size: int) -> list[Pair]:
