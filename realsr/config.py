@@ -151,6 +151,9 @@ def _is_configuration(error: BaseException) -> bool:
 
 
 def _one_line(error: BaseException) -> str | None:
+    if isinstance(error, InputError | OSError) and str(error).startswith("Caught "):
+        # of a DataLoader's worker: PyTorch raises it anew with the traceback as its text, whose last line is the error
+        return str(error).splitlines()[-1].partition(": ")[2]
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, OSError) and not isinstance(error, HydraException):  # Hydra's are both

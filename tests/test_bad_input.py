@@ -13,6 +13,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from PIL import Image
+from torch.utils.data import DataLoader, Dataset
 
 from realsr.collect import _run as run_collect
 from realsr.config import _quote_path, check_writable, explain, pick_device
@@ -744,6 +745,21 @@ def stopped(process, number: signal.Signals) -> str:
     assert "Traceback" not in out + err
     assert "realsr: interrupted" in err
     return err
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [(InputError("set: no shard; give another"), "set: no shard; give another"), (OSError(5, "bad", "a"), "bad: 'a'")],
+)
+def test_an_error_in_a_worker_is_one_line_as_well(error, line):
+    class Broken(Dataset):
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            raise error
+
+    assert line_of(next, iter(DataLoader(Broken(), num_workers=1))).endswith(line)
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are found by Linux's /proc")
