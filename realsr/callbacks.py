@@ -118,7 +118,7 @@ class GeneratorSteps(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Likewise this validation."""
-        module.log("step", float(trainer.global_step))
+        module.log("step", float(trainer.global_step), sync_dist=True)
 
 
 class Throughput(Callback):

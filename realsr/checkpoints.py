@@ -84,6 +84,7 @@ class LastCheckpoint(Checkpoint):
     def __init__(self, dirpath: str, every_n_train_steps: int = 200) -> None:
         at_least(0, "callbacks.last.", every_n_train_steps=every_n_train_steps)
         self.path, self.every = Path(dirpath) / "last.ckpt", every_n_train_steps
+        self.written = False
         self.told: set[int] = set()
         self.saved: set[int] = set()
         self.before: dict[int, Any] = {}
@@ -113,9 +114,9 @@ class LastCheckpoint(Checkpoint):
             self._write(trainer)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Write the file if it is time."""
+        """Write the file if it is time; also after the first validation, which may leave a best.ckpt to be kept."""
         if trainer.state.fn is TrainerFn.FITTING:
-            self._write(trainer)
+            self._write(trainer, first=not self.written)
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
         """Hand on what was told in the step before, which the loggers have got meanwhile."""
@@ -140,11 +141,12 @@ class LastCheckpoint(Checkpoint):
             raise KeyboardInterrupt
         self.told.add(number)
 
-    def _write(self, trainer: Trainer) -> None:
+    def _write(self, trainer: Trainer, first: bool = False) -> None:
         step, told = trainer.global_step, self._agreed()
         last = step >= trainer.max_steps or trainer.should_stop  # by trainer.max_time
-        if told or last or (self.every and step % self.every == 0):
+        if told or last or first or (self.every and step % self.every == 0):
             trainer.save_checkpoint(self.path, weights_only=False)
+            self.written = True
         self.told -= told
         self.saved |= told
 

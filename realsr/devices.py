@@ -108,7 +108,7 @@ def ending_together(trainer: Trainer) -> Iterator[None]:
                 raise InputError("the other devices stop as well") from e
             if killed := [-code for code in codes if code < 0]:
                 name = signal.Signals(killed[0]).name
-                raise InputError(f"another device's process was ended by {name}; go on with ckpt=last") from e
+                raise InputError(f"another device's process was ended by {name}; go on with ckpt=auto") from e
         raise
 
 

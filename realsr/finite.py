@@ -64,7 +64,7 @@ class NonFinite:
             return f"{line}; the step is skipped"
         more = f"{PATIENCE} in a row" if self.policy == "skip" else "model.non_finite=skip leaves such steps out"
         raise InputError(
-            f"{line}; the last good checkpoint is kept: go on with ckpt=last and a lower model.optimizer.lr, "
+            f"{line}; the last good checkpoint is kept: go on with ckpt=auto and a lower model.optimizer.lr, "
             f"model.clip_norm=1 or trainer.precision=32-true ({more})"
         )
 
@@ -89,5 +89,5 @@ def require_finite(network: nn.Module, name: str) -> None:
     if not torch.stack([p.isfinite().all() for p in network.parameters()]).all():  # a device is asked once
         raise InputError(
             f"the {name}'s weights are not finite, so no checkpoint is written and the last good one is kept; go on "
-            "with ckpt=last and a lower model.optimizer.lr, model.clip_norm=1 or trainer.precision=32-true"
+            "with ckpt=auto and a lower model.optimizer.lr, model.clip_norm=1 or trainer.precision=32-true"
         )

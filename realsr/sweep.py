@@ -287,7 +287,7 @@ def send(runs: Sequence[Run], folder: Path, logger: DictConfig) -> None:
 
 def main() -> None:
     """Tabulate the folder that the command line names."""
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         stop("give the folder of a sweep: python -m realsr.sweep DIR", 2)
     try:
         report(Path(sys.argv[1]))

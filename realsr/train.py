@@ -79,6 +79,9 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     model = instantiate(cfg.model)
     if model.frozen["perceptual"] is None and model.discriminator is not None:
         log.warning("perceptual=none: training without the paper's perceptual loss, textures will be weaker")
+    if model.discriminator is not None and model.warmup_steps:
+        never = " (never: trainer.max_steps is no more)" if cfg.trainer.max_steps <= model.warmup_steps else ""
+        log.info("with L1 alone until step %d, then with the GAN%s", model.warmup_steps, never)
     loggers = [instantiate(node) for node in cfg.logger.values() if node is not None]
     callbacks = [instantiate(node) for node in cfg.callbacks.values() if node is not None]
     callbacks.append(RunRecord(config, data))
@@ -121,7 +124,7 @@ def resume_path(ckpt: str | None, folder: Path, model: dict[str, Any]) -> Path |
     last = folder / "checkpoints" / "last.ckpt"
     if ckpt is None:
         if last.exists():
-            raise InputError(f"{folder} holds a run already; go on with ckpt=last, or choose another name=...")
+            raise InputError(f"{folder} holds a run already; go on with ckpt=auto, or choose another name=...")
         return None
     if ckpt == "auto" and not last.exists():
         return None
@@ -222,7 +225,7 @@ def _run(cfg: DictConfig) -> float:
     return metrics.get(cfg.optimized_metric, math.nan)
 
 
-main = command("train", then="go on with ckpt=last")(_run)
+main = command("train", then="go on with ckpt=auto")(_run)
 
 if __name__ == "__main__":
     main()

@@ -784,7 +784,7 @@ def test_an_interrupted_training_keeps_its_last_step_and_goes_on(tiny, compose, 
     options += ["callbacks.last.every_n_train_steps=0", "trainer.log_every_n_steps=1"]
     process = command("realsr.train", *tiny, *options, f"hydra.run.dir={run}", cwd=tmp_path)
     wait_for(process, run, "csv/metrics.csv")
-    assert "go on with ckpt=last" in stopped(process, number)
+    assert "go on with ckpt=auto" in stopped(process, number)
     steps = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
     assert steps > 0
     if number is signal.SIGINT:

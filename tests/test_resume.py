@@ -165,7 +165,7 @@ def test_a_scheduler_signals_all_processes_and_the_command_exits_cleanly(tiny, s
     options = ["trainer.max_steps=100000", "data.num_workers=2", f"hydra.run.dir={tmp_path}/run"]
     stopped = command(*tiny, *options, told)
     assert stopped.returncode == 130, stopped.stdout + stopped.stderr
-    assert stopped.stderr.splitlines()[-1] == "realsr: interrupted; go on with ckpt=last"
+    assert stopped.stderr.splitlines()[-1] == "realsr: interrupted; go on with ckpt=auto"
     assert "Traceback" not in stopped.stderr
     assert read(tmp_path / "run")["global_step"] == 3
 

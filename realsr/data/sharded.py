@@ -268,7 +268,7 @@ def _fetched(url: str, cache: Path, limit: int, shard: Shard) -> Path:
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as e:
-        raise InputError(f"{url}: {_short(e)}; the run goes on with ckpt=last once it can be fetched") from e
+        raise InputError(f"{url}: {_short(e)}; the run goes on with ckpt=auto once it can be fetched") from e
     if path.stat().st_size != shard.size:
         path.unlink(missing_ok=True)
         raise InputError(f"{url}: gave a file of another size than the index says; upload the set again")

@@ -87,8 +87,8 @@ def _backbone(name: str, file: str | None) -> Any:
             model.load_state_dict(weights.get_state_dict(progress=False), assign=True)
         except (OSError, RuntimeError) as e:
             raise InputError(
-                f"cannot download the {name} weights ({e}); give them as a file (`backbone: FILE` "
-                f"with torchvision's {Path(weights.url).name})"
+                f"cannot download the {name} weights ({e}); give torchvision's {Path(weights.url).name} as a file: "
+                "for LPIPS lpips.backbone=FILE, for the perceptual loss model.perceptual.backbone=FILE"
             ) from e
         return model
     state = find_state(read_checkpoint(file))
