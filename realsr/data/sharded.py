@@ -2,8 +2,7 @@
 
 A set is what ``python -m realsr.pack`` writes: WebDataset's tar files of losslessly compressed pieces of photos, and
 ``index.json``, which is written last. webdataset is what downloads; its streams and shuffle buffers are not used, since
-what they yield depends on the number of workers and cannot be resumed. litdata was tried and left: given a bounded
-cache, four processes that read by number did not come to an end within minutes.
+what they yield depends on the number of workers and cannot be resumed. litdata was slow with a bounded cache.
 """
 
 from __future__ import annotations
@@ -68,9 +67,8 @@ class ShardedImages:
     """The images of a sharded set, as :class:`realsr.data.datasets.HRCrops` takes them.
 
     Uniform draws from a set larger than the cache would fetch a shard for nearly every image. So the images have a
-    turn: each epoch, all of them once, ``TOGETHER`` shards at a time, drawn anew from the seed. All ranks and workers
-    are in the same few shards then, and a shard is fetched once an epoch and machine. The price: the images of a batch
-    come from a few thousand neighbours in that order, not from the whole set; packing mixes the photos before.
+    turn: each epoch, all of them once, ``TOGETHER`` shards at a time, drawn anew from the seed. A shard is then fetched
+    once an epoch and machine. The price: a batch is of a few thousand neighbours; packing mixes the photos before.
 
     Args:
         where: folder, or URL that webdataset opens (http, https, gs, hf; s3 by the ``aws`` command).
