@@ -109,7 +109,7 @@ def test_stop_names_the_loss_and_the_file_and_keeps_the_last_good_checkpoint(fit
     line = explain(error.value)
     assert "\n" not in line and line.startswith("step 5: pixel and adversarial not finite")
     assert re.findall(r"gray\d+", line) == [name for name, level in grays.items() if level in seen]
-    assert "model.non_finite=skip" in line and "ckpt=last" in line
+    assert "model.non_finite=skip" in line and "ckpt=auto" in line
     assert finite(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 4
     finite(tmp_path / "run" / "checkpoints" / "best.ckpt")
     monkeypatch.setattr(RealSRData, "on_after_batch_transfer", transfer)
