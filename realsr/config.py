@@ -32,6 +32,7 @@ NO_CLUSTER = 'Could not detect "srun"'  # what submitit says
 KILLED = ("TerminatedWorkerError", "UncompletedJobError")  # what joblib and submitit raise
 # in the folder of a run: the last validation's metrics, once it is done; why it failed, the first line for people
 METRICS, FAILED = "metrics.json", "failed.txt"
+OPTIONS = "options.yaml"  # of its command line; Hydra's own file may be that of a second run that was refused there
 
 
 def conf_dir() -> str:

@@ -25,7 +25,7 @@ from rich.table import Table
 from rich.text import Text
 from yaml import YAMLError
 
-from realsr.config import FAILED, METRICS, explain, stop
+from realsr.config import FAILED, METRICS, OPTIONS, explain, stop
 from realsr.errors import InputError
 from realsr.evaluate import HEADINGS
 from realsr.images import Photo, atomic_write, read_image, write_image
@@ -82,7 +82,7 @@ def report(folder: Path) -> list[Run]:
         InputError: there is no run in the folder.
     """
     runs = read_runs(folder)
-    cells, failures = for_people(runs), [line for run in runs if (line := _failure(run))]
+    cells, failures = for_people(runs), [f"{run.row}, seed {run.seed}: {run.failure}" for run in runs if run.failure]
     table = Table(title=Text(f"validation, mean ± standard deviation (runs); {folder}"))
     for heading in cells[0]:
         table.add_column(heading, justify="left" if heading == "run" else "right")
@@ -117,7 +117,9 @@ def read_runs(folder: Path) -> list[Run]:
         try:
             number = OmegaConf.select(OmegaConf.load(path.with_name("hydra.yaml")), "hydra.job.num", default=0)
             seed = OmegaConf.select(OmegaConf.load(path.with_name("config.yaml")), "seed", default=0)
-            found.append((number, path.parent.parent, seed, [str(option) for option in OmegaConf.load(path)]))
+            run = path.parent.parent
+            options = OmegaConf.load(run / OPTIONS if (run / OPTIONS).exists() else path)
+            found.append((number, run, seed, list(map(str, options))))
         except (OSError, YAMLError, OmegaConfBaseException) as e:
             log.warning("%s: is left out (%s)", path.parent, explain(e) or type(e).__name__)
     if not found:
@@ -222,10 +224,6 @@ def _each(runs: Sequence[Run], folder: Path) -> list[list[Any]]:
         for run in runs
     ]
     return [["folder", "run", "seed", "failure", *keys], *lines]
-
-
-def _failure(run: Run) -> str | None:
-    return None if run.failure is None else f"{run.row}, seed {run.seed}: {run.failure}"
 
 
 def _csv(cells: list[list[Any]]) -> str:

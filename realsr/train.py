@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 import wandb
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer, seed_everything
 
 from realsr.checkpoints import RunRecord, trainer_plugins
-from realsr.config import FAILED, METRICS, check_writable, command, output_dir, pick_device
+from realsr.config import FAILED, METRICS, OPTIONS, check_writable, command, output_dir, pick_device
 from realsr.data.datasets import share
 from realsr.devices import check_processes, ending_together, is_row_apart, quiet_unless_first, run_apart
 from realsr.errors import InputError, at_least
@@ -96,6 +97,8 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     if trainer.is_global_zero:
         for name in (METRICS, FAILED):
             (folder / name).unlink(missing_ok=True)  # of a run that now goes on
+        with atomic_write(folder / OPTIONS) as file:
+            file.write(OmegaConf.to_yaml(HydraConfig.get().overrides.task).encode())
     try:
         with ending_together(trainer):
             trainer.fit(model, data, ckpt_path=ckpt, weights_only=True)

@@ -303,6 +303,7 @@ def test_a_checkpoint_names_versions_pools_and_photos_and_a_resumed_run_says_wha
     folder = fit("run", *STEPS)
     content = read(folder)
     assert {"realsr", "torch", "numpy", "pytorch-lightning", "python"} <= content["versions"].keys()
+    assert "+debug=fast" in (folder / "options.yaml").read_text()
     assert content["pools"].keys() == {"kernel", "noise", "photos"}
     pools = tmp_path / "pools"
     assert sorted(content["pools"]["kernel"]["files"]) == sorted(path.name for path in pools.glob("kernels/*.npz"))

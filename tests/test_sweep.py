@@ -129,6 +129,17 @@ def test_a_value_that_is_not_finite_has_no_spread(tmp_path):
     assert [run.metrics for run in report(tmp_path)] == [{"psnr": 21.0}, {}, {}]
 
 
+def test_metrics_stay_under_the_options_that_they_were_trained_with(tmp_path):
+    """Hydra has already replaced its file when a second run is refused in the folder of a first."""
+    for number, (first, second) in enumerate([("ragan", "hinge"), ("lsgan", "lsgan")]):
+        folder = leave(
+            tmp_path / first, number, [f"gan={second}"], metrics={"psnr": 20 + number}, failure="holds a run"
+        )
+        OmegaConf.save(OmegaConf.create([f"gan={first}"]), folder / "options.yaml")
+    found = [(run.row, run.metrics) for run in read_runs(tmp_path)]
+    assert found == [("ragan", {"psnr": 20}), ("lsgan", {"psnr": 21})]
+
+
 @pytest.mark.parametrize("name", ["overrides.yaml", "config.yaml", "hydra.yaml"])
 def test_a_run_of_which_nothing_is_known_is_left_out(tmp_path, caplog, name):
     folder = leave(tmp_path / "a", 0, ["x=a"], metrics={"psnr": 21.0})
