@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,39 @@ from realsr.resample import imresize
 PICTURE_LOGGERS = (WandbLogger, TensorBoardLogger)
 
 
-class PictureGrid(Callback):
+class _ValidationPictures(Callback, ABC):
+    """Takes what validation upscales, in the first process."""
+
+    option: str  # in conf/callbacks
+
+    def __init__(self, folder: str, count: int = 8, size: int = 256) -> None:
+        at_least(0, f"callbacks.{self.option}.", count=count)
+        at_least(4, f"callbacks.{self.option}.", size=size)
+        self.folder, self.count, self.size = Path(folder), count, size
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Take the first images of each loader, with ``(3, H, W)`` of what is shown: HR where there is one."""
+        if not trainer.is_global_zero or batch_idx >= self.count or not isinstance(outputs, dict):
+            return
+        scale = outputs["sr"].shape[-1] // outputs["lr"].shape[-1]
+        shown = {"bicubic": imresize(outputs["lr"], scale), "sr": outputs["sr"], "hr": outputs["hr"]}
+        images = {kind: image for kind, image in shown.items() if image is not None}
+        self.take(trainer, outputs, images, f"{dataloader_idx}_{batch_idx:02d}_{outputs['name']}")
+
+    @abstractmethod
+    def take(self, trainer: Trainer, outputs: dict[str, Any], images: dict[str, Tensor], name: str) -> None:
+        """An image: what validation gave, what of it is shown, and a name that no other has."""
+
+
+class PictureGrid(_ValidationPictures):
     """LR enlarged by bicubic, SR and HR of each image after every validation, as a grid and in a table.
 
     The grid is written to ``folder/<step>.png`` and goes to the loggers that take pictures. The table is W&B's: under
@@ -38,33 +71,21 @@ class PictureGrid(Callback):
         size: side in HR pixels that is shown of each image.
     """
 
+    option = "pictures"
+
     def __init__(self, folder: str, count: int = 8, size: int = 256) -> None:
-        at_least(0, "callbacks.pictures.", count=count)
-        at_least(4, "callbacks.pictures.", size=size)
-        self.folder, self.count, self.size = Path(folder), count, size
+        super().__init__(folder, count, size)
         self.rows: list[dict[str, Any]] = []
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep what the module upscaled."""
-        if batch_idx >= self.count or not isinstance(outputs, dict):
-            return
-        scale = outputs["sr"].shape[-1] // outputs["lr"].shape[-1]
-        shown = {"bicubic": imresize(outputs["lr"], scale), "sr": outputs["sr"], "hr": outputs["hr"]}
-        pictures = {name: self._cut(image) for name, image in shown.items() if image is not None}
+    def take(self, trainer: Trainer, outputs: dict[str, Any], images: dict[str, Tensor], name: str) -> None:
+        """Keep its middle."""
         step = {"step": trainer.global_step, "photo": outputs["name"]}
+        pictures = {kind: self._cut(image) for kind, image in images.items()}
         self.rows.append({**step, **pictures, **outputs.get("metrics", {})})
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Write the grid, send both."""
-        if self.rows and trainer.is_global_zero:
+        if self.rows:
             shown = [[key for key, cell in row.items() if isinstance(cell, np.ndarray)] for row in self.rows]
             cells = [[row[key] for key in keys] for row, keys in zip(self.rows, shown, strict=True)]
             labels = [[f"{row['photo']} {key}" for key in keys] for row, keys in zip(self.rows, shown, strict=True)]
@@ -77,6 +98,34 @@ class PictureGrid(Callback):
     def _cut(self, image: Tensor) -> Picture:
         y, x = (max((side - self.size) // 2, 0) for side in image.shape[-2:])
         return to_uint(image[:, y : y + self.size, x : x + self.size])
+
+
+class ValidationCrops(_ValidationPictures):
+    """The last validation's images at their busiest place, for a sweep's picture of all its runs.
+
+    Written to ``folder/<loader>_<number>_<photo>_<bicubic, sr or hr>.png``, where HR (LR, if there is none) has most
+    edges: the same place in all runs that are validated on the same images.
+
+    Args:
+        folder: where the PNGs go.
+        count: images at most with ground truth, and as many of the camera's without; the first ones.
+        size: side of a crop in HR pixels.
+    """
+
+    option = "validation"
+
+    def __init__(self, folder: str, count: int = 4, size: int = 256) -> None:
+        super().__init__(folder, count, size)
+        self.corners: dict[str, tuple[int, int]] = {}
+
+    def take(self, trainer: Trainer, outputs: dict[str, Any], images: dict[str, Tensor], name: str) -> None:
+        """Write its crops."""
+        shown = {kind: to_uint(image) for kind, image in images.items()}
+        if name not in self.corners:
+            self.corners[name] = sharpest_crop(shown.get("hr", shown["bicubic"]), self.size)
+        y, x = self.corners[name]
+        for kind, image in shown.items():
+            write_image(self.folder / f"{name}_{kind}.png", Photo(image[y : y + self.size, x : x + self.size]))
 
 
 class PoolPictures(Callback):
@@ -238,44 +287,3 @@ def log_histogram(trainer: Trainer, name: str, values: npt.NDArray[np.float64]) 
             logger.log_metrics({name: wandb.Histogram(values.tolist())}, trainer.global_step)  # type: ignore[dict-item]
         elif isinstance(logger, TensorBoardLogger):
             logger.experiment.add_histogram(name, values, trainer.global_step)
-
-
-class ValidationCrops(Callback):
-    """The last validation's images at their busiest place, for a sweep's picture of all its runs.
-
-    Written to ``folder/<loader>_<number>_<photo>_<bicubic, sr or hr>.png``, where HR (LR, if there is none) has most
-    edges: the same place in all runs that are validated on the same images.
-
-    Args:
-        folder: where the PNGs go.
-        count: images at most with ground truth, and as many of the camera's without; the first ones.
-        size: side of a crop in HR pixels.
-    """
-
-    def __init__(self, folder: str, count: int = 4, size: int = 256) -> None:
-        at_least(0, "callbacks.validation.", count=count)
-        at_least(4, "callbacks.validation.", size=size)
-        self.folder, self.count, self.size = Path(folder), count, size
-        self.corners: dict[str, tuple[int, int]] = {}
-
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Write those of an image."""
-        if not trainer.is_global_zero or batch_idx >= self.count or not isinstance(outputs, dict):
-            return
-        scale = outputs["sr"].shape[-1] // outputs["lr"].shape[-1]
-        images = {"bicubic": imresize(outputs["lr"], scale), "sr": outputs["sr"], "hr": outputs["hr"]}
-        shown = {kind: to_uint(image) for kind, image in images.items() if image is not None}
-        name = f"{dataloader_idx}_{batch_idx:02d}_{outputs['name']}"
-        if name not in self.corners:
-            self.corners[name] = sharpest_crop(shown.get("hr", shown["bicubic"]), self.size)
-        y, x = self.corners[name]
-        for kind, image in shown.items():
-            write_image(self.folder / f"{name}_{kind}.png", Photo(image[y : y + self.size, x : x + self.size]))

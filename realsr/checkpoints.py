@@ -70,11 +70,11 @@ class BestCheckpoint(Checkpoint):
 class LastCheckpoint(Checkpoint):
     """``last.ckpt`` every so many steps, at the last one, and at the one in which the run is told to stop.
 
-    Ctrl-C, SIGTERM, and SIGUSR1 and SIGUSR2, which Slurm sends before it takes a machine away, have the file written
-    after the step that they meet, with its validation where one is due: so a run that goes on has missed nothing. Then
-    whoever listened before the training gets the signal: by default the run ends, submitit has the job queued again,
-    and what is ignored there lets the run go on. Of several processes all stop at the same step, whichever was told.
-    In a run of one process a second Ctrl-C ends it at once.
+    Ctrl-C, SIGTERM, SIGHUP, and SIGUSR1 and SIGUSR2, which Slurm sends before it takes a machine away, have the file
+    written after the step that they meet, with its validation where one is due: so a run that goes on has missed
+    nothing. Then whoever listened before the training gets the signal: by default the run ends, submitit has the job
+    queued again, and what is ignored there lets the run go on. Of several processes all stop at the same step,
+    whichever was told. In a run of one process a second Ctrl-C ends it at once.
 
     Args:
         dirpath: folder of the file.

@@ -47,9 +47,9 @@ def conf_dir() -> str:
 def command(name: str, then: str = "") -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Make a function of a composed config the ``main`` of ``python -m realsr.<name>``.
 
-    The config is checked before the function runs. A user's mistake is printed as one line and exits with 2;
-    Ctrl-C, SIGTERM, SIGUSR1 and SIGUSR2 exit with 130; ``then`` says how to go on after them. In a sweep that ends with
-    a table (``hydra.callbacks.table``) a run that fails does not end the others.
+    The config is checked before the function runs. A user's mistake is printed as one line and exits with 2; Ctrl-C and
+    what else is in STOP_SIGNALS exit with 130; ``then`` says how to go on after them. In a sweep that ends with a table
+    (``hydra.callbacks.table``) a run that fails does not end the others.
     """
 
     def decorate(run: Callable[[DictConfig], Any]) -> Callable[[], None]:

@@ -118,7 +118,7 @@ class ESRGAN(LightningModule):
         self.pixel_weight, self.perceptual_weight = pixel_weight, perceptual_weight
         self.adversarial_weight = adversarial_weight
         self.ema_decay, self.clip_norm, self.compiled = ema_decay, clip_norm, compile
-        self.non_finite, self.logged = NonFinite(non_finite), True
+        self.non_finite = NonFinite(non_finite)
         self.scale = int(generator.scale)  # type: ignore[arg-type]
 
     def forward(self, lr: Tensor) -> Tensor:
@@ -152,8 +152,6 @@ class ESRGAN(LightningModule):
         optimizers, schedules = _listed(self.optimizers()), _listed(self.lr_schedulers())
         lr, hr = (batch[name].contiguous(memory_format=self.memory_format) for name in ("lr", "hr"))
         step = self.global_step
-        # Lightning's `log` takes half a millisecond a name, and only these steps' values get to the loggers
-        self.logged = self.trainer._logger_connector.should_update_logs
         gan = self.discriminator is not None and step >= self.warmup_steps
         # the discriminator's head start: the other losses alone would blur the generator
         still = gan and step < self.warmup_steps + self.head_start
@@ -181,7 +179,7 @@ class ESRGAN(LightningModule):
             for buffer, before in buffers:
                 buffer.copy_(before)
         self.non_finite.end_step()
-        if self.logged:
+        if self._logs():
             if skips:
                 terms["skipped"] = torch.tensor(float(self.non_finite.skipped))
             # not for Lightning's progress bar, which would wait for the device in every step
@@ -240,12 +238,16 @@ class ESRGAN(LightningModule):
         optimizer.step()
         return True
 
+    def _logs(self) -> bool:
+        """Whether this step's values get to the loggers; `log` takes half a millisecond a name in any step."""
+        return self.trainer._logger_connector.should_update_logs
+
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip the gradients, which are unscaled here."""
         if self.clip_norm is not None:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             norm = torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm)
-            if self.logged:
+            if self._logs():
                 self.log("train/grad_norm" if parameters[0] is self.groups[0][1][0] else "train/d_grad_norm", norm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
