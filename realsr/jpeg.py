@@ -164,7 +164,7 @@ def _quantised(planes: Tensor, table: Tensor) -> Tensor:
     """DCT of the 8x8 blocks, rounded to multiples of the table (halves away from zero), and back to -128 ... 127."""
     basis = _dct(planes.device)
     n, c, height, width = planes.shape
-    blocks = planes.view(n, c, height // BLOCK, BLOCK, width // BLOCK, BLOCK).transpose(3, 4)
+    blocks = planes.reshape(n, c, height // BLOCK, BLOCK, width // BLOCK, BLOCK).transpose(3, 4)
     steps = table.reshape(n, 1, 1, 1, BLOCK**2)
     eighths = (blocks.reshape(*blocks.shape[:4], BLOCK**2) @ (8 * basis.T)).round()  # libjpeg's DCT gives integers
     levels = eighths.sign() * (eighths.abs() / (8 * steps) + 0.5).floor()
@@ -186,7 +186,12 @@ def _dct(device: torch.device) -> Tensor:
 
 def _pick(planes: Tensor, index: Tensor, dim: int) -> Tensor:
     """Rows (``dim`` 2) or columns (3) of each image, by ``(N, L)`` indices of its own."""
-    return planes.take_along_dim(_along(index, dim), dim)
+    if dim == 3:
+        return _pick(planes.mT, index, 2).mT
+    n, c, size, across = planes.shape
+    start = size * torch.arange(n * c, device=index.device).view(n, c, 1)  # whole rows are copied, not each pixel
+    rows = planes.reshape(n * c * size, across).index_select(0, (start + index[:, None]).flatten())
+    return rows.view(n, c, -1, across)
 
 
 def _along(values: Tensor, dim: int) -> Tensor:
