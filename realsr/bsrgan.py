@@ -276,7 +276,7 @@ def noise_mixing(sigma: Tensor, kinds: Sequence[float], generator: torch.Generat
 
 def _fields(like: Tensor, seeds: list[int]) -> Tensor:
     """Independent normal numbers, drawn on the CPU, each image's from its own seed."""
-    field = torch.empty(like.shape)
+    field = torch.empty(like.shape, pin_memory=like.is_cuda)  # large: else the copy waits for the device
     for plane, seed in zip(field, seeds, strict=True):
         plane.normal_(generator=torch.Generator().manual_seed(seed))
     return sent(field, like.device)

@@ -100,7 +100,8 @@ def photographed(images: Tensor, camera: Camera, field: Tensor) -> Tensor:
     raw = mosaic(_coloured(untoned(degamma(images)), camera.matrix)) / gains
     shot, read = (t[:, None, None, None] for t in (camera.shot, camera.read))
     raw = raw + field * (shot * raw.clamp(min=0) + read).sqrt()
-    linear = _coloured(demosaic(raw * gains), torch.linalg.inv(camera.matrix))
+    back = torch.linalg.inv_ex(camera.matrix).inverse  # `inv` waits for the device
+    linear = _coloured(demosaic(raw * gains), back)
     return gamma(toned(linear.clamp(0, 1)))
 
 

@@ -247,6 +247,54 @@ def test_every_order_occurs_and_shares_are_the_papers():
     assert degradation(scale=2).draw(500, seeded(), cut=False).factor == [2] * 500
 
 
+def test_draws_fill_the_papers_ranges(monkeypatch):
+    blurs: list[tuple[float, float, float]] = []
+
+    def watched(size, sigmas, angle, scale):
+        blurs.append((*sigmas, angle))
+        return np.ones((size, size))
+
+    monkeypatch.setattr(bsrgan, "gaussian_kernel", watched)
+    plan = degradation(halve=0.5).draw(4_000, seeded(), cut=False)
+    isotropic, anisotropic = np.array(blurs[:4_000]), np.array(blurs[4_000:])
+    assert (isotropic[:, 0] == isotropic[:, 1]).all()
+
+    def spans(values, low, high):
+        np.testing.assert_allclose(np.quantile(values, [0, 0.5, 1]), [low, (low + high) / 2, high], atol=0.03 * high)
+
+    spans(isotropic[:, 0], 0.1, 2.8)
+    for axis in (0, 1):
+        spans(anisotropic[:, axis] ** 2, 0.5, 8)
+    assert abs(np.corrcoef(anisotropic.T)[np.triu_indices(3, 1)]).max() < 0.05
+    spans(anisotropic[:, 2], 0, math.pi)
+    factor, nearest, up = (np.array(x) for x in (plan.factor, plan.nearest, plan.up))
+    for one in (2, 4):
+        spans(nearest[factor == one], 0.1, 0.6 * one)
+        spans(up[factor == one], 0.5, one)
+    spans(plan.mixing.square().sum((1, 2)).div(3).sqrt() * 255, 1, 25)
+    assert set(plan.tables[1, :, 0, 7, 7].tolist()) == set(standard_tables(torch.arange(30, 96))[:, 0, 7, 7].tolist())
+
+
+@pytest.mark.parametrize(("up", "steps"), [(0.5, (1 / 8, 2)), (1.0, (1 / 4,)), (2.0, (1 / 2, 1 / 2))])
+def test_down_up_resizes_twice(hr, up, steps):
+    plan = degradation(resizes=["down_up"], halve=0).draw(8, seeded(), cut=False)
+    plan = dataclasses.replace(plan, order=[["resize"]] * 8, up=[up] * 8, ways=[["bicubic", "bicubic"]] * 8)
+    expected = hr
+    for step in steps:
+        expected = imresize(expected, step)
+    torch.testing.assert_close(shuffled(hr, plan), expected.clamp(0, 1), atol=1e-5, rtol=0)
+
+
+def test_every_image_has_a_camera_and_fields_of_its_own(hr):
+    plan = degradation(sensor_share=1).draw(8, seeded(), cut=False)
+    plan = dataclasses.replace(plan, order=[["sensor"]] * 8)
+    for i, ours in enumerate(shuffled(hr, plan)):
+        camera = plan.camera.of([i], hr.device)
+        field = torch.empty(1, 1, 96, 112).normal_(generator=seeded(plan.seeds[i][1]))
+        torch.testing.assert_close(ours, photographed(hr[i : i + 1], camera, field)[0], atol=1e-4, rtol=0)
+    assert len({seed for seeds in plan.seeds for seed in seeds}) == 16
+
+
 def test_images_take_their_steps_in_their_order(hr, monkeypatch):
     plan = degradation().draw(8, seeded(3), cut=False)
     taken: list[list[str]] = [[] for _ in range(8)]
