@@ -116,6 +116,13 @@ def test_niqe_is_the_papers(weights, pristine, how):
     assert load_niqe(weights[0])(image) == pytest.approx(niqe_reference(matlab_gray(image), *pristine), rel=1e-6)
 
 
+def test_large_pictures_in_less_memory(weights, monkeypatch):
+    exact = load_niqe(weights[0])(photo(9, 480, 480, blur=0.5))
+    monkeypatch.setattr("realsr.no_reference.NIQE_EXACT", 480 * 480 - 1)
+    value = load_niqe(weights[0])(photo(9, 480, 480, blur=0.5))
+    assert value != exact and value == pytest.approx(exact, rel=0.02)
+
+
 def test_niqe_ranks_blur_and_noise_behind_the_like_of_its_pristine_photos(weights):
     niqe = load_niqe(weights[1])
     clean, softer, soft, noisy = (niqe(photo(2, **how)) for how in ({}, {"blur": 1}, {"blur": 2}, {"noise": 9}))
