@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 
 import numpy as np
@@ -30,14 +31,12 @@ def browser():
         browser.close()
 
 
-@pytest.fixture
-def open_page(browser, report):
-    """``open_page(width=1280)``: the page from disk. In the end, there was no error and nothing else was asked for."""
-    contexts, wrong = [], []
+@pytest.fixture(scope="module")
+def context_of(browser, report):
+    """``context_of(**options)``: a page of an own context, and what it wrongly said or asked the network for."""
 
-    def open_(width=1280, height=900, **options):
-        context = browser.new_context(viewport={"width": width, "height": height}, **options)
-        contexts.append(context)
+    def make(**options):
+        wrong = []
 
         def only_the_report(route):
             if route.request.url == report.as_uri():
@@ -46,23 +45,30 @@ def open_page(browser, report):
                 wrong.append(route.request.url)
                 route.abort()
 
+        context = browser.new_context(**options)
         context.route("**/*", only_the_report)
         page = context.new_page()
-        page.set_default_timeout(8000)
+        page.set_default_timeout(10_000)
         page.on("console", lambda message: wrong.append(message.text))
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.goto(report.as_uri())
-        return page
+        return page, wrong
 
-    yield open_
-    for context in contexts:
-        context.close()
-    assert wrong == []
+    return make
+
+
+@pytest.fixture(scope="module")
+def desktop(context_of):
+    return context_of(viewport={"width": 1280, "height": 900})
 
 
 @pytest.fixture
-def page(open_page):
-    return open_page()
+def page(desktop, report):
+    """The report, opened anew from disk; in the end, there was no error and nothing else was asked for."""
+    page, wrong = desktop
+    page.goto("about:blank")
+    page.goto(report.as_uri())
+    yield page
+    assert wrong == []
 
 
 def seen(page, photo=1):
@@ -127,13 +133,14 @@ def test_all_pictures_load_when_they_come_into_sight(page):
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_nothing_lies_beside_the_screen(open_page, width):
-    page = open_page(width)
+def test_nothing_lies_beside_the_screen(page, width):
+    page.set_viewport_size({"width": width, "height": 900})
     assert page.evaluate("document.documentElement.scrollWidth") == width
     for photo in (1, 2, 3):
         box = page.locator(f"#photo-{photo} .stage").bounding_box()
         assert box["x"] > 0 and box["x"] + box["width"] < width and box["height"] < 900
         assert box["width"] / box["height"] == pytest.approx(96 / 64, rel=0.01)
+    page.set_viewport_size({"width": 1280, "height": 900})
 
 
 # -- the line --------------------------------------------------------------------------------------------------------
@@ -173,13 +180,17 @@ def test_the_keyboard_moves_the_line_and_the_focus_is_seen(page):
     assert given == [f"photo1: bicubic to {REALSR}", "100 % bicubic"]
 
 
-def test_touch_moves_the_line(open_page):
-    page = open_page(390, 844, has_touch=True, is_mobile=True, device_scale_factor=2)
+def test_touch_moves_the_line(context_of, report):
+    phone = {"has_touch": True, "is_mobile": True, "device_scale_factor": 2}
+    page, wrong = context_of(viewport={"width": 390, "height": 844}, **phone)
+    page.goto(report.as_uri())
+    assert page.evaluate("[innerWidth, document.documentElement.scrollWidth]") == [390, 390]
     page.locator("#photo-1 .stage").scroll_into_view_if_needed()
     box = page.locator("#photo-1 .stage").bounding_box()
     page.touchscreen.tap(box["x"] + 0.8 * box["width"], box["y"] + 0.5 * box["height"])
     assert line(page) == pytest.approx(80, abs=0.5)
     assert seen(page) == ["bicubic"] * 3 + [REALSR]
+    assert wrong == []
 
 
 # -- methods ---------------------------------------------------------------------------------------------------------
@@ -319,15 +330,31 @@ def test_a_row_leads_to_its_photo(page):
 # -- without a script, and on paper ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["no script", "print"])
-def test_all_pictures_stand_beside_each_other_and_no_control_is_left(open_page, how):
-    page = open_page(java_script_enabled=how != "no script")
-    if how == "print":
-        page.emulate_media(media="print")
-    figures = page.locator(".stage figure")
-    assert figures.count() == 11 and all(figure.is_visible() for figure in figures.all())
-    assert not any(control.is_visible() for control in page.locator("select, input, .zoom, #all").all())
-    boxes = [figure.bounding_box() for figure in page.locator("#photo-1 figure").all()]
-    corners = {(box["x"], box["y"]) for box in boxes}
-    assert len(corners) == len(boxes)
+def stand_beside_each_other(page):
+    """All pictures, with their values, and no control is left."""
+    seen = "(parts) => [...document.querySelectorAll(parts)].map(part => part.checkVisibility())"
+    assert page.evaluate(seen, ".stage figure, .stage img, .stage figcaption") == [True] * 33
+    assert not any(page.evaluate(seen, "select, input, .zoom, #all, .captions"))
+    corners = """[...document.querySelectorAll("#photo-1 .stage img")].map(image => {
+        const box = image.getBoundingClientRect();
+        return [box.x, box.y];
+    })"""
+    assert len({tuple(corner) for corner in page.evaluate(corners)}) == 4
     assert "PSNR 26.50" in page.locator("#photo-1 figcaption").nth(2).inner_text()
+
+
+def test_without_a_script_the_pictures_stand_beside_each_other(context_of, report):
+    page, wrong = context_of(java_script_enabled=False)
+    page.goto(report.as_uri())
+    stand_beside_each_other(page)
+    assert [part.is_visible() for part in page.locator(".metric").all()] == [True] * 3
+    assert wrong == []
+
+
+def test_on_paper_the_pictures_stand_beside_each_other(page):
+    page.click("#photo-1 [aria-label='Zoom in']")
+    page.emulate_media(media="print")
+    stand_beside_each_other(page)
+    images = [int(size) for size in re.findall(rb"/Subtype /Image\n/Width (\d+)", page.pdf())]
+    assert images.count(96) >= 4
+    page.emulate_media(media="screen")
