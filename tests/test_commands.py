@@ -163,7 +163,7 @@ def test_the_ablation_sweep_ends_with_one_table(tmp_path):
     assert "layers" in states["patch"]["model"]["discriminator"]
 
 
-def test_the_wheel_brings_its_configs(tmp_path):
+def test_the_wheel_brings_its_configs_and_what_a_page_is_made_of(tmp_path):
     root = Path(__file__).parents[1]
     build = ["-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path / "dist"), str(root)]
     subprocess.run([sys.executable, *build], check=True, capture_output=True)
@@ -182,3 +182,4 @@ def test_the_wheel_brings_its_configs(tmp_path):
     assert done.stdout.startswith(str(site / "realsr" / "conf"))
     assert "CompactRRDBNet" in done.stdout
     assert (site / "bin" / "realsr-train").exists()
+    assert {"evaluation.css", "evaluation.js"} < {path.name for path in (site / "realsr" / "report").iterdir()}
