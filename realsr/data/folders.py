@@ -36,6 +36,14 @@ def read_pairs(hr_dir: str | Path | None, lr_dir: str | Path | None, scale: int)
     return [_pair(lr_files[name], path, scale) for name, path in hr_files.items()]
 
 
+def pair_files(hr_dir: str | Path | None, lr_dir: str | Path | None) -> dict[str, list[Path]]:
+    """The files of each pair of :func:`read_pairs`, by its name: HR, LR, or both."""
+    if hr_dir is None or lr_dir is None:
+        return {name: [path] for name, path in _by_name(hr_dir or lr_dir, _whole_stem).items()}
+    lr_files = _by_name(lr_dir, _stem)
+    return {path.stem: [path, lr_files[name]] for name, path in _by_name(hr_dir, _stem).items() if name in lr_files}
+
+
 def _by_name(folder: str | Path | None, name_of: Callable[[Path], str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in find_images(str(folder)):
