@@ -108,6 +108,12 @@ def test_the_list_has_every_photo_and_the_difference_from_the_first_method(page)
     ]
 
 
+def test_a_difference_that_is_not_seen_is_neither_a_gain_nor_a_loss(tmp_path):
+    page = write(tmp_path / "page.html", {"bicubic": {"p": {"psnr": 25.0}}, "zssr": {"p": {"psnr": 24.999}}}, [])
+    assert page.tables[1][1] == ["p", "25.00", "25.00", "+0.00"]
+    assert '<data value="-0.001" class="same">+0.00</data>' in page.source
+
+
 @pytest.mark.parametrize(("key", "best"), [("psnr", {26.5, 31.5, math.inf, 100.0}), ("lpips", {0.1, 0.2, 0.0, 0.3})])
 def test_the_best_value_of_a_photo_is_bold(page, key, best):
     (listed,) = (part for part in page.source.split('<div class="metric" data-key="')[1:] if part.startswith(f'{key}"'))

@@ -33,7 +33,8 @@ class Metric:
             return "–"
         if math.isnan(value):
             return "NaN"
-        return f"{value:{sign}.{self.digits}f}".replace("inf", "∞").replace("-", "−")
+        rounded = round(value, self.digits) + 0.0  # without the sign of a zero
+        return f"{rounded:{sign}.{self.digits}f}".replace("inf", "∞").replace("-", "−")
 
 
 METRICS = {
@@ -103,7 +104,7 @@ def _cells(values: Sequence[float | None], of: Metric) -> Iterator[Html]:
         yield _exact(value, element("b", of.written(value)) if best else of.written(value))
         if i:
             difference = None if first is None or value is None else 0.0 if first == value else value - first
-            gain = 0 if difference is None else of.better * difference
+            gain = 0 if difference is None else of.better * round(difference, of.digits)
             look = "gain" if gain > 0 else "loss" if gain < 0 else "same"
             yield _exact(difference, of.written(difference, "+"), look)
 
