@@ -6,7 +6,7 @@ import logging
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from realsr.errors import InputError
 from realsr.images import quantize
@@ -15,6 +15,10 @@ from realsr.losses.perceptual import BACKBONES, LPIPSLoss
 log = logging.getLogger(__name__)
 
 SSIM_WINDOW = 11
+# in the order of tables: against ground truth; of photos without one (realsr.no_reference)
+HEADINGS = {"psnr": "PSNR", "psnr_y": "PSNR-Y", "ssim": "SSIM", "ssim_y": "SSIM-Y", "lpips": "LPIPS"}
+PHOTO_HEADINGS = {"niqe": "NIQE", "noise": "noise", "edges": "edges px"}
+HIGHER_IS_BETTER = ("psnr", "psnr_y", "ssim", "ssim_y")
 
 
 def luma(image: Tensor) -> Tensor:
@@ -32,8 +36,11 @@ def shave(image: Tensor, border: int) -> Tensor:
 
 
 def psnr(sr: Tensor, hr: Tensor) -> Tensor:
-    """PSNR in dB of each image of two ``(N, C, H, W)`` batches in [0, 1]; ``(N,)``. Mean over channels and pixels."""
-    return peak_signal_noise_ratio(sr, hr, data_range=1.0, dim=(1, 2, 3), reduction="none")
+    """PSNR in dB of each image of two ``(N, C, H, W)`` batches in [0, 1]; ``(N,)``. Mean over channels and pixels.
+
+    Infinite for equal images. (Not by torchmetrics, which takes the logarithm's base in float32: 1e-6 dB off.)
+    """
+    return -10 * (sr - hr).square().mean((1, 2, 3)).log10()
 
 
 def ssim(sr: Tensor, hr: Tensor) -> Tensor:
