@@ -1,39 +1,43 @@
 """What validation sees, training never does; found by content, whatever files are called."""
 
+import functools
 import shutil
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from hydra.utils import instantiate
 from PIL import Image
 
 from realsr.data.datamodule import RealSRData
 from realsr.data.held_out import folder_contents, held_out_lines, held_out_text, seen_in_training
 from realsr.data.store import CONTENTS
-from realsr.entries import Entry, pool_record
+from realsr.degradation import Degradation
+from realsr.entries import Entry
 from realsr.errors import InputError
-from realsr.images import file_hash, find_images
+from realsr.images import file_hash
+from realsr.noise import NoiseRule
 from realsr.pools import export_kernels
-from realsr.train import train
-
-PLAIN = ["degradation=bicubic", "data.num_workers=0"]
 
 
 @pytest.fixture
-def data(compose, tiny):
-    def make(*overrides):
-        module = instantiate(compose("train", *tiny, *PLAIN, *overrides).data)
+def data(tmp_path, photo_folder):
+    """``data(val_hr=...)``: on three photos of the camera and three clean ones, bicubic unless pools are given."""
+    folders = {"source_dir": photo_folder("camera", noise=0.02), "clean_dir": photo_folder("clean")}
+
+    def never():
+        raise AssertionError("a kernel is estimated")
+
+    def make(**options):
+        sizes = {"crop_size": 32, "val_size": 64, "look_count": 0, "num_workers": 0}
+        pools = {"kernel_dir": None, "noise_dir": None, "store_dir": tmp_path / "hr", "build_pools": False}
+        how = {"degradation": functools.partial(Degradation, 4), "estimator": never, "collector": NoiseRule(16, 16)}
+        module = RealSRData(**{**folders, **pools, **how, **sizes, **options})
         module.prepare_data()
         module.setup("fit")
         return module
 
     return make
-
-
-def pixels(image):
-    return image[0 : image.height, 0 : image.width].tobytes()
 
 
 def copy_of(photo, folder, form):
@@ -61,15 +65,15 @@ def copy_of(photo, folder, form):
 def test_a_training_photo_in_val_hr_is_refused_in_whatever_file(data, tmp_path, form):
     val = copy_of(tmp_path / "clean" / "photo1.png", tmp_path / "val", form)
     with pytest.raises(InputError, match=r"val/other\.\w+: is a training photo.*photo1 in data.clean_dir=.*n \(1 of"):
-        data(f"data.val_hr={val}")
+        data(val_hr=val)
 
 
 def test_the_whole_photo_of_a_cleaned_up_one_is_refused_before_pools_are_made(data, tmp_path):
     """Training has a source photo at half its size."""
     val = copy_of(tmp_path / "camera" / "photo2.png", tmp_path / "val", "bmp")
     with pytest.raises(InputError, match=r"val/other.bmp: is a training photo.*photo2 in data.source_dir=.*camera"):
-        data(f"data.val_hr={val}", "degradation=kernel")
-    assert not (tmp_path / "pools" / "kernels").exists()
+        data(val_hr=val, kernel_dir=tmp_path / "kernels", build_pools=True)
+    assert not (tmp_path / "kernels").exists()
 
 
 def test_a_training_photo_in_val_lr_is_refused(data, tmp_path, photo_folder):
@@ -78,7 +82,7 @@ def test_a_training_photo_in_val_lr_is_refused(data, tmp_path, photo_folder):
     hr = photo_folder("hr", 1, 640, 768)
     (hr / "photo0.png").rename(hr / "other.png")
     with pytest.raises(InputError, match=r"lr/other.tiff: is a training.*photo0 in data.source_dir=.* \(1 of the 2"):
-        data(f"data.val_hr={hr}", f"data.val_lr={lr}")
+        data(val_hr=hr, val_lr=lr)
 
 
 def test_other_photos_pass_and_it_is_said(data, tmp_path, caplog):
@@ -88,28 +92,19 @@ def test_other_photos_pass_and_it_is_said(data, tmp_path, caplog):
     changed = np.asarray(Image.open(val / "other.bmp")).copy()
     changed[5, 7, 2] ^= 1
     Image.fromarray(changed).save(val / "other.bmp")
-    module = data(f"data.val_hr={val}")
+    module = data(val_hr=val)
     assert "held out: 1 photo; none is in training (checked by content)" in caplog.text
     assert len(module.crops.clean) == len(module.crops.source) == 3
     assert module.held_out["photos"] == {"training": 6, "validation": 1, "shared": 0, "photos": ["other"]}
 
 
-def test_the_embedded_sample_passes(compose, tmp_path):
+def test_the_embedded_sample_passes(data, tmp_path):
     pytest.importorskip("skimage")
-    cfg = compose(
-        "train",
-        "data=samples",
-        *PLAIN,
-        "data.crop_size=32",
-        f"data.samples_dir={tmp_path / 's'}",
-        f"pool_dir={tmp_path / 'p'}",
-    )
-    module: RealSRData = instantiate(cfg.data)
-    module.prepare_data()
-    module.setup("fit")
+    folders = {name: tmp_path / "s" / name for name in ("camera", "clean", "test_hr", "test_lr")}
+    given = dict(zip(("source_dir", "clean_dir", "val_hr", "val_lr"), folders.values(), strict=True))
+    module = data(samples_dir=tmp_path / "s", **given)
     assert held_out_text(module.held_out) == "2 photos; none is in training (checked by content)"
     content = {"held_out": module.held_out}
-    folders = {name: tmp_path / "s" / name for name in ("camera", "clean", "test_hr", "test_lr")}
     assert seen_in_training(content, folder_contents(folders["test_hr"], folders["test_lr"])) == []
     for name in ("camera", "clean"):
         photos = folder_contents(None, folders[name])
@@ -125,7 +120,7 @@ def test_twins_of_what_is_held_out_leave_training(data, tmp_path):
         photo = tmp_path / "clean" / f"photo{index}.png"
         Image.open(photo).save(tmp_path / "clean" / f"twin{index}.tiff")
         shutil.copy(photo, tmp_path / "camera" / f"same{index}.png")
-    module = data("data.val_count=1")
+    module = data(val_count=1)
     (held,) = module.held_out["photos"]["photos"]
     number = held[-1]
     trained = {image.name for image in (*module.crops.source, *module.crops.clean)}
@@ -142,7 +137,7 @@ def test_twins_of_what_is_held_out_leave_training(data, tmp_path):
 def test_copies_of_a_single_photo_are_said_to_be_in_training(data, tmp_path, caplog):
     for index in (1, 2):
         shutil.copy(tmp_path / "clean" / "photo0.png", tmp_path / "clean" / f"photo{index}.png")
-    module = data("data.source_dir=null")
+    module = data(source_dir=None)
     assert "too few photos to hold one out" in caplog.text
     assert len(module.crops.clean) == 3
     assert module.held_out["photos"]["shared"] == 1
@@ -192,7 +187,7 @@ def test_kernels_of_validation_leave_training_whatever_they_are_called(data, ker
     if form == "mat":
         export_kernels(val, tmp_path / "mat", "mat")
         val = tmp_path / "mat"
-    module = data("data.build_pools=false", f"data.kernel_dir={pool}", f"data.val_kernel_dir={val}")
+    module = data(kernel_dir=pool, val_kernel_dir=val)
     held = module.pools.side(val, None, None, True, module.val_seed).kernels.kernels[:, 2:-2, 2:-2]
     trained = module.degradation.kernels.kernels
     assert len(held) == 2
@@ -210,19 +205,19 @@ def test_a_noise_tile_of_validation_leaves_training(data, tiles):
     """Another photo's file has one of the held-out tiles; tiles without noise are in both."""
     white = np.full((1, 16, 16, 3), 255, np.uint8)
     photos = {f"photo{i}": np.concatenate([noise(i), white]) for i in range(10)}
-    plain = data("data.build_pools=false", f"data.noise_dir={tiles('pool', photos)}")
+    plain = data(noise_dir=tiles("pool", photos))
     (held,) = plain.held_out["noise"]["photos"]
     assert plain.held_out["noise"] == {"training": 36, "validation": 4, "left_out": 0, "shared": 0, "photos": [held]}
     other = next(photo for photo in photos if photo != held)
     photos[other] = np.concatenate([photos[other], photos[held][1:2]])
-    module = data("data.build_pools=false", f"data.noise_dir={tiles('pool', photos)}")
+    module = data(noise_dir=tiles("pool", photos))
     assert module.held_out["noise"]["left_out"] == 1
     assert torch.equal(module.degradation.noise.tiles, plain.degradation.noise.tiles)
     assert module.degradation.noise.photos == plain.degradation.noise.photos
 
 
 def test_a_single_kernel_is_said_to_be_in_training(data, kernels, caplog):
-    module = data("data.build_pools=false", f"data.kernel_dir={kernels('kernels', {'photo': 3})}")
+    module = data(kernel_dir=kernels("kernels", {"photo": 3}))
     assert len(module.degradation.kernels) == 1
     assert "too few kernels to hold any out: validation sees those of training" in caplog.text
     assert "training has 1 of the kernels as well" in held_out_text(module.held_out)
@@ -231,12 +226,11 @@ def test_a_single_kernel_is_said_to_be_in_training(data, kernels, caplog):
 def test_kernels_and_noise_of_photos_in_val_lr_leave_training(data, kernels, tmp_path, photo_folder, caplog):
     """A pool of another folder's photos, of which one is a validation photo by now, under another name."""
     hr, lr = photo_folder("hr", 2, 96, 128), photo_folder("lr", 2, 24, 32)
-    val = f"data.val_hr={hr}", f"data.val_lr={lr}", "data.build_pools=false"
     pool = kernels("kernels", {f"photo{number}": number for number in range(8)})
-    names = data(*val, f"data.kernel_dir={pool}").degradation.kernels.photos
+    names = data(val_hr=hr, val_lr=lr, kernel_dir=pool).degradation.kernels.photos
     path = pool / f"{names[2]}.npz"
     Entry(path, Entry.read(path).arrays, {"photo": names[2], "sha256": file_hash(lr / "photo1.png")}).write()
-    module = data(*val, f"data.kernel_dir={pool}")
+    module = data(val_hr=hr, val_lr=lr, kernel_dir=pool)
     assert module.degradation.kernels.photos == [name for name in names if name != names[2]]
     assert "1 of 7 kernels are left out of training: validation has them, or their photos" in caplog.text
     text = "2 photos; none is in training (checked by content); left out of training for that: 1 kernel"
@@ -246,17 +240,9 @@ def test_kernels_and_noise_of_photos_in_val_lr_leave_training(data, kernels, tmp
 # -- the record
 
 
-@pytest.fixture
-def content(compose, tiny, tmp_path):
-    """The checkpoint of a run, as the commands load it."""
-    folder = tmp_path / "run"
-    outputs = [f"callbacks.{c}.dirpath={folder}/checkpoints" for c in ("last", "best")]
-    outputs.append(f"callbacks.pictures.folder={folder}/pictures")
-    train(compose("train", *tiny, *PLAIN, *outputs, "degradation=noise", "trainer.max_steps=2"), folder)
-    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-
-
-def test_a_checkpoint_knows_the_photos_that_it_was_trained_on(content, tmp_path):
+def test_a_checkpoint_knows_the_photos_that_it_was_trained_on(fit, tmp_path):
+    folder = fit("run", "degradation=noise", "trainer.max_steps=2")
+    content = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     (held,) = content["held_out"]["photos"]["photos"]
     clean = folder_contents(tmp_path / "clean", None)
     assert seen_in_training(content, clean) == sorted({*clean} - {held})
@@ -273,16 +259,16 @@ def test_a_checkpoint_knows_the_photos_that_it_was_trained_on(content, tmp_path)
     ]
 
 
-def test_a_checkpoint_of_an_earlier_version_says_that_it_does_not_know(tmp_path, tiny):
+def test_a_checkpoint_of_an_earlier_version_says_that_it_does_not_know(photo_folder):
     assert held_out_lines({}) == ["Held out for validation: not recorded (checkpoint of an earlier version)."]
-    assert seen_in_training({}, folder_contents(tmp_path / "clean", None)) == []
+    assert seen_in_training({}, folder_contents(photo_folder("test"), None)) == []
 
 
 @pytest.mark.parametrize("damage", [None, "", "cut"])
 def test_a_store_that_does_not_know_its_photos_looks_once(data, tmp_path, monkeypatch, damage):
     """One of an earlier version, or of a program that was killed while it wrote."""
     first = data().held_out
-    path = tmp_path / "pools" / "hr" / CONTENTS
+    path = tmp_path / "hr" / CONTENTS
     text = path.read_text()
     if damage is None:
         path.unlink()
@@ -292,11 +278,3 @@ def test_a_store_that_does_not_know_its_photos_looks_once(data, tmp_path, monkey
     monkeypatch.setattr("realsr.data.store.content_hash", None)
     assert data().held_out == first
     assert {*path.read_text().split()} >= {*text.split()}
-
-
-def test_pools_say_what_they_said_before(data, tmp_path):
-    """Checkpoints of earlier versions go on without a warning."""
-    module = data("degradation=noise")
-    assert module.records["noise"] == pool_record(tmp_path / "pools" / "noise")
-    assert len(module.records["photos"]["files"]) == len(module.crops.source) + len(module.crops.clean)
-    assert len(find_images(tmp_path / "clean")) == len(module.crops.clean) + 1
