@@ -15,6 +15,10 @@ from realsr.losses.perceptual import BACKBONES, LPIPSLoss
 log = logging.getLogger(__name__)
 
 SSIM_WINDOW = 11
+# in the order of tables: against ground truth; of photos without one (realsr.no_reference)
+HEADINGS = {"psnr": "PSNR", "psnr_y": "PSNR-Y", "ssim": "SSIM", "ssim_y": "SSIM-Y", "lpips": "LPIPS"}
+PHOTO_HEADINGS = {"niqe": "NIQE", "noise": "noise", "edges": "edges px"}
+HIGHER_IS_BETTER = ("psnr", "psnr_y", "ssim", "ssim_y")
 
 
 def luma(image: Tensor) -> Tensor:

@@ -27,8 +27,8 @@ from yaml import YAMLError
 
 from realsr.config import FAILED, METRICS, OPTIONS, explain, stop
 from realsr.errors import InputError
-from realsr.evaluate import HEADINGS
 from realsr.images import Photo, atomic_write, read_image, write_image
+from realsr.metrics import HEADINGS
 from realsr.pictures import Picture, grid
 
 log = logging.getLogger(__name__)

@@ -16,6 +16,8 @@ GROUPS = {
     group: sorted(path.stem for path in (Path(conf_dir()) / group).glob("*.yaml"))
     for group in ("data", "degradation", "noise", "estimator", "collector", "model", "disc", "gan", "logger", "trainer")
 }
+SETS = ("df2k_val", "dped_val", "folder", "samples_val")  # of realsr.evaluate
+GROUPS["data"] = [option for option in GROUPS["data"] if option not in SETS]
 EXPERIMENTS = sorted(path.stem for path in (Path(conf_dir()) / "experiment").glob("*.yaml"))
 ABLATIONS, RIVALS = (
     OmegaConf.load(Path(conf_dir()) / "sweep" / f"{name}.yaml").hydra.sweeper.params.ablation.split(",")
@@ -213,6 +215,17 @@ def test_the_other_commands_compose(compose, name):
         "evaluate": ["ckpt=a"],
     }
     compose(name, *given.get(name, []))
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_sets_to_evaluate_on_compose_there_and_not_in_training(compose, name):
+    root = ["data.root=x"] if name in ("df2k_val", "dped_val") else []
+    cfg = OmegaConf.to_container(compose("evaluate", "ckpt=a", f"data={name}", *root), resolve=True)
+    assert {"title", "hr", "lr", "paper"} <= cfg["data"].keys()
+    with pytest.raises(
+        InputError, match=f"data={name}: is for another command; realsr.train takes such as data=folders"
+    ):
+        compose("train", f"data={name}", *root)
 
 
 @pytest.mark.parametrize(

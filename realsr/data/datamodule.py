@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from realsr.collect import collect_noise
 from realsr.data.datasets import HRCrops, Pair, StepSampler, draw_seed, share
-from realsr.data.folders import read_pairs
+from realsr.data.folders import find_pairs, read_pairs
 from realsr.data.held_out import held_out_record, held_out_text, keep_apart, validation_contents
 from realsr.data.run_pools import check_given, made_from, once_per_node, read_pools
 from realsr.data.samples import make_samples
@@ -189,7 +189,8 @@ class RealSRData(LightningDataModule):
         sets = [PhotoSet(find_images(folder), factor) for folder, factor in self.hr_dirs if folder is not None]
         prepare_hr(sets, self.store_dir, self.crop_size, self.store_limit, self.num_workers)
         if self.val_hr is not None:  # looked at before pools are made for hours
-            validation_contents(self.val_hr, self.val_lr, self.store_dir, self._stored(), self.num_workers)
+            files = find_pairs(self.val_hr, self.val_lr, self.scale)
+            validation_contents(files, self.store_dir, self._stored(), self.num_workers)
         if self.source_dir is not None and self.build_pools:
             photos = find_images(self.source_dir)
             for kernels in {folder for folder in (self.kernel_dir, self.val_kernel_dir) if folder is not None}:
@@ -223,8 +224,9 @@ class RealSRData(LightningDataModule):
             )
         degrade = self.make_degradation(**held_out._asdict()).eval()
         if self.val_hr is not None:
-            contents = validation_contents(self.val_hr, self.val_lr, self.store_dir, stored)
-            pairs = read_pairs(self.val_hr, self.val_lr, self.scale)
+            files = find_pairs(self.val_hr, self.val_lr, self.scale)
+            contents = validation_contents(files, self.store_dir, stored)
+            pairs = read_pairs(files)
             self.pairs = pairs if self.val_lr is not None else degraded(pairs, degrade, self.scale, self.val_seed)
         else:
             source, clean, held = hold_out_images(source, clean, self.val_count, self.val_seed)
