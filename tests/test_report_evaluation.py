@@ -14,8 +14,8 @@ from test_report import Page
 from realsr.report.evaluation import Views, report_evaluation
 from realsr.report.values import METRICS
 
-ODD = '<b>a & b\'s "photo"`x`</td> äöü 写真.png'
-REALSR = "realsr:a_run's <last>.ckpt"
+ODD = '<b>a & b\'s "photo"`x`</td> äöü 写真.png' + 120 * "x"
+REALSR = "realsr:outputs/2020-06-14_noise/checkpoints/a_run's <last>.ckpt"
 COLOURS = {"LR": (90, 90, 90), "bicubic": (200, 0, 0), "zssr": (0, 160, 0), REALSR: (0, 0, 200)}
 RESULTS = {
     "bicubic": {

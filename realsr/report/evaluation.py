@@ -1,9 +1,10 @@
 """The page of an evaluation: table, list of every photo, before/after sliders, what was trained on, how it was made.
 
-The sliders are plain HTML, a range input over two stacked pictures, and a little JavaScript. The components that are
-well kept (img-comparison-slider, MIT; @cloudfour/image-compare, ISC) compare two given pictures: they neither zoom nor
-choose among more than two, and lay the dividing line over the pictures, so that a zoom from outside would move it, too.
-They come by npm, which nothing else here needs. Without JavaScript, and on paper, the pictures stand side by side.
+The sliders are plain HTML, a range input over two stacked pictures, and a little JavaScript. Components that are well
+kept (img-comparison-slider, MIT; @cloudfour/image-compare, ISC) compare two given pictures; zoom and the choice of
+methods would be ours all the same, and what is left, a line that moves, a range input does by itself with its keys and
+its name for screen readers. They come by npm, too, which nothing else here needs. Without JavaScript, and on paper, the
+pictures stand side by side.
 """
 
 from __future__ import annotations

@@ -44,8 +44,8 @@ METRICS = {
     "ssim_y": Metric("SSIM-Y", 4, 1),
     "lpips": Metric("LPIPS", 4, -1),
     "niqe": Metric("NIQE", 2, -1),
-    "noise": Metric("noise", 3, 0),
-    "edges": Metric("edges", 3, 0),
+    "noise": Metric("noise left", 2, 0, "levels"),
+    "edges": Metric("width of edges", 2, 0, "pixels"),
 }
 
 
