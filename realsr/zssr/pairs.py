@@ -85,11 +85,13 @@ class FathersAndSons(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
             raise InputError(
                 f"{photo.shape[2]}x{photo.shape[1]} pixels are too few for ZSSR: give {LEAST} or more on both sides"
             )
-        self.kernel, self.iterations, self.crop, self.noise, self.seed = kernel, iterations, crop, noise, seed
-        fathers = [crop_to_multiple(photo if size == 1 else imresize(photo, size), 2) for size in sizes]
-        self.fathers = [[turned(father, turn) for turn in TURNS] for father in fathers]
-        self.sons = [[shrunk(father, 2, kernel) for father in turns] for turns in self.fathers]
-        areas = np.array([father[0].numel() for father in fathers])
+        self.iterations, self.crop, self.noise, self.seed = iterations, crop, noise, seed
+        self.fathers = [crop_to_multiple(photo if size == 1 else imresize(photo, size), 2) for size in sizes]
+        # kept as their fathers lie, so that both are cropped at one place, and turned then
+        self.sons = [
+            [unturned(shrunk(turned(father, turn), 2, kernel), turn) for turn in TURNS] for father in self.fathers
+        ]
+        areas = np.array([father[0].numel() for father in self.fathers])
         self.shares = areas / areas.sum()
 
     def __len__(self) -> int:
@@ -99,10 +101,11 @@ class FathersAndSons(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         """``(3, h, w)`` twice, of the same size, in [0, 1]; depends on ``index`` alone."""
         rng = np.random.default_rng((self.seed, index))
         which, turn = rng.choice(len(self.shares), p=self.shares), rng.choice(len(TURNS))
-        father, son = self.fathers[which][turn], self.sons[which][turn]
+        father, son = self.fathers[which], self.sons[which][turn]
         height, width = (min(self.crop // 2, side) for side in son.shape[1:])
         y, x = rng.integers(0, son.shape[1] - height + 1), rng.integers(0, son.shape[2] - width + 1)
-        son = son[:, y : y + height, x : x + width]
+        father = turned(father[:, 2 * y : 2 * (y + height), 2 * x : 2 * (x + width)], turn)
+        son = turned(son[:, y : y + height, x : x + width], turn)
         if self.noise:
             son = son + torch.from_numpy(self.noise / 255 * rng.standard_normal(son.shape)).to(son.dtype)
-        return imresize(son, 2), father[:, 2 * y : 2 * (y + height), 2 * x : 2 * (x + width)]
+        return imresize(son, 2), father

@@ -33,5 +33,5 @@ def self_ensemble(network: Callable[[Tensor], Tensor], image: Tensor, turns: Ite
 
 def median(images: Tensor) -> Tensor:
     """Of ``(T, ...)`` over the first axis: of an even number the mean of the two in the middle."""
-    ordered = images.sort(0).values
-    return (ordered[(len(images) - 1) // 2] + ordered[len(images) // 2]) / 2
+    low, high = (len(images) + 1) // 2, len(images) // 2 + 1
+    return (images.kthvalue(low, 0).values + images.kthvalue(high, 0).values) / 2
