@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,10 +17,43 @@ from realsr.losses.perceptual import BACKBONES, LPIPSLoss
 log = logging.getLogger(__name__)
 
 SSIM_WINDOW = 11
-# in the order of tables: against ground truth; of photos without one (realsr.no_reference)
-HEADINGS = {"psnr": "PSNR", "psnr_y": "PSNR-Y", "ssim": "SSIM", "ssim_y": "SSIM-Y", "lpips": "LPIPS"}
-PHOTO_HEADINGS = {"niqe": "NIQE", "noise": "noise", "edges": "edges px"}
-HIGHER_IS_BETTER = ("psnr", "psnr_y", "ssim", "ssim_y")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is written. ``better`` is 1 where higher is better, -1 where lower is, and 0 where neither is."""
+
+    name: str
+    digits: int
+    better: int
+    unit: str = ""
+
+    @property
+    def heading(self) -> str:
+        """Name, unit, and which values are the better ones."""
+        better = {1: ", higher is better", -1: ", lower is better", 0: ""}[self.better]
+        return self.name + (f" in {self.unit}" if self.unit else "") + better
+
+    def written(self, value: float | None, sign: str = "") -> str:
+        """A value, with its ``sign="+"`` if asked for; a dash where it is missing, ∞ for the PSNR of equal images."""
+        if value is None:
+            return "–"
+        if math.isnan(value):
+            return "NaN"
+        rounded = round(value, self.digits) + 0.0  # without the sign of a zero
+        return f"{rounded:{sign}.{self.digits}f}".replace("inf", "∞").replace("-", "−")
+
+
+MEASURES = {  # in the order of tables; the last three are of photos without ground truth (realsr.no_reference)
+    "psnr": Metric("PSNR", 2, 1, "dB"),
+    "psnr_y": Metric("PSNR-Y", 2, 1, "dB"),
+    "ssim": Metric("SSIM", 4, 1),
+    "ssim_y": Metric("SSIM-Y", 4, 1),
+    "lpips": Metric("LPIPS", 4, -1),
+    "niqe": Metric("NIQE", 2, -1),
+    "noise": Metric("noise left", 2, 0, "levels"),
+    "edges": Metric("width of edges", 2, 0, "pixels"),
+}
 
 
 def luma(image: Tensor) -> Tensor:

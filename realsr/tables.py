@@ -16,10 +16,9 @@ from rich.table import Table
 
 from realsr.images import atomic_write
 from realsr.intervals import bootstrap_interval, paired_interval
-from realsr.metrics import HEADINGS, HIGHER_IS_BETTER, PHOTO_HEADINGS
+from realsr.metrics import MEASURES
 
 Results = dict[str, dict[str, dict[str, float]]]  # method -> photo -> metric -> value
-ALL = {**HEADINGS, **PHOTO_HEADINGS}
 FEWEST = 3  # photos that an interval takes: of two it would only be the two
 
 
@@ -32,7 +31,7 @@ def common_photos(results: Results) -> list[str]:
 def measured(results: Results) -> list[str]:
     """Metrics that any photo has, in the order of tables."""
     found = {key for column in results.values() for values in column.values() for key in values}
-    return [key for key in ALL if key in found]
+    return [key for key in MEASURES if key in found]
 
 
 def values_of(results: Results, method: str, key: str) -> list[float]:
@@ -62,11 +61,11 @@ def summary(results: Results, paper: Mapping[str, Any]) -> list[list[str]]:
     """
     mean, spread, rows = means(results), intervals(results), paper.get("rows", {})
     keys = [key for key in measured(results) if any(key in m for m in mean.values())]
-    cited = [key for key in ALL if any(key in row for row in rows.values())]
-    cells = [["method", *(ALL[key] for key in keys), *(f"paper's {ALL[key]}" for key in cited)]]
+    cited = [key for key in MEASURES if any(key in row for row in rows.values())]
+    cells = [["method", *(MEASURES[key].name for key in keys), *(f"paper's {MEASURES[key].name}" for key in cited)]]
     for method in [*results, *(row for row in rows if row not in results)]:
         ours = [with_interval(key, mean.get(method, {}), spread.get(method, {})) for key in keys]
-        theirs = [number(key, row[key]) if key in (row := rows.get(method, {})) else "" for key in cited]
+        theirs = [MEASURES[key].written(row[key]) if key in (row := rows.get(method, {})) else "" for key in cited]
         cells.append([method, *ours, *theirs])
     return cells
 
@@ -75,13 +74,8 @@ def with_interval(key: str, mean: Mapping[str, float], spread: Mapping[str, tupl
     """``26.78 (26.10 to 27.40)``, or the mean alone, or nothing."""
     if key not in mean:
         return ""
-    low_high = f" ({number(key, spread[key][0])} to {number(key, spread[key][1])})" if key in spread else ""
-    return f"{number(key, mean[key])}{low_high}"
-
-
-def number(key: str, value: float) -> str:
-    """With as many digits as are usual for this metric."""
-    return f"{value:.4f}" if key in ("ssim", "ssim_y", "lpips") else f"{value:.2f}"
+    bounds = " to ".join(MEASURES[key].written(bound) for bound in spread.get(key, ()))
+    return MEASURES[key].written(mean[key]) + (f" ({bounds})" if bounds else "")
 
 
 def differences(results: Results) -> list[str]:
@@ -90,18 +84,17 @@ def differences(results: Results) -> list[str]:
     lines = []
     for method in names[1:]:
         parts = []
-        for key in measured(results):
+        for key, of in MEASURES.items():
             pairs = [(results[method][p].get(key, math.nan), results[names[0]][p].get(key, math.nan)) for p in photos]
             pairs = [(a, b) for a, b in pairs if math.isfinite(a) and math.isfinite(b)]
-            if not pairs or key in ("noise", "edges"):  # of which neither direction is better
+            if not pairs or not of.better:
                 continue
-            sign = 1 if key in HIGHER_IS_BETTER else -1
-            change = statistics.fmean(a - b for a, b in pairs)
-            low, high = paired_interval([a for a, _ in pairs], [b for _, b in pairs])
-            spread = f" ({number(key, low)} to {number(key, high)})" if len(pairs) >= FEWEST else ""
-            better = sum(sign * (a - b) > 0 for a, b in pairs)
-            parts.append(f"{ALL[key]} {'+' if change >= 0 else ''}{number(key, change)}{spread}, better on "
-                         f"{better} of {len(pairs)}")  # fmt: skip
+            ours, others = zip(*pairs, strict=True)
+            change = of.written(statistics.fmean(ours) - statistics.fmean(others), "+")
+            bounds = " to ".join(of.written(bound, "+") for bound in paired_interval(ours, others))
+            spread = f" ({bounds})" if len(pairs) >= FEWEST else ""
+            wins = sum(of.better * (a - b) > 0 for a, b in pairs)
+            parts.append(f"{of.name} {change}{spread}, better on {wins} of {len(pairs)}")
         if parts:
             lines.append(f"{method} against {names[0]}: {'; '.join(parts)}")
     return lines

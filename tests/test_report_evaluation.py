@@ -12,7 +12,7 @@ from PIL import Image
 from test_report import Page
 
 from realsr.report.evaluation import Views, report_evaluation
-from realsr.report.values import METRICS
+from realsr.report.values import MEASURES
 
 ODD = '<b>a & b\'s "photo"`x`</td> äöü 写真.png' + 120 * "x"
 REALSR = "realsr:outputs/2020-06-14_noise/checkpoints/a_run's <last>.ckpt"
@@ -117,7 +117,7 @@ def test_a_difference_that_is_not_seen_is_neither_a_gain_nor_a_loss(tmp_path):
 @pytest.mark.parametrize(("key", "best"), [("psnr", {26.5, 31.5, math.inf, 100.0}), ("lpips", {0.1, 0.2, 0.0, 0.3})])
 def test_the_best_value_of_a_photo_is_bold(page, key, best):
     (listed,) = (part for part in page.source.split('<div class="metric" data-key="')[1:] if part.startswith(f'{key}"'))
-    written = {METRICS[key].written(value) for value in best}
+    written = {MEASURES[key].written(value) for value in best}
     bold = [part.split("</b>")[0] for part in listed.split("</table>")[0].split("<b>")[1:]]
     assert set(bold) == written
 

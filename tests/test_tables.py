@@ -47,7 +47,8 @@ def test_the_papers_figures_stand_beside_ours():
 
 def test_differences_are_paired():
     (line,) = differences(RESULTS)
-    low, high = (float(part) for part in re.search(r"PSNR \+1\.10 \((\S+) to (\S+)\), better on 3 of 4", line).groups())
+    found = re.search(r"PSNR \+1\.10 \((\S+) to (\S+)\), better on 3 of 4", line)
+    low, high = (float(bound.replace("−", "-")) for bound in found.groups())
     assert -0.1 <= low < 1.1 < high <= 2.0  # of the differences; methods drawn apart would have a wider one
     assert "LPIPS +0.0110" in line and line.endswith("better on 1 of 4")
 

@@ -4,54 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 
+from realsr.metrics import MEASURES, Metric
 from realsr.report.page import Html, element, table
 
 Results = Mapping[str, Mapping[str, Mapping[str, float]]]  # method -> photo -> metric -> value
 
 
-@dataclass(frozen=True)
-class Metric:
-    """How a metric is written. ``better`` is 1 where higher is better, -1 where lower is, and 0 where neither is."""
-
-    name: str
-    digits: int
-    better: int
-    unit: str = ""
-
-    @property
-    def heading(self) -> str:
-        """Name, unit, and which values are the better ones."""
-        better = {1: ", higher is better", -1: ", lower is better", 0: ""}[self.better]
-        return self.name + (f" in {self.unit}" if self.unit else "") + better
-
-    def written(self, value: float | None, sign: str = "") -> str:
-        """A value, with its ``sign="+"`` if asked for; a dash where it is missing, ∞ for the PSNR of equal images."""
-        if value is None:
-            return "–"
-        if math.isnan(value):
-            return "NaN"
-        rounded = round(value, self.digits) + 0.0  # without the sign of a zero
-        return f"{rounded:{sign}.{self.digits}f}".replace("inf", "∞").replace("-", "−")
-
-
-METRICS = {
-    "psnr": Metric("PSNR", 2, 1, "dB"),
-    "psnr_y": Metric("PSNR-Y", 2, 1, "dB"),
-    "ssim": Metric("SSIM", 4, 1),
-    "ssim_y": Metric("SSIM-Y", 4, 1),
-    "lpips": Metric("LPIPS", 4, -1),
-    "niqe": Metric("NIQE", 2, -1),
-    "noise": Metric("noise left", 2, 0, "levels"),
-    "edges": Metric("width of edges", 2, 0, "pixels"),
-}
-
-
 def metric(key: str) -> Metric:
     """Of this key; one that is not known is written with four digits."""
-    return METRICS.get(key, Metric(key, 4, 0))
+    return MEASURES.get(key, Metric(key, 4, 0))
 
 
 def photos_of(results: Results) -> list[str]:
@@ -67,7 +30,7 @@ def value_lists(results: Results, anchors: Mapping[str, str]) -> Iterator[Html]:
         anchors: by photo, where it is on this page.
     """
     given = {key for of_method in results.values() for values in of_method.values() for key in values}
-    keys = [key for key in METRICS if key in given] + sorted(given - set(METRICS))
+    keys = [key for key in MEASURES if key in given] + sorted(given - set(MEASURES))
     if not keys:
         return
     first, *others = results
