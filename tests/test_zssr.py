@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from realsr.config import conf_dir
 from realsr.errors import InputError
+from realsr.fitting import fit_photo
 from realsr.kernels import bicubic_kernel, gaussian_kernel, x4_from_x2
 from realsr.metrics import psnr
 from realsr.resample import imresize
@@ -183,6 +184,25 @@ def test_settled_when_errors_scatter_more_than_they_fall():
     assert has_settled([*range(0, -90, -10), *(5 * scatter)], looks=6)  # only the last ones count
 
 
+@pytest.mark.parametrize(("learning_rate", "stops"), [(1e-3, [96, 136, 160]), (0.03, None)])
+def test_rates_get_their_share_and_fall_sooner_where_nothing_is_gained(learning_rate, stops, monkeypatch):
+    iterations, seen = (160, []) if stops else (5000, [])
+    module = TINY(iterations=iterations, learning_rate=learning_rate)
+    step = module.training_step
+
+    def training_step(batch, batch_idx):
+        seen.append(module.trainer.optimizers[0].param_groups[0]["lr"])
+        return step(batch, batch_idx)
+
+    monkeypatch.setattr(module, "training_step", training_step)
+    fit_photo(module, module.pairs(scene(32, 32)), "cpu")
+    assert sorted(set(seen), reverse=True) == pytest.approx([learning_rate / 10**n for n in range(3)])
+    if stops:
+        assert [seen.count(rate) for rate in dict.fromkeys(seen)] == list(np.diff([0, *stops]))
+    else:
+        assert 3 * 8 * 20 <= len(seen) < iterations / 2
+
+
 @pytest.fixture(scope="module")
 def picture():
     return leaves(120, 144)
@@ -282,6 +302,11 @@ def test_every_option_builds_a_module(option):
     assert build.func is ZSSR
     assert set(build.keywords) == set(inspect.signature(ZSSR).parameters)
     assert build().noise == (5 if option == "camera" else 0)
+
+
+def test_training_that_diverges_says_so():
+    with pytest.raises(InputError, match=r"lower zssr\.learning_rate"):
+        zero_shot(scene(20, 20), 2, partial(TINY, iterations=20, layers=8, learning_rate=1e30), accelerator="cpu")
 
 
 def test_no_such_accelerator():

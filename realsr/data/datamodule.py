@@ -74,6 +74,7 @@ class RealSRData(LightningDataModule):
         val_kernel_dir: kernel pool that validation's LR is made with; that of training unless an ablation sets it,
             whose rows are to be compared on the same images.
         val_noise_dir: likewise the noise pool.
+        val_degradation: likewise the degradation, for rows whose own draws from no pools.
         samples_dir: where the embedded sample is written before anything is read; None: it is not wanted.
         min_confidence: kernels of less confidence are left out.
         store_limit: GB that ``store_dir`` may hold; None: 95 % of what is free.
@@ -118,6 +119,7 @@ class RealSRData(LightningDataModule):
         val_seed: int = 0,
         val_kernel_dir: str | None = None,
         val_noise_dir: str | None = None,
+        val_degradation: Callable[..., Degradation] | None = None,
         samples_dir: str | None = None,
         min_confidence: float = 0.0,
         store_limit: float | None = None,
@@ -162,6 +164,7 @@ class RealSRData(LightningDataModule):
         self.hr_dirs = ((source_dir if source_shards is None else None, cleanup), (clean_dir, 1.0))
         self.source_dir, self.store_dir = source_dir, Path(store_dir)
         self.make_degradation, self.estimator, self.collector = degradation, estimator, collector
+        self.make_val_degradation = val_degradation or degradation
         self.kernel_dir = None if kernel_dir is None else Path(kernel_dir)
         self.noise_dir = None if noise_dir is None else Path(noise_dir)
         self.val_kernel_dir = self.kernel_dir if val_kernel_dir is None else Path(val_kernel_dir)
@@ -222,7 +225,7 @@ class RealSRData(LightningDataModule):
                 f"no photo is large enough for HR crops of {self.crop_size} pixels (source photos are scaled by "
                 f"{self.cleanup:g} first); lower data.crop_size, or give larger photos"
             )
-        degrade = self.make_degradation(**held_out._asdict()).eval()
+        degrade = self.make_val_degradation(**held_out._asdict()).eval()
         if self.val_hr is not None:
             files = find_pairs(self.val_hr, self.val_lr, self.scale)
             contents = validation_contents(files, self.store_dir, stored)

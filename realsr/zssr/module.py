@@ -100,6 +100,7 @@ class ZSSR(LightningModule):
         self.son, self.father = torch.empty(0), torch.empty(0)
         self.errors: list[float] = []  # since the rate last fell
         self.rates_done = 0
+        self.place = self.device  # of the training; Lightning leaves the network on the CPU
 
     def pairs(
         self, photo: Tensor, kernel: Tensor | None = None, again: bool = False
@@ -139,15 +140,18 @@ class ZSSR(LightningModule):
 
     def on_train_start(self) -> None:
         """What is looked at goes where the network is."""
+        self.place = self.device
         self.son, self.father = self.son.to(self.device), self.father.to(self.device)
 
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
         """Look at the reconstruction error from time to time, and lower the rate."""
         done = batch_idx + 1
+        settled = False
         if done % LOOK == 0:
             with torch.no_grad():
                 self.errors.append(F.l1_loss(self.network(self.son), self.father).item())
-        if has_settled(self.errors) or done >= self.iterations * sum(SHARES[: self.rates_done + 1]):
+            settled = has_settled(self.errors)
+        if settled or done >= self.iterations * sum(SHARES[: self.rates_done + 1]):
             self.errors, self.rates_done = [], self.rates_done + 1
             for group in self.trainer.optimizers[0].param_groups:
                 group["lr"] /= 10

@@ -80,13 +80,15 @@ def second_kernel(two: Kernel, four: Kernel) -> Tensor | None:
 def _doubled(lr: Tensor, kernel: Tensor | None, module: ZSSR, accelerator: str, again: bool = False) -> Tensor:
     """Train on ``lr``, then apply the network turn by turn."""
     fit_photo(module, module.pairs(lr, kernel, again), accelerator)
-    times = module.back_projections
+    network, times = module.to(module.place), module.back_projections
 
     def enlarged(image: Tensor) -> Tensor:
         # as many layers as pixels that an output looks far, so that tiles meet without a seam
-        return upscale_tiled(module, imresize(image, 2)[None].to(module.device), 1, TILE, module.layers)[0]
+        return upscale_tiled(network, imresize(image, 2)[None].to(network.device), 1, TILE, network.layers)[0]
 
     outputs = self_ensemble(enlarged, lr, kept_turns(kernel))
+    if not bool(torch.isfinite(outputs).all()):
+        raise InputError("ZSSR's training diverged: lower zssr.learning_rate")
     outputs = torch.stack([back_projected(sr, lr, 2, kernel, times) for sr in outputs])
     return back_projected(median(outputs), lr, 2, kernel, times).clamp(0, 1)
 
