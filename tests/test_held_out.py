@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from realsr.data.datamodule import RealSRData
+from realsr.data.folders import find_pairs
 from realsr.data.held_out import folder_contents, held_out_lines, held_out_text, seen_in_training
 from realsr.data.store import CONTENTS
 from realsr.degradation import Degradation
@@ -105,9 +106,9 @@ def test_the_embedded_sample_passes(data, tmp_path):
     module = data(samples_dir=tmp_path / "s", **given)
     assert held_out_text(module.held_out) == "2 photos; none is in training (checked by content)"
     content = {"held_out": module.held_out}
-    assert seen_in_training(content, folder_contents(folders["test_hr"], folders["test_lr"])) == []
+    assert seen_in_training(content, folder_contents(find_pairs(folders["test_hr"], folders["test_lr"], 4))) == []
     for name in ("camera", "clean"):
-        photos = folder_contents(None, folders[name])
+        photos = folder_contents(find_pairs(None, folders[name], 4))
         assert seen_in_training(content, photos) == list(photos)
 
 
@@ -245,11 +246,11 @@ def test_a_checkpoint_knows_the_photos_that_it_was_trained_on(fit, tmp_path):
     folder = fit("run", "degradation=noise", "trainer.max_steps=2")
     content = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     (held,) = content["held_out"]["photos"]["photos"]
-    clean = folder_contents(tmp_path / "clean", None)
+    clean = folder_contents(find_pairs(tmp_path / "clean", None, 4))
     assert seen_in_training(content, clean) == sorted({*clean} - {held})
     renamed = copy_of(tmp_path / "camera" / "photo1.png", tmp_path / "val", "bmp")
-    assert seen_in_training(content, folder_contents(None, renamed)) == ["other"]
-    pairs = folder_contents(tmp_path / "clean", tmp_path / "camera")
+    assert seen_in_training(content, folder_contents(find_pairs(None, renamed, 4))) == ["other"]
+    pairs = folder_contents(find_pairs(tmp_path / "clean", tmp_path / "camera", 1))
     assert {name: len(contents) for name, contents in pairs.items()} == {f"photo{i}": 2 for i in range(3)}
     assert seen_in_training(content, pairs) == list(pairs)  # if only as LR
     tiles = content["held_out"]["noise"]
@@ -262,7 +263,7 @@ def test_a_checkpoint_knows_the_photos_that_it_was_trained_on(fit, tmp_path):
 
 def test_a_checkpoint_of_an_earlier_version_says_that_it_does_not_know(photo_folder):
     assert held_out_lines({}) == ["Held out for validation: not recorded (checkpoint of an earlier version)."]
-    assert seen_in_training({}, folder_contents(photo_folder("test"), None)) == []
+    assert seen_in_training({}, folder_contents(find_pairs(photo_folder("test"), None, 4))) == []
 
 
 @pytest.mark.parametrize("damage", [None, "", "cut"])

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from realsr.collect import collect_noise
 from realsr.data.datasets import HRCrops, Pair, StepSampler, draw_seed, share
-from realsr.data.folders import read_pairs
+from realsr.data.folders import find_pairs, read_pairs
 from realsr.data.held_out import held_out_record, held_out_text, keep_apart, validation_contents
 from realsr.data.run_pools import check_given, made_from, once_per_node, read_pools
 from realsr.data.samples import make_samples
@@ -74,6 +74,7 @@ class RealSRData(LightningDataModule):
         val_kernel_dir: kernel pool that validation's LR is made with; that of training unless an ablation sets it,
             whose rows are to be compared on the same images.
         val_noise_dir: likewise the noise pool.
+        val_degradation: likewise the degradation, for rows whose own draws from no pools.
         samples_dir: where the embedded sample is written before anything is read; None: it is not wanted.
         min_confidence: kernels of less confidence are left out.
         store_limit: GB that ``store_dir`` may hold; None: 95 % of what is free.
@@ -118,6 +119,7 @@ class RealSRData(LightningDataModule):
         val_seed: int = 0,
         val_kernel_dir: str | None = None,
         val_noise_dir: str | None = None,
+        val_degradation: Callable[..., Degradation] | None = None,
         samples_dir: str | None = None,
         min_confidence: float = 0.0,
         store_limit: float | None = None,
@@ -162,6 +164,7 @@ class RealSRData(LightningDataModule):
         self.hr_dirs = ((source_dir if source_shards is None else None, cleanup), (clean_dir, 1.0))
         self.source_dir, self.store_dir = source_dir, Path(store_dir)
         self.make_degradation, self.estimator, self.collector = degradation, estimator, collector
+        self.make_val_degradation = val_degradation or degradation
         self.kernel_dir = None if kernel_dir is None else Path(kernel_dir)
         self.noise_dir = None if noise_dir is None else Path(noise_dir)
         self.val_kernel_dir = self.kernel_dir if val_kernel_dir is None else Path(val_kernel_dir)
@@ -189,7 +192,8 @@ class RealSRData(LightningDataModule):
         sets = [PhotoSet(find_images(folder), factor) for folder, factor in self.hr_dirs if folder is not None]
         prepare_hr(sets, self.store_dir, self.crop_size, self.store_limit, self.num_workers)
         if self.val_hr is not None:  # looked at before pools are made for hours
-            validation_contents(self.val_hr, self.val_lr, self.store_dir, self._stored(), self.num_workers)
+            files = find_pairs(self.val_hr, self.val_lr, self.scale)
+            validation_contents(files, self.store_dir, self._stored(), self.num_workers)
         if self.source_dir is not None and self.build_pools:
             photos = find_images(self.source_dir)
             for kernels in {folder for folder in (self.kernel_dir, self.val_kernel_dir) if folder is not None}:
@@ -221,10 +225,11 @@ class RealSRData(LightningDataModule):
                 f"no photo is large enough for HR crops of {self.crop_size} pixels (source photos are scaled by "
                 f"{self.cleanup:g} first); lower data.crop_size, or give larger photos"
             )
-        degrade = self.make_degradation(**held_out._asdict()).eval()
+        degrade = self.make_val_degradation(**held_out._asdict()).eval()
         if self.val_hr is not None:
-            contents = validation_contents(self.val_hr, self.val_lr, self.store_dir, stored)
-            pairs = read_pairs(self.val_hr, self.val_lr, self.scale)
+            files = find_pairs(self.val_hr, self.val_lr, self.scale)
+            contents = validation_contents(files, self.store_dir, stored)
+            pairs = read_pairs(files)
             self.pairs = pairs if self.val_lr is not None else degraded(pairs, degrade, self.scale, self.val_seed)
         else:
             source, clean, held = hold_out_images(source, clean, self.val_count, self.val_seed)

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from realsr.data.datasets import Images
-from realsr.data.folders import pair_files
+from realsr.data.folders import PairFiles
 from realsr.data.run_pools import Folders, Pools, Side
 from realsr.data.sharded import ShardedImages
 from realsr.data.store import photo_contents
@@ -38,17 +38,15 @@ Contents = Sequence[tuple[str, Sequence[str]]]  # photos' names, and what the pi
 
 
 def validation_contents(
-    hr_dir: str,
-    lr_dir: str | None,
+    pairs: Sequence[PairFiles],
     store_dir: Path,
     training: Mapping[str, Sequence[TiledImage]],
     workers: int = 1,
 ) -> Contents:
-    """What the pixels of validation's files are, by the names of :func:`realsr.data.folders.read_pairs`.
+    """What the pixels of validation's files are.
 
     Args:
-        hr_dir: folder of ground truth.
-        lr_dir: folder of its LR images, if they are there.
+        pairs: of validation.
         store_dir: of decoded HR images, which keeps what was found.
         training: images by the option that gives their folder, as ``data.clean_dir=DIR``.
         workers: processes that decode what is new.
@@ -56,15 +54,14 @@ def validation_contents(
     Raises:
         InputError: one is among the training images.
     """
-    files = pair_files(hr_dir, lr_dir)
-    contents = photo_contents([path for paths in files.values() for path in paths], store_dir, workers)
+    contents = photo_contents([path for pair in pairs for path in pair.paths], store_dir, workers)
     known = {image.content: f"{image.name} in {option}" for option, images in training.items() for image in images}
     if shared := [path for path in contents if contents[path] in known]:
         raise InputError(
             f"{shared[0]}: is a training photo as well, {known[contents[shared[0]]]} ({len(shared)} of the "
             f"{len(contents)} files of validation are); training must not see them, take them out of one of the folders"
         )
-    return [(name, [contents[path] for path in paths if path in contents]) for name, paths in files.items()]
+    return [(pair.name, [contents[path] for path in pair.paths if path in contents]) for pair in pairs]
 
 
 def keep_apart(pools: Pools, folders: Folders, validation: Side | None, seed: int) -> tuple[Side, Record]:
@@ -213,14 +210,13 @@ def seen_in_training(content: Mapping[str, Any], images: Mapping[str, Sequence[s
     return [name for name, contents in images.items() if not seen.isdisjoint(contents)]
 
 
-def folder_contents(hr_dir: str | Path | None, lr_dir: str | Path | None) -> dict[str, list[str]]:
-    """What the pixels of a test set's files are, HR, LR or both, by their names in :func:`read_pairs`.
+def folder_contents(pairs: Sequence[PairFiles]) -> dict[str, list[str]]:
+    """What the pixels of a test set's files are, by their names.
 
     Raises:
         InputError: a file cannot be read.
     """
-    files = pair_files(hr_dir, lr_dir)
-    return {name: [content_hash(read_8_bit(path)) for path in paths] for name, paths in files.items()}
+    return {pair.name: [content_hash(read_8_bit(path)) for path in pair.paths] for pair in pairs}
 
 
 def _count(number: int, name: str) -> str:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pytorch_lightning import Trainer
 from torch import Tensor
 
 from realsr.errors import InputError
 from realsr.estimators.crops import Map, detailed_window
 from realsr.estimators.kernelgan.module import KernelGAN
 from realsr.estimators.patch_matching import PatchMatching
+from realsr.fitting import fit_photo, one_thread
 from realsr.images import to_float
 from realsr.kernels import Kernel
 
@@ -81,16 +78,9 @@ def estimate_kernel(
     """
     module = estimator()
     check_scale(scale, module)
-    with _quiet(), _one_thread():
+    with one_thread():
         part, window = _part(image if isinstance(image, Tensor) else np.asarray(image))
-        loader = module.crops(part)
-        try:
-            trainer = Trainer(barebones=True, max_epochs=1, accelerator=accelerator, devices=1)
-        except Exception as e:  # Lightning's own, and what it takes from the accelerator's library
-            raise InputError(f"accelerator={accelerator}: {' '.join(str(e).split())}; take cpu or auto") from e
-        trainer.fit(module, loader)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        fit_photo(module, module.crops(part), accelerator)
     final = {name: value.item() for name, value in module.losses.items()}
     try:
         if not all(map(math.isfinite, final.values())):
@@ -127,28 +117,3 @@ def _part(image: Tensor | npt.NDArray[Any]) -> tuple[Tensor, tuple[slice, slice]
     if (most := float(part.max())) > 2:  # noise may lead a little beyond 1
         raise InputError(f"the photo has pixels of {most:g}, must be in [0, 1]")
     return part.float().expand(3, -1, -1), window
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Crops are so small that more threads only wait for each other; and the kernel must not depend on them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Lightning's banner and advice are for one training, not for a thousand small ones in a row."""
-    logger = logging.getLogger("pytorch_lightning")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -1,0 +1,102 @@
+"""From one photo to the same photo two or four times as large."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from realsr.errors import InputError
+from realsr.fitting import fit_photo, one_thread
+from realsr.kernels import Kernel
+from realsr.resample import imresize
+from realsr.tiling import upscale_tiled
+from realsr.zssr.module import ZSSR
+from realsr.zssr.pairs import kept_turns, shrunk
+from realsr.zssr.refine import back_projected, median, self_ensemble
+
+TILE = 128  # pixels of the enlarged photo that the network works on at a time
+
+
+def zero_shot(
+    lr: Tensor,
+    scale: int,
+    module: Callable[[], ZSSR],
+    kernels: Mapping[int, Kernel] | None = None,
+    accelerator: str = "auto",
+) -> Tensor:
+    """Enlarge a photo by what it teaches itself. The result depends on the photo and the settings alone.
+
+    x4 is x2 twice. The first doubling undoes the x2 kernel, the second one the kernel of :func:`second_kernel`.
+
+    Args:
+        lr: ``(3, h, w)`` in [0, 1], on any device.
+        scale: 2 or 4.
+        module: builds the module to train, e.g. ``functools.partial(ZSSR, iterations=500)``.
+        kernels: correlation kernels by scale, as :class:`realsr.estimators.KernelEstimate` has them; None: bicubic.
+        accelerator: Lightning's name of the device.
+
+    Returns:
+        ``(3, scale*h, scale*w)`` in [0, 1], float32, on the CPU.
+
+    Raises:
+        InputError: the photo is none, or too small; there is no such scale, kernel or accelerator.
+    """
+    if scale not in (2, 4):
+        raise InputError(f"scale={scale}: ZSSR doubles photos, once or twice; take 2 or 4")
+    _check(lr)
+    network, photo, first = module(), lr.detach().cpu().float(), None
+    if kernels is not None:
+        if missing := [size for size in (2, 4) if size <= scale and size not in kernels]:
+            raise InputError(f"there is no kernel for x{missing[0]}, which ZSSR needs for x{scale}")
+        first = torch.from_numpy(kernels[2]).float()
+    with one_thread():
+        sr = _doubled(photo, first, network, accelerator)
+        if scale == 2:
+            return sr
+        second = None if kernels is None else second_kernel(kernels[2], kernels[4])
+        return _doubled(sr, second, network, accelerator, again=True)
+
+
+def second_kernel(two: Kernel, four: Kernel) -> Tensor | None:
+    """What the second doubling has to undo so that both undo the x4 kernel: the x2 kernel once more, or bicubic.
+
+    KernelGAN says that a photo at half its size has been through the same kernel, so that x4 is x2 twice
+    (:func:`realsr.kernels.x4_from_x2`): the x2 kernel once more. Patch matching says that a camera blurs once, and
+    that its blur is as wide in its own pixels at x4 as it is at x2: what is between is a sharp picture, and bicubic
+    does it. Which of the two a x4 kernel means is seen by what each pair makes of white noise.
+
+    Returns:
+        ``(K, K)``, or None for bicubic.
+    """
+    noise = torch.randn(3, 128, 128, generator=torch.Generator().manual_seed(0))
+    kernel = torch.from_numpy(two).float()
+    wanted = shrunk(noise, 4, torch.from_numpy(four).float())
+    errors = [float((shrunk(shrunk(noise, 2, k), 2, kernel) - wanted).square().mean()) for k in (kernel, None)]
+    return kernel if errors[0] <= errors[1] else None
+
+
+def _doubled(lr: Tensor, kernel: Tensor | None, module: ZSSR, accelerator: str, again: bool = False) -> Tensor:
+    """Train on ``lr``, then apply the network turn by turn."""
+    fit_photo(module, module.pairs(lr, kernel, again), accelerator)
+    network, times = module.to(module.place), module.back_projections
+
+    def enlarged(image: Tensor) -> Tensor:
+        # as many layers as pixels that an output looks far, so that tiles meet without a seam
+        return upscale_tiled(network, imresize(image, 2)[None].to(network.device), 1, TILE, network.layers)[0]
+
+    outputs = self_ensemble(enlarged, lr, kept_turns(kernel))
+    if not bool(torch.isfinite(outputs).all()):
+        raise InputError("ZSSR's training diverged: lower zssr.learning_rate")
+    outputs = torch.stack([back_projected(sr, lr, 2, kernel, times) for sr in outputs])
+    return back_projected(median(outputs), lr, 2, kernel, times).clamp(0, 1)
+
+
+def _check(lr: Tensor) -> None:
+    if lr.ndim != 3 or lr.shape[0] != 3 or not lr.is_floating_point():
+        raise InputError(f"{lr.dtype} of shape {tuple(lr.shape)} is no photo: give a float tensor (3, H, W) in [0, 1]")
+    if not bool(torch.isfinite(lr).all()):
+        raise InputError("the photo has NaN or infinite pixels")
+    if not (lr.min() >= 0 and lr.max() <= 1):
+        raise InputError(f"the photo has pixels from {lr.min():g} to {lr.max():g}, must be in [0, 1]")
