@@ -8,7 +8,8 @@ The way of the data, and where each step lives::
     source photos --clean up--+               |              data/store.py, tiles.py
     clean photos -------------+-> HR crops -> degradation -> (lr, hr)     degradation.py, data/
     (lr, hr) -> ESRGAN (generator, discriminator, losses) -> checkpoint   esrgan.py, networks/, losses/, checkpoints.py
-    checkpoint -> evaluate (tables) and upscale (photos)     metrics.py, tiling.py
+    checkpoint -> upscale (photos)                           tiling.py
+    checkpoints and rivals -> evaluate (table, report)       methods.py, evaluation.py, metrics.py, tables.py, report/
 
 Conventions that hold everywhere: images are float32 RGB, NCHW, in [0, 1]; kernels are applied by
 *correlation* and placed by the phase convention of :mod:`realsr.resample`; ``lr`` is the small image, ``hr``

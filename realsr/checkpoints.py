@@ -199,6 +199,7 @@ class RunRecord(Callback):
     def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Plain values only, so that the file loads with ``weights_only=True``."""
         checkpoint |= {"config": self.config, "versions": versions(), "pools": self.data.records}
+        checkpoint["held_out"] = self.data.held_out
 
     def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Warn of what keeps the run from going on exactly."""

@@ -12,6 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from realsr.errors import InputError
@@ -30,15 +31,26 @@ def check_config(cfg: DictConfig, name: str) -> None:
     Raises:
         InputError: an unknown key (with the nearest known one), or a value that was left at ``???``.
     """
-    known = [str(key) for key in hydra.compose(name)]
+    default = hydra.compose(name, return_hydra_config=True)
+    choices = default.hydra.runtime.choices
+    known = [str(key) for key in default if key != "hydra"]
     groups = GlobalHydra.instance().config_loader().list_groups("")
     for key in map(str, cfg):
         if key not in known:
             header = "; a file in it begins with # @package _global_" if key in groups else ""
             raise InputError(f"{key}: no such option of realsr.{name}{header or nearest(key, known)}")
+    values, defaults = OmegaConf.to_container(cfg), OmegaConf.to_container(default)
+    for group in choices:  # one group may have options of several commands: data of training and evaluation
+        sections = values.get(group), defaults.get(group)  # type: ignore[union-attr]
+        built = [isinstance(section, dict) and "_target_" in section for section in sections]
+        if all(isinstance(section, dict) for section in sections) and built[0] != built[1]:
+            mine = HydraConfig.get().runtime.choices[group]
+            raise InputError(
+                f"{group}={mine}: is for another command; realsr.{name} takes such as {group}={choices[group]}"
+            )
     if missing := sorted(OmegaConf.missing_keys(cfg)):
         raise InputError(f"{missing[0]} is not set; give {missing[0]}=... on the command line")
-    _check_plain(OmegaConf.to_container(cfg), OmegaConf.to_container(hydra.compose(name)), "")
+    _check_plain(values, defaults, "")
     _check_node(cfg, "")
 
 
@@ -49,11 +61,21 @@ def _check_plain(values: Any, defaults: Any, path: str) -> None:
         if isinstance(value, dict) and isinstance(default, dict):
             if "_target_" not in default:
                 _check_plain(value, default, f"{path}{key}.")
-        elif key in defaults and not (isinstance(value, str) and "${" in value):
+        elif key in defaults and not _refers(value):
             wanted = str if default in (None, "???") else type(default)
-            left_out = value is None and (default is None or isinstance(default, dict))
+            left_out = value is None and (default is None or isinstance(default, dict) or _stands_for(default))
             if not left_out and not _fits(value, wanted):
                 raise InputError(_misfit(f"{path}{key}", value, wanted))
+
+
+def _stands_for(value: Any) -> bool:
+    """Whether it is another option's value and nothing else, which may be null."""
+    return _refers(value) and value.startswith("${") and value.index("}") == len(value) - 1
+
+
+def _refers(value: Any) -> bool:
+    """Whether it takes its value from elsewhere."""
+    return isinstance(value, str) and "${" in value
 
 
 def _check_node(node: Any, path: str) -> None:

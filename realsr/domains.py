@@ -121,22 +121,24 @@ def _calmest(brightness: Array, energy: Array) -> list[npt.NDArray[np.int64]]:
     return [g[np.argsort(energy[g])][: math.ceil(CALM * len(g)) if len(g) >= 20 else 0] for g in groups]
 
 
-def edge_widths(luma: Tensor) -> Array:
-    """Widths of the edges in ``(N, P, P)``, in pixels: the step divided by the steepest slope, along rows and columns.
+def edge_widths(luma: Tensor, rise: float = EDGE_STEP) -> Array:
+    """Widths of the edges in ``(N, H, W)``, in pixels: the step divided by the steepest slope, along rows and columns.
 
     An edge is where a pixel differs more from the next than anywhere within five pixels, and the picture rises or
-    falls over these by 40 levels or more; a step in one pixel has width 1.
+    falls over these by ``rise`` levels or more; a step in one pixel has width 1.
     """
     found = []
     for picture in (luma, luma.transpose(1, 2)):
-        line = picture.reshape(-1, picture.shape[-1])
-        steepest = line.diff(dim=1).abs()
-        around = F.max_pool1d(steepest[:, None], 2 * EDGE_REACH + 1, 1, EDGE_REACH)[:, 0]
-        window = line.unfold(1, 2 * EDGE_REACH + 2, 1)
-        inner = slice(EDGE_REACH, steepest.shape[1] - EDGE_REACH)
-        step = window.amax(2) - window.amin(2)
-        here = (steepest[:, inner] == around[:, inner]) & (step >= EDGE_STEP)
-        found.append((step / steepest[:, inner].clamp(min=1e-6))[here])
+        lines = picture.reshape(-1, picture.shape[-1])
+        for first in range(0, len(lines), 4096):  # some at a time, for the memory
+            line = lines[first : first + 4096]
+            steepest = line.diff(dim=1).abs()
+            around = F.max_pool1d(steepest[:, None], 2 * EDGE_REACH + 1, 1, EDGE_REACH)[:, 0]
+            window = line.unfold(1, 2 * EDGE_REACH + 2, 1)
+            inner = slice(EDGE_REACH, steepest.shape[1] - EDGE_REACH)
+            step = window.amax(2) - window.amin(2)
+            here = (steepest[:, inner] == around[:, inner]) & (step >= rise)
+            found.append((step / steepest[:, inner].clamp(min=1e-6))[here])
     return torch.cat(found).numpy()
 
 

@@ -77,7 +77,8 @@ def estimate_kernels(
     check_scale(scale, estimator())  # a bad option of the estimator fails here, not once for every photo
 
     make = functools.partial(_kernels_of, estimator=estimator, scale=scale, accelerator=accelerator)
-    filling = fill_pool(folder, photos, _settings(estimator), make, redo, workers or default_workers(device), whole)
+    settings, processes = plain_settings(estimator), workers or default_workers(device)
+    filling = fill_pool(folder, photos, settings, make, redo, processes, whole)
     skipped: dict[Path, str] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with closing(filling), Progress(*columns, TextColumn("ETA"), TimeRemainingColumn()) as progress:
@@ -122,12 +123,12 @@ def _kernels_of(
     }
 
 
-def _settings(estimator: Callable[[], Estimator]) -> dict[str, Any]:
-    """What an entry depends on besides its photo, as plain values."""
-    if not isinstance(estimator, functools.partial):
-        return {"estimator": getattr(estimator, "__qualname__", repr(estimator))}
-    plain: Any = OmegaConf.to_container(OmegaConf.create(estimator.keywords))
-    return {"estimator": estimator.func.__qualname__, **plain}
+def plain_settings(make: Callable[..., Any]) -> dict[str, Any]:
+    """What a result depends on besides its photo: the module that ``make`` builds and its options, as plain values."""
+    if not isinstance(make, functools.partial):
+        return {"estimator": getattr(make, "__qualname__", repr(make))}
+    plain: Any = OmegaConf.to_container(OmegaConf.create(make.keywords))
+    return {"estimator": make.func.__qualname__, **plain}
 
 
 def _run(cfg: DictConfig) -> None:

@@ -1,131 +1,184 @@
-"""``python -m realsr.evaluate ckpt=FILE data.hr=DIR data.lr=DIR``: is the model better than bicubic, by how much?"""
+"""``python -m realsr.evaluate methods=[bicubic,zssr,NAME:FILE] hr=DIR lr=DIR``: is it better, and by how much?"""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import logging
+import platform
+import shlex
 import statistics
-from collections.abc import Callable
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
+import numpy as np
+import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
-from torch import Tensor
+from omegaconf import DictConfig, OmegaConf
 
-from realsr.config import check_writable, command, pick_device
-from realsr.data.datasets import Pair
-from realsr.data.folders import read_pairs
-from realsr.errors import at_least
-from realsr.images import Photo, atomic_write, to_uint, write_image
-from realsr.losses.perceptual import LPIPSLoss
-from realsr.metrics import image_metrics
-from realsr.networks.weights import load_generator
-from realsr.pictures import Picture, grid, sharpest_crop
-from realsr.resample import imresize
-from realsr.tiling import upscale_tiled
+from realsr.checkpoints import versions
+from realsr.config import command, pick_device
+from realsr.data.folders import PairFiles, find_pairs, say_cropped
+from realsr.data.held_out import folder_contents, held_out_lines, seen_in_training
+from realsr.data.samples import make_samples
+from realsr.errors import InputError, at_least
+from realsr.evaluation import Evaluation, Judge, evaluate, view
+from realsr.methods import Method, bicubic, k_zssr, network, split_names, zssr
+from realsr.pictures import Picture, kernel_picture, noise_picture
+from realsr.pools import KernelPool, NoisePool
+from realsr.report.evaluation import Views, report_evaluation
+from realsr.tables import differences, footnotes, print_table, summary, write_tables
 
 log = logging.getLogger(__name__)
 
-Method = Callable[[Tensor], Tensor]  # (1, 3, H, W) in [0, 1] to (1, 3, s*H, s*W) in [0, 1]
-Results = dict[str, dict[str, dict[str, float]]]  # method -> image -> metric -> value
-HEADINGS = {"psnr": "PSNR", "psnr_y": "PSNR-Y", "ssim": "SSIM", "ssim_y": "SSIM-Y", "lpips": "LPIPS"}
+SHOWN = 12  # kernels and noise tiles of each pool in the report
 
 
-def evaluate(
-    pairs: list[Pair], methods: dict[str, Method], scale: int, folder: Path, lpips: LPIPSLoss | None = None
-) -> Results:
-    """Run every method on every image; write pictures, ``images.csv`` and ``metrics.json`` into ``folder``.
+def build_methods(cfg: DictConfig) -> list[Method]:
+    """The rows that a config asks for: ``methods``, and ``model`` for ``ckpt``."""
+    specs = [*map(str, cfg.methods), *([] if cfg.ckpt is None else [f"model:{cfg.ckpt}"])]
+    options = cfg.ema, cfg.tile, cfg.overlap, cfg.keep_colours, pick_device(cfg.accelerator)
+    simple: dict[str, Callable[[], Method]] = {
+        "bicubic": lambda: bicubic(cfg.scale),
+        "zssr": lambda: zssr(cfg.scale, instantiate(cfg.zssr), cfg.accelerator),
+        "k_zssr": lambda: k_zssr(cfg.scale, instantiate(cfg.zssr), instantiate(cfg.estimator), cfg.accelerator),
+    }
+    return [simple[n]() if p is None else network(n, p, cfg.scale, *options) for n, p in split_names(specs)]
+
+
+def present(
+    done: Evaluation,
+    title: str,
+    methods: Sequence[Method],
+    photos: Sequence[PairFiles],
+    folder: Path,
+    count: int = 24,
+    side: int = 768,
+    paper: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """Print the table, and write it and ``report.html`` into ``folder``.
 
     Args:
-        pairs: without ground truth there are pictures and no metrics.
-        methods: by name.
-        scale: of all of them, also the border that PSNR and SSIM shave.
-        folder: for the results.
-        lpips: None leaves it out.
+        done: the results.
+        title: of the table and the report.
+        methods: that they are of.
+        photos: likewise.
+        folder: that :func:`realsr.evaluation.evaluate` wrote.
+        count: of the photos to look at in the report, evenly chosen.
+        side: of what is shown of each photo in pixels, at most.
+        paper: ``source`` and ``rows`` of figures to be put beside ours.
     """
-    check_writable(folder)
-    results: Results = {name: {} for name in methods}
-    for pair in track(pairs, "evaluating", disable=len(pairs) < 2):
-        images = {name: method(pair.lr[None]).cpu() for name, method in methods.items()}
-        for name, sr in images.items():
-            write_image(folder / name / f"{pair.name}.png", Photo(to_uint(sr[0])))
-            if pair.hr is not None:
-                results[name][pair.name] = image_metrics(sr, pair.hr[None], scale, lpips)
-        shown = {name: sr[0] for name, sr in images.items()}
-        write_image(folder / "compare" / f"{pair.name}.png", Photo(compare(shown, pair)))
-    with atomic_write(folder / "metrics.json") as file:
-        file.write(json.dumps({"mean": means(results), "images": results}, indent=1).encode())
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["method", "image", *HEADINGS])
-    for method, images_of in results.items():
-        for image, values in images_of.items():
-            writer.writerow([method, image, *(values.get(key, "") for key in HEADINGS)])
-    with atomic_write(folder / "images.csv") as file:
-        file.write(text.getvalue().encode())
-    return results
+    write_tables(done.results, folder, paper)
+    print_table(done.results, title, paper)
+    notes = [*differences(done.results), *footnotes(done.results, paper), *done.failures]
+    notes += honesty(methods, photos)
+    pictures = views(evenly(photos, count), [method.name for method in methods], folder, side, done)
+    table = summary(done.results, paper)
+    report = folder / "report.html"
+    report_evaluation(report, title, table, notes, pictures, done.results, pool_pictures(methods), about(done))
+    log.info("report: %s; pictures, table.md, images.csv and metrics.json are beside it", report)
 
 
-def means(results: Results) -> dict[str, dict[str, float]]:
-    """Mean over images of every metric of every method."""
+def honesty(methods: Sequence[Method], photos: Sequence[PairFiles]) -> Iterator[str]:
+    """What our checkpoints say of what was held out from their training, and which of the photos were not."""
+    ours = [method for method in methods if "config" in method.checkpoint]
+    contents = folder_contents(photos) if ours else {}
+    for method in ours:
+        for line in held_out_lines(method.checkpoint):
+            yield f"{method.name}: {line}"
+        if seen := seen_in_training(method.checkpoint, contents):
+            yield f"{method.name}: was trained on {len(seen)} of these {len(photos)} photos: {', '.join(seen[:5])}."
+
+
+def views(
+    photos: Sequence[PairFiles], methods: Sequence[str], folder: Path, side: int, done: Evaluation
+) -> Iterator[Views]:
+    """Of each photo the part with most detail, one photo at a time.
+
+    Args:
+        photos: to be shown.
+        methods: by name.
+        folder: that :func:`realsr.evaluation.evaluate` wrote.
+        side: of the parts in pixels, at most.
+        done: what it gave.
+    """
+    for files in photos:
+        pair = files.read()
+        pictures = view(pair, methods, folder, side)
+        kernel = done.kernels.get(pair.name)
+        if pictures:
+            yield Views(pair.name, pictures, None if kernel is None else kernel_picture(kernel))
+
+
+def pool_pictures(methods: Sequence[Method]) -> dict[str, list[Picture]]:
+    """Kernels and noise tiles that networks were trained with, as far as their pools are still where they were."""
+    found: dict[str, list[Picture]] = {}
+    for method in methods:
+        data = method.checkpoint.get("config", {}).get("data", {})
+        kernel_dir, noise_dir = (data.get(name) for name in ("kernel_dir", "noise_dir"))
+        if kernel_dir and Path(kernel_dir).exists():
+            kernels = KernelPool.load(kernel_dir, data["scale"]).kernels.numpy()
+            found[f"{method.name}: {len(kernels)} kernels of {kernel_dir}"] = list(map(kernel_picture, evenly(kernels)))
+        if noise_dir and Path(noise_dir).exists():
+            tiles = NoisePool.load(noise_dir).tiles
+            shown = [noise_picture(tile.permute(1, 2, 0).numpy()) for tile in evenly(tiles)]
+            found[f"{method.name}: {len(tiles)} noise tiles of {noise_dir}, four times as strong"] = shown
+    return found
+
+
+def evenly(items: Any, count: int = SHOWN) -> list[Any]:
+    """``count`` at most of a sequence, array or tensor, evenly chosen."""
+    return [items[i] for i in np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)]
+
+
+def about(done: Evaluation) -> dict[str, str]:
+    """What made the results: command, versions, machine, and how long each method took when it was run."""
+    took = ", ".join(f"{name} {statistics.fmean(s.values()):.2g} s" for name, s in done.seconds.items() if s)
     return {
-        method: {
-            key: statistics.fmean(values[key] for values in images.values()) for key in next(iter(images.values()))
-        }
-        for method, images in results.items()
-        if images
+        "Command": f"`{shlex.join(['python', '-m', *_command()])}`",
+        "Versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
+        "Machine": f"{platform.system()}, {platform.machine()}, {torch.get_num_threads()} threads",
+        "A photo took": took,
+        "Date": time.strftime("%Y-%m-%d %H:%M"),
     }
 
 
-def print_table(mean: dict[str, dict[str, float]], title: str) -> None:
-    """A row for every method, a column for every metric that was measured."""
-    keys = [key for key in HEADINGS if any(key in values for values in mean.values())]
-    table = Table(title=title)
-    for heading in ("method", *(HEADINGS[key] for key in keys)):
-        table.add_column(heading, justify="left" if heading == "method" else "right")
-    for method, values in mean.items():
-        table.add_row(method, *(f"{values[key]:.2f}" if "psnr" in key else f"{values[key]:.4f}" for key in keys))
-    Console().print(table)
-
-
-def compare(images: dict[str, Tensor], pair: Pair, side: int = 256) -> Picture:
-    """The busiest crop of every method's ``(3, H, W)`` result and of the ground truth, side by side."""
-    if pair.hr is not None:
-        images = {**images, "ground truth": pair.hr}
-    cells = {name: to_uint(image) for name, image in images.items()}
-    y, x = sharpest_crop(list(cells.values())[-1], side)
-    return grid([[cell[y : y + side, x : x + side] for cell in cells.values()]], [list(cells)])
-
-
-def bicubic(scale: int) -> Method:
-    """What everything is compared with."""
-    return lambda lr: imresize(lr, scale).clamp(0, 1)
+def _command() -> list[str]:
+    """The module that runs, by the name that ``python -m`` takes, and its options."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return [spec.name if spec else Path(sys.argv[0]).name, *sys.argv[1:]]
 
 
 def _run(cfg: DictConfig) -> None:
     at_least(0, tile=cfg.tile, overlap=cfg.overlap)
-    generator = load_generator(cfg.ckpt, cfg.ema).to(device := pick_device(cfg.accelerator))
-    scale = int(generator.scale)  # type: ignore[arg-type]
-    pairs = read_pairs(cfg.data.hr, cfg.data.lr, scale)
-    methods: dict[str, Method] = {
-        "bicubic": bicubic(scale),
-        "model": lambda lr: upscale_tiled(generator, lr.to(device), scale, cfg.tile, cfg.overlap, cfg.keep_colours),
-    }
+    at_least(1, scale=cfg.scale)
+    methods = build_methods(cfg)
+    if not methods:
+        raise InputError("nothing to evaluate; give ckpt=FILE, or methods=[bicubic,NAME:FILE]")
+    if "samples_dir" in cfg.data:
+        make_samples(Path(cfg.data.samples_dir))
+    photos = find_pairs(cfg.data.hr, cfg.data.lr, cfg.scale)
+    say_cropped(photos)
+    settings: Any = OmegaConf.to_container(cfg.metrics, resolve=True)
+    wanted = any(f.hr is not None for f in photos), any(f.hr is None for f in photos)
+    lpips, niqe = (
+        instantiate(node) if node and want else None
+        for node, want in zip((cfg.metrics.lpips, cfg.metrics.niqe), wanted, strict=True)
+    )
+    at_least(0, "report.", photos=cfg.report.photos)
+    at_least(64, "report.", side=cfg.report.side)
     folder = Path(cfg.output)
-    results = evaluate(pairs, methods, scale, folder, instantiate(cfg.lpips) if cfg.lpips else None)
-    if mean := means(results):
-        print_table(mean, f"{len(pairs)} images, x{scale}")
-    else:
-        log.info("no ground truth, so no metrics")
-    log.info("pictures, images.csv and metrics.json are in %s", folder)
+    done = evaluate(photos, methods, Judge(cfg.scale, lpips, niqe, settings), folder)
+    paper: Any = OmegaConf.to_container(cfg.data.paper, resolve=True)
+    title = f"{cfg.data.title or 'test'}: {len(photos)} photos, x{cfg.scale}"
+    present(done, title, methods, photos, folder, cfg.report.photos, cfg.report.side, paper)
+    if done.failures:
+        raise InputError(f"{len(done.failures)} results are missing: {done.failures[0]}")
 
 
-main = command("evaluate")(_run)
+main = command("evaluate", then="the same command goes on")(_run)
 
 if __name__ == "__main__":
     main()

@@ -146,7 +146,11 @@ def read_image(path: str | Path) -> Photo:
 
 def read_8_bit(path: str | Path) -> npt.NDArray[np.uint8]:
     """The pixels of :func:`read_image`, ``(H, W, 3)``, those of 16 bits rounded to 8."""
-    rgb = read_image(path).rgb
+    return eight_bit(read_image(path).rgb)
+
+
+def eight_bit(rgb: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Pixels of 8 or 16 bits ``(H, W, 3)``, those of 16 rounded to 8."""
     return rgb if rgb.dtype == np.uint8 else to_uint(to_float(rgb))
 
 
@@ -202,6 +206,13 @@ def file_hash(path: str | Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def content_hash(rgb: npt.NDArray[np.uint8]) -> str:
+    """What pixels ``(H, W, 3)`` are, whatever their file: 16 hexadecimal digits of the SHA-256 of shape and bytes."""
+    digest = hashlib.sha256(repr(rgb.shape).encode())
+    digest.update(np.ascontiguousarray(rgb).data)
+    return digest.hexdigest()[:16]
 
 
 @contextmanager

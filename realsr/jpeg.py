@@ -17,6 +17,15 @@ from realsr.images import file_header
 from realsr.transfer import sent
 
 BLOCK = 8
+# ITU-T T.81, tables K.1 (luma) and K.2 (chroma), row by row
+STANDARD_LUMA = """
+16 11 10 16  24  40  51  61   12 12 14 19  26  58  60  55   14 13 16 24  40  57  69  56   14 17 22 29  51  87  80  62
+18 22 37 56  68 109 103  77   24 35 55 64  81 104 113  92   49 64 78 87 103 121 120 101   72 92 95 98 112 100 103  99
+"""
+STANDARD_CHROMA = """
+17 18 24 47  99  99  99  99   18 21 26 66  99  99  99  99   24 26 56 99  99  99  99  99   47 66 99 99  99  99  99  99
+99 99 99 99  99  99  99  99   99 99 99 99  99  99  99  99   99 99 99 99  99  99  99  99   99 99 99 99  99  99  99  99
+"""
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,21 @@ def read_compression(path: str | Path) -> Compression:
     if orientation >= 5:  # the photo lies on its side in the file
         return Compression(tables.transpose(0, 2, 1).copy(), (horizontal, vertical))
     return Compression(tables, (vertical, horizontal))
+
+
+def standard_tables(quality: Tensor) -> Tensor:
+    """The tables that libjpeg, and so most programs, takes for a quality from 1 to 100: the standard's, scaled.
+
+    Args:
+        quality: ``(N,)`` integers.
+
+    Returns:
+        ``(N, 2, 8, 8)`` float32 of luma and chroma, on the device of ``quality``.
+    """
+    standard = torch.tensor([[int(step) for step in text.split()] for text in (STANDARD_LUMA, STANDARD_CHROMA)])
+    percent = torch.where(quality < 50, 5000 // quality, 200 - 2 * quality)
+    tables = (standard.to(quality.device) * percent[:, None, None] + 50) // 100
+    return tables.clamp(1, 255).view(-1, 2, BLOCK, BLOCK).float()
 
 
 def jpeg(images: Tensor, tables: Tensor, subsampling: Tensor, phase: Tensor | None = None) -> Tensor:
@@ -140,7 +164,7 @@ def _quantised(planes: Tensor, table: Tensor) -> Tensor:
     """DCT of the 8x8 blocks, rounded to multiples of the table (halves away from zero), and back to -128 ... 127."""
     basis = _dct(planes.device)
     n, c, height, width = planes.shape
-    blocks = planes.view(n, c, height // BLOCK, BLOCK, width // BLOCK, BLOCK).transpose(3, 4)
+    blocks = planes.reshape(n, c, height // BLOCK, BLOCK, width // BLOCK, BLOCK).transpose(3, 4)
     steps = table.reshape(n, 1, 1, 1, BLOCK**2)
     eighths = (blocks.reshape(*blocks.shape[:4], BLOCK**2) @ (8 * basis.T)).round()  # libjpeg's DCT gives integers
     levels = eighths.sign() * (eighths.abs() / (8 * steps) + 0.5).floor()
@@ -162,7 +186,12 @@ def _dct(device: torch.device) -> Tensor:
 
 def _pick(planes: Tensor, index: Tensor, dim: int) -> Tensor:
     """Rows (``dim`` 2) or columns (3) of each image, by ``(N, L)`` indices of its own."""
-    return planes.take_along_dim(_along(index, dim), dim)
+    if dim == 3:
+        return _pick(planes.mT, index, 2).mT
+    n, c, size, across = planes.shape
+    start = size * torch.arange(n * c, device=index.device).view(n, c, 1)  # whole rows are copied, not each pixel
+    rows = planes.reshape(n * c * size, across).index_select(0, (start + index[:, None]).flatten())
+    return rows.view(n, c, -1, across)
 
 
 def _along(values: Tensor, dim: int) -> Tensor:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from realsr.errors import InputError
 from realsr.images import quantize
@@ -15,6 +17,43 @@ from realsr.losses.perceptual import BACKBONES, LPIPSLoss
 log = logging.getLogger(__name__)
 
 SSIM_WINDOW = 11
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is written. ``better`` is 1 where higher is better, -1 where lower is, and 0 where neither is."""
+
+    name: str
+    digits: int
+    better: int
+    unit: str = ""
+
+    @property
+    def heading(self) -> str:
+        """Name, unit, and which values are the better ones."""
+        better = {1: ", higher is better", -1: ", lower is better", 0: ""}[self.better]
+        return self.name + (f" in {self.unit}" if self.unit else "") + better
+
+    def written(self, value: float | None, sign: str = "") -> str:
+        """A value, with its ``sign="+"`` if asked for; a dash where it is missing, ∞ for the PSNR of equal images."""
+        if value is None:
+            return "–"
+        if math.isnan(value):
+            return "NaN"
+        rounded = round(value, self.digits) + 0.0  # without the sign of a zero
+        return f"{rounded:{sign}.{self.digits}f}".replace("inf", "∞").replace("-", "−")
+
+
+MEASURES = {  # in the order of tables; the last three are of photos without ground truth (realsr.no_reference)
+    "psnr": Metric("PSNR", 2, 1, "dB"),
+    "psnr_y": Metric("PSNR-Y", 2, 1, "dB"),
+    "ssim": Metric("SSIM", 4, 1),
+    "ssim_y": Metric("SSIM-Y", 4, 1),
+    "lpips": Metric("LPIPS", 4, -1),
+    "niqe": Metric("NIQE", 2, -1),
+    "noise": Metric("noise left", 2, 0, "levels"),
+    "edges": Metric("width of edges", 2, 0, "pixels"),
+}
 
 
 def luma(image: Tensor) -> Tensor:
@@ -32,8 +71,11 @@ def shave(image: Tensor, border: int) -> Tensor:
 
 
 def psnr(sr: Tensor, hr: Tensor) -> Tensor:
-    """PSNR in dB of each image of two ``(N, C, H, W)`` batches in [0, 1]; ``(N,)``. Mean over channels and pixels."""
-    return peak_signal_noise_ratio(sr, hr, data_range=1.0, dim=(1, 2, 3), reduction="none")
+    """PSNR in dB of each image of two ``(N, C, H, W)`` batches in [0, 1]; ``(N,)``. Mean over channels and pixels.
+
+    Infinite for equal images. (Not by torchmetrics, which takes the logarithm's base in float32: 1e-6 dB off.)
+    """
+    return -10 * (sr - hr).square().mean((1, 2, 3)).log10()
 
 
 def ssim(sr: Tensor, hr: Tensor) -> Tensor:

@@ -14,15 +14,15 @@ from rich.console import Console
 from rich.table import Table
 
 from realsr.config import check_writable, command
-from realsr.data.folders import read_pairs
+from realsr.data.folders import find_pairs
 from realsr.entries import Entry
 from realsr.errors import InputError
-from realsr.evaluate import bicubic, evaluate, means, print_table
+from realsr.evaluate import present
+from realsr.evaluation import Judge, evaluate
 from realsr.images import Photo, find_images, read_image, write_image
 from realsr.kernels import bicubic_kernel, kernel_psnr, max_normalised_correlation
-from realsr.networks.weights import load_generator
+from realsr.methods import bicubic, network
 from realsr.pictures import grid, kernel_picture
-from realsr.tiling import upscale_tiled
 
 log = logging.getLogger(__name__)
 
@@ -41,13 +41,13 @@ def _run(cfg: DictConfig) -> None:
         *(["ckpt=last"] if last.exists() else []),
         *cfg.options,
     )
-    generator = load_generator(last)
-    methods = {"bicubic": bicubic(4), "model": lambda lr: upscale_tiled(generator, lr, 4)}
     results = folder / f"results_seed{cfg.seed}"
-    pairs = read_pairs(photos / "test_hr", photos / "test_lr", 4)
-    mean = means(evaluate(pairs, methods, 4, results, instantiate(cfg.lpips) if cfg.lpips else None))
+    pairs = find_pairs(photos / "test_hr", photos / "test_lr", 4)
+    judge = Judge(4, instantiate(cfg.lpips) if cfg.lpips else None)
+    methods = [bicubic(4), network("model", last, 4)]
+    done = evaluate(pairs, methods, judge, results)
     print_kernel_table(pools / "kernels", photos / "truth.npz", results / "kernels.png")
-    print_table(mean, f"{len(pairs)} photos of the camera that training never saw, x4")
+    present(done, f"{len(pairs)} photos of the camera that training never saw, x4", methods, pairs, results)
     rows = [read_image(path).rgb for path in find_images(results / "compare")]
     write_image(results / "comparison.png", Photo(np.concatenate(rows)))
     log.info("comparison picture: %s", results / "comparison.png")

@@ -13,6 +13,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from scipy.fft import next_fast_len
 from torch import Tensor
 
 from realsr.errors import InputError
@@ -76,6 +77,25 @@ def blur_subsample(hr: Tensor, kernels: Tensor, scale: int, margin: int = 0) -> 
     return lr[..., : height // scale, : width // scale].transpose(0, 1).contiguous()
 
 
+def blur(images: Tensor, kernels: Tensor) -> Tensor:
+    """Correlate every image with its own kernel, borders mirrored with the edge pixel repeated.
+
+    By FFT: without subsampling, 21 x 21 taps take a CPU several times as long one by one.
+
+    Args:
+        images: ``(N, C, H, W)`` on any device.
+        kernels: ``(N, K, K)`` on the CPU, K odd, placed as for a scale of 1: their middle is at ``K//2``.
+    """
+    reach = kernels.shape[-1] // 2
+    size = images.shape[-2:]
+    for axis, side in zip((-2, -1), size, strict=True):
+        index = mirror(torch.arange(-reach, side + reach), side)
+        images = images.index_select(axis, sent(index, images.device))
+    padded = [next_fast_len(side + 2 * reach, real=True) for side in size]
+    spectrum = torch.fft.rfft2(sent(kernels, images.device), padded).conj()[:, None]
+    return torch.fft.irfft2(torch.fft.rfft2(images, padded) * spectrum, padded)[..., : size[0], : size[1]]
+
+
 def _pad_or_crop(image: Tensor, before: int, after: int) -> Tensor:
     """Grow (mirrored) or shrink (negative numbers) both spatial axes at their start and end."""
     if min(before, after) < 0:
@@ -129,6 +149,58 @@ def _resize_axis(image: Tensor, axis: int, scale: float, antialias: bool) -> Ten
                 out = out + image.index_select(axis, index_part[:, tap]) * weight_part[:, tap].view(shape)
         pieces.append(out)
     return torch.cat(pieces, axis)
+
+
+def resize_matrix(size: int, out: int, kind: str) -> Tensor:
+    """Resizing of one axis as a matrix, ``(out, size)`` float32, for sides that are no multiple of each other.
+
+    The first and the last border of the axis stay where they are, so the phase is the module's. Kernels are widened
+    where the axis shrinks, as in :func:`imresize`; borders are mirrored with the edge pixel repeated.
+
+    Args:
+        size: pixels before.
+        out: pixels after.
+        kind: ``bilinear``, ``bicubic``, or ``area``: means of the pixels covered (in enlarging, as ``bilinear``).
+    """
+    ratio = size / out
+    stretch = max(ratio, 1.0)
+    reach = stretch * {"area": 1, "bilinear": 1, "bicubic": 2}[kind]
+    centre = (torch.arange(out, dtype=torch.float64) + 0.5) * ratio - 0.5
+    index = torch.floor(centre - reach).long()[:, None] + torch.arange(math.ceil(2 * reach) + 2)
+    distance = (index - centre[:, None]).abs()
+    if kind == "area":
+        weight = (0.5 + stretch / 2 - distance).clamp(0, 1)
+    else:
+        weight = cubic(distance / stretch) if kind == "bicubic" else (1 - distance / stretch).clamp(min=0)
+    return _matrix(index, weight, size)
+
+
+def nearest_matrix(size: int, factor: int, sigma: float, taps: int) -> Tensor:
+    """A Gaussian blur and every ``factor``-th pixel of one axis as a matrix, ``(size/factor, size)`` float32.
+
+    Pixel ``factor*i`` lies ``(factor-1)/2`` from where pixel ``i`` of the result belongs. So the blur's kernel is moved
+    by as much, by linear interpolation (BSRGAN, section 3.2), separably: on both axes it is the 2-D kernel's.
+
+    Args:
+        size: pixels before, a multiple of the factor.
+        factor: integer.
+        sigma: standard deviation in pixels.
+        taps: length of the kernel before it is moved, odd.
+    """
+    offset = torch.arange(taps + 1) - taps // 2
+    kernel = torch.exp(-0.5 * (offset / sigma).double() ** 2)
+    kernel[-1] = 0
+    shift = (factor - 1) // 2
+    if factor % 2 == 0:
+        kernel = (kernel + kernel.roll(1)) / 2
+    index = factor * torch.arange(size // factor)[:, None] + offset + shift
+    return _matrix(index, kernel.expand(index.shape), size)
+
+
+def _matrix(index: Tensor, weight: Tensor, size: int) -> Tensor:
+    """``(out, size)`` of rows that sum to one, from ``(out, taps)`` indices, which may lie outside, and weights."""
+    weight = weight / weight.sum(1, keepdim=True)
+    return weight.new_zeros(len(index), size).scatter_add_(1, mirror(index, size), weight).float()
 
 
 def crop_to_multiple(image: Tensor, scale: int) -> Tensor:

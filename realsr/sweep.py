@@ -27,8 +27,8 @@ from yaml import YAMLError
 
 from realsr.config import FAILED, METRICS, OPTIONS, explain, stop
 from realsr.errors import InputError
-from realsr.evaluate import HEADINGS
 from realsr.images import Photo, atomic_write, read_image, write_image
+from realsr.metrics import MEASURES
 from realsr.pictures import Picture, grid
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class Run:
         folder: of the run.
         row: the options that tell it from other runs, without the seed.
         seed: of the run.
-        metrics: of the last validation, as :data:`HEADINGS` names them; None: the run is not done.
+        metrics: of the last validation, as :data:`MEASURES` names them; None: the run is not done.
         failure: why it is not done, or could not be run again; None: all is well.
     """
 
@@ -136,7 +136,7 @@ def _result(run: Path) -> tuple[dict[str, float] | None, str | None]:
         return None, failure or "not done; it is running, or was killed"
     try:
         values = json.loads(metrics.read_bytes())
-        found = {key: float(values[f"val/{key}"]) for key in HEADINGS if f"val/{key}" in values}
+        found = {key: float(values[f"val/{key}"]) for key in MEASURES if f"val/{key}" in values}
     except (ValueError, TypeError) as e:
         return None, f"{METRICS} is damaged ({e}); run it again with ckpt=auto"
     return {key: value for key, value in found.items() if math.isfinite(value)}, failure
@@ -172,7 +172,7 @@ def _by_row(runs: Iterable[Run]) -> dict[str, list[Run]]:
 
 
 def _measured(runs: Iterable[Run]) -> list[str]:
-    return [key for key in HEADINGS if any(key in (run.metrics or {}) for run in runs)]
+    return [key for key in MEASURES if any(key in (run.metrics or {}) for run in runs)]
 
 
 def _values(runs: Iterable[Run], key: str) -> list[float]:
@@ -182,10 +182,10 @@ def _values(runs: Iterable[Run], key: str) -> list[float]:
 def for_people(runs: Sequence[Run]) -> list[list[str]]:
     """A line for every row: ``mean ± standard deviation (runs)`` of each metric; how many failed, if any did."""
     keys, incomplete = _measured(runs), any(run.metrics is None for run in runs)
-    cells = [["run", *(HEADINGS[key] for key in keys), *(["failed"] if incomplete else [])]]
+    cells = [["run", *(MEASURES[key].name for key in keys), *(["failed"] if incomplete else [])]]
     for row, members in _by_row(runs).items():
         failed = sum(run.metrics is None for run in members)
-        shown = [_cell(_values(members, key), digits=2 if "psnr" in key else 4) for key in keys]
+        shown = [_cell(_values(members, key), digits=MEASURES[key].digits) for key in keys]
         cells.append([row, *shown, *([f"{failed} of {len(members)}"] if incomplete else [])])
     return cells
 

@@ -24,8 +24,8 @@ from realsr.data.datasets import share
 from realsr.devices import check_processes, ending_together, is_row_apart, quiet_unless_first, run_apart
 from realsr.errors import InputError, at_least
 from realsr.esrgan import ESRGAN
-from realsr.evaluate import HEADINGS
 from realsr.images import atomic_write
+from realsr.metrics import MEASURES
 from realsr.networks.weights import read_checkpoint
 from realsr.workers import end_workers
 
@@ -163,7 +163,7 @@ def _state_options(model: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def check_metric(name: str) -> None:
     """Raise InputError if the best checkpoint cannot be chosen by ``name``: higher has to be better."""
-    known = [f"val/{key}" for key in HEADINGS if key != "lpips"]
+    known = [f"val/{key}" for key, metric in MEASURES.items() if metric.better > 0]
     if name not in known:
         raise InputError(f"optimized_metric={name}: choose one of {', '.join(known)}, of which higher is better")
 

@@ -98,8 +98,8 @@ def test_all_that_follows_takes_the_average_unless_told_otherwise(fit, compose, 
         output, given = tmp_path / f"ema_{ema}", [f"ckpt={ckpt}", "accelerator=cpu"]
         if not ema:  # the average is the default
             given.append("ema=false")
-        lpips = "lpips=null"
-        run_evaluate(compose("evaluate", *given, f"data.hr={hr}", f"data.lr={lr}", f"output={output}", lpips))
+        lpips = "metrics.lpips=null"
+        run_evaluate(compose("evaluate", *given, f"hr={hr}", f"lr={lr}", f"output={output}", lpips))
         run_upscale(compose("upscale", *given, f"input={lr}", f"output={output / 'large'}"))
         psnr[ema] = json.loads((output / "metrics.json").read_text())["mean"]["model"]["psnr"]
         pictures[ema] = [read_image(output / "large" / photo.name).rgb for photo in find_images(lr)]

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from realsr.collect import _run as run_collect
 from realsr.config import _quote_path, check_writable, explain, pick_device
-from realsr.data.folders import read_pairs
+from realsr.data.folders import find_pairs
 from realsr.entries import Entry
 from realsr.errors import InputError, at_least
 from realsr.estimate import _run as run_estimate
@@ -138,7 +138,7 @@ def test_a_damaged_photo_is_an_error_where_it_is_the_only_one(mistake, photo_fol
     assert "truncated.png" in mistake("collect", f"data.source_dir={photos}", *COLLECT)
     line = mistake("upscale", f"ckpt={model}", f"input={photos}", "output=out", "accelerator=cpu")
     assert "truncated.png: cannot be decoded" in line
-    line = mistake("evaluate", f"ckpt={model}", f"data.hr={photos}", "lpips=null", "accelerator=cpu")
+    line = mistake("evaluate", f"ckpt={model}", f"hr={photos}", "metrics.lpips=null", "accelerator=cpu")
     assert "truncated.png: cannot be decoded" in line
 
 
@@ -350,7 +350,7 @@ def test_a_run_is_resumed_with_its_own_model_only(mistake, compose, tiny, tmp_pa
         ("train", "data.crop_size=[3", "is no option; write key=value"),
         ("train", "~data.foo", "data.foo"),
         ("train", "model.optimizer._target_=torch.optim.Adamm", "torch.optim.Adamm: no such class"),
-        ("evaluate", "data=photos", "did you mean data."),
+        ("evaluate", "data=photos", "data=photos: no such option"),
         ("upscale", "inptu=photos", "did you mean input?"),
         (
             "estimate",
@@ -396,7 +396,7 @@ def test_unknown_and_missing_options(mistake, name, override, says):
         ("upscale", "tile=2.5", "tile=2.5: must be int"),
         ("upscale", "input=null", "input=None: must be str"),
         ("upscale", "ckpt=3", "write ckpt=\"'3'\""),
-        ("evaluate", "data.hr=3", "data.hr=3: must be str"),
+        ("evaluate", "hr=3", "hr=3: must be str"),
         ("estimate", "workers=abc", "workers=abc: must be int"),
         ("estimate", "workers=1.5", "workers=1.5: must be int"),
         ("estimate", "shard=x", "shard=x: must be int"),
@@ -405,7 +405,7 @@ def test_unknown_and_missing_options(mistake, name, override, says):
 def test_values_of_a_wrong_type(mistake, name, override, says):
     given = {
         "upscale": ["ckpt=a", "input=b", "output=c"],
-        "evaluate": ["ckpt=a"],
+        "evaluate": [],
         "estimate": ["data.source_dir=a"],
     }.get(name, [])
     assert says in mistake(name, *given, override)
@@ -528,7 +528,7 @@ def test_tiles_are_not_negative(mistake, model, photo_folder, override):
     photos = photo_folder("photos", 1, 20, 24)
     common = [f"ckpt={model}", "accelerator=cpu", override]
     assert f"{override}: give 0 or more" in mistake("upscale", *common, f"input={photos}", "output=out")
-    assert f"{override}: give 0 or more" in mistake("evaluate", *common, f"data.hr={photos}", "lpips=null")
+    assert f"{override}: give 0 or more" in mistake("evaluate", *common, f"hr={photos}", "metrics.lpips=null")
 
 
 def test_a_cluster_that_is_not_there(photo_folder, tmp_path):
@@ -577,7 +577,7 @@ def test_an_output_that_is_a_file_is_refused_at_the_start(mistake, model, photo_
         mistake("estimate", f"data.source_dir={photos}", "pool_dir=file"),
         mistake("collect", f"data.source_dir={photos}", "pool_dir=file"),
         mistake("upscale", *common, f"input={photos}", "output=file/x"),
-        mistake("evaluate", *common, f"data.hr={photos}", "output=file", "lpips=null"),
+        mistake("evaluate", *common, f"hr={photos}", "output=file", "metrics.lpips=null"),
         mistake("train"),
     ):
         assert "cannot be written to" in line and "choose another folder" in line
@@ -681,16 +681,16 @@ def test_results_never_take_the_place_of_photos_nor_are_upscaled_again(model, mi
 
 def test_pairs_that_do_not_match(photo_folder, tmp_path):
     hr, lr, other = photo_folder("hr", 2, 80, 96), photo_folder("lr", 2, 20, 24), photo_folder("other", 1, 20, 24)
-    assert len(read_pairs(hr, lr, 4)) == 2
+    assert len(find_pairs(hr, lr, 4)) == 2
     for given, says in (((hr, other), "photo1 has no partner"), ((hr, hr), "96x80 pixels times 4 are not the 96x80")):
-        assert says in line_of(read_pairs, *given, 4)
-    assert "no test images" in line_of(read_pairs, None, None, 4)
+        assert says in line_of(find_pairs, *given, 4)
+    assert "no test images" in line_of(find_pairs, None, None, 4)
     pixel = photo_folder("pixel", 1, 1, 1)
-    assert "photo0.png: 1x1 pixels are too few" in line_of(read_pairs, pixel, None, 4)
-    assert read_pairs(None, pixel, 4)[0].lr.shape == (3, 1, 1)
+    assert "photo0.png: 1x1 pixels are too few" in line_of(find_pairs, pixel, None, 4)
+    assert find_pairs(None, pixel, 4)[0].read().lr.shape == (3, 1, 1)
     shutil.copy(lr / "photo0.png", lr / "photo0.webp")
     for given in ((None, lr), (lr, None), (hr, lr)):
-        line = line_of(read_pairs, *given, 4)
+        line = line_of(find_pairs, *given, 4)
         assert "photo0.png" in line and "photo0.webp" in line
 
 

@@ -91,7 +91,7 @@ def test_commands_keep_colours_when_told_to(compose, photo_folder, tmp_path, kee
     torch.save({"config": {"model": {"generator": node}}, "state_dict": state}, tmp_path / "red.ckpt")
     hr, output = photo_folder("hr", count=2), tmp_path / "out"
     given = [f"ckpt={tmp_path / 'red.ckpt'}", "accelerator=cpu", *(["keep_colours=true"] if keep else [])]
-    run_evaluate(compose("evaluate", *given, f"data.hr={hr}", f"output={output}", "lpips=null"))
+    run_evaluate(compose("evaluate", *given, f"hr={hr}", f"output={output}", "metrics.lpips=null"))
     mean = json.loads((output / "metrics.json").read_text())["mean"]
     assert (mean["model"]["psnr"] > mean["bicubic"]["psnr"] - 1.5) == bool(keep)
     run_upscale(compose("upscale", *given, f"input={hr}", f"output={output / 'large'}"))

@@ -1,7 +1,6 @@
 """The commands as a user runs them, on folders of small photos."""
 
 import csv
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from realsr.data.folders import read_pairs
 from realsr.data.samples import make_samples
 from realsr.entries import Entry
 from realsr.estimate import estimate_kernels
 from realsr.estimators.kernelgan.module import KernelGAN
-from realsr.evaluate import bicubic, evaluate, means
 from realsr.images import find_images, read_image
 from realsr.networks.compact import CompactRRDBNet
 from realsr.upscale import upscale_files
@@ -101,28 +98,6 @@ def test_upscale_keeps_structure_names_and_kinds(checkpoint, tmp_path):
     assert np.abs(read_image(out / "a.png").rgb.astype(int) - bilinear).max() <= 1
 
 
-def test_evaluate_writes_table_pictures_and_agrees_with_itself(checkpoint, photo_folder, tmp_path):
-    hr = photo_folder("hr", 2, 96, 128)
-    call("realsr.evaluate", f"ckpt={checkpoint}", f"data.hr={hr}", "lpips=null", cwd=tmp_path)
-    folder = tmp_path / "outputs" / "evaluate"
-    content = json.loads((folder / "metrics.json").read_text())
-    assert set(content["mean"]) == {"bicubic", "model"}
-    assert content["mean"]["bicubic"]["psnr"] > content["mean"]["model"]["psnr"]  # the model is bilinear
-    rows = list(csv.DictReader((folder / "images.csv").open()))
-    assert len(rows) == 4
-    mean = np.mean([float(row["psnr"]) for row in rows if row["method"] == "bicubic"])
-    assert mean == pytest.approx(content["mean"]["bicubic"]["psnr"])
-    for picture in ("bicubic/photo0.png", "model/photo1.png", "compare/photo0.png"):
-        assert (folder / picture).exists()
-
-
-def test_photos_without_ground_truth_give_pictures_and_no_metrics(photo_folder, tmp_path):
-    pairs = read_pairs(None, photo_folder("lr", 2, 40, 40), 4)
-    results = evaluate(pairs, {"bicubic": bicubic(4)}, 4, tmp_path / "out")
-    assert means(results) == {}
-    assert (tmp_path / "out" / "bicubic" / "photo1.png").exists()
-
-
 def test_one_bad_file_as_the_only_input_is_an_error(checkpoint, tmp_path):
     (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8\xff")
     with pytest.raises(ValueError, match=r"bad\.jpg"):
@@ -163,7 +138,7 @@ def test_the_ablation_sweep_ends_with_one_table(tmp_path):
     assert "layers" in states["patch"]["model"]["discriminator"]
 
 
-def test_the_wheel_brings_its_configs(tmp_path):
+def test_the_wheel_brings_its_configs_and_what_a_page_is_made_of(tmp_path):
     root = Path(__file__).parents[1]
     build = ["-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path / "dist"), str(root)]
     subprocess.run([sys.executable, *build], check=True, capture_output=True)
@@ -182,3 +157,4 @@ def test_the_wheel_brings_its_configs(tmp_path):
     assert done.stdout.startswith(str(site / "realsr" / "conf"))
     assert "CompactRRDBNet" in done.stdout
     assert (site / "bin" / "realsr-train").exists()
+    assert {"evaluation.css", "evaluation.js"} < {path.name for path in (site / "realsr" / "report").iterdir()}

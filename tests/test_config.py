@@ -16,8 +16,14 @@ GROUPS = {
     group: sorted(path.stem for path in (Path(conf_dir()) / group).glob("*.yaml"))
     for group in ("data", "degradation", "noise", "estimator", "collector", "model", "disc", "gan", "logger", "trainer")
 }
+SETS = ("df2k_val", "dped_val", "folder", "samples_val")  # of realsr.evaluate
+GROUPS["data"] = [option for option in GROUPS["data"] if option not in SETS]
 EXPERIMENTS = sorted(path.stem for path in (Path(conf_dir()) / "experiment").glob("*.yaml"))
-ABLATIONS = sorted(path.stem for path in (Path(conf_dir()) / "ablation").glob("*.yaml"))
+ABLATIONS, RIVALS = (
+    OmegaConf.load(Path(conf_dir()) / "sweep" / f"{name}.yaml").hydra.sweeper.params.ablation.split(",")
+    for name in ("ablation", "rivals")
+)
+L1_ALONE = ("rrdb_psnr", "edsr", "edsr_baseline", "edsr_small")
 SMALL = ["model=esrgan_small", "perceptual=none", "lpips=null"]
 
 
@@ -37,11 +43,11 @@ def build(cfg):
 def test_every_option_composes_and_instantiates(compose, photo_folder, group, option, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     common = [override for override in SMALL if not override.startswith(f"{group}=")]
-    if option == "rrdb_psnr":  # brings its own: none
+    if option in L1_ALONE:  # brings its own: none
         common.remove("perceptual=none")
     cfg = compose("train", *common, f"data.source_dir={photo_folder('photos', 2)}", f"{group}={option}")
     _, model, trainer = build(cfg)
-    assert (model.discriminator is None) == (option in ("none", "rrdb_psnr"))
+    assert (model.discriminator is None) == (option in ("none", *L1_ALONE))
     assert model.scale == 4
     assert trainer.max_steps == 60000
 
@@ -51,6 +57,19 @@ def test_the_psnr_stage_has_l1_alone(compose, photo_folder):
     assert (cfg.model.discriminator, cfg.model.perceptual, cfg.model.pixel_weight) == (None, None, 1.0)
     assert cfg.model.optimizer.lr == 2e-4
     assert cfg.model.generator.blocks == 23
+
+
+@pytest.mark.parametrize(
+    ("option", "features", "blocks", "residual_scale"),
+    [("edsr", 256, 32, 0.1), ("edsr_baseline", 64, 16, 1.0), ("edsr_small", 32, 8, 1.0)],
+)
+def test_edsr_has_its_own_size_and_l1_alone(compose, option, features, blocks, residual_scale):
+    cfg = compose("train", f"model={option}", "data.source_dir=x", "lpips=null")
+    size = {"features": features, "blocks": blocks, "residual_scale": residual_scale}
+    assert cfg.model.generator == {"_target_": "realsr.networks.edsr.EDSR", **size}
+    assert (cfg.model.discriminator, cfg.model.perceptual, cfg.model.pixel_weight) == (None, None, 1.0)
+    assert (cfg.model.optimizer.lr, cfg.model.optimizer.betas) == (1e-4, [0.9, 0.999])
+    assert cfg.model.milestones == [200000]
 
 
 def test_a_seed_starts_the_generator_the_same_whatever_the_discriminator(compose, photo_folder):
@@ -123,6 +142,49 @@ def test_ablation_rows_differ_from_the_method_in_one_factor(compose, photo_folde
     build(cfg)
 
 
+SIZES = {  # of the rivals: generator, its features and blocks
+    None: {"edsr": ("EDSR", 64, 16), "esrgan": ("RRDBNet", 64, 23), "bsrgan": ("RRDBNet", 64, 23)},
+    "quickstart": {
+        "edsr": ("EDSR", 32, 8),
+        "esrgan": ("CompactRRDBNet", 32, 1),
+        "bsrgan": ("CompactRRDBNet", 32, 1),
+    },
+    # whose own degradation and discriminator make way for the rows'
+    "realsr_df2k": {"edsr": ("EDSR", 64, 16), "esrgan": ("RRDBNet", 64, 23), "bsrgan": ("RRDBNet", 64, 23)},
+}
+
+
+@pytest.mark.parametrize("experiment", SIZES)
+@pytest.mark.parametrize("row", RIVALS)
+def test_rivals_are_trained_as_their_papers_say_in_the_size_of_the_experiment(compose, experiment, row):
+    given = [f"experiment={experiment}"] if experiment else []
+    cfg = compose("train", "+sweep=rivals", f"ablation={row}", "data.source_dir=x", *given)
+    generator, features, blocks = SIZES[experiment][row]
+    assert cfg.model.generator._target_.endswith(f".{generator}")
+    assert (cfg.model.generator.features, cfg.model.generator.blocks) == (features, blocks)
+    disc = cfg.model.discriminator
+    assert (
+        disc is None if row == "edsr" else disc._target_.endswith({"esrgan": "VGG"}.get(row, "Patch") + "Discriminator")
+    )
+    assert cfg.factors.degradation == ("bsrgan" if row == "bsrgan" else "bicubic")
+    assert cfg.factors.model.startswith("edsr_" if row == "edsr" else "esrgan")
+    assert cfg.factors.model.endswith("_small") == (experiment == "quickstart")
+    assert cfg.model.adversarial._target_.endswith("RelativisticAverage")
+    assert (cfg.data.kernel_dir, cfg.data.noise_dir) == (None, None)
+    assert (cfg.data.val_kernel_dir is None, cfg.data.val_noise_dir is None) == (False, False)
+    assert (cfg.name, cfg.group) == (row, "rivals")
+    if experiment == "quickstart":
+        assert (cfg.trainer.max_steps, cfg.data.batch_size, cfg.model.optimizer.lr) == (4700, 8, 1e-3)
+
+
+def test_rows_keep_their_own_degradation_in_an_experiment_that_has_one(compose):
+    rows = [
+        compose("train", "+sweep=ablation", f"ablation={row}", "experiment=realsr_dped", "data.source_dir=x")
+        for row in ABLATIONS
+    ]
+    assert len({(c.data.kernel_dir, c.data.noise_dir, c.model.discriminator._target_) for c in rows}) == len(ABLATIONS)
+
+
 @pytest.mark.parametrize("name", ["vgg", "lpips"])
 def test_perceptual_losses_take_a_local_backbone(compose, photo_folder, tmp_path, name):
     net = {"vgg": "vgg19", "lpips": "squeezenet1_1"}[name]
@@ -153,6 +215,17 @@ def test_the_other_commands_compose(compose, name):
         "evaluate": ["ckpt=a"],
     }
     compose(name, *given.get(name, []))
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_sets_to_evaluate_on_compose_there_and_not_in_training(compose, name):
+    root = ["data.root=x"] if name in ("df2k_val", "dped_val") else []
+    cfg = OmegaConf.to_container(compose("evaluate", "ckpt=a", f"data={name}", *root), resolve=True)
+    assert {"title", "hr", "lr", "paper"} <= cfg["data"].keys()
+    with pytest.raises(
+        InputError, match=f"data={name}: is for another command; realsr.train takes such as data=folders"
+    ):
+        compose("train", f"data={name}", *root)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +271,7 @@ def test_a_bug_is_not_explained_away():
 def test_how_pools_are_drawn_from_is_set_on_the_command_line(compose, photo_folder):
     """Whatever the degradation: rows of an ablation validate on pools that they do not train on."""
     common = [*SMALL, f"data.source_dir={photo_folder('photos', 2)}"]
-    for name in GROUPS["degradation"]:
+    for name in [option for option in GROUPS["degradation"] if option != "bsrgan"]:  # which draws from no pools
         plain = instantiate(compose("train", *common, f"degradation={name}").data).make_degradation()
         assert (plain.draw_kernels, plain.draw_noise) == (KernelDraw(), NoiseDraw())
     settings = ["pool.by_confidence=true", "pool.turn=true", "pool.width_jitter=0.1", "noise=brightness_matched"]

@@ -148,6 +148,17 @@ def test_an_ablation_row_is_validated_on_the_full_degradation(data):
         assert torch.equal(one.lr, other.lr)
 
 
+@pytest.mark.parametrize("row", ["esrgan", "bsrgan"])
+def test_a_rival_is_trained_on_its_own_degradation_and_validated_on_the_cameras(data, row):
+    full, rival = data(), data("+sweep=rivals", f"ablation={row}")
+    for one, other in zip(full.pairs, rival.pairs, strict=True):
+        assert torch.equal(one.lr, other.lr)
+    ours, theirs = batches(full, 1)[0], batches(rival, 1)[0]
+    assert ours["lr"].shape == theirs["lr"].shape
+    assert not torch.equal(ours["lr"], theirs["lr"])
+    assert type(rival.degradation).__name__ == {"bsrgan": "BSRGANDegradation", "esrgan": "Degradation"}[row]
+
+
 def test_paired_folders_are_taken_as_they_are(data, photo_folder):
     hr, lr = photo_folder("hr", 2, 96, 128), photo_folder("lr", 2, 24, 32)
     pairs = data(f"data.val_hr={hr}", f"data.val_lr={lr}").pairs

@@ -27,11 +27,13 @@ from realsr.report.pools import report_pools
 ESTIMATOR = functools.partial(PatchMatching, iterations=10)
 ODD = '<b>a & b\'s "photo"`x`</td> äöü 写真.png'
 LONG = "x" * 230 + ".png"
-VOID = {"meta", "img"}
+VOID = {"meta", "img", "input", "wbr"}
 
 
 class Page(HTMLParser):
     """What a page says; fails where an element is not closed, or in another order than it was opened."""
+
+    forbidden = ("script", "link", "iframe")
 
     def __init__(self, path):
         super().__init__(convert_charrefs=True)
@@ -43,7 +45,7 @@ class Page(HTMLParser):
         self.text = " ".join(self.texts)
 
     def handle_starttag(self, tag, attrs):
-        assert not any(name.startswith("on") for name, _ in attrs) and tag not in ("script", "link", "iframe")
+        assert not any(name.startswith("on") for name, _ in attrs) and tag not in self.forbidden
         if tag == "img":
             self.images.append(dict(attrs))
         if tag not in VOID:
@@ -59,7 +61,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] not in ("style", "script"):
             self.texts.append(data)
         if "td" in self.open or "th" in self.open:
             self.tables[-1][-1][-1] += data

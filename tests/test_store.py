@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from realsr.data.store import INDEX, PhotoSet, hr_pixels, prepare_hr, stored_hr
+from realsr.data.store import CONTENTS, INDEX, PhotoSet, prepare_hr, stored_hr
 from realsr.data.tiles import MAPS, TILE, TiledImage, _map, write_tiles
 from realsr.errors import InputError
-from realsr.images import Photo, find_images, write_image
+from realsr.images import Photo, find_images, read_image, write_image
 
 
 @pytest.fixture
@@ -42,11 +42,11 @@ def decoded(monkeypatch):
     """Names of the photos that were decoded."""
     names = []
 
-    def read(path, factor):
+    def read(path):
         names.append(path.name)
-        return hr_pixels(path, factor)
+        return read_image(path)
 
-    monkeypatch.setattr("realsr.data.store.hr_pixels", read)
+    monkeypatch.setattr("realsr.data.store.read_image", read)
     return names
 
 
@@ -229,7 +229,8 @@ prepare_hr([PhotoSet(find_images("{photos}"), 0.5)], Path("{tmp_path}/store"), 1
     assert [process.wait() for process in running] == [0, 0]
     both = {image.path: whole(image) for image in fill(photos, 0.5)}
     assert decoded == []
-    assert {path for path in (tmp_path / "store").iterdir()} == {*both, tmp_path / "store" / INDEX}
+    beside = {tmp_path / "store" / name for name in (INDEX, CONTENTS)}
+    assert {path for path in (tmp_path / "store").iterdir()} == {*both, *beside}
     shutil.rmtree(tmp_path / "store")
     assert all(np.array_equal(both[image.path], whole(image)) for image in fill(photos, 0.5))
     assert len(decoded) == 8

@@ -15,15 +15,15 @@ from torch.utils.data import DataLoader
 
 from realsr.collect import collect_noise
 from realsr.data.datasets import HRCrops, Pair, StepSampler, draw_seed, share
-from realsr.data.folders import read_pairs
-from realsr.data.run_pools import once_per_node, read_pools
+from realsr.data.folders import find_pairs, read_pairs
+from realsr.data.held_out import held_out_record, held_out_text, keep_apart, validation_contents
+from realsr.data.run_pools import check_given, made_from, once_per_node, read_pools
 from realsr.data.samples import make_samples
 from realsr.data.sharded import ShardedImages
 from realsr.data.store import PhotoSet, prepare_hr, stored_hr
 from realsr.data.tiles import TiledImage
 from realsr.data.validation import check_sizes, degraded, hold_out_images, look_photos, middle
 from realsr.degradation import Degradation
-from realsr.entries import check_pool, pool_record
 from realsr.errors import InputError, at_least
 from realsr.estimate import estimate_kernels
 from realsr.estimators.estimate import Estimator
@@ -74,6 +74,7 @@ class RealSRData(LightningDataModule):
         val_kernel_dir: kernel pool that validation's LR is made with; that of training unless an ablation sets it,
             whose rows are to be compared on the same images.
         val_noise_dir: likewise the noise pool.
+        val_degradation: likewise the degradation, for rows whose own draws from no pools.
         samples_dir: where the embedded sample is written before anything is read; None: it is not wanted.
         min_confidence: kernels of less confidence are left out.
         store_limit: GB that ``store_dir`` may hold; None: 95 % of what is free.
@@ -118,6 +119,7 @@ class RealSRData(LightningDataModule):
         val_seed: int = 0,
         val_kernel_dir: str | None = None,
         val_noise_dir: str | None = None,
+        val_degradation: Callable[..., Degradation] | None = None,
         samples_dir: str | None = None,
         min_confidence: float = 0.0,
         store_limit: float | None = None,
@@ -162,6 +164,7 @@ class RealSRData(LightningDataModule):
         self.hr_dirs = ((source_dir if source_shards is None else None, cleanup), (clean_dir, 1.0))
         self.source_dir, self.store_dir = source_dir, Path(store_dir)
         self.make_degradation, self.estimator, self.collector = degradation, estimator, collector
+        self.make_val_degradation = val_degradation or degradation
         self.kernel_dir = None if kernel_dir is None else Path(kernel_dir)
         self.noise_dir = None if noise_dir is None else Path(noise_dir)
         self.val_kernel_dir = self.kernel_dir if val_kernel_dir is None else Path(val_kernel_dir)
@@ -183,14 +186,14 @@ class RealSRData(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Make the pools and the decoded HR images that are missing; goes on where it was interrupted."""
-        if self.pool_dir is not None:
-            own = [self.pool_dir / name for name in ("kernels", "noise", "jpeg")]
-            for name in POOLS:
-                folder = getattr(self, name)
-                if folder is not None and folder.resolve() not in own:
-                    check_pool(folder, f"data.{name}")
+        check_given({name: getattr(self, name) for name in POOLS}, self.pool_dir)
         if self.samples_dir is not None:
             make_samples(self.samples_dir)
+        sets = [PhotoSet(find_images(folder), factor) for folder, factor in self.hr_dirs if folder is not None]
+        prepare_hr(sets, self.store_dir, self.crop_size, self.store_limit, self.num_workers)
+        if self.val_hr is not None:  # looked at before pools are made for hours
+            files = find_pairs(self.val_hr, self.val_lr, self.scale)
+            validation_contents(files, self.store_dir, self._stored(), self.num_workers)
         if self.source_dir is not None and self.build_pools:
             photos = find_images(self.source_dir)
             for kernels in {folder for folder in (self.kernel_dir, self.val_kernel_dir) if folder is not None}:
@@ -201,8 +204,6 @@ class RealSRData(LightningDataModule):
                 collect_noise(photos, noise, self.collector, redo=False)
             for tables in {folder for folder in (self.jpeg_dir, self.val_jpeg_dir) if folder is not None}:
                 require_tables(photos, tables)
-        sets = [PhotoSet(find_images(folder), factor) for folder, factor in self.hr_dirs if folder is not None]
-        prepare_hr(sets, self.store_dir, self.crop_size, self.store_limit, self.num_workers)
 
     # -- in every process ----------------------------------------------------------------------------------------
 
@@ -210,33 +211,42 @@ class RealSRData(LightningDataModule):
         """Load the pools, hold some photos out, make the validation pairs."""
         trained = self.kernel_dir, self.noise_dir, self.jpeg_dir
         validated = self.val_kernel_dir, self.val_noise_dir, self.val_jpeg_dir
-        read = functools.partial(read_pools, trained, validated, self.scale, self.min_confidence)
+        lr_photos = find_images(self.val_lr) if self.val_lr is not None else []
+        read = functools.partial(read_pools, trained, validated, self.scale, self.min_confidence, lr_photos)
         self.pools = once_per_node(read, self.trainer.num_devices if self.trainer else 1)
-        kernels, noise, jpeg = self.pools.side(*trained, False, self.val_seed)
-        self.degradation = self.make_degradation(kernels=kernels, noise=noise, jpeg=jpeg)
+        held_out = self.pools.side(*validated, True, self.val_seed)
+        training, apart = keep_apart(self.pools, trained, held_out if self.val_lr is None else None, self.val_seed)
+        self.degradation = self.make_degradation(**training._asdict())
         self.margin = self.degradation.margin
-        source, clean = (self._stored(folder, factor) for folder, factor in self.hr_dirs)
+        stored = self._stored()
+        source, clean = stored.values()
         if not source and not clean and self.source_shards is None and self.clean_shards is None:
             raise InputError(
                 f"no photo is large enough for HR crops of {self.crop_size} pixels (source photos are scaled by "
                 f"{self.cleanup:g} first); lower data.crop_size, or give larger photos"
             )
-        held_out = self.pools.side(*validated, True, self.val_seed)
-        degrade = self.make_degradation(**held_out._asdict()).eval()
+        degrade = self.make_val_degradation(**held_out._asdict()).eval()
         if self.val_hr is not None:
-            pairs = read_pairs(self.val_hr, self.val_lr, self.scale)
+            files = find_pairs(self.val_hr, self.val_lr, self.scale)
+            contents = validation_contents(files, self.store_dir, stored)
+            pairs = read_pairs(files)
             self.pairs = pairs if self.val_lr is not None else degraded(pairs, degrade, self.scale, self.val_seed)
         else:
             source, clean, held = hold_out_images(source, clean, self.val_count, self.val_seed)
+            contents = [(image.name, [image.content]) for image in held]
             whole = [Pair(image.name, torch.empty(0), middle(image, self.val_size)) for image in held]
             self.pairs = degraded(whole, degrade, self.scale, self.val_seed)
         check_sizes(self.pairs, self.scale)
         self.looks = look_photos(self.source_dir, self.look_count, self.look_size)
         first = self.trainer is None or self.trainer.is_global_zero
-        self.records = self._records([*source, *clean]) if stage == "fit" and first else {}
+        pools = {name: getattr(self, name) for name in POOLS}
+        self.records = made_from(pools, [*source, *clean]) if stage == "fit" and first else {}
         side = self.crop_size + 2 * self.margin
         sets = self.source_shards or source, self.clean_shards or clean
         self.crops = HRCrops(*sets, self.source_share, side, self.seed, self.crops_per_read)
+        self.held_out = held_out_record([*source, *clean], sets, contents, apart)
+        log.info("held out: %s", held_out_text(self.held_out))
+        kernels, noise, jpeg = training
         log.info(
             "training on %d cleaned-up source and %d clean images, %s kernels, %s noise tiles%s; validation on %d",
             *map(len, sets), len(kernels) if kernels else "no", len(noise) if noise else "no",
@@ -285,15 +295,10 @@ class RealSRData(LightningDataModule):
 
     # -- helpers -------------------------------------------------------------------------------------------------
 
-    def _records(self, images: list[TiledImage]) -> dict[str, Any]:
-        """What each pool in use is made of, for checkpoints; and the photos, whose files' names hold their hashes."""
-        names = {folder: name for name in reversed(POOLS) if (folder := getattr(self, name)) is not None}
-        return {
-            **{name.removesuffix("_dir"): pool_record(folder) for folder, name in names.items()},
-            "photos": {"shared": {}, "files": {image.path.name: {"photo": image.name} for image in images}},
-        }
-
-    def _stored(self, folder: str | None, factor: float) -> list[TiledImage]:
-        if folder is None:
-            return []
-        return stored_hr(find_images(folder), self.store_dir, factor, self.crop_size)
+    def _stored(self) -> dict[str, list[TiledImage]]:
+        """The source and the clean images, by the option that gives their folder."""
+        found = {}
+        for name, (folder, factor) in zip(("source", "clean"), self.hr_dirs, strict=True):
+            photos = [] if folder is None else find_images(folder)
+            found[f"data.{name}_dir={folder}"] = stored_hr(photos, self.store_dir, factor, self.crop_size)
+        return found

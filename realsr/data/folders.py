@@ -2,38 +2,99 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
 from realsr.data.datasets import Pair
 from realsr.errors import InputError
-from realsr.images import find_images, quantize, read_image, to_float
-from realsr.resample import crop_to_multiple, imresize
+from realsr.images import find_images, image_size, quantize, read_image, to_float
+from realsr.resample import imresize
+
+log = logging.getLogger(__name__)
 
 
-def read_pairs(hr_dir: str | Path | None, lr_dir: str | Path | None, scale: int) -> list[Pair]:
-    """Pairs from two folders; from HR alone with bicubic LR; from LR alone without ground truth.
+@dataclass(frozen=True)
+class PairFiles:
+    """A test image that is not read yet.
 
-    Names match by their stems, with a suffix such as ``x4`` or ``_LR`` of either left out. HR images are cropped
-    to a multiple of the scale.
+    Attributes:
+        name: for tables and files.
+        lr: its file; None makes LR of ``hr`` by bicubic.
+        hr: file of the ground truth; None: there is none.
+        size: rows and columns of LR that are used; HR's are ``scale`` times as many.
+        scale: of HR against LR.
+        cropped: whether something of the files is left out, since their sizes do not fit the scale.
+    """
+
+    name: str
+    lr: Path | None
+    hr: Path | None
+    size: tuple[int, int]
+    scale: int
+    cropped: bool = False
+
+    @property
+    def paths(self) -> list[Path]:
+        """Of the files that there are, HR first."""
+        return [path for path in (self.hr, self.lr) if path is not None]
+
+    def read(self) -> Pair:
+        """Decode the files.
+
+        Raises:
+            InputError: one cannot be.
+        """
+        height, width = self.size
+        hr = None if self.hr is None else _read(self.hr)[..., : height * self.scale, : width * self.scale]
+        if self.lr is not None:
+            return Pair(self.name, _read(self.lr)[..., :height, :width], hr)
+        assert hr is not None
+        return Pair(self.name, quantize(imresize(hr, 1 / self.scale)), hr)
+
+
+def find_pairs(hr_dir: str | Path | None, lr_dir: str | Path | None, scale: int) -> list[PairFiles]:
+    """Pairs in two folders; of HR alone, with bicubic LR; of LR alone, without ground truth.
+
+    Names match by their stems, with a suffix such as ``x4`` or ``_LR`` of either left out. What is more than a
+    multiple of the scale is cut off at the right and the bottom; LR may have been rounded up. Only the files' headers
+    are read here.
 
     Raises:
-        InputError: neither folder is given, names do not match, or sizes do not fit the scale.
+        InputError: neither folder is given, names do not match, or LR is not as large as HR over the scale.
     """
     if hr_dir is None and lr_dir is None:
-        raise InputError("no test images: give data.hr=DIR (ground truth), data.lr=DIR (small photos), or both")
+        raise InputError("no test images: give hr=DIR (ground truth), lr=DIR (small photos), or both")
     if hr_dir is None:
-        return [Pair(name, _read(path), None) for name, path in _by_name(lr_dir, _whole_stem).items()]
-    if lr_dir is None:
-        return [_bicubic_pair(name, path, scale) for name, path in _by_name(hr_dir, _whole_stem).items()]
-    hr_files, lr_files = _by_name(hr_dir, _stem), _by_name(lr_dir, _stem)
-    if alone := sorted(set(hr_files) ^ set(lr_files)):
-        here = hr_dir if alone[0] in hr_files else lr_dir
-        raise InputError(f"{here}: {alone[0]} has no partner in the other folder ({len(alone)} such names)")
-    return [_pair(lr_files[name], path, scale) for name, path in hr_files.items()]
+        found = [PairFiles(n, path, None, image_size(path), scale) for n, path in _by_name(lr_dir, _whole_stem).items()]
+    elif lr_dir is None:
+        found = [_alone(name, path, scale) for name, path in _by_name(hr_dir, _whole_stem).items()]
+    else:
+        hr_files, lr_files = _by_name(hr_dir, _stem), _by_name(lr_dir, _stem)
+        if alone := sorted(set(hr_files) ^ set(lr_files)):
+            here = hr_dir if alone[0] in hr_files else lr_dir
+            raise InputError(f"{here}: {alone[0]} has no partner in the other folder ({len(alone)} such names)")
+        found = [_pair(lr_files[name], path, scale) for name, path in hr_files.items()]
+    return found
+
+
+def read_pairs(found: Sequence[PairFiles]) -> list[Pair]:
+    """All of them decoded: for few images."""
+    say_cropped(found)
+    return [files.read() for files in found]
+
+
+def say_cropped(found: Sequence[PairFiles]) -> None:
+    """One line where something of the files is left out."""
+    if cropped := [files for files in found if files.cropped]:
+        first = cropped[0]
+        sizes = " and ".join(f"{w * k}x{h * k}" for (h, w), k in ((first.size, 1), (first.size, first.scale)))
+        log.info("%d of %d images are cropped to fit x%d, %s to %s pixels", len(cropped), len(found), first.scale,
+                 first.name, sizes)  # fmt: skip
 
 
 def _by_name(folder: str | Path | None, name_of: Callable[[Path], str]) -> dict[str, Path]:
@@ -46,23 +107,21 @@ def _by_name(folder: str | Path | None, name_of: Callable[[Path], str]) -> dict[
     return found
 
 
-def _bicubic_pair(name: str, path: Path, scale: int) -> Pair:
-    hr = _read(path)
-    if min(hr.shape[-2:]) < scale:
-        raise InputError(f"{path}: {hr.shape[-1]}x{hr.shape[-2]} pixels are too few to be scaled by 1/{scale}")
-    hr = crop_to_multiple(hr, scale)
-    return Pair(name, quantize(imresize(hr, 1 / scale)), hr)
+def _alone(name: str, path: Path, scale: int) -> PairFiles:
+    height, width = image_size(path)
+    if min(height, width) < scale:
+        raise InputError(f"{path}: {width}x{height} pixels are too few to be scaled by 1/{scale}")
+    cropped = bool(height % scale or width % scale)
+    return PairFiles(name, None, path, (height // scale, width // scale), scale, cropped)
 
 
-def _pair(lr_file: Path, hr_file: Path, scale: int) -> Pair:
-    lr, hr = _read(lr_file), _read(hr_file)
-    height, width = lr.shape[-2] * scale, lr.shape[-1] * scale
-    if not (0 <= hr.shape[-2] - height < scale and 0 <= hr.shape[-1] - width < scale):
-        raise InputError(
-            f"{lr_file}: {lr.shape[-1]}x{lr.shape[-2]} pixels times {scale} are not the "
-            f"{hr.shape[-1]}x{hr.shape[-2]} of {hr_file}"
-        )
-    return Pair(hr_file.stem, lr, hr[..., :height, :width])
+def _pair(lr_file: Path, hr_file: Path, scale: int) -> PairFiles:
+    lr, hr = image_size(lr_file), image_size(hr_file)
+    used = [large // scale for large in hr]
+    if min(used) < 1 or any(not u <= s <= -(-g // scale) for s, g, u in zip(lr, hr, used, strict=True)):
+        raise InputError(f"{lr_file}: {lr[1]}x{lr[0]} pixels times {scale} are not the {hr[1]}x{hr[0]} of {hr_file}")
+    cropped = any(s != u or g != u * scale for s, g, u in zip(lr, hr, used, strict=True))
+    return PairFiles(hr_file.stem, lr_file, hr_file, (used[0], used[1]), scale, cropped)
 
 
 def _stem(path: Path) -> str:

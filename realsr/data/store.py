@@ -6,24 +6,39 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import numpy.typing as npt
 from rich.progress import track
 
 from realsr.data.tiles import TILE, Pixels, TiledImage, write_tiles
 from realsr.errors import InputError
 from realsr.filling import remove_leftovers
-from realsr.images import atomic_write, file_hash, image_size, read_8_bit, read_image, to_float, to_uint
+from realsr.images import (
+    atomic_write,
+    content_hash,
+    eight_bit,
+    file_hash,
+    image_size,
+    read_8_bit,
+    read_image,
+    to_float,
+    to_uint,
+)
 from realsr.resample import imresize, resized
 from realsr.workers import side_by_side
 
 log = logging.getLogger(__name__)
 
 INDEX = "index.json"
+CONTENTS = "contents.txt"  # a line for each photo: 32 digits of its file's SHA-256, its content's hash
+DIGITS = 32  # of a photo's SHA-256 that stand for it
 Result = TypeVar("Result")
 
 
@@ -68,6 +83,8 @@ def prepare_hr(
     """
     todo: dict[Path, tuple[Path, TiledImage, float]] = {}
     damaged: list[str] = []
+    unknown: list[Path] = []  # content of images that an earlier version has stored
+    known = _read_contents(folder)
     remove_leftovers(folder, ".*.tiles.*")
     for photos, factor in sets:
         small = []
@@ -80,6 +97,8 @@ def prepare_hr(
                 small.append(photo.name)
             elif not image.whole:
                 todo[image.path] = photo, image, factor
+            elif identity.sha256[:DIGITS] not in known:
+                unknown.append(photo)
         if small:
             names = ", ".join(small[:5]) + (", ..." if len(small) > 5 else "")
             scaled = "" if factor == 1 else f" once scaled by {factor:g}"
@@ -87,7 +106,10 @@ def prepare_hr(
             log.warning(message, len(small), len(photos), min_size, scaled, names)
     if todo:
         _check_room(folder, sum(math.prod(image.shape) for _, image, _ in todo.values()), len(todo), limit)
-    damaged += [error for _, error in _each(_store, list(todo.values()), workers, "decoding HR images") if error]
+    for _, (content, error) in _each(_store, list(todo.values()), workers, "decoding HR images"):
+        damaged += [error] if error else []
+        _add_contents(folder, content)
+    photo_contents(unknown, folder, workers)
     if damaged:
         count = sum(len(photos) for photos, _ in sets)
         log.warning("skipped %d of %d photos that cannot be read: %s", len(damaged), count, "; ".join(damaged))
@@ -97,13 +119,36 @@ def stored_hr(photos: Sequence[Path], folder: Path, factor: float, min_size: int
     """The images that :func:`prepare_hr` has made of these photos and that are large enough."""
     found = _identify(photos, folder, 1).items()
     images = [_image(folder, photo, identity, factor) for photo, identity in found if isinstance(identity, Identity)]
-    return [image for image in images if min(image.height, image.width) >= min_size and image.whole]
+    images = [image for image in images if min(image.height, image.width) >= min_size and image.whole]
+    known = _read_contents(folder)
+    # where it is not known what the pixels are, the bytes of the file are compared
+    return [replace(image, content=known.get(key := image.path.name[:DIGITS], key)) for image in images]
+
+
+def photo_contents(photos: Sequence[Path], folder: Path, workers: int = 1) -> dict[Path, str]:
+    """The :func:`realsr.images.content_hash` of photos' 8-bit pixels, upright; decoded are those that are new only.
+
+    Equal pixels have equal hashes, in files of any name and lossless format. Photos that cannot be read are left out.
+
+    Args:
+        photos: image files.
+        folder: of the store, which keeps what was found.
+        workers: processes.
+    """
+    found = _identify(photos, folder, workers).items()
+    keys = {photo: identity.sha256[:DIGITS] for photo, identity in found if isinstance(identity, Identity)}
+    known = _read_contents(folder)
+    new = {key: photo for photo, key in keys.items() if key not in known}
+    for _, content in _each(_content, list(new.values()), workers, "hashing pixels"):
+        _add_contents(folder, content)
+        known |= content
+    return {photo: known[key] for photo, key in keys.items() if key in known}
 
 
 def _image(folder: Path, photo: Path, identity: Identity, factor: float) -> TiledImage:
     """Where a photo's image is, or is to be."""
     height, width = (resized(side, factor) for side in (identity.height, identity.width))
-    name = f"{identity.sha256[:32]}-x{factor:g}-{height}x{width}-t{TILE}.tiles"
+    name = f"{identity.sha256[:DIGITS]}-x{factor:g}-{height}x{width}-t{TILE}.tiles"
     return TiledImage(folder / name, height, width, photo.stem)
 
 
@@ -145,26 +190,56 @@ def _identity(photo: Path) -> Identity | str:
         return str(e)
 
 
+def _read_contents(folder: Path) -> dict[str, str]:
+    """Contents by the beginning of the file's SHA-256; a line that was cut off only costs that it is made again."""
+    try:
+        text = (folder / CONTENTS).read_text("ascii", "replace")
+    except OSError:
+        return {}
+    return dict(re.findall(rf"^([0-9a-f]{{{DIGITS}}}) ([0-9a-f]{{16}})$", text, re.MULTILINE))
+
+
+def _add_contents(folder: Path, content: dict[str, str]) -> None:
+    """Added to the end, so that of several programs none loses a line; nor to one that was cut off."""
+    if content:
+        with (folder / CONTENTS).open("a", encoding="ascii") as file:
+            file.write("".join(f"\n{key} {value}" for key, value in content.items()))
+
+
+def _content(photo: Path) -> dict[str, str]:
+    """A photo's content by its file's hash; nothing where it cannot be read."""
+    try:
+        return {file_hash(photo)[:DIGITS]: content_hash(read_8_bit(photo))}
+    except InputError:
+        return {}
+
+
 def hr_pixels(photo: Path, factor: float) -> Pixels:
     """The HR image that a photo becomes, ``(H, W, 3)`` uint8.
 
     Raises:
         InputError: it cannot be read.
     """
-    return read_8_bit(photo) if factor == 1 else to_uint(imresize(to_float(read_image(photo).rgb), factor))
+    return scaled(read_image(photo).rgb, factor)
 
 
-def _store(job: tuple[Path, TiledImage, float]) -> str | None:
-    """Decode a photo into its image; gives the reason where that fails."""
+def scaled(rgb: npt.NDArray[Any], factor: float) -> Pixels:
+    """Pixels of 8 or 16 bits ``(H, W, 3)`` as an HR image: scaled by ``factor``, uint8."""
+    return eight_bit(rgb) if factor == 1 else to_uint(imresize(to_float(rgb), factor))
+
+
+def _store(job: tuple[Path, TiledImage, float]) -> tuple[dict[str, str], str | None]:
+    """Decode a photo into its image; gives its content by its file's hash, or the reason where that fails."""
     photo, image, factor = job
     try:
-        rgb = hr_pixels(photo, factor)
+        pixels = read_image(photo).rgb
     except InputError as e:
-        return str(e)
-    if rgb.shape != image.shape or not image.path.name.startswith(file_hash(photo)[:32]):
-        return f"{photo}: has changed while it was read"
+        return {}, str(e)
+    rgb, digest = scaled(pixels, factor), file_hash(photo)[:DIGITS]
+    if rgb.shape != image.shape or not image.path.name.startswith(digest):
+        return {}, f"{photo}: has changed while it was read"
     write_tiles(image.path, rgb)
-    return None
+    return {digest: content_hash(eight_bit(pixels))}, None
 
 
 def _each(

@@ -35,12 +35,14 @@ class TiledImage:
         height: in pixels.
         width: in pixels.
         name: of the photo, for people.
+        content: :func:`realsr.images.content_hash` of the whole photo, before it was scaled.
     """
 
     path: Path
     height: int
     width: int
     name: str = field(default="", compare=False)
+    content: str = field(default="", compare=False)
 
     @property
     def shape(self) -> tuple[int, int, int]:

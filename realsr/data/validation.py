@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from realsr.data.datasets import Pair, draw_seed
+from realsr.data.tiles import TiledImage
 from realsr.degradation import Degradation
 from realsr.errors import InputError
 from realsr.images import find_images, read_image, to_float
@@ -18,18 +19,17 @@ from realsr.metrics import SSIM_WINDOW
 
 log = logging.getLogger(__name__)
 
-Held = TypeVar("Held")
 VALIDATION = 2**40  # sample numbers from here on belong to validation, those below to training
 
 
 def hold_out_images(
-    source: list[Held], clean: list[Held], count: int, seed: int
-) -> tuple[list[Held], list[Held], list[Held]]:
+    source: list[TiledImage], clean: list[TiledImage], count: int, seed: int
+) -> tuple[list[TiledImage], list[TiledImage], list[TiledImage]]:
     """Take validation images out of the clean images if there are two or more, else of the source images.
 
     Args:
-        source: cleaned-up source images; of equal ones all are held out or none.
-        clean: clean ones.
+        source: cleaned-up source images.
+        clean: clean ones. Of photos with the same pixels, in either, training keeps all or none.
         count: to take at most, and at most a fifth.
         seed: of the choice.
 
@@ -37,13 +37,16 @@ def hold_out_images(
         The source and the clean images that training keeps, and those held out.
     """
     pool = clean if len(clean) > 1 else source
-    if len(pool) == 1 or not pool:
-        log.warning("too few photos to hold one out: validation sees a photo of training; give data.val_hr=DIR")
-        return source, clean, (pool or clean)[:1]
-    count = min(count, max(len(pool) // 5, 1))
-    order = np.random.default_rng(draw_seed(seed, VALIDATION)).permutation(len(pool))[:count]
-    held = [pool[i] for i in sorted(order)]
-    return [p for p in source if p not in held], [p for p in clean if p not in held], held
+    if len(pool) > 1:
+        count = min(count, max(len(pool) // 5, 1))
+        order = np.random.default_rng(draw_seed(seed, VALIDATION)).permutation(len(pool))[:count]
+        held = [pool[i] for i in sorted(order)]
+        seen = {image.content for image in held}
+        kept = [[image for image in images if image.content not in seen] for images in (source, clean)]
+        if any(kept):
+            return kept[0], kept[1], held
+    log.warning("too few photos to hold one out: validation sees a photo of training; give data.val_hr=DIR")
+    return source, clean, (pool or clean)[:1]
 
 
 def degraded(pairs: Sequence[Pair], degrade: Degradation, scale: int, seed: int) -> list[Pair]:

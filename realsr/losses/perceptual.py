@@ -88,7 +88,8 @@ def _backbone(name: str, file: str | None) -> Any:
         except (OSError, RuntimeError) as e:
             raise InputError(
                 f"cannot download the {name} weights ({e}); give torchvision's {Path(weights.url).name} as a file: "
-                "for LPIPS lpips.backbone=FILE, for the perceptual loss model.perceptual.backbone=FILE"
+                "for LPIPS lpips.backbone=FILE (metrics.lpips.backbone=FILE in realsr.evaluate), for the perceptual "
+                "loss model.perceptual.backbone=FILE"
             ) from e
         return model
     state = find_state(read_checkpoint(file))

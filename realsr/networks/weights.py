@@ -1,11 +1,10 @@
-"""Weights from files: our checkpoints, and the published ones under each of their key names."""
+"""Weights from files: our checkpoints, the published ones under each of their key names, and the community's."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
 import pickle
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,30 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from realsr.errors import InputError
-from realsr.networks.rrdb import RRDBNet
-
-State = dict[str, Tensor]
-
-# ESRGAN's and RealSR's program -> BasicSR's names, which ours are.
-_NEW_ARCH = [
-    (r"^RRDB_trunk\.(\d+)\.RDB(\d)\.", r"body.\1.rdb\2."),
-    (r"^trunk_conv\.", "conv_body."),
-    (r"^upconv(\d)\.", r"conv_up\1."),
-    (r"^HRconv\.", "conv_hr."),
-    # spectral norm as PyTorch once wrote it, in Real-ESRGAN's discriminator
-    (r"\.weight_orig$", ".parametrizations.weight.original"),
-    (r"\.weight_([uv])$", r".parametrizations.weight.0._\1"),
-]
-# The first ESRGAN release, numbered by nested Sequentials; the trunk's last convolution is the plain `sub.N`.
-_OLD_ARCH = [
-    (r"^model\.0\.", "conv_first."),
-    (r"^model\.1\.sub\.(\d+)\.RDB(\d)\.conv(\d)\.0\.", r"body.\1.rdb\2.conv\3."),
-    (r"^model\.1\.sub\.\d+\.(weight|bias)$", r"conv_body.\1"),
-    (r"^model\.3\.", "conv_up1."),
-    (r"^model\.6\.", "conv_up2."),
-    (r"^model\.8\.", "conv_hr."),
-    (r"^model\.10\.", "conv_last."),
-]
+from realsr.networks.community import load_community
+from realsr.networks.foreign import State, network_of, our_names
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -86,19 +63,6 @@ def find_state(content: Mapping[str, Any], prefixes: Sequence[str] = ("generator
     return state
 
 
-def our_names(state: State) -> State:
-    """RRDBNet keys of any of the three published spellings, and old spectral norms, to ours; other keys stay."""
-    rules = _OLD_ARCH if any(k.startswith("model.1.sub.") for k in state) else _NEW_ARCH
-    renamed = {}
-    for key, value in state.items():
-        for pattern, replacement in rules:
-            key, hits = re.subn(pattern, replacement, key)
-            if hits:
-                break
-        renamed[key] = value
-    return renamed
-
-
 def load_weights(
     network: nn.Module, path: str | Path, prefixes: Sequence[str] = ("generator_ema.", "generator.")
 ) -> None:
@@ -134,31 +98,30 @@ def load_weights(
 
 
 def load_generator(path: str | Path, ema: bool = True) -> nn.Module:
-    """The generator of a checkpoint, ready to upscale.
+    """The generator of a checkpoint, ready to upscale by its ``scale``.
 
-    Our checkpoints say how theirs is built; the architecture of published RRDBNets is read off their shapes.
+    Our checkpoints say how theirs is built; the architecture of published RRDBNets and EDSRs is read off their shapes
+    (:func:`realsr.networks.foreign.network_of`), and what is neither is left to :mod:`realsr.networks.community`.
 
     Args:
         path: of the checkpoint.
         ema: whether to take the averaged weights, where there are some, or the raw ones.
 
     Raises:
-        InputError: no such file, no checkpoint, or of an architecture that is not ours.
+        InputError: no such file, no checkpoint, or of an architecture that is not known.
     """
     content, prefixes = read_checkpoint(path), ("generator_ema.", "generator.") if ema else ("generator.",)
     spec: Any = content
     for name in ("config", "model", "generator"):
         spec = spec.get(name) if isinstance(spec, Mapping) else None
-    state = our_names(find_state(content, prefixes))
     if spec is not None:
         generator = _build(spec, path)
-    elif "conv_first.weight" in state and "body.0.rdb1.conv1.weight" in state:
-        blocks = len({key.split(".")[1] for key in state if key.startswith("body.")})
-        growth, features = state["body.0.rdb1.conv1.weight"].shape[:2]
-        generator = RRDBNet(features, blocks, growth)
     else:
-        some = ", ".join(list(state)[:2]) or "none"
-        raise InputError(f"{path}: holds no generator of realsr and no RRDBNet (its keys: {some} ...)")
+        state = find_state(content, prefixes)
+        ours = network_of(our_names(state), path)
+        if ours is None:
+            return load_community(state or content, path).eval()
+        generator = ours
     load_weights(generator, path, prefixes)
     return generator.eval()
 
@@ -179,6 +142,6 @@ def _build(spec: Any, path: str | Path) -> nn.Module:
         raise InputError(f"{path}: its generator {target!r} is none of realsr.networks")
     try:
         return network(**{k: v for k, v in spec.items() if k != "_target_"})
-    except (TypeError, ValueError, RuntimeError) as e:
+    except (AttributeError, TypeError, ValueError, RuntimeError) as e:
         reason = str(e).splitlines()[0]
         raise InputError(f"{path}: its generator {target} cannot be built as its config says ({reason})") from e

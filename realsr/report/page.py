@@ -1,4 +1,4 @@
-"""HTML pages of one file: text, tables and pictures that need neither network nor JavaScript."""
+"""HTML pages of one file: text, tables and pictures that are read without network and without JavaScript."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ td:first-child { min-width: 8rem; overflow-wrap: anywhere }
 }
 @media print { body { font-size: 10px; max-width: none } tr { break-inside: avoid } .wide { overflow: visible } }
 """
+EMPTY = {"img", "input"}  # elements that are not closed
 
 
 class Html(str):
@@ -41,9 +42,9 @@ class Html(str):
 
 
 def element(name: str, *content: object, **attributes: str) -> Html:
-    """``<name attribute="...">content</name>``; ``class_`` is written as ``class``."""
-    given = "".join(f' {key.rstrip("_")}="{escape(value)}"' for key, value in attributes.items())
-    return Html(f"<{name}{given}>{_joined(content)}</{name}>")
+    """``<name attribute="...">content</name>``; ``class_`` is written as ``class``, ``data_x`` as ``data-x``."""
+    given = "".join(f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"' for key, value in attributes.items())
+    return Html(f"<{name}{given}>" if name in EMPTY else f"<{name}{given}>{_joined(content)}</{name}>")
 
 
 def prose(text: str) -> Html:
@@ -72,20 +73,34 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], look: str = "")
 
 
 def picture(pixels: Picture, alt: str, photo: bool = False) -> Html:
-    """An image of ``(h, w, 3)`` or ``(h, w)`` uint8, held by the page: JPEG of a photo, else PNG."""
+    """An image of ``(h, w, 3)`` or ``(h, w)`` uint8, held by the page and decoded when it is seen.
+
+    PNG, or WebP at quality 90 of a photo (of at most 16383 pixels a side, WebP's limit).
+    """
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG" if photo else "PNG", quality=85, optimize=True)
-    data = f"data:image/{'jpeg' if photo else 'png'};base64,{base64.b64encode(file.getvalue()).decode()}"
-    height, width = pixels.shape[:2]
-    return Html(f'<img src="{data}" width="{width}" height="{height}" alt="{escape(alt)}" title="{escape(alt)}">')
+    kind = "webp" if photo else "png"
+    Image.fromarray(pixels).save(file, kind, **({"quality": 90} if photo else {"optimize": True}))
+    data = f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+    height, width = (str(side) for side in pixels.shape[:2])
+    return element("img", src=data, width=width, height=height, alt=alt, title=alt, loading="lazy", decoding="async")
 
 
-def write_page(path: Path, title: str, parts: Iterable[Html]) -> None:
-    """Write the page, whole or not at all. Names of files that are no text are written with question marks."""
+def write_page(path: Path, title: str, parts: Iterable[Html], style: str = "", script: str = "") -> None:
+    """Write the page, whole or not at all. Names of files that are no text are written with question marks.
+
+    Args:
+        path: of the file.
+        title: also its heading.
+        parts: what follows.
+        style: CSS of this page, besides ``STYLE``.
+        script: JavaScript, run before the page is read; without it the page must be readable, too.
+    """
     page = (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body>\n"
+        f"<title>{escape(title)}</title><style>{STYLE}{style}</style>"
+        + (f"<script>{script}</script>" if script else "")
+        + "</head>\n<body>\n"
         + "\n".join([element("h1", title), *parts])
         + "\n</body></html>\n"
     )

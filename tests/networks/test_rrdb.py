@@ -3,8 +3,8 @@ import torch
 import torch.nn.functional as F
 
 from realsr.networks.compact import CompactRRDBNet
+from realsr.networks.foreign import our_names
 from realsr.networks.rrdb import RRDBNet
-from realsr.networks.weights import our_names
 
 
 def test_output_is_that_of_the_reference_network(golden):

@@ -143,9 +143,9 @@ def test_another_architecture_is_said_to_differ(tmp_path, published, network, sa
     [
         (lambda s: s.pop("conv_last.bias"), "it lacks conv_last.bias"),
         (lambda s: s.update(gamma=torch.ones(1)), "gamma is of no use here"),
-        (lambda s: s.update({"conv_first.weight": torch.ones(8, 12, 3, 3)}), "RRDBNet needs (8, 3, 3, 3)"),
+        (lambda s: s.update({"HRconv.weight": torch.ones(8, 12, 3, 3)}), "RRDBNet needs (8, 8, 3, 3)"),
     ],
-    ids=["missing", "extra", "x2"],
+    ids=["missing", "extra", "shape"],
 )
 def test_a_wrong_key_is_named(tmp_path, published, load, change, says):
     change(published[2])

@@ -1,0 +1,223 @@
+"""Validation's photos, kernels and noise tiles stay out of training: looked at by content, whatever files are called.
+
+Photos are the same if their decoded 8-bit pixels are (:func:`realsr.images.content_hash`): a copy under another name,
+in another lossless format, or a source photo that training has cleaned up. A photo that was cut, scaled or saved anew
+as JPEG is another one. Noise tiles are the same if their bytes are; tiles without noise, clipped white, are not
+counted. Kernels are the same if they differ by rounding only. Of a validation photo that the camera has made
+(``data.val_lr``) training draws neither kernel nor noise; it is found in a pool by its file's SHA-256. JPEG tables are
+not looked at: a camera has few, which its photos share.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from realsr.data.datasets import Images
+from realsr.data.folders import PairFiles
+from realsr.data.run_pools import Folders, Pools, Side
+from realsr.data.sharded import ShardedImages
+from realsr.data.store import photo_contents
+from realsr.data.tiles import TiledImage
+from realsr.errors import InputError
+from realsr.images import content_hash, read_8_bit
+from realsr.pools import KernelPool, NoisePool
+
+log = logging.getLogger(__name__)
+
+ROUNDING = 1e-6  # distance of two kernels, of which one was saved in another format
+KINDS = {"photos": "photo", "kernels": "kernel", "noise": "noise tile"}
+Record = dict[str, Any]  # plain containers, for a checkpoint
+Contents = Sequence[tuple[str, Sequence[str]]]  # photos' names, and what the pixels of the files of each are
+
+
+def validation_contents(
+    pairs: Sequence[PairFiles],
+    store_dir: Path,
+    training: Mapping[str, Sequence[TiledImage]],
+    workers: int = 1,
+) -> Contents:
+    """What the pixels of validation's files are.
+
+    Args:
+        pairs: of validation.
+        store_dir: of decoded HR images, which keeps what was found.
+        training: images by the option that gives their folder, as ``data.clean_dir=DIR``.
+        workers: processes that decode what is new.
+
+    Raises:
+        InputError: one is among the training images.
+    """
+    contents = photo_contents([path for pair in pairs for path in pair.paths], store_dir, workers)
+    known = {image.content: f"{image.name} in {option}" for option, images in training.items() for image in images}
+    if shared := [path for path in contents if contents[path] in known]:
+        raise InputError(
+            f"{shared[0]}: is a training photo as well, {known[contents[shared[0]]]} ({len(shared)} of the "
+            f"{len(contents)} files of validation are); training must not see them, take them out of one of the folders"
+        )
+    return [(pair.name, [contents[path] for path in pair.paths if path in contents]) for pair in pairs]
+
+
+def keep_apart(pools: Pools, folders: Folders, validation: Side | None, seed: int) -> tuple[Side, Record]:
+    """What training draws from, and nothing of it is validation's.
+
+    Args:
+        pools: of the run.
+        folders: of training's kernels, noise and tables.
+        validation: what validation's LR is made with; None where it is there already.
+        seed: of what is held out.
+
+    Returns:
+        What is not held out of ``folders``, but for kernels and noise tiles that ``validation`` has as well, in other
+        files, or that are of its own photos; all of it if nothing would be left. And by the names ``kernels`` and
+        ``noise`` how many there are in ``training`` and in ``validation``, how many were ``left_out``, how many are
+        ``shared`` still, and the names of the ``photos`` that validation's are from.
+    """
+    training = pools.side(*folders, False, seed)
+    kernels, noise, _ = validation or Side(None, None, None)
+    own = [pools.own.get(folder, ()) if folder else () for folder in folders]
+    left_kernels, of_kernels = _apart("kernels", training.kernels, kernels, same_kernels, own[0])
+    left_noise, of_noise = _apart("noise tiles", training.noise, noise, same_tiles, own[1])
+    return Side(left_kernels, left_noise, training.jpeg), {"kernels": of_kernels, "noise": of_noise}
+
+
+def _apart(kind: str, pool: Any, held: Any, same: Any, own: Collection[str]) -> tuple[Any, Record]:
+    record = {
+        "training": len(pool or ()),
+        "validation": len(held or ()),
+        "left_out": 0,
+        "shared": 0,
+        "photos": sorted({*held.photos}) if held else [],
+    }
+    if not pool:
+        return pool, record
+    out = {*(same(pool, held) if held else ()), *(i for i, photo in enumerate(pool.photos) if photo in own)}
+    keep = [i for i in range(len(pool)) if i not in out]
+    if not out:
+        return pool, record
+    if not keep:
+        log.warning("too few %s to hold any out: validation sees those of training", kind)
+        return pool, {**record, "shared": len(out)}
+    log.warning("%d of %d %s are left out of training: validation has them, or their photos", len(out), len(pool), kind)
+    return pool.subset(keep), {**record, "training": len(keep), "left_out": len(out)}
+
+
+def same_kernels(pool: KernelPool, other: KernelPool) -> list[int]:
+    """Indices of the kernels that are in the other pool as well, to rounding, whatever zeros are around them."""
+    size = max(pool.kernels.shape[-1], other.kernels.shape[-1])
+    one, two = (
+        F.pad(kernels, [(size - kernels.shape[-1]) // 2] * 4).flatten(1).double()  # sizes are odd
+        for kernels in (pool.kernels, other.kernels)
+    )
+    return torch.cdist(one, two).amin(1).lt(ROUNDING).nonzero().flatten().tolist()
+
+
+def same_tiles(pool: NoisePool, other: NoisePool) -> list[int]:
+    """Indices of the tiles that are in the other pool as well; those without any noise are left out."""
+    if pool.tiles.shape[1:] != other.tiles.shape[1:]:
+        return []
+    # tiles are hashed whole only where the middle rows agree: a pool may take gigabytes
+    middle = pool.tiles.shape[-2] // 2
+    rows = {tile[:, middle].numpy().tobytes() for tile in other.tiles}
+    alike = [i for i, tile in enumerate(pool.tiles) if tile[:, middle].numpy().tobytes() in rows]
+    hashes = {_hash(tile) for tile in other.tiles} if alike else set()
+    return [i for i in alike if _noisy(tile := pool.tiles[i]) and _hash(tile) in hashes]
+
+
+def _noisy(tile: Tensor) -> bool:
+    return bool((tile != tile[:, :1, :1]).any())
+
+
+def _hash(tile: Tensor) -> str:
+    return content_hash(tile.numpy())
+
+
+def held_out_record(
+    training: Sequence[TiledImage], sets: Sequence[Images], validation: Contents, pools: Record
+) -> Record:
+    """What a checkpoint keeps under ``held_out``.
+
+    Args:
+        training: its images.
+        sets: those and the sharded ones, whose photos are not known.
+        validation: its photos.
+        pools: of :func:`keep_apart`.
+
+    Returns:
+        By the names ``photos``, ``kernels`` and ``noise`` how many there are in ``training``, how many in
+        ``validation``, and how many in both, ``shared``; ``seen``, what the pixels of the training photos are; and
+        ``not_checked``, the sharded sets.
+    """
+    seen = {image.content for image in training}
+    photos = {
+        "training": len(training),
+        "validation": len(validation),
+        "shared": sum(not seen.isdisjoint(contents) for _, contents in validation),
+        "photos": sorted(name for name, _ in validation),
+    }
+    shards = [images.where for images in sets if isinstance(images, ShardedImages)]
+    return {"photos": photos, **pools, "seen": sorted(seen), "not_checked": shards}
+
+
+def held_out_text(record: Record) -> str:
+    """One sentence on a record of :func:`held_out_record`, for the log and for reports."""
+    held = [(name, record[kind]) for kind, name in KINDS.items() if record[kind]["validation"]]
+    shared = [f"{of['shared']} of the {name}s" for name, of in held if of["shared"]]
+    left_out = [
+        _count(record[kind]["left_out"], KINDS[kind]) for kind in ("kernels", "noise") if record[kind]["left_out"]
+    ]
+    text = ", ".join(_count(of["validation"], name) for name, of in held)
+    if shared:
+        text += f"; training has {' and '.join(shared)} as well, for there are too few (checked by content)"
+    else:
+        text += "; none is in training (checked by content)"
+    if left_out:
+        text += f"; left out of training for that: {' and '.join(left_out)}"
+    if record["not_checked"]:
+        text += f"; not checked, for no hashes are recorded there: {', '.join(record['not_checked'])}"
+    return text
+
+
+def held_out_lines(content: Mapping[str, Any]) -> list[str]:
+    """What a checkpoint says about its validation and training, in sentences for a report.
+
+    Args:
+        content: of a checkpoint.
+    """
+    record = content.get("held_out")
+    if not record:
+        return ["Held out for validation: not recorded (checkpoint of an earlier version)."]
+    trained = ", ".join(
+        _count(record[kind]["training"], name) for kind, name in KINDS.items() if record[kind]["training"]
+    )
+    return [f"Trained on: {trained or 'photos in shards'}.", f"Held out for validation: {held_out_text(record)}."]
+
+
+def seen_in_training(content: Mapping[str, Any], images: Mapping[str, Sequence[str]]) -> list[str]:
+    """Names of the test images that a checkpoint was trained on; none where :func:`held_out_lines` says "not recorded".
+
+    Args:
+        content: of a checkpoint.
+        images: by name, what the pixels of an image's files are, as :func:`folder_contents` gives it.
+    """
+    seen = {*content.get("held_out", {}).get("seen", ())}
+    return [name for name, contents in images.items() if not seen.isdisjoint(contents)]
+
+
+def folder_contents(pairs: Sequence[PairFiles]) -> dict[str, list[str]]:
+    """What the pixels of a test set's files are, by their names.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    return {pair.name: [content_hash(read_8_bit(path)) for path in pair.paths] for pair in pairs}
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number} {name}" if number == 1 else f"{number} {name}s"

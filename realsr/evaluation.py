@@ -1,0 +1,198 @@
+"""Every method on every photo, measured: what was made already is not made again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import track
+from torch import Tensor
+
+from realsr import __version__
+from realsr.config import check_writable
+from realsr.data.datasets import Pair
+from realsr.data.folders import PairFiles
+from realsr.errors import InputError
+from realsr.images import Photo, atomic_write, read_image, to_float, to_uint, write_image
+from realsr.kernels import Kernel
+from realsr.losses.perceptual import LPIPSLoss
+from realsr.methods import Method
+from realsr.metrics import SSIM_WINDOW, image_metrics
+from realsr.no_reference import NIQE, photo_metrics
+from realsr.pictures import Picture, grid, sharpest_crop
+from realsr.tables import Results
+
+log = logging.getLogger(__name__)
+
+TRUTH = "ground truth"
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What measures the results.
+
+    Attributes:
+        scale: of the methods, also the border that PSNR and SSIM shave.
+        lpips: None leaves it out.
+        niqe: likewise, of photos without ground truth.
+        settings: what the two depend on, as plain values.
+    """
+
+    scale: int
+    lpips: LPIPSLoss | None = None
+    niqe: NIQE | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def measure(self, sr: Tensor, hr: Tensor | None) -> dict[str, float]:
+        """Metrics of ``(3, H, W)`` against the truth, or, without one, of what can be said of it alone."""
+        if hr is None:
+            return photo_metrics(sr[None], self.niqe)
+        return image_metrics(sr[None], hr[None], self.scale, self.lpips)
+
+    def key(self) -> dict[str, Any]:
+        """What its values depend on besides the pictures."""
+        used = {"lpips": self.lpips is not None, "niqe": self.niqe is not None}
+        return {"border": self.scale, **used, **self.settings, "realsr": __version__}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came out.
+
+    Attributes:
+        results: metrics by method and photo; of a photo on which a method failed there are none.
+        seconds: that each method took for each photo, when it was run.
+        kernels: that were estimated for a photo, by photo.
+        failures: a line each.
+    """
+
+    results: Results
+    seconds: dict[str, dict[str, float]]
+    kernels: dict[str, Kernel]
+    failures: list[str]
+
+
+def evaluate(photos: Sequence[PairFiles], methods: Sequence[Method], judge: Judge, folder: Path) -> Evaluation:
+    """Run every method on every photo, and measure; what ``folder`` holds already is not made again.
+
+    Each result is ``<method>/<photo>.png`` and, beside it, a JSON file of what it was made from and its metrics; a
+    part of the photo by all methods is ``compare/<photo>.png``. A photo on which a method fails does not stop the
+    others.
+
+    Args:
+        photos: with ground truth or without.
+        methods: of one scale.
+        judge: measures.
+        folder: for the results.
+
+    Raises:
+        InputError: a photo cannot be read, or is too small to be measured.
+    """
+    check_writable(folder)
+    check_sizes(photos)
+    done = Evaluation({m.name: {} for m in methods}, {m.name: {} for m in methods}, {}, [])
+    for files in track(photos, "evaluating", disable=len(photos) * len(methods) < 3):
+        pair = files.read()
+        for method in methods:
+            try:
+                record = _result(method, pair, judge, folder / method.name)
+            except InputError as e:
+                done.failures.append(f"{method.name}, {pair.name}: {e}")
+                log.error("%s", done.failures[-1])
+                continue
+            done.results[method.name][pair.name] = record["metrics"]
+            done.seconds[method.name][pair.name] = record["seconds"]
+            if record["kernel"] is not None:
+                done.kernels[pair.name] = np.array(record["kernel"])
+        if not (parts := view(pair, [method.name for method in methods], folder, 256)):
+            continue
+        write_image(folder / "compare" / f"{pair.name}.png", Photo(grid([list(parts.values())], [list(parts)])))
+    return done
+
+
+def view(pair: Pair, methods: Sequence[str], folder: Path, side: int) -> dict[str, Picture]:
+    """The busiest ``side x side`` pixels at most of a photo, by every method that has a result, and of the truth.
+
+    Args:
+        pair: of the photo.
+        methods: by name.
+        folder: that :func:`evaluate` wrote.
+        side: in pixels.
+    """
+    paths = {name: folder / name / f"{pair.name}.png" for name in methods}
+    cells = {name: read_image(path).rgb for name, path in paths.items() if path.exists()}
+    if pair.hr is not None:
+        cells[TRUTH] = to_uint(pair.hr)
+    if not cells:
+        return {}
+    y, x = sharpest_crop(list(cells.values())[-1], side)
+    return {name: cell[y : y + side, x : x + side] for name, cell in cells.items()}
+
+
+def check_sizes(photos: Sequence[PairFiles]) -> None:
+    """Raise InputError if a photo is too small for SSIM, before anything is made."""
+    for files in photos:
+        least = SSIM_WINDOW + 2 * files.scale
+        height, width = (side * files.scale for side in files.size)
+        if files.hr is not None and min(height, width) < least:
+            raise InputError(f"{files.hr}: {width}x{height} pixels are too few, SSIM needs {least} on a side")
+
+
+def _result(method: Method, pair: Pair, judge: Judge, folder: Path) -> dict[str, Any]:
+    """The record of a method's picture of a photo, made now or read."""
+    picture, path = folder / f"{pair.name}.png", folder / f"{pair.name}.json"
+    made_by = {**_plain(method.made_by), "lr": _digest(pair.lr)}
+    measured_by = {**_plain(judge.key()), "hr": None if pair.hr is None else _digest(pair.hr)}
+    record = _read_record(path, made_by)
+    if record is not None and (sr := _read_picture(picture, pair, judge.scale)) is not None:
+        if record["measured_by"] == measured_by:
+            return record
+    else:
+        for old in (path, picture):  # the record would tell of another picture than the one that is written next
+            old.unlink(missing_ok=True)
+        start = time.perf_counter()
+        sr, kernel = method.run(pair.lr)
+        seconds = time.perf_counter() - start
+        pixels = to_uint(sr)
+        write_image(picture, Photo(pixels))
+        sr = to_float(pixels)  # as it will be read
+        record = {"made_by": made_by, "seconds": seconds, "kernel": None if kernel is None else kernel.tolist()}
+    record |= {"measured_by": measured_by, "metrics": judge.measure(sr, pair.hr)}
+    with atomic_write(path) as file:
+        file.write(json.dumps(record).encode())
+    return record
+
+
+def _read_record(path: Path, made_by: dict[str, Any]) -> dict[str, Any] | None:
+    """A record of an earlier run, if it is whole and of the same making."""
+    try:
+        record = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    known = isinstance(record, dict) and {"made_by", "measured_by", "metrics", "seconds", "kernel"} <= record.keys()
+    return record if known and record["made_by"] == made_by else None
+
+
+def _read_picture(path: Path, pair: Pair, scale: int) -> Tensor | None:
+    try:
+        sr = to_float(read_image(path).rgb)
+    except InputError:
+        return None
+    return sr if sr.shape[1:] == tuple(side * scale for side in pair.lr.shape[1:]) else None
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON gives it back."""
+    plain: dict[str, Any] = json.loads(json.dumps(dict(values)))
+    return plain
+
+
+def _digest(image: Tensor) -> str:
+    return hashlib.sha256(to_uint(image, np.uint16).tobytes()).hexdigest()[:16]

@@ -1,0 +1,128 @@
+"""What can stand in a row of the table: bicubic, zero-shot learning on the photo itself, networks from files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from realsr import __version__
+from realsr.errors import InputError
+from realsr.estimate import plain_settings
+from realsr.estimators.estimate import Estimator, estimate_kernel
+from realsr.images import file_hash
+from realsr.kernels import Kernel
+from realsr.networks.weights import load_generator, read_checkpoint
+from realsr.resample import imresize
+from realsr.tiling import upscale_tiled
+from realsr.zssr import ZSSR, zero_shot
+
+ZERO_SHOT = ("zssr", "k_zssr")
+NAME = r"\w[\w.+-]*"
+
+
+class Enlarged(NamedTuple):
+    """What a method makes of a photo.
+
+    Attributes:
+        sr: ``(3, s*H, s*W)`` in [0, 1] on the CPU.
+        kernel: that was estimated for it, where one was.
+    """
+
+    sr: Tensor
+    kernel: Kernel | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table.
+
+    Attributes:
+        name: also of its folder.
+        run: makes ``(3, H, W)`` in [0, 1] on the CPU larger.
+        made_by: all that the result depends on besides the photo, as plain values.
+        checkpoint: the content of its file, for what it says of its training; without tensors.
+    """
+
+    name: str
+    run: Callable[[Tensor], Enlarged]
+    made_by: Mapping[str, Any]
+    checkpoint: Mapping[str, Any] = field(default_factory=dict)
+
+
+def bicubic(scale: int) -> Method:
+    """What everything is compared with."""
+    made_by = {"method": "bicubic", "scale": scale, "realsr": __version__}
+    return Method("bicubic", lambda lr: Enlarged(imresize(lr, scale).clamp(0, 1)), made_by)
+
+
+def network(
+    name: str,
+    path: str | Path,
+    scale: int,
+    ema: bool = True,
+    tile: int = 192,
+    overlap: int = 24,
+    keep_colours: bool = False,
+    device: torch.device | str = "cpu",
+) -> Method:
+    """A generator from a file; see :func:`realsr.networks.weights.load_generator` and :mod:`realsr.tiling`.
+
+    Raises:
+        InputError: there is none in it, or one of another scale.
+    """
+    generator = load_generator(path, ema)
+    if int(generator.scale) != scale:  # type: ignore[arg-type]
+        raise InputError(f"{path}: enlarges by {generator.scale}, not by {scale}; give scale={generator.scale}")
+
+    def run(lr: Tensor) -> Enlarged:
+        seen = lr[None].to(device)
+        return Enlarged(upscale_tiled(generator.to(device), seen, scale, tile, overlap, keep_colours)[0])
+
+    made_by = {"method": "network", "weights": file_hash(path), "ema": ema, "tile": tile, "overlap": overlap}
+    made_by |= {"keep_colours": keep_colours, "device": torch.device(device).type, "realsr": __version__}
+    content = read_checkpoint(path)
+    told: dict[str, Any] = {key: content[key] for key in ("config", "pools", "versions", "held_out") if key in content}
+    return Method(name, run, made_by, told)
+
+
+def zssr(scale: int, module: partial[ZSSR], accelerator: str = "auto") -> Method:
+    """Zero-shot learning with bicubic downscaling (Shocher et al., CVPR 2018)."""
+    made_by = {"method": "zssr", "scale": scale, "zssr": plain_settings(module), "realsr": __version__}
+    return Method("zssr", lambda lr: Enlarged(zero_shot(lr, scale, module, None, accelerator)), made_by)
+
+
+def k_zssr(scale: int, module: partial[ZSSR], estimator: partial[Estimator], accelerator: str = "auto") -> Method:
+    """The same with a kernel estimated from the photo (Bell-Kligler et al., NeurIPS 2019)."""
+
+    def run(lr: Tensor) -> Enlarged:
+        estimate = estimate_kernel(lr, 2, estimator, accelerator)
+        return Enlarged(zero_shot(lr, scale, module, estimate.kernels, accelerator), estimate.kernels.get(scale))
+
+    settings = {"zssr": plain_settings(module), "estimator": plain_settings(estimator)}
+    return Method("k_zssr", run, {"method": "k_zssr", "scale": scale, **settings, "realsr": __version__})
+
+
+def split_names(specs: Sequence[str]) -> list[tuple[str, str | None]]:
+    """``bicubic``, ``zssr``, ``k_zssr`` or ``NAME:FILE`` each, to name and file.
+
+    Raises:
+        InputError: one is none of these, or two have one name.
+    """
+    found: list[tuple[str, str | None]] = []
+    for spec in specs:
+        name, colon, path = str(spec).partition(":")
+        if not colon and name not in ("bicubic", *ZERO_SHOT):
+            raise InputError(f"methods: {spec!r} is none of bicubic, zssr, k_zssr; a network is given as NAME:FILE")
+        if colon and (not path or not re.fullmatch(NAME, name) or name in ("bicubic", "compare", *ZERO_SHOT)):
+            raise InputError(f"methods: {spec!r}: give NAME:FILE, with a NAME of letters and digits of its own")
+        if name in dict(found):
+            raise InputError(f"methods: there are two of the name {name!r}; give each a NAME of its own")
+        found.append((name, path or None))
+    return found

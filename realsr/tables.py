@@ -1,0 +1,156 @@
+"""What an evaluation says in numbers: means with their intervals, differences, the paper's figures beside them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from realsr.images import atomic_write
+from realsr.intervals import bootstrap_interval, paired_interval
+from realsr.metrics import MEASURES
+
+Results = dict[str, dict[str, dict[str, float]]]  # method -> photo -> metric -> value
+FEWEST = 3  # photos that an interval takes: of two it would only be the two
+
+
+def common_photos(results: Results) -> list[str]:
+    """The photos that every method has results of, on which alone they compare."""
+    columns = list(results.values())
+    return [photo for photo in (columns[0] if columns else ()) if all(photo in column for column in columns)]
+
+
+def measured(results: Results) -> list[str]:
+    """Metrics that any photo has, in the order of tables."""
+    found = {key for column in results.values() for values in column.values() for key in values}
+    return [key for key in MEASURES if key in found]
+
+
+def values_of(results: Results, method: str, key: str) -> list[float]:
+    """One metric of a method, of the common photos that have it (a photo without edges has no width of edges)."""
+    values = (results[method][photo].get(key, math.nan) for photo in common_photos(results))
+    return [value for value in values if not math.isnan(value)]
+
+
+def means(results: Results) -> dict[str, dict[str, float]]:
+    """Mean over the common photos of every metric of every method."""
+    found = {m: {key: values_of(results, m, key) for key in measured(results)} for m in results}
+    return {m: {key: statistics.fmean(v) for key, v in keys.items() if v} for m, keys in found.items()}
+
+
+def intervals(results: Results) -> dict[str, dict[str, tuple[float, float]]]:
+    """95 % bootstrap intervals of the means; none of fewer than three photos."""
+    found = {m: {key: values_of(results, m, key) for key in measured(results)} for m in results}
+    return {m: {key: bootstrap_interval(v) for key, v in keys.items() if len(v) >= FEWEST} for m, keys in found.items()}
+
+
+def summary(results: Results, paper: Mapping[str, Any]) -> list[list[str]]:
+    """Cells of the table: a head, then a row a method, then the paper's methods that are not among ours.
+
+    Args:
+        results: by method and photo.
+        paper: ``rows`` of a paper's figures by method and metric; may be empty.
+    """
+    mean, spread, rows = means(results), intervals(results), paper.get("rows", {})
+    keys = [key for key in measured(results) if any(key in m for m in mean.values())]
+    cited = [key for key in MEASURES if any(key in row for row in rows.values())]
+    cells = [["method", *(MEASURES[key].name for key in keys), *(f"paper's {MEASURES[key].name}" for key in cited)]]
+    for method in [*results, *(row for row in rows if row not in results)]:
+        ours = [with_interval(key, mean.get(method, {}), spread.get(method, {})) for key in keys]
+        theirs = [MEASURES[key].written(row[key]) if key in (row := rows.get(method, {})) else "" for key in cited]
+        cells.append([method, *ours, *theirs])
+    return cells
+
+
+def with_interval(key: str, mean: Mapping[str, float], spread: Mapping[str, tuple[float, float]]) -> str:
+    """``26.78 (26.10 to 27.40)``, or the mean alone, or nothing."""
+    if key not in mean:
+        return ""
+    bounds = " to ".join(MEASURES[key].written(bound) for bound in spread.get(key, ()))
+    return MEASURES[key].written(mean[key]) + (f" ({bounds})" if bounds else "")
+
+
+def differences(results: Results) -> list[str]:
+    """A line for every method but the first: how much better than the first it is, and on how many photos."""
+    names, photos = list(results), common_photos(results)
+    lines = []
+    for method in names[1:]:
+        parts = []
+        for key, of in MEASURES.items():
+            pairs = [(results[method][p].get(key, math.nan), results[names[0]][p].get(key, math.nan)) for p in photos]
+            pairs = [(a, b) for a, b in pairs if math.isfinite(a) and math.isfinite(b)]
+            if not pairs or not of.better:
+                continue
+            ours, others = zip(*pairs, strict=True)
+            change = of.written(statistics.fmean(ours) - statistics.fmean(others), "+")
+            bounds = " to ".join(of.written(bound, "+") for bound in paired_interval(ours, others))
+            spread = f" ({bounds})" if len(pairs) >= FEWEST else ""
+            wins = sum(of.better * (a - b) > 0 for a, b in pairs)
+            parts.append(f"{of.name} {change}{spread}, better on {wins} of {len(pairs)}")
+        if parts:
+            lines.append(f"{method} against {names[0]}: {'; '.join(parts)}")
+    return lines
+
+
+def footnotes(results: Results, paper: Mapping[str, Any]) -> list[str]:
+    """What has to be known to read the table."""
+    photos, every = common_photos(results), {photo for column in results.values() for photo in column}
+    notes = []
+    if len(photos) >= FEWEST:
+        notes.append("In brackets: 95 % bootstrap interval of the mean over images.")
+    if len(photos) < len(every):
+        notes.append(f"Means over the {len(photos)} of {len(every)} images that all methods have.")
+    if paper.get("rows"):
+        notes.append(f"The paper's figures: {paper['source'].rstrip('.')}.")
+    if "noise" in measured(results):
+        notes.append("noise: level left in calm places, of 255; edges: median width, in pixels of the result.")
+    return notes
+
+
+def print_table(results: Results, title: str, paper: Mapping[str, Any]) -> None:
+    """The table on the terminal, intervals below the means, and what it means."""
+    head, *rows = summary(results, paper)
+    table = Table(title=title)
+    for heading in head:
+        table.add_column(heading, justify="left" if heading == "method" else "right")
+    for row in rows:
+        table.add_row(*(cell.replace(" (", "\n(") for cell in row))
+    console = Console()
+    console.print(table)
+    for line in (*differences(results), *footnotes(results, paper)):
+        console.print(line, highlight=False)
+
+
+def write_tables(results: Results, folder: Path, paper: Mapping[str, Any]) -> None:
+    """``table.md``, ``images.csv`` (a line for every method and photo) and ``metrics.json`` (all of it)."""
+    head, *rows = summary(results, paper)
+    lines = [head, ["---"] * len(head), *rows]
+    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    notes = "\n".join(f"- {line}" for line in (*differences(results), *footnotes(results, paper)))
+    everything = {"mean": means(results), "interval": intervals(results), "images": results}
+    contents = {
+        "table.md": f"{text}\n\n{notes}\n",
+        "images.csv": _csv(results),
+        "metrics.json": json.dumps(everything, indent=1),
+    }
+    for name, content in contents.items():
+        with atomic_write(folder / name) as file:
+            file.write(content.encode())
+
+
+def _csv(results: Results) -> str:
+    keys = measured(results)
+    lines: list[Sequence[Any]] = [["method", "image", *keys]]
+    for method, photos in results.items():
+        lines += [[method, photo, *(values.get(key, "") for key in keys)] for photo, values in photos.items()]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue()

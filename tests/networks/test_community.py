@@ -1,0 +1,155 @@
+"""Networks of other architectures through spandrel, against what they compute, written here with functions."""
+
+import os
+import sys
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import nn
+
+from realsr.errors import InputError
+from realsr.images import Photo
+from realsr.networks.rrdb import RRDBNet
+from realsr.networks.weights import load_generator
+from realsr.upscale import upscale_photo
+
+
+def compact_state(scale=4, channels=3, features=6):
+    """Real-ESRGAN's compact network (SRVGGNetCompact): convolutions and PReLUs by turns."""
+    generator = torch.Generator().manual_seed(0)
+    state = {}
+    for index, (inputs, outputs) in enumerate([(channels, features), *[(features, features)] * 2]):
+        state[f"body.{2 * index}.weight"] = 0.3 * torch.randn(outputs, inputs, 3, 3, generator=generator)
+        state[f"body.{2 * index}.bias"] = 0.1 * torch.randn(outputs, generator=generator)
+        state[f"body.{2 * index + 1}.weight"] = torch.rand(outputs, generator=generator)
+    state["body.6.weight"] = 0.05 * torch.randn(channels * scale**2, features, 3, 3, generator=generator)
+    state["body.6.bias"] = torch.zeros(channels * scale**2)
+    return state
+
+
+def compact_output(state, lr, scale):
+    x = lr
+    for index in (0, 2, 4):
+        x = F.conv2d(x, state[f"body.{index}.weight"], state[f"body.{index}.bias"], padding=1)
+        x = F.prelu(x, state[f"body.{index + 1}.weight"])
+    x = F.pixel_shuffle(F.conv2d(x, state["body.6.weight"], state["body.6.bias"], padding=1), scale)
+    return (x + F.interpolate(lr, scale_factor=float(scale), mode="nearest")).clamp(0, 1)
+
+
+FILES = {
+    "bare": lambda s: s,
+    "params": lambda s: {"params": s},
+    "params_ema": lambda s: {"params": {k: torch.zeros_like(v) for k, v in s.items()}, "params_ema": s},
+    "model": lambda s: {"model": s},
+    "data-parallel": lambda s: {f"module.{k}": v for k, v in s.items()},
+}
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("name", FILES)
+def test_a_published_network_gives_its_output(tmp_path, name, scale):
+    state = compact_state(scale)
+    torch.save(FILES[name](state), tmp_path / "net.pth")
+    network = load_generator(tmp_path / "net.pth")
+    assert (network.scale, network.training) == (scale, False)
+    lr = torch.rand(1, 3, 7, 5)
+    expected = compact_output(state, lr, scale)
+    assert (expected - F.interpolate(lr, scale_factor=float(scale))).abs().mean() > 0.05
+    torch.testing.assert_close(network(lr), expected, atol=1e-5, rtol=0)
+
+
+def test_half_precision_weights_become_single(tmp_path):
+    half = {k: v.half() for k, v in compact_state().items()}
+    save_file(half, tmp_path / "net.safetensors")
+    network = load_generator(tmp_path / "net.safetensors")
+    assert all(p.dtype == torch.float32 for p in network.parameters())
+    lr = torch.rand(1, 3, 6, 6)
+    expected = compact_output({k: v.float() for k, v in half.items()}, lr, 4)
+    torch.testing.assert_close(network(lr), expected, atol=1e-5, rtol=0)
+
+
+class X2(RRDBNet):
+    """Real-ESRGAN's x2 network: RRDBNet on four neighbours at once."""
+
+    def __init__(self):
+        super().__init__(8, 1, 32)
+        self.conv_first = nn.Conv2d(12, 8, 3, padding=1)
+
+    def forward(self, lr):
+        return super().forward(F.pixel_unshuffle(lr, 2))
+
+
+def test_sizes_that_a_network_does_not_take_are_padded(tmp_path):
+    torch.manual_seed(0)
+    reference = X2()
+    torch.save({"params_ema": reference.state_dict()}, tmp_path / "x2.pth")
+    network = load_generator(tmp_path / "x2.pth")
+    assert network.scale == 2
+    lr = torch.rand(1, 3, 7, 11)
+    with torch.no_grad():
+        expected = reference(F.pad(lr, (0, 1, 0, 1), mode="reflect"))[..., :14, :22].clamp(0, 1)
+    torch.testing.assert_close(network(lr), expected, atol=1e-5, rtol=0)
+
+
+def test_photos_are_upscaled_in_tiles_by_the_scale_of_the_network(tmp_path):
+    state = compact_state(scale=2)
+    torch.save(state, tmp_path / "net.pth")
+    rgb = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    sr = upscale_photo(load_generator(tmp_path / "net.pth"), Photo(rgb), tile=16, overlap=8).rgb
+    lr = torch.from_numpy(rgb).permute(2, 0, 1)[None] / 255
+    expected = compact_output(state, lr, 2)[0].permute(1, 2, 0).numpy() * 255
+    assert sr.shape == (80, 100, 3)
+    assert np.abs(sr - expected).max() < 0.501
+
+
+def complaint(path):
+    with pytest.raises(InputError) as caught:
+        load_generator(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ") and "\n" not in message
+    return message
+
+
+UNKNOWN = {"model.conv1.weight_g": torch.ones(4, 1, 1, 1), "model.conv1.weight_v": torch.ones(4, 3, 5, 5)}
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (UNKNOWN, "nor any that spandrel knows (its keys: model.conv1.weight_g, model.conv1.weight_v ...)"),
+        (
+            compact_state(scale=1),
+            "holds a RealESRGAN Compact for restoration; only those that enlarge photos are taken",
+        ),
+        (compact_state(channels=1), "holds a RealESRGAN Compact for 1 channels; RGB images have 3"),
+        ({k: v for k, v in compact_state().items() if k != "body.2.weight"}, "spandrel cannot build it"),
+        ({"body.0.weight": torch.ones(1), "body.1.weight": torch.ones(1)}, "spandrel cannot build it"),
+    ],
+    ids=["unknown", "no-enlarging", "gray", "damaged", "alike"],
+)
+def test_what_cannot_be_used_is_said_in_a_line(tmp_path, content, says):
+    torch.save(content, tmp_path / "net.pth")
+    assert says in complaint(tmp_path / "net.pth")
+
+
+def test_without_spandrel_the_way_to_it_is_said(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "spandrel", None)
+    torch.save(compact_state(), tmp_path / "net.pth")
+    assert complaint(tmp_path / "net.pth").endswith("opened after pip install -e '.[community]'")
+
+
+class Evil:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.marker}",)
+
+
+def test_code_in_a_file_is_not_run(tmp_path):
+    torch.save({**compact_state(), "extra": Evil(tmp_path / "ran")}, tmp_path / "net.pth")
+    assert "could run code" in complaint(tmp_path / "net.pth")
+    assert not (tmp_path / "ran").exists()

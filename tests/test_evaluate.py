@@ -1,0 +1,249 @@
+"""The command that makes tables: methods, what is made again and what is not, failures, reports."""
+
+import csv
+import json
+import shutil
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from conftest import leaves
+from test_commands import call
+
+from realsr.config import explain
+from realsr.data.folders import find_pairs
+from realsr.errors import InputError
+from realsr.estimators.patch_matching import PatchMatching
+from realsr.evaluate import _run as run_evaluate
+from realsr.evaluation import Judge, evaluate
+from realsr.images import Photo, find_images, read_image, to_float, to_uint, write_image
+from realsr.methods import Enlarged, Method, bicubic, k_zssr, network, split_names, zssr
+from realsr.metrics import image_metrics
+from realsr.networks.compact import CompactRRDBNet
+from realsr.tables import means
+from realsr.zssr import ZSSR
+
+
+def counted(name="mine", offset=0.0, fails=()):
+    """Bicubic that counts its calls, and fails on photos of some widths."""
+    calls = []
+
+    def run(lr):
+        calls.append(lr)
+        if lr.shape[-1] in fails:
+            raise InputError("does not like it")
+        return Enlarged((bicubic(4).run(lr).sr + offset).clamp(0, 1))
+
+    return Method(name, run, {"method": name, "offset": offset}), calls
+
+
+def test_the_command_writes_tables_and_pictures_that_agree(checkpoint, photo_folder, tmp_path):
+    hr = photo_folder("hr", 3, 96, 128)
+    done = call("realsr.evaluate", f"ckpt={checkpoint}", f"hr={hr}", "metrics.lpips=null", cwd=tmp_path)
+    folder = tmp_path / "outputs" / "evaluate"
+    content = json.loads((folder / "metrics.json").read_text())
+    assert list(content["mean"]) == ["bicubic", "model"]
+    assert content["mean"]["bicubic"]["psnr"] > content["mean"]["model"]["psnr"]  # the model is bilinear
+    rows = list(csv.DictReader((folder / "images.csv").open()))
+    assert len(rows) == 6
+    for row in rows:
+        sr, truth = (
+            to_float(read_image(path).rgb)[None]
+            for path in (folder / row["method"] / f"{row['image']}.png", hr / f"{row['image']}.png")
+        )
+        values = image_metrics(sr, truth, 4)
+        assert {key: float(row[key]) for key in values} == pytest.approx(values, abs=1e-9)
+    assert "model against bicubic: PSNR −" in done.stdout.replace("\n", " ")
+    for name in ("table.md", "report.html", "compare/photo0.png"):
+        assert (folder / name).stat().st_size > 0
+
+
+def test_what_is_there_is_not_made_again(photo_folder, tmp_path):
+    photos = find_pairs(photo_folder("hr", 2, 96, 128), None, 4)
+    method, calls = counted()
+    first = evaluate(photos, [method], Judge(4), tmp_path / "out")
+    assert len(calls) == 2
+    pictures = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "mine").iterdir()}
+    again = evaluate(photos, [method, bicubic(4)], Judge(4), tmp_path / "out")
+    assert len(calls) == 2 and again.results["mine"] == first.results["mine"]
+    assert {path: path.stat().st_mtime_ns for path in pictures} == pictures
+    assert again.seconds["mine"] == first.seconds["mine"]
+
+
+def test_what_changed_is_made_again(photo_folder, tmp_path):
+    hr, out = photo_folder("hr", 2, 96, 128), tmp_path / "out"
+    method, calls = counted()
+    first = evaluate(find_pairs(hr, None, 4), [method], Judge(4), out).results["mine"]
+    (out / "mine" / "photo0.json").write_text("{")  # a damaged record
+    (out / "mine" / "photo1.png").write_bytes(b"no picture")
+    evaluate(find_pairs(hr, None, 4), [method], Judge(4), out)
+    assert len(calls) == 4
+    shutil.copy(hr / "photo0.png", hr / "photo1.png")  # another photo under its name
+    now = evaluate(find_pairs(hr, None, 4), [method], Judge(4), out).results["mine"]
+    assert len(calls) == 5 and now["photo1"] == first["photo0"] != first["photo1"]
+    other, others = counted(offset=0.1)  # another method under its name
+    brighter = evaluate(find_pairs(hr, None, 4), [other], Judge(4), out).results["mine"]
+    assert len(others) == 2 and brighter["photo0"]["psnr"] < first["photo0"]["psnr"]
+
+
+def test_another_metric_measures_again_what_was_made(photo_folder, tmp_path):
+    photos = find_pairs(photo_folder("hr", 1, 96, 128), None, 4)
+    method, calls = counted()
+    evaluate(photos, [method], Judge(4), tmp_path)
+    judge = Judge(4, lambda sr, hr: (sr - hr).abs().mean(), settings={"net": "mine"})
+    values = evaluate(photos, [method], judge, tmp_path).results["mine"]["photo0"]
+    pair = photos[0].read()
+    assert len(calls) == 1
+    expected = image_metrics(method.run(pair.lr).sr[None], pair.hr[None], 4, judge.lpips)
+    assert values["lpips"] == pytest.approx(expected["lpips"], rel=1e-4)
+
+
+def test_a_run_that_is_killed_between_picture_and_record_goes_on(photo_folder, tmp_path):
+    """An old record beside a newer picture would be taken for its own."""
+    photos = find_pairs(photo_folder("hr", 1, 96, 128), None, 4)
+    old, _ = counted()
+    new, _ = counted(offset=0.2)
+    first = evaluate(photos, [old], Judge(4), tmp_path).results
+
+    class Killed(BaseException):
+        pass
+
+    def measure_killed(sr, hr):
+        raise Killed
+
+    judge = Judge(4, measure_killed)
+    with pytest.raises(Killed):
+        evaluate(photos, [new], judge, tmp_path)
+    assert evaluate(photos, [old], Judge(4), tmp_path).results == first
+
+
+def test_a_photo_on_which_a_method_fails_does_not_stop_the_others(photo_folder, compose, tmp_path, monkeypatch):
+    hr = photo_folder("hr", 2, 96, 128)
+    shutil.copy(photo_folder("wide", 1, 96, 160) / "photo0.png", hr / "wide.png")
+    method, _ = counted(fails=(40,))
+    done = evaluate(find_pairs(hr, None, 4), [bicubic(4), method], Judge(4), tmp_path / "out")
+    assert done.failures == ["mine, wide: does not like it"]
+    assert list(done.results["bicubic"]) == ["photo0", "photo1", "wide"]
+    assert list(done.results["mine"]) == ["photo0", "photo1"]
+    assert means(done.results)["bicubic"] == pytest.approx(means(done.results)["mine"])
+
+    monkeypatch.setattr("realsr.evaluate.build_methods", lambda cfg: [bicubic(4), method])
+    with pytest.raises(InputError, match="1 results are missing: mine, wide: does not like it"):
+        run_evaluate(compose("evaluate", f"hr={hr}", f"output={tmp_path / 'cli'}", "metrics.lpips=null"))
+    assert "Means over the 2 of 3 images" in (tmp_path / "cli" / "table.md").read_text()
+
+
+def test_photos_without_ground_truth(photo_folder, compose, tmp_path):
+    lr = photo_folder("lr", 2, 100, 120)
+    run_evaluate(compose("evaluate", f"lr={lr}", f"output={tmp_path / 'out'}", "metrics.niqe=null"))
+    content = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert set(content["mean"]["bicubic"]) == {"noise", "edges"}
+    assert read_image(tmp_path / "out" / "bicubic" / "photo1.png").rgb.shape == (400, 480, 3)
+
+
+def test_zero_shot_methods(tmp_path):
+    write_image(tmp_path / "lr" / "leaves.png", Photo(to_uint(leaves(80, 96))))
+    small = partial(ZSSR, iterations=4, again=2, channels=8, back_projections=1)
+    estimator = partial(PatchMatching, iterations=4)
+    methods = [zssr(4, small, "cpu"), k_zssr(4, small, estimator, "cpu")]
+    done = evaluate(find_pairs(None, tmp_path / "lr", 4), methods, Judge(4), tmp_path / "out")
+    assert not done.failures
+    assert done.kernels["leaves"].shape == (33, 33)
+    pictures = [read_image(tmp_path / "out" / name / "leaves.png").rgb for name in ("zssr", "k_zssr")]
+    assert pictures[0].shape == pictures[1].shape == (320, 384, 3)
+    assert not np.array_equal(*pictures)
+    json.dumps([dict(method.made_by) for method in methods])
+
+
+def test_networks_of_a_name_each(checkpoint, photo_folder, compose, tmp_path):
+    other = CompactRRDBNet(features=8)
+    other.conv_last.bias.data[:] = 0.1
+    node = {"_target_": "realsr.networks.compact.CompactRRDBNet", "features": 8}
+    state = {f"generator.{k}": v for k, v in other.state_dict().items()}
+    torch.save({"config": {"model": {"generator": node}}, "state_dict": state}, tmp_path / "bright.ckpt")
+    hr, out = photo_folder("hr", 1, 96, 128), tmp_path / "out"
+    given = f"methods=[bicubic,a:{checkpoint},b.2:{tmp_path / 'bright.ckpt'}]"
+    run_evaluate(compose("evaluate", given, f"hr={hr}", f"output={out}", "metrics.lpips=null", "accelerator=cpu"))
+    means = [read_image(path / "photo0.png").rgb.mean() for path in (out / "bicubic", out / "a", out / "b.2")]
+    assert abs(means[0] - means[1]) < 2 and means[2] > means[1] + 20
+    assert len(find_images(out / "compare")) == 1
+
+
+def test_a_network_is_known_by_its_weights_not_its_name(checkpoint, tmp_path):
+    shutil.copy(checkpoint, tmp_path / "copy.ckpt")
+    assert network("a", checkpoint, 4).made_by == network("a", tmp_path / "copy.ckpt", 4).made_by
+    assert network("a", checkpoint, 4).made_by != network("a", checkpoint, 4, keep_colours=True).made_by
+    with pytest.raises(InputError, match="enlarges by 4, not by 2; give scale=4"):
+        network("a", checkpoint, 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["edsr"], "'edsr' is none of bicubic, zssr, k_zssr; a network is given as NAME:FILE"),
+        (["a:x", "a:y"], "two of the name 'a'"),
+        (["zssr", "zssr"], "two of the name 'zssr'"),
+        (["a/b:x"], "give NAME:FILE"),
+        ([":x"], "give NAME:FILE"),
+        (["a:"], "give NAME:FILE"),
+        (["compare:x"], "give NAME:FILE"),
+        (["zssr:x"], "give NAME:FILE"),
+        (["..:x"], "give NAME:FILE"),
+    ],
+)
+def test_methods_that_are_none(given, says):
+    with pytest.raises(InputError) as error:
+        split_names(given)
+    assert says in str(error.value)
+
+
+def test_windows_paths_and_colons():
+    assert split_names(["a:C:\\x.pth", "bicubic"]) == [("a", "C:\\x.pth"), ("bicubic", None)]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["methods=[]"], "nothing to evaluate"),
+        ([], "no test images: give hr=DIR"),
+        (["data=df2k_val"], "data.root is not set"),
+        (["data=df2k_val", "data.root=nowhere"], "nowhere/DIV2K_valid_HR: no such folder"),
+        (["data=folders"], "data=folders: is for another command; realsr.evaluate takes such as data=folder"),
+        (["hr=hr", "ckpt=missing.ckpt"], "missing.ckpt: no such checkpoint"),
+        (["hr=hr", "report.side=8"], "report.side=8: give 64 or more"),
+    ],
+)
+def test_mistakes(compose, photo_folder, tmp_path, monkeypatch, given, says):
+    monkeypatch.chdir(tmp_path)
+    photo_folder("hr", 1, 96, 128)
+    with pytest.raises(Exception) as error:
+        run_evaluate(compose("evaluate", "metrics.lpips=null", *given))
+    assert says in explain(error.value)
+
+
+def test_images_too_small_to_be_measured_are_named_before_anything_is_made(photo_folder, tmp_path):
+    method, calls = counted()
+    with pytest.raises(InputError, match=r"photo0\.png: 20x16 pixels are too few, SSIM needs 19 on a side"):
+        evaluate(find_pairs(photo_folder("hr", 1, 16, 20), None, 4), [method], Judge(4), tmp_path / "out")
+    assert not calls
+
+
+@pytest.mark.parametrize("name", ["df2k_val", "dped_val"])
+def test_the_papers_sets_by_name(compose, photo_folder, tmp_path, name):
+    root = tmp_path / "ntire"
+    if name == "df2k_val":
+        shutil.copytree(photo_folder("hr", 1, 96, 128), root / "DIV2K_valid_HR")
+        shutil.copytree(photo_folder("lr", 1, 24, 32), root / "Corrupted-va-x")
+    else:
+        shutil.copytree(photo_folder("lr", 1, 64, 64), root / "DPEDiphone-va")
+    given = [
+        f"data={name}",
+        f"data.root={root}",
+        f"output={tmp_path / 'out'}",
+        "metrics.lpips=null",
+        "metrics.niqe=null",
+    ]
+    run_evaluate(compose("evaluate", *given))
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert ("| realsr |" in table) and ("24.82" if name == "df2k_val" else "5.00") in table

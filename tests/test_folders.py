@@ -1,0 +1,61 @@
+"""Test images by folder: sizes that do not fit, and what is read."""
+
+import logging
+
+import pytest
+import torch
+from conftest import scene
+
+from realsr.data.folders import find_pairs, read_pairs, say_cropped
+from realsr.errors import InputError
+from realsr.images import Photo, quantize, to_uint, write_image
+from realsr.resample import imresize
+
+
+def write(path, height, width, seed=0):
+    image = quantize(scene(height, width, seed))
+    write_image(path, Photo(to_uint(image)))
+    return image
+
+
+@pytest.mark.parametrize(
+    ("lr", "hr", "used"),
+    [((20, 24), (80, 96), (20, 24)), ((20, 24), (83, 97), (20, 24)), ((21, 25), (83, 97), (20, 24))],
+)
+def test_sizes_that_do_not_fit_are_cropped_at_the_end_and_said(tmp_path, caplog, lr, hr, used):
+    small, large = write(tmp_path / "lr" / "ax4.png", *lr), write(tmp_path / "hr" / "a.png", *hr)
+    with caplog.at_level(logging.INFO):
+        (files,) = find_pairs(tmp_path / "hr", tmp_path / "lr", 4)
+        say_cropped([files])
+    assert files.size == used and files.name == "a"
+    said = [record.getMessage() for record in caplog.records]
+    exact = (lr, hr) == ((20, 24), (80, 96))
+    assert said == ([] if exact else ["1 of 1 images are cropped to fit x4, a to 24x20 and 96x80 pixels"])
+    pair = files.read()
+    torch.testing.assert_close(pair.lr, small[:, :20, :24])
+    torch.testing.assert_close(pair.hr, large[:, :80, :96])
+
+
+@pytest.mark.parametrize(
+    ("lr", "hr"), [((20, 24), (76, 96)), ((20, 24), (84, 96)), ((1, 1), (3, 3)), ((22, 24), (83, 96))]
+)
+def test_sizes_that_differ_by_more_are_refused(tmp_path, lr, hr):
+    write(tmp_path / "lr" / "a.png", *lr)
+    write(tmp_path / "hr" / "a.png", *hr)
+    with pytest.raises(InputError, match=rf"lr/a\.png: {lr[1]}x{lr[0]} pixels times 4 are not the {hr[1]}x{hr[0]}"):
+        find_pairs(tmp_path / "hr", tmp_path / "lr", 4)
+
+
+def test_truth_alone_gets_bicubic_lr(tmp_path, caplog):
+    hr = write(tmp_path / "hr" / "a.png", 41, 50)
+    with caplog.at_level(logging.INFO):
+        (pair,) = read_pairs(find_pairs(tmp_path / "hr", None, 4))
+    assert "a to 12x10 and 48x40 pixels" in caplog.text
+    torch.testing.assert_close(pair.lr, quantize(imresize(hr[:, :40, :48], 0.25)))
+    torch.testing.assert_close(pair.hr, hr[:, :40, :48])
+
+
+def test_photos_alone_have_no_truth(tmp_path):
+    write(tmp_path / "lr" / "a_LR.png", 5, 7)
+    (pair,) = read_pairs(find_pairs(None, tmp_path / "lr", 4))
+    assert pair.hr is None and pair.lr.shape == (3, 5, 7) and pair.name == "a_LR"

@@ -1,0 +1,73 @@
+"""Means, intervals, differences and the paper's figures."""
+
+import csv
+import json
+import math
+import re
+import statistics
+
+import pytest
+
+from realsr.tables import common_photos, differences, footnotes, intervals, means, print_table, summary, write_tables
+
+PSNR = {"bicubic": [24.0, 26.0, 28.0, 27.0], "model": [25.0, 27.5, 27.9, 29.0]}
+RESULTS = {m: {f"p{i}": {"psnr": v, "lpips": v / 100} for i, v in enumerate(vs)} for m, vs in PSNR.items()}
+PAPER = {"source": "Ji et al.", "rows": {"model": {"psnr": 24.82, "lpips": 0.227}, "edsr": {"psnr": 25.31}}}
+
+
+def test_means_and_intervals_are_over_images():
+    assert means(RESULTS)["model"]["psnr"] == pytest.approx(statistics.fmean(PSNR["model"]))
+    low, high = intervals(RESULTS)["model"]["psnr"]
+    assert min(PSNR["model"]) <= low < means(RESULTS)["model"]["psnr"] < high <= max(PSNR["model"])
+
+
+def test_two_images_have_no_interval():
+    two = {m: dict(list(photos.items())[:2]) for m, photos in RESULTS.items()}
+    assert intervals(two) == {"bicubic": {}, "model": {}}
+    assert "(" not in summary(two, {})[1][1]
+    assert differences(two) == ["model against bicubic: PSNR +1.25, better on 2 of 2; LPIPS +0.0125, better on 0 of 2"]
+
+
+def test_methods_are_compared_on_the_images_that_all_have():
+    lacking = {**RESULTS, "zssr": {"p1": {"psnr": 20.0, "lpips": 0.5}}}
+    assert common_photos(lacking) == ["p1"]
+    assert means(lacking)["bicubic"]["psnr"] == 26.0
+    assert "Means over the 1 of 4 images that all methods have." in footnotes(lacking, {})
+    assert means({**RESULTS, "none": {}})["bicubic"] == {}
+
+
+def test_the_papers_figures_stand_beside_ours():
+    head, bicubic, model, edsr = summary(RESULTS, PAPER)
+    assert head == ["method", "PSNR", "LPIPS", "paper's PSNR", "paper's LPIPS"]
+    assert bicubic[0] == "bicubic" and bicubic[3:] == ["", ""]
+    assert model[1].startswith("27.35 (") and model[3:] == ["24.82", "0.2270"]
+    assert edsr == ["edsr", "", "", "25.31", ""]
+    assert "The paper's figures: Ji et al." in footnotes(RESULTS, PAPER)
+
+
+def test_differences_are_paired():
+    (line,) = differences(RESULTS)
+    found = re.search(r"PSNR \+1\.10 \((\S+) to (\S+)\), better on 3 of 4", line)
+    low, high = (float(bound.replace("−", "-")) for bound in found.groups())
+    assert -0.1 <= low < 1.1 < high <= 2.0  # of the differences; methods drawn apart would have a wider one
+    assert "LPIPS +0.0110" in line and line.endswith("better on 1 of 4")
+
+
+def test_values_that_are_not_finite():
+    odd = {"a": {"p": {"psnr": math.inf, "edges": math.nan}, "q": {"psnr": 30.0, "edges": 2.0}}}
+    assert means(odd)["a"] == {"psnr": math.inf, "edges": 2.0}
+    assert differences({**odd, "b": odd["a"]}) == ["b against a: PSNR +0.00, better on 0 of 1"]
+
+
+def test_files(tmp_path, capsys):
+    write_tables(RESULTS, tmp_path, PAPER)
+    table = (tmp_path / "table.md").read_text().splitlines()
+    assert table[0] == "| method | PSNR | LPIPS | paper's PSNR | paper's LPIPS |"
+    assert len({line.count("|") for line in table[:5]}) == 1
+    rows = list(csv.DictReader((tmp_path / "images.csv").open()))
+    assert [float(row["psnr"]) for row in rows if row["method"] == "model"] == PSNR["model"]
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    assert content["mean"] == means(RESULTS) and content["images"] == RESULTS
+    print_table(RESULTS, "four images", PAPER)
+    shown = capsys.readouterr().out
+    assert "four images" in shown and "model against bicubic" in shown and "bootstrap" in shown
