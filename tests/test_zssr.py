@@ -10,6 +10,7 @@ import torch
 from conftest import leaves, scene
 from scipy import ndimage
 
+from realsr import zssr
 from realsr.config import conf_dir
 from realsr.errors import InputError
 from realsr.fitting import fit_photo
@@ -17,7 +18,7 @@ from realsr.kernels import bicubic_kernel, gaussian_kernel, x4_from_x2
 from realsr.metrics import psnr
 from realsr.resample import imresize
 from realsr.zssr import ZSSR, zero_shot
-from realsr.zssr.module import has_settled
+from realsr.zssr.module import LOOKS, has_settled
 from realsr.zssr.pairs import TURNS, FathersAndSons, kept_turns, shrunk, turned, unturned
 from realsr.zssr.refine import back_projected, median, self_ensemble
 from realsr.zssr.upscale import second_kernel
@@ -175,18 +176,19 @@ def test_what_the_second_doubling_undoes():
 
 
 def test_settled_when_errors_scatter_more_than_they_fall():
-    scatter = np.random.default_rng(0).standard_normal(6)
-    fall = -np.arange(6.0)
-    assert not has_settled(list(fall + 0.1 * scatter), looks=6)
-    assert has_settled(list(fall + 10 * scatter), looks=6)
-    assert has_settled(list(np.arange(6.0)), looks=6)  # they rise
-    assert not has_settled(list(10 * scatter[:5]), looks=6)
-    assert has_settled([*range(0, -90, -10), *(5 * scatter)], looks=6)  # only the last ones count
+    scatter = np.array([1.0, -1.0, -1.0, 1.0, 1.0, -1.0, -1.0, 1.0])  # along which no line falls or rises
+    fall = np.linspace(7, 0, 8)
+    assert has_settled(list(fall + 10.6 * scatter), looks=8, factor=1.5)
+    assert not has_settled(list(fall + 10.4 * scatter), looks=8, factor=1.5)
+    assert has_settled(list(-fall), looks=8)  # they rise
+    assert not has_settled(list(-fall[:7]), looks=8)
+    assert has_settled([*range(80, 20, -10), *(5 * scatter)], looks=8)  # only the last ones count
 
 
 @pytest.mark.parametrize(("learning_rate", "stops"), [(1e-3, [96, 136, 160]), (0.03, None)])
 def test_rates_get_their_share_and_fall_sooner_where_nothing_is_gained(learning_rate, stops, monkeypatch):
-    iterations, seen = (160, []) if stops else (5000, [])
+    iterations, seen = (160, []) if stops else (1200, [])
+    monkeypatch.setattr(zssr.module, "LOOK", 20 if stops else 4)
     module = TINY(iterations=iterations, learning_rate=learning_rate)
     step = module.training_step
 
@@ -200,7 +202,7 @@ def test_rates_get_their_share_and_fall_sooner_where_nothing_is_gained(learning_
     if stops:
         assert [seen.count(rate) for rate in dict.fromkeys(seen)] == list(np.diff([0, *stops]))
     else:
-        assert 3 * 8 * 20 <= len(seen) < iterations / 2
+        assert 3 * LOOKS * 4 <= len(seen) < iterations / 2
 
 
 @pytest.fixture(scope="module")

@@ -58,8 +58,8 @@ class RealSRData(LightningDataModule):
         batch_size: of a step, which all devices share out among them.
         source_share: share of the crops that come from cleaned-up source photos, where there are clean ones too.
         cleanup: factor by which source photos are downscaled to clean them.
-        val_hr: folder of ground truth; None: HR images are held out from training and degraded by held-out
-            kernels and noise.
+        val_hr: folder of ground truth, of photos that training has not; None: HR images are held out from training
+            and degraded by held-out kernels and noise.
         val_lr: folder of its LR images; None: ``val_hr`` is degraded likewise.
         val_count: number of held-out images, at most a fifth of all.
         val_size: they are cut to this many pixels on a side at most.

@@ -18,7 +18,7 @@ from realsr.resample import crop_to_multiple, imresize
 from realsr.zssr.pairs import FathersAndSons, shrunk
 
 LOOK = 20  # iterations between two looks at the reconstruction error
-LOOKS = 8  # that the line is fitted to
+LOOKS = 15  # that the line is fitted to
 FACTOR = 1.5  # by which the errors' scatter must exceed their fall, for the rate to fall
 SHARES = (0.6, 0.25, 0.15)  # of the iterations, that each of the three rates gets at most
 SIDE = 128  # pixels of the window that is looked at
@@ -164,11 +164,11 @@ def has_settled(errors: Sequence[float], looks: int = LOOKS, factor: float = FAC
     Args:
         errors: one for each look.
         looks: that the line is fitted to; with fewer it is too early to say.
-        factor: by which the scatter (a standard deviation) must exceed the fall from one look to the next.
+        factor: by which the scatter (a standard deviation) must exceed the fall from the first of them to the last.
     """
     if len(errors) < looks:
         return False
     last = np.array(errors[-looks:])
     place = np.arange(looks)
     slope, start = np.polyfit(place, last, 1)
-    return bool(np.std(last - (start + slope * place)) > -factor * slope)
+    return bool(np.std(last - (start + slope * place)) > -factor * slope * (looks - 1))
