@@ -210,25 +210,26 @@ def picture():
     return leaves(120, 144)
 
 
-SMALL = partial(ZSSR, iterations=120, channels=16, layers=5, crop=32)
+SMALL = partial(ZSSR, iterations=150, channels=16, layers=5, crop=32)
 
 
 def test_beats_bicubic_where_small_things_look_like_large_ones(picture):
     lr = shrunk(picture, 2)
-    sr = zero_shot(lr, 2, partial(SMALL, iterations=300), accelerator="cpu")
+    sr = zero_shot(lr, 2, partial(SMALL, iterations=240), accelerator="cpu")
     assert decibel(sr, picture) > decibel(imresize(lr, 2), picture) + 1
     alone = back_projected(imresize(lr, 2), lr, 2, times=16)
     assert decibel(sr, picture) > decibel(alone, picture) + 0.3
 
 
-def test_the_kernel_counts_as_it_lies(picture):
-    lr = shrunk(picture, 2, as_tensor(OBLIQUE))
+def test_what_is_learnt_is_the_kernel_as_it_lies(picture):
+    """Without back-projection, which knows the kernel too."""
+    lr, learner = shrunk(picture, 2, as_tensor(OBLIQUE)), partial(SMALL, back_projections=0)
     right, mirrored, bicubic = (
-        decibel(zero_shot(lr, 2, SMALL, kernels, accelerator="cpu"), picture)
+        decibel(zero_shot(lr, 2, learner, kernels, accelerator="cpu"), picture)
         for kernels in ({2: OBLIQUE}, {2: np.roll(OBLIQUE[:, ::-1], 1, 1).copy()}, None)
     )
-    assert right > bicubic + 2
-    assert right > mirrored + 1
+    assert right > bicubic + 0.7
+    assert right > mirrored + 0.5
 
 
 def test_same_seed_same_photo_and_nothing_else_is_touched():
