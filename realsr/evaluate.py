@@ -178,6 +178,8 @@ def _run(cfg: DictConfig) -> None:
         instantiate(node) if node and want else None
         for node, want in zip((cfg.metrics.lpips, cfg.metrics.niqe), wanted, strict=True)
     )
+    if lpips is not None:
+        lpips.to(pick_device(cfg.accelerator))
     at_least(0, "report.", photos=cfg.report.photos)
     at_least(64, "report.", side=cfg.report.side)
     done = evaluate(photos, methods, Judge(cfg.scale, lpips, niqe, settings), folder)

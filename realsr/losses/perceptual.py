@@ -72,8 +72,9 @@ class LPIPSLoss(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
-        """Mean distance of two ``(N, 3, H, W)`` batches in [0, 1]; 0 for equal images."""
-        distance: Tensor = self.distance(sr * 2 - 1, hr * 2 - 1)
+        """Mean distance of two ``(N, 3, H, W)`` batches in [0, 1], on any device; 0 for equal images."""
+        device = next(self.parameters()).device
+        distance: Tensor = self.distance(sr.to(device) * 2 - 1, hr.to(device) * 2 - 1)
         return distance.mean()
 
 
