@@ -25,6 +25,7 @@ from realsr.data.held_out import folder_contents, held_out_lines, seen_in_traini
 from realsr.data.samples import make_samples
 from realsr.errors import InputError, at_least
 from realsr.evaluation import Evaluation, Judge, evaluate, view
+from realsr.images import left_out
 from realsr.methods import Method, bicubic, k_zssr, network, split_names, zssr
 from realsr.pictures import Picture, kernel_picture, noise_picture
 from realsr.pools import KernelPool, NoisePool
@@ -46,6 +47,14 @@ def build_methods(cfg: DictConfig) -> list[Method]:
         "k_zssr": lambda: k_zssr(cfg.scale, instantiate(cfg.zssr), instantiate(cfg.estimator), cfg.accelerator),
     }
     return [simple[n]() if p is None else network(n, p, cfg.scale, *options) for n, p in split_names(specs)]
+
+
+def check_output(output: Path, *sources: str | None) -> None:
+    """Raise InputError where results of one run would be test images of the next."""
+    here = output.resolve()
+    for source in (Path(name) for name in sources if name):
+        if here.is_relative_to(source.resolve()) and not any(here.is_relative_to(path) for path in left_out(source)):
+            raise InputError(f"output={output}: lies in {source}, whose pictures are test images; give another folder")
 
 
 def present(
@@ -159,6 +168,8 @@ def _run(cfg: DictConfig) -> None:
         raise InputError("nothing to evaluate; give ckpt=FILE, or methods=[bicubic,NAME:FILE]")
     if "samples_dir" in cfg.data:
         make_samples(Path(cfg.data.samples_dir))
+    folder = Path(cfg.output)
+    check_output(folder, cfg.data.hr, cfg.data.lr)
     photos = find_pairs(cfg.data.hr, cfg.data.lr, cfg.scale)
     say_cropped(photos)
     settings: Any = OmegaConf.to_container(cfg.metrics, resolve=True)
@@ -169,7 +180,6 @@ def _run(cfg: DictConfig) -> None:
     )
     at_least(0, "report.", photos=cfg.report.photos)
     at_least(64, "report.", side=cfg.report.side)
-    folder = Path(cfg.output)
     done = evaluate(photos, methods, Judge(cfg.scale, lpips, niqe, settings), folder)
     paper: Any = OmegaConf.to_container(cfg.data.paper, resolve=True)
     title = f"{cfg.data.title or 'test'}: {len(photos)} photos, x{cfg.scale}"

@@ -23,7 +23,7 @@ from realsr.errors import InputError
 from realsr.images import Photo, atomic_write, read_image, to_float, to_uint, write_image
 from realsr.kernels import Kernel
 from realsr.losses.perceptual import LPIPSLoss
-from realsr.methods import Method
+from realsr.methods import COMPARE, Method
 from realsr.metrics import SSIM_WINDOW, image_metrics
 from realsr.no_reference import NIQE, photo_metrics
 from realsr.pictures import Picture, grid, sharpest_crop
@@ -93,9 +93,10 @@ def evaluate(photos: Sequence[PairFiles], methods: Sequence[Method], judge: Judg
         folder: for the results.
 
     Raises:
-        InputError: a photo cannot be read, or is too small to be measured.
+        InputError: ``folder`` is no place for results; a photo cannot be read, or is too small to be measured.
     """
     check_writable(folder)
+    check_apart(photos, [method.name for method in methods], folder)
     check_sizes(photos)
     done = Evaluation({m.name: {} for m in methods}, {m.name: {} for m in methods}, {}, [])
     for files in track(photos, "evaluating", disable=len(photos) * len(methods) < 3):
@@ -113,7 +114,7 @@ def evaluate(photos: Sequence[PairFiles], methods: Sequence[Method], judge: Judg
                 done.kernels[pair.name] = np.array(record["kernel"])
         if not (parts := view(pair, [method.name for method in methods], folder, 256)):
             continue
-        write_image(folder / "compare" / f"{pair.name}.png", Photo(grid([list(parts.values())], [list(parts)])))
+        write_image(folder / COMPARE / f"{pair.name}.png", Photo(grid([list(parts.values())], [list(parts)])))
     return done
 
 
@@ -134,6 +135,14 @@ def view(pair: Pair, methods: Sequence[str], folder: Path, side: int) -> dict[st
         return {}
     y, x = sharpest_crop(list(cells.values())[-1], side)
     return {name: cell[y : y + side, x : x + side] for name, cell in cells.items()}
+
+
+def check_apart(photos: Sequence[PairFiles], methods: Sequence[str], folder: Path) -> None:
+    """Raise InputError if results would be written over the photos."""
+    ours = [(folder / name).resolve() for name in (*methods, COMPARE)]
+    for path in (path for files in photos for path in files.paths):
+        if any(path.resolve().is_relative_to(place) for place in ours):
+            raise InputError(f"{path}: lies where results go, in {folder}; give another output=DIR")
 
 
 def check_sizes(photos: Sequence[PairFiles]) -> None:

@@ -64,8 +64,7 @@ def find_images(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give a folder of photos")
-    here = folder.resolve()
-    ours = [ours for name in OURS if (ours := Path(name).resolve()) not in (here, *here.parents)]
+    here, ours = folder.resolve(), left_out(folder)
     files = [
         p
         for p in sorted(folder.rglob("*"))
@@ -77,14 +76,20 @@ def find_images(folder: str | Path) -> list[Path]:
     ]
     found = [p for p in files if p.suffix.lower() in SUFFIXES]
     unread = Counter(p.suffix.lower() for p in files if p.suffix.lower() in OTHERS)
-    left_out = ", ".join(f"{count} {suffix}" for suffix, count in sorted(unread.items()))
+    others = ", ".join(f"{count} {suffix}" for suffix, count in sorted(unread.items()))
     convert = "convert photos of other kinds to .jpg or .tif first, as with `magick mogrify -format tif *.heic`"
     if not found:
-        but = f" but {left_out}; {convert}" if unread else "; give a folder of photos"
+        but = f" but {others}; {convert}" if unread else "; give a folder of photos"
         raise InputError(f"{folder}: holds no image ({' '.join(SUFFIXES)}){but}")
     if unread:
-        _warn_once(f"{folder}: left out {left_out}; {convert}")
+        _warn_once(f"{folder}: left out {others}; {convert}")
     return found
+
+
+def left_out(folder: Path) -> list[Path]:
+    """Where :func:`find_images` does not look, since the commands write there; resolved."""
+    here = folder.resolve()
+    return [ours for name in OURS if (ours := Path(name).resolve()) not in (here, *here.parents)]
 
 
 @functools.cache

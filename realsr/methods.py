@@ -24,6 +24,8 @@ from realsr.tiling import upscale_tiled
 from realsr.zssr import ZSSR, zero_shot
 
 ZERO_SHOT = ("zssr", "k_zssr")
+COMPARE = "compare"  # a folder beside those of the methods
+RESERVED = ("bicubic", *ZERO_SHOT, COMPARE, "report.html", "table.md", "images.csv", "metrics.json")
 NAME = r"\w[\w.+-]*"
 
 
@@ -120,9 +122,9 @@ def split_names(specs: Sequence[str]) -> list[tuple[str, str | None]]:
         name, colon, path = str(spec).partition(":")
         if not colon and name not in ("bicubic", *ZERO_SHOT):
             raise InputError(f"methods: {spec!r} is none of bicubic, zssr, k_zssr; a network is given as NAME:FILE")
-        if colon and (not path or not re.fullmatch(NAME, name) or name in ("bicubic", "compare", *ZERO_SHOT)):
+        if colon and (not path or not re.fullmatch(NAME, name) or name.lower() in RESERVED):
             raise InputError(f"methods: {spec!r}: give NAME:FILE, with a NAME of letters and digits of its own")
-        if name in dict(found):
+        if name.lower() in (other.lower() for other, _ in found):  # one folder, where file names have no cases
             raise InputError(f"methods: there are two of the name {name!r}; give each a NAME of its own")
         found.append((name, path or None))
     return found

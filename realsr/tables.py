@@ -111,7 +111,7 @@ def footnotes(results: Results, paper: Mapping[str, Any]) -> list[str]:
     if paper.get("rows"):
         notes.append(f"The paper's figures: {paper['source'].rstrip('.')}.")
     if "noise" in measured(results):
-        notes.append("noise: level left in calm places, of 255; edges: median width, in pixels of the result.")
+        notes.append("Noise left: in calm places, in levels of 255. Width of edges: median, in pixels of the result.")
     return notes
 
 

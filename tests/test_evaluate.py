@@ -247,3 +247,35 @@ def test_the_papers_sets_by_name(compose, photo_folder, tmp_path, name):
     run_evaluate(compose("evaluate", *given))
     table = (tmp_path / "out" / "table.md").read_text()
     assert ("| realsr |" in table) and ("24.82" if name == "df2k_val" else "5.00") in table
+
+
+@pytest.mark.parametrize("name", ["report.html", "table.md", "images.csv", "metrics.json", "Compare", "BICUBIC"])
+def test_names_whose_folders_would_be_other_things(name):
+    with pytest.raises(InputError, match="a NAME of letters and digits of its own"):
+        split_names([f"{name}:x"])
+
+
+def test_names_that_are_one_folder_on_some_systems():
+    with pytest.raises(InputError, match="two of the name 'EDSR'"):
+        split_names(["edsr:x", "EDSR:y"])
+
+
+@pytest.mark.parametrize("place", ["mine", "compare"])
+def test_results_are_never_written_over_the_photos(photo_folder, tmp_path, place):
+    hr = photo_folder(f"data/{place}", 1, 96, 128)
+    before, (method, calls) = (hr / "photo0.png").read_bytes(), counted()
+    with pytest.raises(
+        InputError, match=rf"{place}/photo0\.png: lies where results go, in .*data; give"
+    ):
+        evaluate(find_pairs(hr, None, 4), [method], Judge(4), tmp_path / "data")
+    assert not calls and (hr / "photo0.png").read_bytes() == before
+
+
+def test_results_are_not_the_next_runs_photos(compose, photo_folder, tmp_path, monkeypatch):
+    photo_folder("hr", 1, 96, 128)
+    monkeypatch.chdir(tmp_path)
+    for output in ("hr", "hr/out"):
+        with pytest.raises(InputError, match=f"output={output}: lies in hr"):
+            run_evaluate(compose("evaluate", "hr=hr", f"output={output}", "metrics.lpips=null"))
+    run_evaluate(compose("evaluate", "hr=.", "output=outputs/evaluate", "metrics.lpips=null"))  # is left out
+    run_evaluate(compose("evaluate", "hr=.", "output=outputs/evaluate", "metrics.lpips=null"))

@@ -7,6 +7,8 @@ import pytest
 import torch
 import torchvision
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torchmetrics.functional.image import peak_signal_noise_ratio as peak_signal_noise_ratio_of_torchmetrics
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from realsr.errors import InputError
 from realsr.losses.perceptual import LPIPSLoss
@@ -55,6 +57,15 @@ def test_equals_scikit_image(pair, border):
     expected = structural_similarity(hwc(hr), hwc(sr), data_range=1, channel_axis=2, **WANG)
     assert values["ssim"] == pytest.approx(expected, abs=1e-6)
     assert values["ssim_y"] == pytest.approx(structural_similarity(y_hr, y_sr, data_range=255, **WANG), abs=1e-6)
+
+
+def test_equals_torchmetrics(pair):
+    """Its PSNR is 1e-6 dB off, its SSIM counts its padding unless told otherwise."""
+    window = dict(gaussian_kernel=True, sigma=1.5, kernel_size=11, data_range=1.0)
+    _, similarity = structural_similarity_index_measure(*pair, **window, return_full_image=True)
+    torch.testing.assert_close(ssim(*pair), similarity[..., 5:-5, 5:-5].mean((1, 2, 3)), atol=1e-9, rtol=0)
+    expected = peak_signal_noise_ratio_of_torchmetrics(*pair, data_range=1.0, dim=(1, 2, 3), reduction="none")
+    torch.testing.assert_close(psnr(*pair), expected.double(), atol=1e-5, rtol=0)
 
 
 def test_every_image_of_a_batch_has_its_own_value(pair):

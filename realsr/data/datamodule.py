@@ -58,8 +58,8 @@ class RealSRData(LightningDataModule):
         batch_size: of a step, which all devices share out among them.
         source_share: share of the crops that come from cleaned-up source photos, where there are clean ones too.
         cleanup: factor by which source photos are downscaled to clean them.
-        val_hr: folder of ground truth; None: HR images are held out from training and degraded by held-out
-            kernels and noise.
+        val_hr: folder of ground truth, of photos that training has not; None: HR images are held out from training
+            and degraded by held-out kernels and noise.
         val_lr: folder of its LR images; None: ``val_hr`` is degraded likewise.
         val_count: number of held-out images, at most a fifth of all.
         val_size: they are cut to this many pixels on a side at most.
@@ -165,21 +165,17 @@ class RealSRData(LightningDataModule):
         self.source_dir, self.store_dir = source_dir, Path(store_dir)
         self.make_degradation, self.estimator, self.collector = degradation, estimator, collector
         self.make_val_degradation = val_degradation or degradation
-        self.kernel_dir = None if kernel_dir is None else Path(kernel_dir)
-        self.noise_dir = None if noise_dir is None else Path(noise_dir)
+        folders = (None if given is None else Path(given) for given in (kernel_dir, noise_dir, jpeg_dir, samples_dir))
+        self.kernel_dir, self.noise_dir, self.jpeg_dir, self.samples_dir = folders
         self.val_kernel_dir = self.kernel_dir if val_kernel_dir is None else Path(val_kernel_dir)
         self.val_noise_dir = self.noise_dir if val_noise_dir is None else Path(val_noise_dir)
-        self.jpeg_dir = None if jpeg_dir is None else Path(jpeg_dir)
         self.val_jpeg_dir = self.jpeg_dir if val_jpeg_dir is None else Path(val_jpeg_dir)
-        self.samples_dir = None if samples_dir is None else Path(samples_dir)
         self.build_pools, self.scale, self.crop_size, self.batch_size = build_pools, scale, crop_size, batch_size
-        self.source_share, self.cleanup = source_share, cleanup
         self.val_hr, self.val_lr, self.val_count, self.val_size = val_hr, val_lr, val_count, val_size
-        self.look_count, self.look_size = look_count, look_size
+        self.source_share, self.cleanup, self.look_count, self.look_size = source_share, cleanup, look_count, look_size
         self.num_workers, self.estimate_workers = num_workers, estimate_workers
         self.accelerator, self.seed, self.val_seed = accelerator, seed, val_seed
-        self.min_confidence = min_confidence
-        self.store_limit, self.crops_per_read = store_limit, crops_per_read
+        self.min_confidence, self.store_limit, self.crops_per_read = min_confidence, store_limit, crops_per_read
         self.pool_dir = None if pool_dir is None else Path(pool_dir).resolve()
 
     # -- once, in one process ------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ in another lossless format, or a source photo that training has cleaned up. A ph
 as JPEG is another one. Noise tiles are the same if their bytes are; tiles without noise, clipped white, are not
 counted. Kernels are the same if they differ by rounding only. Of a validation photo that the camera has made
 (``data.val_lr``) training draws neither kernel nor noise; it is found in a pool by its file's SHA-256. JPEG tables are
-not looked at: a camera has few, which its photos share.
+not looked at: a camera has few, which its photos share. Nor are sharded sets: their index has no hashes of pixels.
 """
 
 from __future__ import annotations
