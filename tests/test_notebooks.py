@@ -1,17 +1,54 @@
+import re
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+FOLDER = Path(__file__).parents[1] / "notebooks"
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs_and_is_stored_without_outputs(path, tmp_path):
-    notebook = nbformat.read(path, as_version=4)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert all(not cell.outputs and cell.execution_count is None for cell in code)
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    pictures = [output for cell in code for output in cell.outputs if "image/png" in output.get("data", {})]
-    assert len(pictures) >= 4
+def executed(name, folder):
+    """The notebook after its cells ran in ``folder``, its text, and how many pictures it shows."""
+    notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    texts = [output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs]
+    return "\n".join(texts), sum("image/png" in output.get("data", {}) for output in outputs)
+
+
+def test_kernels_are_estimated_and_compared_with_the_truth(tmp_path):
+    text, pictures = executed("01_kernels", tmp_path)
+    assert pictures == 6
+    psnr = {name: float(value) for name, value in re.findall(r"^(\w.+?) +PSNR +([\d.]+) dB", text, re.MULTILINE)}
+    assert min(psnr["patch matching"], psnr["KernelGAN"]) > psnr["assuming bicubic"] + 3
+    assert len(list((tmp_path / "pools/kernels").glob("*.npz"))) == text.count(" / ") // 2 == 4  # rows of the table
+
+
+def test_made_lr_is_compared_with_the_photos(tmp_path):
+    text, pictures = executed("02_degradation", tmp_path)
+    assert pictures == 5
+    auc = {name: float(value) for name, value in re.findall(r"^(\w+) +AUC ([\d.]+)$", text, re.MULTILINE)}
+    assert list(auc) == ["bicubic", "noise", "kernel", "kernel_noise", "bsrgan"]
+    assert auc["kernel_noise"] < min(auc["bicubic"], auc["noise"], auc["kernel"], auc["bsrgan"]) - 0.05
+
+
+def test_checkpoints_become_a_table_pictures_and_a_report(tmp_path):
+    text, pictures = executed("03_results", tmp_path)
+    assert pictures == 2
+    psnr = {name: float(value) for name, value in re.findall(r"│ (\w+) +│ +([\d.]+) │", text)}
+    assert list(psnr) == ["bicubic", "zssr", "bicubic_pairs", "camera"]
+    assert psnr["camera"] > max(psnr["bicubic"], psnr["bicubic_pairs"]) + 0.1
+    assert all(f'data-method="{method}"' in (tmp_path / "results/report.html").read_text("utf-8") for method in psnr)
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_stored_without_outputs(path):
+    cells = nbformat.read(path, as_version=4).cells
+    assert not any(cell.outputs or cell.execution_count for cell in cells if cell.cell_type == "code")
+
+
+def test_links_between_notebooks_lead_somewhere():
+    for path in FOLDER.glob("*.ipynb"):
+        for target in re.findall(r"\]\((?!https?:)([^)]+)\)", path.read_text("utf-8")):
+            assert (FOLDER / target).is_file()
