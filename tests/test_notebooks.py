@@ -50,5 +50,6 @@ def test_stored_without_outputs(path):
 
 def test_links_between_notebooks_lead_somewhere():
     for path in FOLDER.glob("*.ipynb"):
-        for target in re.findall(r"\]\((?!https?:)([^)]+)\)", path.read_text("utf-8")):
-            assert (FOLDER / target).is_file()
+        texts = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"]
+        targets = re.findall(r"\]\((?!https?:)([^)]+)\)", "\n".join(texts))
+        assert targets and all((FOLDER / target).is_file() for target in targets)
