@@ -264,9 +264,7 @@ def test_names_that_are_one_folder_on_some_systems():
 def test_results_are_never_written_over_the_photos(photo_folder, tmp_path, place):
     hr = photo_folder(f"data/{place}", 1, 96, 128)
     before, (method, calls) = (hr / "photo0.png").read_bytes(), counted()
-    with pytest.raises(
-        InputError, match=rf"{place}/photo0\.png: lies where results go, in .*data; give"
-    ):
+    with pytest.raises(InputError, match=rf"{place}/photo0\.png: lies where results go, in .*data; give"):
         evaluate(find_pairs(hr, None, 4), [method], Judge(4), tmp_path / "data")
     assert not calls and (hr / "photo0.png").read_bytes() == before
 
