@@ -84,8 +84,12 @@ def network(
         raise InputError(f"{path}: enlarges by {generator.scale}, not by {scale}; give scale={generator.scale}")
 
     def run(lr: Tensor) -> Enlarged:
-        seen = lr[None].to(device)
-        return Enlarged(upscale_tiled(generator.to(device), seen, scale, tile, overlap, keep_colours)[0])
+        try:
+            seen = lr[None].to(device)
+            return Enlarged(upscale_tiled(generator.to(device), seen, scale, tile, overlap, keep_colours)[0])
+        except (RuntimeError, MemoryError) as e:  # no memory; a community's network that does not take such a size
+            reason = " ".join(str(e).split())[:150] or type(e).__name__
+            raise InputError(f"the network fails ({reason}); for less memory give tile=64") from e
 
     made_by = {"method": "network", "weights": file_hash(path), "ema": ema, "tile": tile, "overlap": overlap}
     made_by |= {"keep_colours": keep_colours, "device": torch.device(device).type, "realsr": __version__}

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from functools import partial
 
@@ -16,12 +17,13 @@ from realsr.data.folders import find_pairs
 from realsr.errors import InputError
 from realsr.estimators.patch_matching import PatchMatching
 from realsr.evaluate import _run as run_evaluate
+from realsr.evaluate import pool_pictures
 from realsr.evaluation import Judge, evaluate
 from realsr.images import Photo, find_images, read_image, to_float, to_uint, write_image
 from realsr.methods import Enlarged, Method, bicubic, k_zssr, network, split_names, zssr
 from realsr.metrics import image_metrics
 from realsr.networks.compact import CompactRRDBNet
-from realsr.tables import means
+from realsr.tables import check_paper, means, print_table, write_tables
 from realsr.zssr import ZSSR
 
 
@@ -264,9 +266,7 @@ def test_names_that_are_one_folder_on_some_systems():
 def test_results_are_never_written_over_the_photos(photo_folder, tmp_path, place):
     hr = photo_folder(f"data/{place}", 1, 96, 128)
     before, (method, calls) = (hr / "photo0.png").read_bytes(), counted()
-    with pytest.raises(
-        InputError, match=rf"{place}/photo0\.png: lies where results go, in .*data; give"
-    ):
+    with pytest.raises(InputError, match=rf"{place}/photo0\.png: lies where results go, in .*data; give"):
         evaluate(find_pairs(hr, None, 4), [method], Judge(4), tmp_path / "data")
     assert not calls and (hr / "photo0.png").read_bytes() == before
 
@@ -279,3 +279,72 @@ def test_results_are_not_the_next_runs_photos(compose, photo_folder, tmp_path, m
             run_evaluate(compose("evaluate", "hr=hr", f"output={output}", "metrics.lpips=null"))
     run_evaluate(compose("evaluate", "hr=.", "output=outputs/evaluate", "metrics.lpips=null"))  # is left out
     run_evaluate(compose("evaluate", "hr=.", "output=outputs/evaluate", "metrics.lpips=null"))
+
+
+def test_a_damaged_photo_does_not_stop_the_others(compose, photo_folder, tmp_path):
+    hr = photo_folder("hr", 3, 96, 128)
+    whole = (hr / "photo1.png").read_bytes()
+    (hr / "photo1.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"1 results are missing: .*photo1\.png: cannot be decoded"):
+        run_evaluate(compose("evaluate", f"hr={hr}", f"output={tmp_path / 'out'}", "metrics.lpips=null"))
+    rows = list(csv.DictReader((tmp_path / "out" / "images.csv").open()))
+    assert [row["image"] for row in rows] == ["photo0", "photo2"]
+    assert "photo1.png: cannot be decoded" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_network_that_gives_nan_has_no_result(photo_folder, tmp_path):
+    method, _ = counted(offset=float("nan"))
+    done = evaluate(find_pairs(photo_folder("hr", 1, 96, 128), None, 4), [method], Judge(4), tmp_path / "out")
+    assert done.failures == ["mine, photo0: its picture has pixels that are NaN or infinite"]
+    assert not list((tmp_path / "out" / "mine").glob("*"))
+
+
+def test_a_network_that_raises_does_not_stop_the_others(checkpoint, photo_folder, tmp_path, monkeypatch):
+    def without_memory(self, lr):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 3 GiB")
+
+    monkeypatch.setattr(CompactRRDBNet, "forward", without_memory)
+    photos, methods = find_pairs(photo_folder("hr", 1, 96, 128), None, 4), [network("a", checkpoint, 4), bicubic(4)]
+    done = evaluate(photos, methods, Judge(4), tmp_path / "out")
+    (line,) = done.failures
+    assert line.startswith("a, photo0: the network fails (CUDA out of memory. Tried to allocate 3 GiB)")
+    assert list(done.results["bicubic"]) == ["photo0"]
+
+
+@pytest.mark.parametrize("content", [{"config": "text"}, {"config": {"data": None}}, {"config": {"data": {}}}])
+def test_a_checkpoint_of_another_program_says_nothing_of_its_pools(content):
+    assert pool_pictures([Method("a", bicubic(4).run, {}, content)]) == {}
+
+
+def test_pools_that_were_emptied_since_are_left_out_of_the_report(tmp_path, caplog):
+    content = {"config": {"data": {"kernel_dir": str(tmp_path), "noise_dir": None, "scale": 4}}}
+    assert pool_pictures([Method("a", bicubic(4).run, {}, content)]) == {}
+    assert "left out of the report" in caplog.text and "kernel pool is empty" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("paper", "says"),
+    [
+        ({"rows": {"x": {"psnr": 3.0}}}, "give source"),
+        ({"source": 3, "rows": {"x": {"psnr": 3.0}}}, "give source"),
+        ({"source": "a", "rows": {"x": 3}}, "give source"),
+        ({"source": "a", "rows": {"x": {"psnr": "high"}}}, "give source"),
+        ({"source": "a", "rows": {"x": {"pnsr": 3.0}}}, "pnsr is none of the metrics psnr, "),
+    ],
+)
+def test_a_papers_figures_that_are_none(paper, says):
+    with pytest.raises(InputError, match=says):
+        check_paper(paper)
+
+
+def test_brackets_in_titles_and_sources_are_text(capsys):
+    paper = {"source": "Ji [et al]", "rows": {"[x]": {"psnr": 3.0}}}
+    print_table({"bicubic": {"a": {"psnr": 30.0}}}, "mine [/b]", paper)
+    printed = capsys.readouterr().out
+    assert "mine [/b]" in printed and "Ji [et al]" in printed and "[x]" in printed
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names of files are text elsewhere")
+def test_names_of_files_that_are_no_text(tmp_path):
+    write_tables({"bicubic": {os.fsdecode(b"a\xff"): {"psnr": 30.0}}}, tmp_path, {})
+    assert "bicubic,a?,30.0" in (tmp_path / "images.csv").read_text()
