@@ -170,6 +170,11 @@ def _command() -> list[str]:
 def _run(cfg: DictConfig) -> None:
     at_least(0, tile=cfg.tile, overlap=cfg.overlap)
     at_least(1, scale=cfg.scale)
+    if not 0 <= cfg.seed < 2**32:
+        raise InputError(f"seed={cfg.seed}: give 0 to {2**32 - 1}")
+    for option in ("hr", "lr"):
+        if cfg[option] is not None and cfg[option] != cfg.data[option]:
+            raise InputError(f"{option}={cfg[option]}: goes with data=folder; here it is {cfg.data[option]}")
     methods = build_methods(cfg)
     if not methods:
         raise InputError("nothing to evaluate; give ckpt=FILE, or methods=[bicubic,NAME:FILE]")

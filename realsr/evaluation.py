@@ -25,7 +25,7 @@ from realsr.kernels import Kernel
 from realsr.losses.perceptual import LPIPSLoss
 from realsr.methods import COMPARE, Method
 from realsr.metrics import SSIM_WINDOW, image_metrics
-from realsr.no_reference import NIQE, photo_metrics
+from realsr.no_reference import NIQE, NIQE_BLOCK, photo_metrics
 from realsr.pictures import Picture, grid, sharpest_crop
 from realsr.tables import Results
 
@@ -97,7 +97,7 @@ def evaluate(photos: Sequence[PairFiles], methods: Sequence[Method], judge: Judg
     """
     check_writable(folder)
     check_apart(photos, [method.name for method in methods], folder)
-    check_sizes(photos)
+    check_sizes(photos, judge.niqe is not None)
     done = Evaluation({m.name: {} for m in methods}, {m.name: {} for m in methods}, {}, [])
     for files in track(photos, "evaluating", disable=len(photos) * len(methods) < 3):
         try:
@@ -150,13 +150,18 @@ def check_apart(photos: Sequence[PairFiles], methods: Sequence[str], folder: Pat
             raise InputError(f"{path}: lies where results go, in {folder}; give another output=DIR")
 
 
-def check_sizes(photos: Sequence[PairFiles]) -> None:
-    """Raise InputError if a photo is too small for SSIM, before anything is made."""
+def check_sizes(photos: Sequence[PairFiles], niqe: bool = False) -> None:
+    """Raise InputError if a photo is too small for SSIM, or without truth for NIQE, before anything is made."""
     for files in photos:
         least = SSIM_WINDOW + 2 * files.scale
         height, width = (side * files.scale for side in files.size)
         if files.hr is not None and min(height, width) < least:
             raise InputError(f"{files.hr}: {width}x{height} pixels are too few, SSIM needs {least} on a side")
+        if niqe and files.hr is None and (height // NIQE_BLOCK) * (width // NIQE_BLOCK) < 2:
+            raise InputError(
+                f"{files.lr}: its result of {width}x{height} pixels is too small for NIQE, which needs "
+                f"{NIQE_BLOCK}x{2 * NIQE_BLOCK}; take it out, or leave NIQE out by metrics.niqe=null"
+            )
 
 
 def _result(method: Method, pair: Pair, judge: Judge, folder: Path) -> dict[str, Any]:

@@ -214,6 +214,13 @@ def test_windows_paths_and_colons():
         (["data=folders"], "data=folders: is for another command; realsr.evaluate takes such as data=folder"),
         (["hr=hr", "ckpt=missing.ckpt"], "missing.ckpt: no such checkpoint"),
         (["hr=hr", "report.side=8"], "report.side=8: give 64 or more"),
+        (["hr=hr", "methods=[zssr]", "scale=3"], "scale=3: ZSSR doubles photos"),
+        (["hr=hr", "methods=[k_zssr]", "scale=8"], "scale=8: ZSSR doubles photos"),
+        (["hr=hr", "methods=[zssr]", "zssr.crop=3"], "zssr.crop=3: give an even number"),
+        (["hr=hr", "methods=[k_zssr]", "estimator.iterations=0"], "estimator.iterations=0: give 1 or more"),
+        (["hr=hr", "seed=-1"], "seed=-1: give 0 to"),
+        (["hr=hr", "seed=18446744073709551616"], "give 0 to 4294967295"),
+        (["hr=hr", "data=samples_val"], "hr=hr: goes with data=folder; here it is quickstart/photos/test_hr"),
     ],
 )
 def test_mistakes(compose, photo_folder, tmp_path, monkeypatch, given, says):
@@ -221,7 +228,8 @@ def test_mistakes(compose, photo_folder, tmp_path, monkeypatch, given, says):
     photo_folder("hr", 1, 96, 128)
     with pytest.raises(Exception) as error:
         run_evaluate(compose("evaluate", "metrics.lpips=null", *given))
-    assert says in explain(error.value)
+    line = explain(error.value)
+    assert says in line and "results are missing" not in line
 
 
 def test_images_too_small_to_be_measured_are_named_before_anything_is_made(photo_folder, tmp_path):
@@ -348,3 +356,12 @@ def test_brackets_in_titles_and_sources_are_text(capsys):
 def test_names_of_files_that_are_no_text(tmp_path):
     write_tables({"bicubic": {os.fsdecode(b"a\xff"): {"psnr": 30.0}}}, tmp_path, {})
     assert "bicubic,a?,30.0" in (tmp_path / "images.csv").read_text()
+
+
+def test_photos_too_small_for_niqe_are_named_before_anything_is_made(photo_folder, tmp_path):
+    method, calls = counted()
+    photos = find_pairs(None, photo_folder("lr", 1, 24, 30), 4)
+    with pytest.raises(InputError, match=r"photo0\.png: its result of 120x96 pixels is too small for NIQE"):
+        evaluate(photos, [method], Judge(4, niqe=lambda sr: 3.0), tmp_path / "out")
+    assert not calls
+    assert evaluate(photos, [method], Judge(4), tmp_path / "out").results["mine"]["photo0"].keys() == {"noise", "edges"}
