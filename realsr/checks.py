@@ -63,9 +63,14 @@ def _check_plain(values: Any, defaults: Any, path: str) -> None:
                 _check_plain(value, default, f"{path}{key}.")
         elif key in defaults and not _refers(value):
             wanted = str if default in (None, "???") else type(default)
-            left_out = value is None and (default is None or isinstance(default, dict) or _stands_for(default))
+            left_out = value is None and (default is None or _built(default) or _stands_for(default))
             if not left_out and not _fits(value, wanted):
                 raise InputError(_misfit(f"{path}{key}", value, wanted))
+
+
+def _built(section: Any) -> bool:
+    """Whether it is a section that something is built of, which may be left out."""
+    return isinstance(section, dict) and "_target_" in section
 
 
 def _stands_for(value: Any) -> bool:
@@ -142,6 +147,10 @@ def _misfit(name: str, value: Any, wanted: Any) -> str:
     quoted = f"; write {name}=\"'{value}'\"" if wanted in (str, str | None) and isinstance(value, (int, float)) else ""
     if choices := _choices(wanted):
         return f"{name}={value}: choose {', '.join(choices)}"
+    if wanted is dict:
+        return f"{name}={'null' if value is None else value}: has options of its own, give {name}.OPTION=VALUE"
+    if wanted is list:
+        return f"{name}={'null' if value is None else value}: must be a list; write {name}=[{value or ''}]"
     return f"{name}={value}: must be {wanted.__name__ if wanted in PLAIN else wanted}{quoted}"
 
 

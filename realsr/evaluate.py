@@ -30,7 +30,7 @@ from realsr.methods import Method, bicubic, k_zssr, network, split_names, zssr
 from realsr.pictures import Picture, kernel_picture, noise_picture
 from realsr.pools import KernelPool, NoisePool
 from realsr.report.evaluation import Views, report_evaluation
-from realsr.tables import differences, footnotes, print_table, summary, write_tables
+from realsr.tables import check_paper, differences, footnotes, print_table, summary, write_tables
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +82,7 @@ def present(
     write_tables(done.results, folder, paper)
     print_table(done.results, title, paper)
     notes = [*differences(done.results), *footnotes(done.results, paper), *done.failures]
+    photos = [files for files in photos if any(files.name in column for column in done.results.values())]
     notes += honesty(methods, photos)
     pictures = views(evenly(photos, count), [method.name for method in methods], folder, side, done)
     table = summary(done.results, paper)
@@ -125,15 +126,21 @@ def pool_pictures(methods: Sequence[Method]) -> dict[str, list[Picture]]:
     """Kernels and noise tiles that networks were trained with, as far as their pools are still where they were."""
     found: dict[str, list[Picture]] = {}
     for method in methods:
-        data = method.checkpoint.get("config", {}).get("data", {})
+        config = method.checkpoint.get("config")
+        data = config.get("data") if isinstance(config, Mapping) else None
+        if not isinstance(data, Mapping):  # of another program's checkpoint
+            continue
         kernel_dir, noise_dir = (data.get(name) for name in ("kernel_dir", "noise_dir"))
-        if kernel_dir and Path(kernel_dir).exists():
-            kernels = KernelPool.load(kernel_dir, data["scale"]).kernels.numpy()
-            found[f"{method.name}: {len(kernels)} kernels of {kernel_dir}"] = list(map(kernel_picture, evenly(kernels)))
-        if noise_dir and Path(noise_dir).exists():
-            tiles = NoisePool.load(noise_dir).tiles
-            shown = [noise_picture(tile.permute(1, 2, 0).numpy()) for tile in evenly(tiles)]
-            found[f"{method.name}: {len(tiles)} noise tiles of {noise_dir}, four times as strong"] = shown
+        try:
+            if kernel_dir and Path(kernel_dir).exists():
+                pool = KernelPool.load(kernel_dir, data.get("scale", 4)).kernels.numpy()
+                found[f"{method.name}: {len(pool)} kernels of {kernel_dir}"] = list(map(kernel_picture, evenly(pool)))
+            if noise_dir and Path(noise_dir).exists():
+                tiles = NoisePool.load(noise_dir).tiles
+                shown = [noise_picture(tile.permute(1, 2, 0).numpy()) for tile in evenly(tiles)]
+                found[f"{method.name}: {len(tiles)} noise tiles of {noise_dir}, four times as strong"] = shown
+        except InputError as e:  # emptied or damaged since
+            log.warning("left out of the report: %s", e)
     return found
 
 
@@ -163,12 +170,19 @@ def _command() -> list[str]:
 def _run(cfg: DictConfig) -> None:
     at_least(0, tile=cfg.tile, overlap=cfg.overlap)
     at_least(1, scale=cfg.scale)
+    if not 0 <= cfg.seed < 2**32:
+        raise InputError(f"seed={cfg.seed}: give 0 to {2**32 - 1}")
+    for option in ("hr", "lr"):
+        if cfg[option] is not None and cfg[option] != cfg.data[option]:
+            raise InputError(f"{option}={cfg[option]}: goes with data=folder; here it is {cfg.data[option]}")
     methods = build_methods(cfg)
     if not methods:
         raise InputError("nothing to evaluate; give ckpt=FILE, or methods=[bicubic,NAME:FILE]")
     if "samples_dir" in cfg.data:
         make_samples(Path(cfg.data.samples_dir))
     folder = Path(cfg.output)
+    paper: Any = OmegaConf.to_container(cfg.data.paper, resolve=True)
+    check_paper(paper)
     check_output(folder, cfg.data.hr, cfg.data.lr)
     photos = find_pairs(cfg.data.hr, cfg.data.lr, cfg.scale)
     say_cropped(photos)
@@ -183,7 +197,6 @@ def _run(cfg: DictConfig) -> None:
     at_least(0, "report.", photos=cfg.report.photos)
     at_least(64, "report.", side=cfg.report.side)
     done = evaluate(photos, methods, Judge(cfg.scale, lpips, niqe, settings), folder)
-    paper: Any = OmegaConf.to_container(cfg.data.paper, resolve=True)
     title = f"{cfg.data.title or 'test'}: {len(photos)} photos, x{cfg.scale}"
     present(done, title, methods, photos, folder, cfg.report.photos, cfg.report.side, paper)
     if done.failures:

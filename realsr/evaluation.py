@@ -25,7 +25,7 @@ from realsr.kernels import Kernel
 from realsr.losses.perceptual import LPIPSLoss
 from realsr.methods import COMPARE, Method
 from realsr.metrics import SSIM_WINDOW, image_metrics
-from realsr.no_reference import NIQE, photo_metrics
+from realsr.no_reference import NIQE, NIQE_BLOCK, photo_metrics
 from realsr.pictures import Picture, grid, sharpest_crop
 from realsr.tables import Results
 
@@ -83,8 +83,8 @@ def evaluate(photos: Sequence[PairFiles], methods: Sequence[Method], judge: Judg
     """Run every method on every photo, and measure; what ``folder`` holds already is not made again.
 
     Each result is ``<method>/<photo>.png`` and, beside it, a JSON file of what it was made from and its metrics; a
-    part of the photo by all methods is ``compare/<photo>.png``. A photo on which a method fails does not stop the
-    others.
+    part of the photo by all methods is ``compare/<photo>.png``. A photo that is damaged, or on which a method fails,
+    does not stop the others.
 
     Args:
         photos: with ground truth or without.
@@ -93,14 +93,19 @@ def evaluate(photos: Sequence[PairFiles], methods: Sequence[Method], judge: Judg
         folder: for the results.
 
     Raises:
-        InputError: ``folder`` is no place for results; a photo cannot be read, or is too small to be measured.
+        InputError: ``folder`` is no place for results; a photo is too small to be measured.
     """
     check_writable(folder)
     check_apart(photos, [method.name for method in methods], folder)
-    check_sizes(photos)
+    check_sizes(photos, judge.niqe is not None)
     done = Evaluation({m.name: {} for m in methods}, {m.name: {} for m in methods}, {}, [])
     for files in track(photos, "evaluating", disable=len(photos) * len(methods) < 3):
-        pair = files.read()
+        try:
+            pair = files.read()
+        except InputError as e:
+            done.failures.append(str(e))
+            log.error("%s", e)
+            continue
         for method in methods:
             try:
                 record = _result(method, pair, judge, folder / method.name)
@@ -145,13 +150,18 @@ def check_apart(photos: Sequence[PairFiles], methods: Sequence[str], folder: Pat
             raise InputError(f"{path}: lies where results go, in {folder}; give another output=DIR")
 
 
-def check_sizes(photos: Sequence[PairFiles]) -> None:
-    """Raise InputError if a photo is too small for SSIM, before anything is made."""
+def check_sizes(photos: Sequence[PairFiles], niqe: bool = False) -> None:
+    """Raise InputError if a photo is too small for SSIM, or without truth for NIQE, before anything is made."""
     for files in photos:
         least = SSIM_WINDOW + 2 * files.scale
         height, width = (side * files.scale for side in files.size)
         if files.hr is not None and min(height, width) < least:
             raise InputError(f"{files.hr}: {width}x{height} pixels are too few, SSIM needs {least} on a side")
+        if niqe and files.hr is None and (height // NIQE_BLOCK) * (width // NIQE_BLOCK) < 2:
+            raise InputError(
+                f"{files.lr}: its result of {width}x{height} pixels is too small for NIQE, which needs "
+                f"{NIQE_BLOCK}x{2 * NIQE_BLOCK}; take it out, or leave NIQE out by metrics.niqe=null"
+            )
 
 
 def _result(method: Method, pair: Pair, judge: Judge, folder: Path) -> dict[str, Any]:
@@ -169,6 +179,8 @@ def _result(method: Method, pair: Pair, judge: Judge, folder: Path) -> dict[str,
         start = time.perf_counter()
         sr, kernel = method.run(pair.lr)
         seconds = time.perf_counter() - start
+        if not bool(sr.isfinite().all()):  # as 8 bits they would look like any others
+            raise InputError("its picture has pixels that are NaN or infinite")
         pixels = to_uint(sr)
         write_image(picture, Photo(pixels))
         sr = to_float(pixels)  # as it will be read

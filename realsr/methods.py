@@ -22,6 +22,7 @@ from realsr.networks.weights import load_generator, read_checkpoint
 from realsr.resample import imresize
 from realsr.tiling import upscale_tiled
 from realsr.zssr import ZSSR, zero_shot
+from realsr.zssr.upscale import check_scale
 
 ZERO_SHOT = ("zssr", "k_zssr")
 COMPARE = "compare"  # a folder beside those of the methods
@@ -84,8 +85,12 @@ def network(
         raise InputError(f"{path}: enlarges by {generator.scale}, not by {scale}; give scale={generator.scale}")
 
     def run(lr: Tensor) -> Enlarged:
-        seen = lr[None].to(device)
-        return Enlarged(upscale_tiled(generator.to(device), seen, scale, tile, overlap, keep_colours)[0])
+        try:
+            seen = lr[None].to(device)
+            return Enlarged(upscale_tiled(generator.to(device), seen, scale, tile, overlap, keep_colours)[0])
+        except (RuntimeError, MemoryError) as e:  # no memory; a community's network that does not take such a size
+            reason = " ".join(str(e).split())[:150] or type(e).__name__
+            raise InputError(f"the network fails ({reason}); for less memory give tile=64") from e
 
     made_by = {"method": "network", "weights": file_hash(path), "ema": ema, "tile": tile, "overlap": overlap}
     made_by |= {"keep_colours": keep_colours, "device": torch.device(device).type, "realsr": __version__}
@@ -95,13 +100,21 @@ def network(
 
 
 def zssr(scale: int, module: partial[ZSSR], accelerator: str = "auto") -> Method:
-    """Zero-shot learning with bicubic downscaling (Shocher et al., CVPR 2018)."""
+    """Zero-shot learning with bicubic downscaling (Shocher et al., CVPR 2018).
+
+    Raises:
+        InputError: an option is wrong, or the scale.
+    """
+    check_scale(scale)
+    module()  # looks at its options now rather than at every photo
     made_by = {"method": "zssr", "scale": scale, "zssr": plain_settings(module), "realsr": __version__}
     return Method("zssr", lambda lr: Enlarged(zero_shot(lr, scale, module, None, accelerator)), made_by)
 
 
 def k_zssr(scale: int, module: partial[ZSSR], estimator: partial[Estimator], accelerator: str = "auto") -> Method:
     """The same with a kernel estimated from the photo (Bell-Kligler et al., NeurIPS 2019)."""
+    check_scale(scale)
+    module(), estimator()
 
     def run(lr: Tensor) -> Enlarged:
         estimate = estimate_kernel(lr, 2, estimator, accelerator)

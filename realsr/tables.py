@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from realsr.errors import InputError
 from realsr.images import atomic_write
 from realsr.intervals import bootstrap_interval, paired_interval
 from realsr.metrics import MEASURES
@@ -70,6 +71,18 @@ def summary(results: Results, paper: Mapping[str, Any]) -> list[list[str]]:
     return cells
 
 
+def check_paper(paper: Mapping[str, Any]) -> None:
+    """Raise InputError if a paper's figures are not ``source``, and ``rows`` of numbers by method and metric."""
+    rows = paper.get("rows", {})
+    whole = isinstance(rows, Mapping) and all(
+        isinstance(row, Mapping) and all(type(value) in (int, float) for value in row.values()) for row in rows.values()
+    )
+    if not whole or (rows and not isinstance(paper.get("source"), str)):
+        raise InputError("data.paper: give source, a text, and rows, numbers by method and metric, as in df2k_val.yaml")
+    if unknown := {key for row in rows.values() for key in row} - MEASURES.keys():
+        raise InputError(f"data.paper: {min(map(str, unknown))} is none of the metrics {', '.join(MEASURES)}")
+
+
 def with_interval(key: str, mean: Mapping[str, float], spread: Mapping[str, tuple[float, float]]) -> str:
     """``26.78 (26.10 to 27.40)``, or the mean alone, or nothing."""
     if key not in mean:
@@ -123,7 +136,7 @@ def print_table(results: Results, title: str, paper: Mapping[str, Any]) -> None:
         table.add_column(heading, justify="left" if heading == "method" else "right")
     for row in rows:
         table.add_row(*(cell.replace(" (", "\n(") for cell in row))
-    console = Console()
+    console = Console(markup=False, emoji=False)  # titles and sources are text
     console.print(table)
     for line in (*differences(results), *footnotes(results, paper)):
         console.print(line, highlight=False)
@@ -143,7 +156,7 @@ def write_tables(results: Results, folder: Path, paper: Mapping[str, Any]) -> No
     }
     for name, content in contents.items():
         with atomic_write(folder / name) as file:
-            file.write(content.encode())
+            file.write(content.encode("utf-8", "replace"))  # names of files that are no text
 
 
 def _csv(results: Results) -> str:

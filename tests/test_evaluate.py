@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from functools import partial
 
@@ -16,12 +17,13 @@ from realsr.data.folders import find_pairs
 from realsr.errors import InputError
 from realsr.estimators.patch_matching import PatchMatching
 from realsr.evaluate import _run as run_evaluate
+from realsr.evaluate import pool_pictures
 from realsr.evaluation import Judge, evaluate
 from realsr.images import Photo, find_images, read_image, to_float, to_uint, write_image
 from realsr.methods import Enlarged, Method, bicubic, k_zssr, network, split_names, zssr
 from realsr.metrics import image_metrics
 from realsr.networks.compact import CompactRRDBNet
-from realsr.tables import means
+from realsr.tables import check_paper, means, print_table, write_tables
 from realsr.zssr import ZSSR
 
 
@@ -212,6 +214,13 @@ def test_windows_paths_and_colons():
         (["data=folders"], "data=folders: is for another command; realsr.evaluate takes such as data=folder"),
         (["hr=hr", "ckpt=missing.ckpt"], "missing.ckpt: no such checkpoint"),
         (["hr=hr", "report.side=8"], "report.side=8: give 64 or more"),
+        (["hr=hr", "methods=[zssr]", "scale=3"], "scale=3: ZSSR doubles photos"),
+        (["hr=hr", "methods=[k_zssr]", "scale=8"], "scale=8: ZSSR doubles photos"),
+        (["hr=hr", "methods=[zssr]", "zssr.crop=3"], "zssr.crop=3: give an even number"),
+        (["hr=hr", "methods=[k_zssr]", "estimator.iterations=0"], "estimator.iterations=0: give 1 or more"),
+        (["hr=hr", "seed=-1"], "seed=-1: give 0 to"),
+        (["hr=hr", "seed=18446744073709551616"], "give 0 to 4294967295"),
+        (["hr=hr", "data=samples_val"], "hr=hr: goes with data=folder; here it is quickstart/photos/test_hr"),
     ],
 )
 def test_mistakes(compose, photo_folder, tmp_path, monkeypatch, given, says):
@@ -219,7 +228,8 @@ def test_mistakes(compose, photo_folder, tmp_path, monkeypatch, given, says):
     photo_folder("hr", 1, 96, 128)
     with pytest.raises(Exception) as error:
         run_evaluate(compose("evaluate", "metrics.lpips=null", *given))
-    assert says in explain(error.value)
+    line = explain(error.value)
+    assert says in line and "results are missing" not in line
 
 
 def test_images_too_small_to_be_measured_are_named_before_anything_is_made(photo_folder, tmp_path):
@@ -277,3 +287,81 @@ def test_results_are_not_the_next_runs_photos(compose, photo_folder, tmp_path, m
             run_evaluate(compose("evaluate", "hr=hr", f"output={output}", "metrics.lpips=null"))
     run_evaluate(compose("evaluate", "hr=.", "output=outputs/evaluate", "metrics.lpips=null"))  # is left out
     run_evaluate(compose("evaluate", "hr=.", "output=outputs/evaluate", "metrics.lpips=null"))
+
+
+def test_a_damaged_photo_does_not_stop_the_others(compose, photo_folder, tmp_path):
+    hr = photo_folder("hr", 3, 96, 128)
+    whole = (hr / "photo1.png").read_bytes()
+    (hr / "photo1.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"1 results are missing: .*photo1\.png: cannot be decoded"):
+        run_evaluate(compose("evaluate", f"hr={hr}", f"output={tmp_path / 'out'}", "metrics.lpips=null"))
+    rows = list(csv.DictReader((tmp_path / "out" / "images.csv").open()))
+    assert [row["image"] for row in rows] == ["photo0", "photo2"]
+    assert "photo1.png: cannot be decoded" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_network_that_gives_nan_has_no_result(photo_folder, tmp_path):
+    method, _ = counted(offset=float("nan"))
+    done = evaluate(find_pairs(photo_folder("hr", 1, 96, 128), None, 4), [method], Judge(4), tmp_path / "out")
+    assert done.failures == ["mine, photo0: its picture has pixels that are NaN or infinite"]
+    assert not list((tmp_path / "out" / "mine").glob("*"))
+
+
+def test_a_network_that_raises_does_not_stop_the_others(checkpoint, photo_folder, tmp_path, monkeypatch):
+    def without_memory(self, lr):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 3 GiB")
+
+    monkeypatch.setattr(CompactRRDBNet, "forward", without_memory)
+    photos, methods = find_pairs(photo_folder("hr", 1, 96, 128), None, 4), [network("a", checkpoint, 4), bicubic(4)]
+    done = evaluate(photos, methods, Judge(4), tmp_path / "out")
+    (line,) = done.failures
+    assert line.startswith("a, photo0: the network fails (CUDA out of memory. Tried to allocate 3 GiB)")
+    assert list(done.results["bicubic"]) == ["photo0"]
+
+
+@pytest.mark.parametrize("content", [{"config": "text"}, {"config": {"data": None}}, {"config": {"data": {}}}])
+def test_a_checkpoint_of_another_program_says_nothing_of_its_pools(content):
+    assert pool_pictures([Method("a", bicubic(4).run, {}, content)]) == {}
+
+
+def test_pools_that_were_emptied_since_are_left_out_of_the_report(tmp_path, caplog):
+    content = {"config": {"data": {"kernel_dir": str(tmp_path), "noise_dir": None, "scale": 4}}}
+    assert pool_pictures([Method("a", bicubic(4).run, {}, content)]) == {}
+    assert "left out of the report" in caplog.text and "kernel pool is empty" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("paper", "says"),
+    [
+        ({"rows": {"x": {"psnr": 3.0}}}, "give source"),
+        ({"source": 3, "rows": {"x": {"psnr": 3.0}}}, "give source"),
+        ({"source": "a", "rows": {"x": 3}}, "give source"),
+        ({"source": "a", "rows": {"x": {"psnr": "high"}}}, "give source"),
+        ({"source": "a", "rows": {"x": {"pnsr": 3.0}}}, "pnsr is none of the metrics psnr, "),
+    ],
+)
+def test_a_papers_figures_that_are_none(paper, says):
+    with pytest.raises(InputError, match=says):
+        check_paper(paper)
+
+
+def test_brackets_in_titles_and_sources_are_text(capsys):
+    paper = {"source": "Ji [et al]", "rows": {"[x]": {"psnr": 3.0}}}
+    print_table({"bicubic": {"a": {"psnr": 30.0}}}, "mine [/b]", paper)
+    printed = capsys.readouterr().out
+    assert "mine [/b]" in printed and "Ji [et al]" in printed and "[x]" in printed
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names of files are text elsewhere")
+def test_names_of_files_that_are_no_text(tmp_path):
+    write_tables({"bicubic": {os.fsdecode(b"a\xff"): {"psnr": 30.0}}}, tmp_path, {})
+    assert "bicubic,a?,30.0" in (tmp_path / "images.csv").read_text()
+
+
+def test_photos_too_small_for_niqe_are_named_before_anything_is_made(photo_folder, tmp_path):
+    method, calls = counted()
+    photos = find_pairs(None, photo_folder("lr", 1, 24, 30), 4)
+    with pytest.raises(InputError, match=r"photo0\.png: its result of 120x96 pixels is too small for NIQE"):
+        evaluate(photos, [method], Judge(4, niqe=lambda sr: 3.0), tmp_path / "out")
+    assert not calls
+    assert evaluate(photos, [method], Judge(4), tmp_path / "out").results["mine"]["photo0"].keys() == {"noise", "edges"}

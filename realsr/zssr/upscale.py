@@ -43,8 +43,7 @@ def zero_shot(
     Raises:
         InputError: the photo is none, or too small; there is no such scale, kernel or accelerator.
     """
-    if scale not in (2, 4):
-        raise InputError(f"scale={scale}: ZSSR doubles photos, once or twice; take 2 or 4")
+    check_scale(scale)
     _check(lr)
     network, photo, first = module(), lr.detach().cpu().float(), None
     if kernels is not None:
@@ -57,6 +56,12 @@ def zero_shot(
             return sr
         second = None if kernels is None else second_kernel(kernels[2], kernels[4])
         return _doubled(sr, second, network, accelerator, again=True)
+
+
+def check_scale(scale: int) -> None:
+    """Raise InputError if ZSSR has no such scale."""
+    if scale not in (2, 4):
+        raise InputError(f"scale={scale}: ZSSR doubles photos, once or twice; take 2 or 4")
 
 
 def second_kernel(two: Kernel, four: Kernel) -> Tensor | None:
