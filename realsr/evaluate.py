@@ -30,7 +30,7 @@ from realsr.methods import Method, bicubic, k_zssr, network, split_names, zssr
 from realsr.pictures import Picture, kernel_picture, noise_picture
 from realsr.pools import KernelPool, NoisePool
 from realsr.report.evaluation import Views, report_evaluation
-from realsr.tables import check_paper, differences, footnotes, print_table, summary, write_tables
+from realsr.tables import check_paper, footnotes, print_table, tables, write_tables
 
 log = logging.getLogger(__name__)
 
@@ -81,13 +81,13 @@ def present(
     """
     write_tables(done.results, folder, paper)
     print_table(done.results, title, paper)
-    notes = [*differences(done.results), *footnotes(done.results, paper), *done.failures]
+    notes = [*footnotes(done.results, paper), *done.failures]
     photos = [files for files in photos if any(files.name in column for column in done.results.values())]
     notes += honesty(methods, photos)
     pictures = views(evenly(photos, count), [method.name for method in methods], folder, side, done)
-    table = summary(done.results, paper)
     report = folder / "report.html"
-    report_evaluation(report, title, table, notes, pictures, done.results, pool_pictures(methods), about(done))
+    cells, pools = tables(done.results, paper), pool_pictures(methods)
+    report_evaluation(report, title, cells, notes, pictures, done.results, pools, about(done))
     log.info("report: %s; pictures, table.md, images.csv and metrics.json are beside it", report)
 
 
@@ -96,8 +96,7 @@ def honesty(methods: Sequence[Method], photos: Sequence[PairFiles]) -> Iterator[
     ours = [method for method in methods if "config" in method.checkpoint]
     contents = folder_contents(photos) if ours else {}
     for method in ours:
-        for line in held_out_lines(method.checkpoint):
-            yield f"{method.name}: {line}"
+        yield f"{method.name}: {' '.join(held_out_lines(method.checkpoint))}"
         if seen := seen_in_training(method.checkpoint, contents):
             yield f"{method.name}: was trained on {len(seen)} of these {len(photos)} photos: {', '.join(seen[:5])}."
 

@@ -91,26 +91,33 @@ def with_interval(key: str, mean: Mapping[str, float], spread: Mapping[str, tupl
     return MEASURES[key].written(mean[key]) + (f" ({bounds})" if bounds else "")
 
 
-def differences(results: Results) -> list[str]:
-    """A line for every method but the first: how much better than the first it is, and on how many photos."""
-    names, photos = list(results), common_photos(results)
-    lines = []
-    for method in names[1:]:
-        parts = []
-        for key, of in MEASURES.items():
-            pairs = [(results[method][p].get(key, math.nan), results[names[0]][p].get(key, math.nan)) for p in photos]
-            pairs = [(a, b) for a, b in pairs if math.isfinite(a) and math.isfinite(b)]
-            if not pairs or not of.better:
-                continue
-            ours, others = zip(*pairs, strict=True)
-            change = of.written(statistics.fmean(ours) - statistics.fmean(others), "+")
-            bounds = " to ".join(of.written(bound, "+") for bound in paired_interval(ours, others))
-            spread = f" ({bounds})" if len(pairs) >= FEWEST else ""
-            wins = sum(of.better * (a - b) > 0 for a, b in pairs)
-            parts.append(f"{of.name} {change}{spread}, better on {wins} of {len(pairs)}")
-        if parts:
-            lines.append(f"{method} against {names[0]}: {'; '.join(parts)}")
-    return lines
+def differences(results: Results) -> list[list[str]]:
+    """Cells of a second table: how far from the first method every other is, and on how many photos it is better.
+
+    Empty where there is only one method, or nothing of which one direction is better.
+    """
+    (first, base), *others = results.items()
+    photos = common_photos(results)
+    keys = [key for key in measured(results) if MEASURES[key].better and values_of(results, first, key)]
+    if not others or not keys:
+        return []
+    cells = [[f"against {first}", *(MEASURES[key].name for key in keys)]]
+    for method, of in others:
+        pairs = ([(of[p].get(key, math.nan), base[p].get(key, math.nan)) for p in photos] for key in keys)
+        cells.append([method, *map(_difference, keys, pairs)])
+    return cells
+
+
+def _difference(key: str, pairs: Sequence[tuple[float, float]]) -> str:
+    """``+1.10 (+0.20 to +1.90), 3 of 4``."""
+    pairs = [(a, b) for a, b in pairs if math.isfinite(a) and math.isfinite(b)]
+    if not pairs:
+        return ""
+    of, (ours, others) = MEASURES[key], zip(*pairs, strict=True)
+    change = of.written(statistics.fmean(ours) - statistics.fmean(others), "+")
+    bounds = " to ".join(of.written(bound, "+") for bound in paired_interval(ours, others))
+    spread = f" ({bounds})" if len(pairs) >= FEWEST else ""
+    return f"{change}{spread}, {sum(of.better * (a - b) > 0 for a, b in pairs)} of {len(pairs)}"
 
 
 def footnotes(results: Results, paper: Mapping[str, Any]) -> list[str]:
@@ -119,6 +126,8 @@ def footnotes(results: Results, paper: Mapping[str, Any]) -> list[str]:
     notes = []
     if len(photos) >= FEWEST:
         notes.append("In brackets: 95 % bootstrap interval of the mean over images.")
+    if differences(results):
+        notes.append(f"{len(photos)} of {len(photos)}: better than {next(iter(results))} on so many images.")
     if len(photos) < len(every):
         notes.append(f"Means over the {len(photos)} of {len(every)} images that all methods have.")
     if paper.get("rows"):
@@ -129,28 +138,34 @@ def footnotes(results: Results, paper: Mapping[str, Any]) -> list[str]:
 
 
 def print_table(results: Results, title: str, paper: Mapping[str, Any]) -> None:
-    """The table on the terminal, intervals below the means, and what it means."""
-    head, *rows = summary(results, paper)
-    table = Table(title=title)
-    for heading in head:
-        table.add_column(heading, justify="left" if heading == "method" else "right")
-    for row in rows:
-        table.add_row(*(cell.replace(" (", "\n(") for cell in row))
+    """Both tables on the terminal, intervals below the means, and what they mean."""
     console = Console(markup=False, emoji=False)  # titles and sources are text
-    console.print(table)
-    for line in (*differences(results), *footnotes(results, paper)):
+    for name, (head, *rows) in zip((title, None), tables(results, paper), strict=False):
+        table = Table(title=name)
+        for number, heading in enumerate(head):
+            table.add_column(heading, justify="right" if number else "left")
+        for row in rows:
+            table.add_row(*(cell.replace(" (", "\n(").replace("), ", ")\n") for cell in row))
+        console.print(table)
+    for line in footnotes(results, paper):
         console.print(line, highlight=False)
+
+
+def tables(results: Results, paper: Mapping[str, Any]) -> list[list[list[str]]]:
+    """The :func:`summary`, and the :func:`differences` where there are some."""
+    return [cells for cells in (summary(results, paper), differences(results)) if cells]
 
 
 def write_tables(results: Results, folder: Path, paper: Mapping[str, Any]) -> None:
     """``table.md``, ``images.csv`` (a line for every method and photo) and ``metrics.json`` (all of it)."""
-    head, *rows = summary(results, paper)
-    lines = [head, ["---"] * len(head), *rows]
-    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    notes = "\n".join(f"- {line}" for line in (*differences(results), *footnotes(results, paper)))
+    texts = []
+    for head, *rows in tables(results, paper):
+        lines = [head, ["---"] * len(head), *rows]
+        texts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    texts.append("\n".join(f"- {line}" for line in footnotes(results, paper)))
     everything = {"mean": means(results), "interval": intervals(results), "images": results}
     contents = {
-        "table.md": f"{text}\n\n{notes}\n",
+        "table.md": "\n\n".join(filter(None, texts)) + "\n",
         "images.csv": _csv(results),
         "metrics.json": json.dumps(everything, indent=1),
     }

@@ -56,7 +56,7 @@ def test_the_command_writes_tables_and_pictures_that_agree(checkpoint, photo_fol
         )
         values = image_metrics(sr, truth, 4)
         assert {key: float(row[key]) for key in values} == pytest.approx(values, abs=1e-9)
-    assert "model against bicubic: PSNR −" in done.stdout.replace("\n", " ")
+    assert "against bicubic" in done.stdout and "0 of 3" in done.stdout
     for name in ("table.md", "report.html", "compare/photo0.png"):
         assert (folder / name).stat().st_size > 0
 

@@ -77,7 +77,7 @@ def write(path, results=RESULTS, shown=None, pools=None, **about):
     notes = ["Photos were <compared> with `data.hashes` & nothing was found."]
     pools = {"kernels of it": [plain(9, 8, 8)] * 3} if pools is None else pools
     about = {"command": "`realsr-evaluate 'a b'`", **about}
-    report_evaluation(path, "x4 <&>", summary, notes, views() if shown is None else shown, results, pools, about)
+    report_evaluation(path, "x4 <&>", [summary], notes, views() if shown is None else shown, results, pools, about)
     return EvaluationPage(path)
 
 

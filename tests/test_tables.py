@@ -25,7 +25,7 @@ def test_two_images_have_no_interval():
     two = {m: dict(list(photos.items())[:2]) for m, photos in RESULTS.items()}
     assert intervals(two) == {"bicubic": {}, "model": {}}
     assert "(" not in summary(two, {})[1][1]
-    assert differences(two) == ["model against bicubic: PSNR +1.25, better on 2 of 2; LPIPS +0.0125, better on 0 of 2"]
+    assert differences(two)[1] == ["model", "+1.25, 2 of 2", "+0.0125, 0 of 2"]
 
 
 def test_methods_are_compared_on_the_images_that_all_have():
@@ -46,17 +46,18 @@ def test_the_papers_figures_stand_beside_ours():
 
 
 def test_differences_are_paired():
-    (line,) = differences(RESULTS)
-    found = re.search(r"PSNR \+1\.10 \((\S+) to (\S+)\), better on 3 of 4", line)
+    head, (name, psnr, lpips) = differences(RESULTS)
+    assert head == ["against bicubic", "PSNR", "LPIPS"] and name == "model"
+    found = re.fullmatch(r"\+1\.10 \((\S+) to (\S+)\), 3 of 4", psnr)
     low, high = (float(bound.replace("−", "-")) for bound in found.groups())
     assert -0.1 <= low < 1.1 < high <= 2.0  # of the differences; methods drawn apart would have a wider one
-    assert "LPIPS +0.0110" in line and line.endswith("better on 1 of 4")
+    assert lpips.startswith("+0.0110 (") and lpips.endswith(", 1 of 4")
 
 
 def test_values_that_are_not_finite():
     odd = {"a": {"p": {"psnr": math.inf, "edges": math.nan}, "q": {"psnr": 30.0, "edges": 2.0}}}
     assert means(odd)["a"] == {"psnr": math.inf, "edges": 2.0}
-    assert differences({**odd, "b": odd["a"]}) == ["b against a: PSNR +0.00, better on 0 of 1"]
+    assert differences({**odd, "b": odd["a"]})[1] == ["b", "+0.00, 0 of 1"]
 
 
 def test_files(tmp_path, capsys):
@@ -70,4 +71,4 @@ def test_files(tmp_path, capsys):
     assert content["mean"] == means(RESULTS) and content["images"] == RESULTS
     print_table(RESULTS, "four images", PAPER)
     shown = capsys.readouterr().out
-    assert "four images" in shown and "model against bicubic" in shown and "bootstrap" in shown
+    assert "four images" in shown and "against bicubic" in shown and "bootstrap" in shown

@@ -38,7 +38,7 @@ class Views:
 def report_evaluation(
     path: Path,
     title: str,
-    summary: Sequence[Sequence[str]],
+    tables: Sequence[Sequence[Sequence[str]]],
     notes: Sequence[str],
     views: Iterable[Views],
     results: Results,
@@ -50,7 +50,7 @@ def report_evaluation(
     Args:
         path: of the file.
         title: heading of the page.
-        summary: the table of means: its head, then a row for every method.
+        tables: of means, of differences: of each its head, then a row for every method.
         notes: sentences that belong to the table, as warnings; ``code`` is between backticks, here and in ``about``.
         views: photos to look at. They are taken one at a time, so that memory need not hold them all.
         results: of every method, of which the others are compared with the first; values may be missing, infinite or
@@ -69,7 +69,7 @@ def report_evaluation(
         methods |= dict.fromkeys(view.pictures)
         shown.append(_photo(view, anchors[view.name], results))
     parts = [
-        table(summary[0], summary[1:], "numbers"),
+        *(table(head, rows, "numbers") for head, *rows in tables),
         bullets(prose(note) for note in notes) if notes else Html(""),
         *value_lists(results, anchors),
         *_photos(shown, list(methods), results),
