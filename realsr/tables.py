@@ -145,7 +145,7 @@ def print_table(results: Results, title: str, paper: Mapping[str, Any]) -> None:
         for number, heading in enumerate(head):
             table.add_column(heading, justify="right" if number else "left")
         for row in rows:
-            table.add_row(*(cell.replace(" (", "\n(").replace("), ", ")\n") for cell in row))
+            table.add_row(*(cell.replace(" (", "\n(").replace(", ", "\n") for cell in row))
         console.print(table)
     for line in footnotes(results, paper):
         console.print(line, highlight=False)
