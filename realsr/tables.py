@@ -130,16 +130,25 @@ def footnotes(results: Results, paper: Mapping[str, Any]) -> list[str]:
 
 def print_table(results: Results, title: str, paper: Mapping[str, Any]) -> None:
     """The table on the terminal, intervals below the means, and what it means."""
-    head, *rows = summary(results, paper)
-    table = Table(title=title)
-    for heading in head:
-        table.add_column(heading, justify="left" if heading == "method" else "right")
-    for row in rows:
-        table.add_row(*(cell.replace(" (", "\n(") for cell in row))
     console = Console(markup=False, emoji=False)  # titles and sources are text
+
+    def fitting(text: str) -> str:
+        """As the terminal can show it, which may know neither the minus sign nor infinity."""
+        try:
+            return text.encode(console.encoding).decode(console.encoding)
+        except UnicodeError:
+            plain = text.replace("−", "-").replace("∞", "inf")
+            return plain.encode(console.encoding, "replace").decode(console.encoding)
+
+    head, *rows = summary(results, paper)
+    table = Table(title=fitting(title))
+    for heading in head:
+        table.add_column(fitting(heading), justify="left" if heading == "method" else "right")
+    for row in rows:
+        table.add_row(*(fitting(cell).replace(" (", "\n(") for cell in row))
     console.print(table)
     for line in (*differences(results), *footnotes(results, paper)):
-        console.print(line, highlight=False)
+        console.print(fitting(line), highlight=False)
 
 
 def write_tables(results: Results, folder: Path, paper: Mapping[str, Any]) -> None:
