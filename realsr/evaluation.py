@@ -197,8 +197,12 @@ def _read_record(path: Path, made_by: dict[str, Any]) -> dict[str, Any] | None:
         record = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return None
-    known = isinstance(record, dict) and {"made_by", "measured_by", "metrics", "seconds", "kernel"} <= record.keys()
-    return record if known and record["made_by"] == made_by else None
+    if not isinstance(record, dict) or record.get("made_by") != made_by or "measured_by" not in record:
+        return None
+    metrics, kernel = record.get("metrics"), record.get("kernel", "")
+    numbers = [record.get("seconds"), *(metrics.values() if isinstance(metrics, dict) else [None])]
+    whole = all(isinstance(value, (int, float)) for value in numbers)
+    return record if whole and (kernel is None or isinstance(kernel, list)) else None
 
 
 def _read_picture(path: Path, pair: Pair, scale: int) -> Tensor | None:

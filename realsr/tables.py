@@ -140,15 +140,24 @@ def footnotes(results: Results, paper: Mapping[str, Any]) -> list[str]:
 def print_table(results: Results, title: str, paper: Mapping[str, Any]) -> None:
     """Both tables on the terminal, intervals below the means, and what they mean."""
     console = Console(markup=False, emoji=False)  # titles and sources are text
-    for name, (head, *rows) in zip((title, None), tables(results, paper), strict=False):
+
+    def fitting(text: str) -> str:
+        """As the terminal can show it, which may know neither the minus sign nor infinity."""
+        try:
+            return text.encode(console.encoding).decode(console.encoding)
+        except UnicodeError:
+            plain = text.replace("−", "-").replace("∞", "inf")
+            return plain.encode(console.encoding, "replace").decode(console.encoding)
+
+    for name, (head, *rows) in zip((fitting(title), None), tables(results, paper), strict=False):
         table = Table(title=name)
         for number, heading in enumerate(head):
-            table.add_column(heading, justify="right" if number else "left")
+            table.add_column(fitting(heading), justify="right" if number else "left")
         for row in rows:
-            table.add_row(*(cell.replace(" (", "\n(").replace(", ", "\n") for cell in row))
+            table.add_row(*(fitting(cell).replace(" (", "\n(").replace(", ", "\n") for cell in row))
         console.print(table)
     for line in footnotes(results, paper):
-        console.print(line, highlight=False)
+        console.print(fitting(line), highlight=False)
 
 
 def tables(results: Results, paper: Mapping[str, Any]) -> list[list[list[str]]]:

@@ -1,7 +1,9 @@
 """The command that makes tables: methods, what is made again and what is not, failures, reports."""
 
 import csv
+import io
 import json
+import math
 import os
 import shutil
 from functools import partial
@@ -366,3 +368,23 @@ def test_photos_too_small_for_niqe_are_named_before_anything_is_made(photo_folde
         evaluate(photos, [method], Judge(4, niqe=lambda sr: 3.0), tmp_path / "out")
     assert not calls
     assert evaluate(photos, [method], Judge(4), tmp_path / "out").results["mine"]["photo0"].keys() == {"noise", "edges"}
+
+
+@pytest.mark.parametrize(
+    "damage", [{"metrics": "x"}, {"metrics": {"psnr": None}}, {"seconds": "x"}, {"kernel": "x"}, {"measured_by": 1}]
+)
+def test_a_record_that_is_damaged_is_written_anew(photo_folder, tmp_path, damage):
+    photos, (method, _) = find_pairs(photo_folder("hr", 1, 96, 128), None, 4), counted()
+    first = evaluate(photos, [method], Judge(4), tmp_path).results
+    path = tmp_path / "mine" / "photo0.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | damage))
+    assert evaluate(photos, [method], Judge(4), tmp_path).results == first
+
+
+def test_the_table_is_printed_where_there_is_no_minus_sign(monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr("sys.stdout", stream)
+    print_table({"bicubic": {"a": {"psnr": math.inf}}, "b": {"a": {"psnr": -3.0}}}, "日 a", {})
+    stream.flush()
+    printed = stream.buffer.getvalue().decode("cp1252")
+    assert "-3.00" in printed and "inf" in printed and "? a" in printed
