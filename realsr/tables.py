@@ -24,8 +24,8 @@ FEWEST = 3  # photos that an interval takes: of two it would only be the two
 
 
 def common_photos(results: Results) -> list[str]:
-    """The photos that every method has results of, on which alone they compare."""
-    columns = list(results.values())
+    """The photos that every method has results of, on which alone they compare; methods without any do not count."""
+    columns = [column for column in results.values() if column]
     return [photo for photo in (columns[0] if columns else ()) if all(photo in column for column in columns)]
 
 
@@ -37,7 +37,7 @@ def measured(results: Results) -> list[str]:
 
 def values_of(results: Results, method: str, key: str) -> list[float]:
     """One metric of a method, of the common photos that have it (a photo without edges has no width of edges)."""
-    values = (results[method][photo].get(key, math.nan) for photo in common_photos(results))
+    values = (results[method].get(photo, {}).get(key, math.nan) for photo in common_photos(results))
     return [value for value in values if not math.isnan(value)]
 
 
@@ -98,7 +98,10 @@ def differences(results: Results) -> list[str]:
     for method in names[1:]:
         parts = []
         for key, of in MEASURES.items():
-            pairs = [(results[method][p].get(key, math.nan), results[names[0]][p].get(key, math.nan)) for p in photos]
+            pairs = [
+                (results[method].get(p, {}).get(key, math.nan), results[names[0]].get(p, {}).get(key, math.nan))
+                for p in photos
+            ]
             pairs = [(a, b) for a, b in pairs if math.isfinite(a) and math.isfinite(b)]
             if not pairs or not of.better:
                 continue
