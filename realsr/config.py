@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import os
 import re
@@ -72,6 +73,8 @@ def command(name: str, then: str = "") -> Callable[[Callable[[DictConfig], Any]]
             # have Hydra raise its exceptions instead of printing them over many lines
             os.environ["HYDRA_FULL_ERROR"] = os.environ["OC_CAUSE"] = "1"
             os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+            if isinstance(sys.stdout, io.TextIOWrapper):
+                sys.stdout.reconfigure(errors="backslashreplace")  # names of photos that it cannot show
             for number in STOP_SIGNALS:
                 if signal.getsignal(number) is signal.SIG_DFL:
                     signal.signal(number, signal.default_int_handler)
@@ -165,7 +168,8 @@ def _one_line(error: BaseException) -> str | None:
     if isinstance(error, YAMLError):
         return f"a config file is no YAML: {' '.join(str(error).split())}"
     if isinstance(error, OverrideParseException):
-        return f"{error.override!r} is no option; write key=value, and \"key='value'\" with special characters in it"
+        quoted = "key=['value']" if "=[" in str(error.override) else "key='value'"
+        return f'{error.override!r} is no option; write key=value, and "{quoted}" with special characters in it'
     if isinstance(error, InstantiationException):
         # a value that Lightning or torch refuses; other errors of a constructor are the program's
         cause, key = error.__cause__, str(error).partition("full_key: ")[2]

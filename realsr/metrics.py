@@ -19,6 +19,7 @@ from realsr.losses.perceptual import BACKBONES, LPIPSLoss
 log = logging.getLogger(__name__)
 
 SSIM_WINDOW = 11
+SSIM_STRIP = 2**22  # pixels that SSIM sees at a time
 
 
 @dataclass(frozen=True)
@@ -87,21 +88,27 @@ def ssim(sr: Tensor, hr: Tensor) -> Tensor:
     separable, and filtered so: torchmetrics' dense one takes 50 times as long and 15 GB for a picture of 2K
     (``tests/benchmarks/bench_metrics.py``).
     """
-    values = [[_ssim(a, b) for a, b in zip(*pair, strict=True)] for pair in zip(_arrays(sr), _arrays(hr), strict=True)]
+    values = [[_ssim(a, b) for a, b in zip(*pair, strict=True)] for pair in zip(sr, hr, strict=True)]
     return torch.tensor(values, dtype=torch.float64).mean(1)
 
 
-def _arrays(images: Tensor) -> npt.NDArray[np.float64]:
-    return images.detach().cpu().double().numpy()
+def _ssim(sr: Tensor, hr: Tensor) -> float:
+    """Of two channels ``(H, W)``, in strips: of 48 megapixels at once it would take 4 GB."""
+    a, b = (channel.detach().cpu().double().numpy() for channel in (sr, hr))
+    rows, columns = (side - SSIM_WINDOW + 1 for side in a.shape)
+    step = max(SSIM_STRIP // a.shape[1], 1)
+    strips = (slice(top, top + step + SSIM_WINDOW - 1) for top in range(0, rows, step))
+    return sum(float(_similarity(a[strip], b[strip]).sum()) for strip in strips) / (rows * columns)
 
 
-def _ssim(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
-    """Of two channels ``(H, W)``."""
+def _similarity(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """SSIM in every window inside ``(H, W)``."""
     mean_a, mean_b, square_a, square_b, product = map(_windowed, (a, b, a * a, b * b, a * b))
     means, squares = mean_a * mean_b, mean_a**2 + mean_b**2
     covariance, variances = product - means, square_a + square_b - squares
     c1, c2 = 0.01**2, 0.03**2
-    return float(np.mean((2 * means + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))))
+    similarity: npt.NDArray[np.float64] = (2 * means + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))
+    return similarity
 
 
 def _windowed(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -24,8 +24,8 @@ FEWEST = 3  # photos that an interval takes: of two it would only be the two
 
 
 def common_photos(results: Results) -> list[str]:
-    """The photos that every method has results of, on which alone they compare."""
-    columns = list(results.values())
+    """The photos that every method has results of, on which alone they compare; methods without any do not count."""
+    columns = [column for column in results.values() if column]
     return [photo for photo in (columns[0] if columns else ()) if all(photo in column for column in columns)]
 
 
@@ -37,7 +37,7 @@ def measured(results: Results) -> list[str]:
 
 def values_of(results: Results, method: str, key: str) -> list[float]:
     """One metric of a method, of the common photos that have it (a photo without edges has no width of edges)."""
-    values = (results[method][photo].get(key, math.nan) for photo in common_photos(results))
+    values = (results[method].get(photo, {}).get(key, math.nan) for photo in common_photos(results))
     return [value for value in values if not math.isnan(value)]
 
 
@@ -99,17 +99,18 @@ def differences(results: Results) -> list[list[str]]:
     (first, base), *others = results.items()
     photos = common_photos(results)
     keys = [key for key in measured(results) if MEASURES[key].better and values_of(results, first, key)]
-    if not others or not keys:
+    if not any(of for _, of in others) or not keys:
         return []
     cells = [[f"against {first}", *(MEASURES[key].name for key in keys)]]
     for method, of in others:
-        pairs = ([(of[p].get(key, math.nan), base[p].get(key, math.nan)) for p in photos] for key in keys)
-        cells.append([method, *map(_difference, keys, pairs)])
+        if of:
+            cells.append([method, *(_difference(key, [(of[p], base[p]) for p in photos]) for key in keys)])
     return cells
 
 
-def _difference(key: str, pairs: Sequence[tuple[float, float]]) -> str:
-    """``+1.10 (+0.20 to +1.90), 3 of 4``."""
+def _difference(key: str, photos: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]) -> str:
+    """``+1.10 (+0.20 to +1.90), 3 of 4`` of two methods' values of the same photos."""
+    pairs = [(a.get(key, math.nan), b.get(key, math.nan)) for a, b in photos]
     pairs = [(a, b) for a, b in pairs if math.isfinite(a) and math.isfinite(b)]
     if not pairs:
         return ""

@@ -348,6 +348,7 @@ def test_a_run_is_resumed_with_its_own_model_only(mistake, compose, tiny, tmp_pa
         ("train", "gan=null", "disc=none"),
         ("train", "foo", "is no option; write key=value"),
         ("train", "data.crop_size=[3", "is no option; write key=value"),
+        ("evaluate", "methods=[a:~/x.pth]", "write key=value, and \"key=['value']\" with"),
         ("train", "~data.foo", "data.foo"),
         ("train", "model.optimizer._target_=torch.optim.Adamm", "torch.optim.Adamm: no such class"),
         ("evaluate", "data=photos", "data=photos: no such option"),
@@ -733,6 +734,14 @@ def test_mistakes_end_a_command_with_one_line_and_exit_code_2(tmp_path, model, p
     (tmp_path / "a,b [c]='d'").mkdir()
     options = [f"ckpt={model}", "input=a,b [c]='d'", "output=out"]
     assert "holds no image" in failed("realsr.upscale", *options, cwd=tmp_path)
+
+
+def test_names_that_the_terminal_cannot_show(tmp_path, photo_folder, monkeypatch):
+    photos = photo_folder("photos", 2, 96, 96)
+    (photos / "\u65e5.png").write_bytes((photos / "photo0.png").read_bytes()[:2000])
+    monkeypatch.setenv("PYTHONIOENCODING", "cp1252")
+    options = [f"hr={photos}", "metrics.lpips=null"]
+    assert "\\u65e5.png: cannot be decoded" in failed("realsr.evaluate", *options, cwd=tmp_path)
 
 
 def wait_for(process, path: Path, pattern: str) -> None:

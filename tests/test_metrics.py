@@ -167,3 +167,13 @@ def test_a_wrong_lpips_file_or_network_is_not_passed_over(tmp_path):
         load_lpips("alex", str(tmp_path / "missing.pth"))
     with pytest.raises(InputError, match="no backbone 'alexnet'"):
         load_lpips("alexnet")
+
+
+def test_large_pictures_are_compared_in_strips(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    hr = torch.rand(2, 3, 75, 40, generator=generator, dtype=torch.float64)
+    sr = (hr + 0.1 * torch.randn(hr.shape, generator=generator, dtype=torch.float64)).clamp(0, 1)
+    whole = ssim(sr, hr)
+    for rows in (1, 20, 65):  # of 65 that the window fits
+        monkeypatch.setattr("realsr.metrics.SSIM_STRIP", rows * 40)
+        torch.testing.assert_close(ssim(sr, hr), whole, rtol=1e-12, atol=0)

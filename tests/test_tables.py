@@ -33,7 +33,11 @@ def test_methods_are_compared_on_the_images_that_all_have():
     assert common_photos(lacking) == ["p1"]
     assert means(lacking)["bicubic"]["psnr"] == 26.0
     assert "Means over the 1 of 4 images that all methods have." in footnotes(lacking, {})
-    assert means({**RESULTS, "none": {}})["bicubic"] == {}
+    none = {"none": {}, **RESULTS}  # a method that failed on every photo takes nothing from the others
+    assert common_photos(none) == ["p0", "p1", "p2", "p3"]
+    assert means(none)["bicubic"]["psnr"] == means(RESULTS)["bicubic"]["psnr"] and means(none)["none"] == {}
+    assert differences(none) == [] and differences({**RESULTS, "none": {}}) == differences(RESULTS)
+    assert [row[0] for row in summary(none, {})] == ["method", "none", "bicubic", "model"]
 
 
 def test_the_papers_figures_stand_beside_ours():
