@@ -133,7 +133,7 @@ def explain(error: BaseException) -> str | None:
     while link is not None and link not in chain:
         chain.append(link)
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
-    if any(isinstance(link, RuntimeError) and str(link).startswith("DataLoader worker (pid") for link in chain):
+    if any(isinstance(link, ConnectionResetError) or str(link).startswith("DataLoader worker (pid") for link in chain):
         return "a process that reads photos was killed (memory? lower data.num_workers); go on with ckpt=auto"
     kinds = (InputError, OSError, YAMLError, OverrideParseException, InstantiationException, HydraException)
     for kind in kinds:

@@ -776,14 +776,23 @@ def test_an_error_in_a_worker_is_one_line_as_well(error, line):
     assert line_of(next, iter(DataLoader(Broken(), num_workers=1))).endswith(line)
 
 
+def test_a_connection_that_a_killed_worker_leaves_is_explained_as_well():
+    assert "a process that reads photos was killed" in explain(ConnectionResetError(104, "Connection reset by peer"))
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are found by Linux's /proc")
 def test_a_worker_that_is_killed_ends_the_training(tiny, tmp_path):
     """As by a machine that is out of memory. The other worker hears no SIGTERM, and was waited for without end."""
     options = [*tiny, "degradation=bicubic", "trainer.max_steps=100000", "trainer.val_check_interval=50000"]
     process = command("realsr.train", *options, "data.num_workers=2", f"hydra.run.dir={tmp_path}/run", cwd=tmp_path)
     wait_for(process, tmp_path / "run", "csv/metrics.csv")
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    workers = [pid for pid in children if "realsr.train" in Path(f"/proc/{pid}/cmdline").read_text()]
+    workers: list[str] = []
+    for _ in range(600):  # the list of children may leave some out while others begin or end
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        workers = [pid for pid in children if "realsr.train" in Path(f"/proc/{pid}/cmdline").read_text()]
+        if len(workers) == 2:
+            break
+        time.sleep(0.05)
     os.kill(int(workers[0]), signal.SIGKILL)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 2, out + err
