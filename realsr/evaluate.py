@@ -25,7 +25,7 @@ from realsr.data.held_out import folder_contents, held_out_lines, seen_in_traini
 from realsr.data.samples import make_samples
 from realsr.errors import InputError, at_least
 from realsr.evaluation import Evaluation, Judge, evaluate, view
-from realsr.images import left_out
+from realsr.images import file_hash, left_out
 from realsr.methods import Method, bicubic, k_zssr, network, split_names, zssr
 from realsr.pictures import Picture, kernel_picture, noise_picture
 from realsr.pools import KernelPool, NoisePool
@@ -185,12 +185,14 @@ def _run(cfg: DictConfig) -> None:
     check_output(folder, cfg.data.hr, cfg.data.lr)
     photos = find_pairs(cfg.data.hr, cfg.data.lr, cfg.scale)
     say_cropped(photos)
-    settings: Any = OmegaConf.to_container(cfg.metrics, resolve=True)
     wanted = any(f.hr is not None for f in photos), any(f.hr is None for f in photos)
     lpips, niqe = (
         instantiate(node) if node and want else None
         for node, want in zip((cfg.metrics.lpips, cfg.metrics.niqe), wanted, strict=True)
     )
+    settings: Any = OmegaConf.to_container(cfg.metrics, resolve=True)
+    for node in filter(None, settings.values()):  # a file is known by its content
+        node |= {key: file_hash(node[key]) for key in ("backbone", "weights") if node.get(key)}
     if lpips is not None:
         lpips.to(pick_device(cfg.accelerator))
     at_least(0, "report.", photos=cfg.report.photos)

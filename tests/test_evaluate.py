@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+import torchvision
 from conftest import leaves
 from test_commands import call
 
@@ -388,3 +389,15 @@ def test_the_table_is_printed_where_there_is_no_minus_sign(monkeypatch):
     stream.flush()
     printed = stream.buffer.getvalue().decode("cp1252")
     assert "-3.00" in printed and "inf" in printed and "? a" in printed
+
+
+def test_another_file_of_weights_measures_again(compose, photo_folder, tmp_path):
+    hr, weights = photo_folder("hr", 1, 96, 128), tmp_path / "squeeze.pth"
+    values = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        torch.save(torchvision.models.squeezenet1_1().state_dict(), weights)
+        lpips = ["metrics.lpips.net=squeeze", f"metrics.lpips.backbone={weights}"]
+        run_evaluate(compose("evaluate", f"hr={hr}", f"output={tmp_path / 'out'}", *lpips))
+        values.append(json.loads((tmp_path / "out" / "metrics.json").read_text())["mean"]["bicubic"])
+    assert values[0]["psnr"] == values[1]["psnr"] and values[0]["lpips"] != values[1]["lpips"]
