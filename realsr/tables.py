@@ -167,7 +167,10 @@ def tables(results: Results, paper: Mapping[str, Any]) -> list[list[list[str]]]:
 
 
 def write_tables(results: Results, folder: Path, paper: Mapping[str, Any]) -> None:
-    """``table.md``, ``images.csv`` (a line for every method and photo) and ``metrics.json`` (all of it)."""
+    """``table.md``, ``images.csv`` (a line for every method and photo) and ``metrics.json`` (all of it).
+
+    JSON has no name for what is not finite: there it is null.
+    """
     texts = []
     for head, *rows in tables(results, paper):
         lines = [head, ["---"] * len(head), *rows]
@@ -177,11 +180,19 @@ def write_tables(results: Results, folder: Path, paper: Mapping[str, Any]) -> No
     contents = {
         "table.md": "\n\n".join(filter(None, texts)) + "\n",
         "images.csv": _csv(results),
-        "metrics.json": json.dumps(everything, indent=1),
+        "metrics.json": json.dumps(_finite(everything), indent=1, allow_nan=False),
     }
     for name, content in contents.items():
         with atomic_write(folder / name) as file:
             file.write(content.encode("utf-8", "replace"))  # names of files that are no text
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _csv(results: Results) -> str:

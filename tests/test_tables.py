@@ -76,3 +76,14 @@ def test_files(tmp_path, capsys):
     print_table(RESULTS, "four images", PAPER)
     shown = capsys.readouterr().out
     assert "four images" in shown and "against bicubic" in shown and "bootstrap" in shown
+
+
+def test_json_is_strict(tmp_path):
+    write_tables({"a": {"p": {"psnr": math.inf, "edges": math.nan}, "q": {"psnr": 30.0, "edges": 2.0}}}, tmp_path, {})
+
+    def refuse(name):
+        raise AssertionError(name)
+
+    content = json.loads((tmp_path / "metrics.json").read_text(), parse_constant=refuse)
+    assert content["images"]["a"] == {"p": {"psnr": None, "edges": None}, "q": {"psnr": 30.0, "edges": 2.0}}
+    assert "a,p,inf,nan" in (tmp_path / "images.csv").read_text()
