@@ -66,6 +66,7 @@ def present(
     count: int = 24,
     side: int = 768,
     paper: Mapping[str, Any] = MappingProxyType({}),
+    notes: Sequence[str] = (),
 ) -> None:
     """Print the table, and write it and ``report.html`` into ``folder``.
 
@@ -78,12 +79,14 @@ def present(
         count: of the photos to look at in the report, evenly chosen.
         side: of what is shown of each photo in pixels, at most.
         paper: ``source`` and ``rows`` of figures to be put beside ours.
+        notes: sentences below the table.
     """
-    write_tables(done.results, folder, paper)
-    print_table(done.results, title, paper)
-    notes = [*footnotes(done.results, paper), *done.failures]
     photos = [files for files in photos if any(files.name in column for column in done.results.values())]
-    notes += honesty(methods, photos)
+    first = [*seen_photos(methods, photos), *notes]
+    write_tables(done.results, folder, paper, first)
+    print_table(done.results, title, paper, first)
+    held_out = [f"{m.name}: {' '.join(held_out_lines(m.checkpoint))}" for m in methods if "config" in m.checkpoint]
+    notes = [*footnotes(done.results, paper, first), *done.failures, *held_out]
     pictures = views(evenly(photos, count), [method.name for method in methods], folder, side, done)
     report = folder / "report.html"
     cells, pools = tables(done.results, paper), pool_pictures(methods)
@@ -91,14 +94,17 @@ def present(
     log.info("report: %s; pictures, table.md, images.csv and metrics.json are beside it", report)
 
 
-def honesty(methods: Sequence[Method], photos: Sequence[PairFiles]) -> Iterator[str]:
-    """What our checkpoints say of what was held out from their training, and which of the photos were not."""
-    ours = [method for method in methods if "config" in method.checkpoint]
+def seen_photos(methods: Sequence[Method], photos: Sequence[PairFiles]) -> list[str]:
+    """A line for each checkpoint of ours that was trained on some of the photos."""
+    ours = [method for method in methods if "held_out" in method.checkpoint]
     contents = folder_contents(photos) if ours else {}
-    for method in ours:
-        yield f"{method.name}: {' '.join(held_out_lines(method.checkpoint))}"
-        if seen := seen_in_training(method.checkpoint, contents):
-            yield f"{method.name}: was trained on {len(seen)} of these {len(photos)} photos: {', '.join(seen[:5])}."
+    seen = {method.name: seen_in_training(method.checkpoint, contents) for method in ours}
+    return [
+        f"{name} was trained on {len(names)} of these {len(photos)} photos, so its figures say little: "
+        f"{', '.join(names[:5])}."
+        for name, names in seen.items()
+        if names
+    ]
 
 
 def views(
@@ -133,11 +139,12 @@ def pool_pictures(methods: Sequence[Method]) -> dict[str, list[Picture]]:
         try:
             if kernel_dir and Path(kernel_dir).exists():
                 pool = KernelPool.load(kernel_dir, data.get("scale", 4)).kernels.numpy()
-                found[f"{method.name}: {len(pool)} kernels of {kernel_dir}"] = list(map(kernel_picture, evenly(pool)))
+                shown = list(map(kernel_picture, evenly(pool)))
+                found[f"{method.name}: pool of {len(pool)} kernels in {kernel_dir}"] = shown
             if noise_dir and Path(noise_dir).exists():
                 tiles = NoisePool.load(noise_dir).tiles
                 shown = [noise_picture(tile.permute(1, 2, 0).numpy()) for tile in evenly(tiles)]
-                found[f"{method.name}: {len(tiles)} noise tiles of {noise_dir}, four times as strong"] = shown
+                found[f"{method.name}: pool of {len(tiles)} noise tiles in {noise_dir}, four times as strong"] = shown
         except InputError as e:  # emptied or damaged since
             log.warning("left out of the report: %s", e)
     return found
@@ -199,7 +206,10 @@ def _run(cfg: DictConfig) -> None:
     at_least(64, "report.", side=cfg.report.side)
     done = evaluate(photos, methods, Judge(cfg.scale, lpips, niqe, settings), folder)
     title = f"{cfg.data.title or 'test'}: {len(photos)} photos, x{cfg.scale}"
-    present(done, title, methods, photos, folder, cfg.report.photos, cfg.report.side, paper)
+    notes = [] if cfg.data.lr is not None else ["LR was made of the ground truth by bicubic: no camera's."]
+    if lpips is not None:
+        notes.append(f"LPIPS by {cfg.metrics.lpips.net}.")
+    present(done, title, methods, photos, folder, cfg.report.photos, cfg.report.side, paper, notes)
     if done.failures:
         raise InputError(f"{len(done.failures)} results are missing: {done.failures[0]}")
 

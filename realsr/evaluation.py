@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.progress import track
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
 
 from realsr import __version__
@@ -99,27 +99,33 @@ def evaluate(photos: Sequence[PairFiles], methods: Sequence[Method], judge: Judg
     check_apart(photos, [method.name for method in methods], folder)
     check_sizes(photos, judge.niqe is not None)
     done = Evaluation({m.name: {} for m in methods}, {m.name: {} for m in methods}, {}, [])
-    for files in track(photos, "evaluating", disable=len(photos) * len(methods) < 3):
-        try:
-            pair = files.read()
-        except InputError as e:
-            done.failures.append(str(e))
-            log.error("%s", e)
-            continue
-        for method in methods:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, disable=len(photos) * len(methods) < 3) as progress:
+        task = progress.add_task("evaluating", total=len(photos) * len(methods))
+        for number, files in enumerate(photos):
             try:
-                record = _result(method, pair, judge, folder / method.name)
+                pair = files.read()
             except InputError as e:
-                done.failures.append(f"{method.name}, {pair.name}: {e}")
-                log.error("%s", done.failures[-1])
+                done.failures.append(str(e))
+                log.error("%s", e)
                 continue
-            done.results[method.name][pair.name] = record["metrics"]
-            done.seconds[method.name][pair.name] = record["seconds"]
-            if record["kernel"] is not None:
-                done.kernels[pair.name] = np.array(record["kernel"])
-        if not (parts := view(pair, [method.name for method in methods], folder, 256)):
-            continue
-        write_image(folder / COMPARE / f"{pair.name}.png", Photo(grid([list(parts.values())], [list(parts)])))
+            for index, method in enumerate(methods):
+                at = number * len(methods) + index
+                progress.update(task, completed=at, description=f"{pair.name}: {method.name}")
+                try:
+                    record = _result(method, pair, judge, folder / method.name)
+                except InputError as e:
+                    done.failures.append(f"{method.name}, {pair.name}: {e}")
+                    log.error("%s", done.failures[-1])
+                    continue
+                done.results[method.name][pair.name] = record["metrics"]
+                done.seconds[method.name][pair.name] = record["seconds"]
+                if record["kernel"] is not None:
+                    done.kernels[pair.name] = np.array(record["kernel"])
+            if parts := view(pair, [method.name for method in methods], folder, 256):
+                sheet = grid([list(parts.values())], [list(parts)])
+                write_image(folder / COMPARE / f"{pair.name}.png", Photo(sheet))
+        progress.update(task, completed=len(photos) * len(methods), description="evaluated")
     return done
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from realsr.resample import imresize
 from realsr.tiling import upscale_tiled
 from realsr.zssr import ZSSR, zero_shot
 from realsr.zssr.upscale import check_scale
+
+log = logging.getLogger(__name__)
 
 ZERO_SHOT = ("zssr", "k_zssr")
 COMPARE = "compare"  # a folder beside those of the methods
@@ -118,6 +121,8 @@ def k_zssr(scale: int, module: partial[ZSSR], estimator: partial[Estimator], acc
 
     def run(lr: Tensor) -> Enlarged:
         estimate = estimate_kernel(lr, 2, estimator, accelerator)
+        if estimate.reasons:
+            log.warning("k_zssr: kernel of confidence %.2f, %s", estimate.confidence, "; ".join(estimate.reasons))
         return Enlarged(zero_shot(lr, scale, module, estimate.kernels, accelerator), estimate.kernels.get(scale))
 
     settings = {"zssr": plain_settings(module), "estimator": plain_settings(estimator)}

@@ -20,7 +20,7 @@ from realsr.intervals import bootstrap_interval, paired_interval
 from realsr.metrics import MEASURES
 
 Results = dict[str, dict[str, dict[str, float]]]  # method -> photo -> metric -> value
-FEWEST = 3  # photos that an interval takes: of two it would only be the two
+FEWEST = 4  # photos that an interval takes: of fewer it would be from the worst to the best
 
 
 def common_photos(results: Results) -> list[str]:
@@ -121,10 +121,10 @@ def _difference(key: str, photos: Sequence[tuple[Mapping[str, float], Mapping[st
     return f"{change}{spread}, {sum(of.better * (a - b) > 0 for a, b in pairs)} of {len(pairs)}"
 
 
-def footnotes(results: Results, paper: Mapping[str, Any]) -> list[str]:
-    """What has to be known to read the table."""
+def footnotes(results: Results, paper: Mapping[str, Any], notes: Sequence[str] = ()) -> list[str]:
+    """What has to be known to read the tables; ``notes`` come first."""
     photos, every = common_photos(results), {photo for column in results.values() for photo in column}
-    notes = []
+    notes = list(notes)
     if len(photos) >= FEWEST:
         notes.append("In brackets: 95 % bootstrap interval of the mean over images.")
     if differences(results):
@@ -138,7 +138,7 @@ def footnotes(results: Results, paper: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def print_table(results: Results, title: str, paper: Mapping[str, Any]) -> None:
+def print_table(results: Results, title: str, paper: Mapping[str, Any], notes: Sequence[str] = ()) -> None:
     """Both tables on the terminal, intervals below the means, and what they mean."""
     console = Console(markup=False, emoji=False)  # titles and sources are text
 
@@ -157,7 +157,7 @@ def print_table(results: Results, title: str, paper: Mapping[str, Any]) -> None:
         for row in rows:
             table.add_row(*(fitting(cell).replace(" (", "\n(").replace(", ", "\n") for cell in row))
         console.print(table)
-    for line in footnotes(results, paper):
+    for line in footnotes(results, paper, notes):
         console.print(fitting(line), highlight=False)
 
 
@@ -166,7 +166,7 @@ def tables(results: Results, paper: Mapping[str, Any]) -> list[list[list[str]]]:
     return [cells for cells in (summary(results, paper), differences(results)) if cells]
 
 
-def write_tables(results: Results, folder: Path, paper: Mapping[str, Any]) -> None:
+def write_tables(results: Results, folder: Path, paper: Mapping[str, Any], notes: Sequence[str] = ()) -> None:
     """``table.md``, ``images.csv`` (a line for every method and photo) and ``metrics.json`` (all of it).
 
     JSON has no name for what is not finite: there it is null.
@@ -175,7 +175,7 @@ def write_tables(results: Results, folder: Path, paper: Mapping[str, Any]) -> No
     for head, *rows in tables(results, paper):
         lines = [head, ["---"] * len(head), *rows]
         texts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
-    texts.append("\n".join(f"- {line}" for line in footnotes(results, paper)))
+    texts.append("\n".join(f"- {line}" for line in footnotes(results, paper, notes)))
     everything = {"mean": means(results), "interval": intervals(results), "images": results}
     contents = {
         "table.md": "\n\n".join(filter(None, texts)) + "\n",

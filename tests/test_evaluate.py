@@ -401,3 +401,20 @@ def test_another_file_of_weights_measures_again(compose, photo_folder, tmp_path)
         run_evaluate(compose("evaluate", f"hr={hr}", f"output={tmp_path / 'out'}", *lpips))
         values.append(json.loads((tmp_path / "out" / "metrics.json").read_text())["mean"]["bicubic"])
     assert values[0]["psnr"] == values[1]["psnr"] and values[0]["lpips"] != values[1]["lpips"]
+
+
+def test_a_test_photo_that_training_saw_is_told_at_once(fit, compose, photo_folder, tmp_path, capsys):
+    """By its pixels: the copy has another name and format."""
+    folder = fit("run", "degradation=bicubic", "trainer.max_steps=1", "data.val_count=1")
+    held = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["held_out"]["photos"]["photos"]
+    test = tmp_path / "test"
+    for photo in find_images(tmp_path / "clean"):
+        write_image(test / f"copy_of_{photo.stem}.bmp", read_image(photo))
+    given = [f"ckpt={folder / 'checkpoints' / 'last.ckpt'}", f"hr={test}", f"output={tmp_path / 'out'}"]
+    run_evaluate(compose("evaluate", *given, "metrics.lpips=null", "accelerator=cpu"))
+    line = "model was trained on 2 of these 3 photos"
+    assert line in capsys.readouterr().out.replace("\n", " ")
+    for name in ("table.md", "report.html"):
+        text = (tmp_path / "out" / name).read_text()
+        assert line in text and f"copy_of_{held[0]}," not in text.partition(line)[2].partition(".")[0]
+        assert "LR was made of the ground truth by bicubic" in text
