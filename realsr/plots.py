@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from realsr.pictures import Picture
 
 COLOURS = ((0, 0, 0), (31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189), (140, 86, 75))
-SIZE, LEFT, TOP, RIGHT, BOTTOM = (460, 320), 56, 30, 12, 44  # of a panel, and its borders, in pixels
+SIZE, LEFT, TOP, RIGHT, BOTTOM = (460, 320), 56, 46, 12, 44  # of a panel, and its borders, in pixels
 FONT = ImageFont.load_default(12)
 Curve = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
@@ -46,13 +46,15 @@ def line_panel(title: str, x_label: str, curves: Mapping[str, Curve]) -> Picture
             where = (x, y + 4) if axis == 0 else (x - 6, y)
             draw.text(where, f"{value:g}", (90, 90, 90), FONT, anchor="ma" if axis == 0 else "rm")
     draw.text((SIZE[0] - RIGHT, SIZE[1] - 18), x_label, (90, 90, 90), FONT, anchor="ra")
+    beside = float(LEFT)  # of the names, in a line of their own where no curve is
     for index, (name, xy) in enumerate(points.items()):
         colour = COLOURS[index % len(COLOURS)]
         if len(xy) > 1:
             draw.line(place(xy), colour, 3 if index == 0 else 2)
         for x, y in place(xy):
             draw.ellipse((x - 2, y - 2, x + 2, y + 2), colour)
-        draw.text((SIZE[0] - RIGHT - 4, TOP + 2 + 15 * index), name, colour, FONT, anchor="ra")
+        draw.text((beside, 24), name, colour, FONT)
+        beside += draw.textlength(name, FONT) + 12
     return np.asarray(panel)
 
 

@@ -65,12 +65,12 @@ def _train(*options: str) -> None:
 
 
 def print_kernel_table(pool: Path, truth_file: Path, picture: Path) -> None:
-    """How right the estimated x4 kernels are, against assuming bicubic; draw both beside the truth."""
+    """How right the estimated x4 kernels are, against assuming bicubic; draw both beside the truth, which is first."""
     truth = np.load(truth_file)
     table = Table(title="x4 kernels against the true ones (aligned PSNR in dB / MNC; higher is better)")
     for heading in ("photo", "estimated", "assuming bicubic"):
         table.add_column(heading, justify="left" if heading == "photo" else "right")
-    cells, labels = [], []
+    cells, labels, shown = [], [], ("estimated", "bicubic")
     for path in sorted(pool.glob("*.npz")):
         entry = Entry.read(path)
         name = Path(entry.manifest["photo"]).stem
@@ -80,8 +80,10 @@ def print_kernel_table(pool: Path, truth_file: Path, picture: Path) -> None:
             for kernel in (estimated, bicubic_kernel(4))
         ]
         table.add_row(name, *scores)
-        cells.append([kernel_picture(kernel) for kernel in (true, estimated)])
-        labels.append([f"{name} true", f"{name} estimated"])
+        cells.append([kernel_picture(kernel) for kernel in (true, estimated, bicubic_kernel(4))])
+        labels.append(
+            [name, *(f"{how} {score.partition(' ')[0]} dB" for how, score in zip(shown, scores, strict=True))]
+        )
     Console().print(table)
     write_image(picture, Photo(grid(cells, labels)))
 
