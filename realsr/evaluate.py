@@ -22,13 +22,14 @@ from realsr.checkpoints import versions
 from realsr.config import command, pick_device
 from realsr.data.folders import PairFiles, find_pairs, say_cropped
 from realsr.data.held_out import folder_contents, held_out_lines, seen_in_training
+from realsr.data.run_pools import HELD_OUT
 from realsr.data.samples import make_samples
 from realsr.errors import InputError, at_least
 from realsr.evaluation import Evaluation, Judge, evaluate, view
 from realsr.images import file_hash, left_out
 from realsr.methods import Method, bicubic, k_zssr, network, split_names, zssr
 from realsr.pictures import Picture, kernel_picture, noise_picture
-from realsr.pools import KernelPool, NoisePool
+from realsr.pools import KernelPool, NoisePool, hold_out
 from realsr.report.evaluation import Views, report_evaluation
 from realsr.tables import check_paper, footnotes, print_table, tables, write_tables
 
@@ -47,6 +48,18 @@ def build_methods(cfg: DictConfig) -> list[Method]:
         "k_zssr": lambda: k_zssr(cfg.scale, instantiate(cfg.zssr), instantiate(cfg.estimator), cfg.accelerator),
     }
     return [simple[n]() if p is None else network(n, p, cfg.scale, *options) for n, p in split_names(specs)]
+
+
+def build_judge(scale: int, metrics: Mapping[str, Any], accelerator: str) -> Judge:
+    """What measures, of the nodes ``lpips`` and ``niqe`` of a config; null or missing leaves one out."""
+    nodes = {name: node for name, node in metrics.items() if node}
+    built = {name: instantiate(node) for name, node in nodes.items()}
+    settings: dict[str, Any] = {name: OmegaConf.to_container(node, resolve=True) for name, node in nodes.items()}
+    for node in settings.values():  # a file is known by its content
+        node |= {key: file_hash(node[key]) for key in ("backbone", "weights") if node.get(key)}
+    if built.get("lpips") is not None:
+        built["lpips"].to(pick_device(accelerator))
+    return Judge(scale, built.get("lpips"), built.get("niqe"), settings)
 
 
 def check_output(output: Path, *sources: str | None) -> None:
@@ -138,13 +151,14 @@ def pool_pictures(methods: Sequence[Method]) -> dict[str, list[Picture]]:
         kernel_dir, noise_dir = (data.get(name) for name in ("kernel_dir", "noise_dir"))
         try:
             if kernel_dir and Path(kernel_dir).exists():
-                pool = KernelPool.load(kernel_dir, data.get("scale", 4)).kernels.numpy()
+                whole = KernelPool.load(kernel_dir, data.get("scale", 4), data.get("min_confidence", 0.0))
+                pool = hold_out(whole, HELD_OUT, data.get("val_seed", 0))[0].kernels.numpy()
                 shown = list(map(kernel_picture, evenly(pool)))
-                found[f"{method.name}: pool of {len(pool)} kernels in {kernel_dir}"] = shown
+                found[f"{method.name}: {len(pool)} kernels of {kernel_dir}"] = shown
             if noise_dir and Path(noise_dir).exists():
-                tiles = NoisePool.load(noise_dir).tiles
+                tiles = hold_out(NoisePool.load(noise_dir), HELD_OUT, data.get("val_seed", 0))[0].tiles
                 shown = [noise_picture(tile.permute(1, 2, 0).numpy()) for tile in evenly(tiles)]
-                found[f"{method.name}: pool of {len(tiles)} noise tiles in {noise_dir}, four times as strong"] = shown
+                found[f"{method.name}: {len(tiles)} noise tiles of {noise_dir}, four times as strong"] = shown
         except InputError as e:  # emptied or damaged since
             log.warning("left out of the report: %s", e)
     return found
@@ -181,6 +195,9 @@ def _run(cfg: DictConfig) -> None:
     for option in ("hr", "lr"):
         if cfg[option] is not None and cfg[option] != cfg.data[option]:
             raise InputError(f"{option}={cfg[option]}: goes with data=folder; here it is {cfg.data[option]}")
+    at_least(0, "report.", photos=cfg.report.photos)
+    if not 64 <= cfg.report.side <= 16383:
+        raise InputError(f"report.side={cfg.report.side}: give 64 to 16383, the most that WebP has")
     methods = build_methods(cfg)
     if not methods:
         raise InputError("nothing to evaluate; give ckpt=FILE, or methods=[bicubic,NAME:FILE]")
@@ -192,22 +209,13 @@ def _run(cfg: DictConfig) -> None:
     check_output(folder, cfg.data.hr, cfg.data.lr)
     photos = find_pairs(cfg.data.hr, cfg.data.lr, cfg.scale)
     say_cropped(photos)
-    wanted = any(f.hr is not None for f in photos), any(f.hr is None for f in photos)
-    lpips, niqe = (
-        instantiate(node) if node and want else None
-        for node, want in zip((cfg.metrics.lpips, cfg.metrics.niqe), wanted, strict=True)
-    )
-    settings: Any = OmegaConf.to_container(cfg.metrics, resolve=True)
-    for node in filter(None, settings.values()):  # a file is known by its content
-        node |= {key: file_hash(node[key]) for key in ("backbone", "weights") if node.get(key)}
-    if lpips is not None:
-        lpips.to(pick_device(cfg.accelerator))
-    at_least(0, "report.", photos=cfg.report.photos)
-    at_least(64, "report.", side=cfg.report.side)
-    done = evaluate(photos, methods, Judge(cfg.scale, lpips, niqe, settings), folder)
+    wanted = {"lpips": any(f.hr is not None for f in photos), "niqe": any(f.hr is None for f in photos)}
+    metrics = {name: cfg.metrics[name] for name, want in wanted.items() if want}
+    judge = build_judge(cfg.scale, metrics, cfg.accelerator)
+    done = evaluate(photos, methods, judge, folder)
     title = f"{cfg.data.title or 'test'}: {len(photos)} photos, x{cfg.scale}"
     notes = [] if cfg.data.lr is not None else ["LR was made of the ground truth by bicubic: no camera's."]
-    if lpips is not None:
+    if judge.lpips is not None:
         notes.append(f"LPIPS by {cfg.metrics.lpips.net}.")
     present(done, title, methods, photos, folder, cfg.report.photos, cfg.report.side, paper, notes)
     if done.failures:

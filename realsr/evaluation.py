@@ -58,8 +58,8 @@ class Judge:
 
     def key(self) -> dict[str, Any]:
         """What its values depend on besides the pictures."""
-        used = {"lpips": self.lpips is not None, "niqe": self.niqe is not None}
-        return {"border": self.scale, **used, **self.settings, "realsr": __version__}
+        there = {"lpips": self.lpips is not None, "niqe": self.niqe is not None}
+        return {"border": self.scale, "there": there, "settings": dict(self.settings), "realsr": __version__}
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,9 @@ def evaluate(photos: Sequence[PairFiles], methods: Sequence[Method], judge: Judg
                 progress.update(task, completed=at, description=f"{pair.name}: {method.name}")
                 try:
                     record = _result(method, pair, judge, folder / method.name)
-                except InputError as e:
-                    done.failures.append(f"{method.name}, {pair.name}: {e}")
+                except (InputError, RuntimeError, MemoryError) as e:  # no memory, where a network or LPIPS wants it
+                    reason = " ".join(str(e).split())[:300] or type(e).__name__
+                    done.failures.append(f"{method.name}, {pair.name}: {reason}")
                     log.error("%s", done.failures[-1])
                     continue
                 done.results[method.name][pair.name] = record["metrics"]
@@ -175,8 +176,8 @@ def _result(method: Method, pair: Pair, judge: Judge, folder: Path) -> dict[str,
     picture, path = folder / f"{pair.name}.png", folder / f"{pair.name}.json"
     made_by = {**_plain(method.made_by), "lr": _digest(pair.lr)}
     measured_by = {**_plain(judge.key()), "hr": None if pair.hr is None else _digest(pair.hr)}
-    record = _read_record(path, made_by)
-    if record is not None and (sr := _read_picture(picture, pair, judge.scale)) is not None:
+    record, sr = _read_record(path, made_by), _read_picture(picture)
+    if record is not None and sr is not None and _digest(sr) == record.get("picture"):
         if record["measured_by"] == measured_by:
             return record
     else:
@@ -190,7 +191,8 @@ def _result(method: Method, pair: Pair, judge: Judge, folder: Path) -> dict[str,
         pixels = to_uint(sr)
         write_image(picture, Photo(pixels))
         sr = to_float(pixels)  # as it will be read
-        record = {"made_by": made_by, "seconds": seconds, "kernel": None if kernel is None else kernel.tolist()}
+        record = {"made_by": made_by, "picture": _digest(sr), "seconds": seconds}
+        record["kernel"] = None if kernel is None else kernel.tolist()
     record |= {"measured_by": measured_by, "metrics": judge.measure(sr, pair.hr)}
     with atomic_write(path) as file:
         file.write(json.dumps(record).encode())
@@ -211,12 +213,11 @@ def _read_record(path: Path, made_by: dict[str, Any]) -> dict[str, Any] | None:
     return record if whole and (kernel is None or isinstance(kernel, list)) else None
 
 
-def _read_picture(path: Path, pair: Pair, scale: int) -> Tensor | None:
+def _read_picture(path: Path) -> Tensor | None:
     try:
-        sr = to_float(read_image(path).rgb)
+        return to_float(read_image(path).rgb)
     except InputError:
         return None
-    return sr if sr.shape[1:] == tuple(side * scale for side in pair.lr.shape[1:]) else None
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -226,4 +227,5 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _digest(image: Tensor) -> str:
-    return hashlib.sha256(to_uint(image, np.uint16).tobytes()).hexdigest()[:16]
+    pixels = to_uint(image, np.uint16)
+    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()[:16]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from realsr import __version__
+from realsr.config import pick_device
 from realsr.errors import InputError
 from realsr.estimate import plain_settings
 from realsr.estimators.estimate import Estimator, estimate_kernel
@@ -111,6 +112,7 @@ def zssr(scale: int, module: partial[ZSSR], accelerator: str = "auto") -> Method
     check_scale(scale)
     module()  # looks at its options now rather than at every photo
     made_by = {"method": "zssr", "scale": scale, "zssr": plain_settings(module), "realsr": __version__}
+    made_by["device"] = pick_device(accelerator).type
     return Method("zssr", lambda lr: Enlarged(zero_shot(lr, scale, module, None, accelerator)), made_by)
 
 
@@ -125,8 +127,9 @@ def k_zssr(scale: int, module: partial[ZSSR], estimator: partial[Estimator], acc
             log.warning("k_zssr: kernel of confidence %.2f, %s", estimate.confidence, "; ".join(estimate.reasons))
         return Enlarged(zero_shot(lr, scale, module, estimate.kernels, accelerator), estimate.kernels.get(scale))
 
-    settings = {"zssr": plain_settings(module), "estimator": plain_settings(estimator)}
-    return Method("k_zssr", run, {"method": "k_zssr", "scale": scale, **settings, "realsr": __version__})
+    made_by = {"method": "k_zssr", "scale": scale, "zssr": plain_settings(module), "realsr": __version__}
+    made_by |= {"estimator": plain_settings(estimator), "device": pick_device(accelerator).type}
+    return Method("k_zssr", run, made_by)
 
 
 def split_names(specs: Sequence[str]) -> list[tuple[str, str | None]]:

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
@@ -17,8 +16,8 @@ from realsr.config import check_writable, command
 from realsr.data.folders import find_pairs
 from realsr.entries import Entry
 from realsr.errors import InputError
-from realsr.evaluate import present
-from realsr.evaluation import Judge, evaluate
+from realsr.evaluate import build_judge, present
+from realsr.evaluation import evaluate
 from realsr.images import Photo, find_images, read_image, write_image
 from realsr.kernels import bicubic_kernel, kernel_psnr, max_normalised_correlation
 from realsr.methods import bicubic, network
@@ -43,7 +42,7 @@ def _run(cfg: DictConfig) -> None:
     )
     results = folder / f"results_seed{cfg.seed}"
     pairs = find_pairs(photos / "test_hr", photos / "test_lr", 4)
-    judge = Judge(4, instantiate(cfg.lpips) if cfg.lpips else None)
+    judge = build_judge(4, {"lpips": cfg.lpips}, "cpu")
     methods = [bicubic(4), network("model", last, 4)]
     done = evaluate(pairs, methods, judge, results)
     print_kernel_table(pools / "kernels", photos / "truth.npz", results / "kernels.png")
@@ -52,6 +51,8 @@ def _run(cfg: DictConfig) -> None:
     write_image(results / "comparison.png", Photo(np.concatenate(rows)))
     log.info("comparison picture: %s", results / "comparison.png")
     log.info("the upscaled photos: %s   the model: %s", results / "model", last)
+    if done.failures:
+        raise InputError(f"{len(done.failures)} results are missing: {done.failures[0]}")
 
 
 def _train(*options: str) -> None:

@@ -36,9 +36,13 @@ def measured(results: Results) -> list[str]:
 
 
 def values_of(results: Results, method: str, key: str) -> list[float]:
-    """One metric of a method, of the common photos that have it (a photo without edges has no width of edges)."""
-    values = (results[method].get(photo, {}).get(key, math.nan) for photo in common_photos(results))
-    return [value for value in values if not math.isnan(value)]
+    """One metric of a method, of the common photos of which every method has it (there may be no edge to measure)."""
+    if not results[method]:
+        return []
+    others = [of for of in results.values() if of]
+    rows = [[of[photo].get(key, math.nan) for of in others] for photo in common_photos(results)]
+    kept = [photo for photo, row in zip(common_photos(results), rows, strict=True) if not any(map(math.isnan, row))]
+    return [results[method][photo][key] for photo in kept]
 
 
 def means(results: Results) -> dict[str, dict[str, float]]:
@@ -48,7 +52,7 @@ def means(results: Results) -> dict[str, dict[str, float]]:
 
 
 def intervals(results: Results) -> dict[str, dict[str, tuple[float, float]]]:
-    """95 % bootstrap intervals of the means; none of fewer than three photos."""
+    """95 % bootstrap intervals of the means; none of fewer than four photos."""
     found = {m: {key: values_of(results, m, key) for key in measured(results)} for m in results}
     return {m: {key: bootstrap_interval(v) for key, v in keys.items() if len(v) >= FEWEST} for m, keys in found.items()}
 

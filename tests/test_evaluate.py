@@ -217,7 +217,7 @@ def test_windows_paths_and_colons():
         (["data=df2k_val", "data.root=nowhere"], "nowhere/DIV2K_valid_HR: no such folder"),
         (["data=folders"], "data=folders: is for another command; realsr.evaluate takes such as data=folder"),
         (["hr=hr", "ckpt=missing.ckpt"], "missing.ckpt: no such checkpoint"),
-        (["hr=hr", "report.side=8"], "report.side=8: give 64 or more"),
+        (["hr=hr", "report.side=8"], "report.side=8: give 64 to 16383"),
         (["hr=hr", "methods=[zssr]", "scale=3"], "scale=3: ZSSR doubles photos"),
         (["hr=hr", "methods=[k_zssr]", "scale=8"], "scale=8: ZSSR doubles photos"),
         (["hr=hr", "methods=[zssr]", "zssr.crop=3"], "zssr.crop=3: give an even number"),
@@ -418,3 +418,33 @@ def test_a_test_photo_that_training_saw_is_told_at_once(fit, compose, photo_fold
         text = (tmp_path / "out" / name).read_text()
         assert line in text and f"copy_of_{held[0]}," not in text.partition(line)[2].partition(".")[0]
         assert "LR was made of the ground truth by bicubic" in text
+
+
+def test_a_metric_that_could_not_be_had_is_measured_once_it_is_there(photo_folder, tmp_path):
+    photos = find_pairs(photo_folder("hr", 1, 96, 128), None, 4)
+    settings = {"lpips": {"net": "alex", "backbone": None}}  # the same, whether it could be downloaded or not
+    without = evaluate(photos, [bicubic(4)], Judge(4, settings=settings), tmp_path).results["bicubic"]["photo0"]
+    judge = Judge(4, lambda sr, hr: (sr - hr).abs().mean(), settings=settings)
+    values = evaluate(photos, [bicubic(4)], judge, tmp_path).results["bicubic"]["photo0"]
+    assert "lpips" not in without and values["lpips"] > 0
+
+
+def test_no_memory_for_one_method_does_not_stop_the_others(photo_folder, tmp_path):
+    photos = find_pairs(photo_folder("hr", 1, 96, 128), None, 4)
+
+    def fail(lr):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    done = evaluate(photos, [Method("large", fail, {}), bicubic(4)], Judge(4), tmp_path)
+    assert done.failures == ["large, photo0: CUDA out of memory"]
+    assert list(done.results["bicubic"]) == ["photo0"]
+
+
+def test_a_picture_that_is_not_the_one_that_was_measured_is_made_anew(photo_folder, tmp_path):
+    photos = find_pairs(photo_folder("hr", 2, 96, 128), None, 4)
+    method, calls = counted()
+    first = evaluate(photos, [method], Judge(4), tmp_path / "out").results
+    shutil.copy(tmp_path / "out/mine/photo1.png", tmp_path / "out/mine/photo0.png")
+    again = evaluate(photos, [method], Judge(4), tmp_path / "out").results
+    assert len(calls) == 3 and again == first
+    assert find_images(tmp_path / "out/mine")[0].read_bytes() != find_images(tmp_path / "out/mine")[1].read_bytes()

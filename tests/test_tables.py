@@ -87,3 +87,8 @@ def test_json_is_strict(tmp_path):
     content = json.loads((tmp_path / "metrics.json").read_text(), parse_constant=refuse)
     assert content["images"]["a"] == {"p": {"psnr": None, "edges": None}, "q": {"psnr": 30.0, "edges": 2.0}}
     assert "a,p,inf,nan" in (tmp_path / "images.csv").read_text()
+
+
+def test_a_metric_that_a_photo_lacks_by_one_method_is_averaged_over_the_others():
+    widths = {"a": {"p": {"edges": 2.0}, "q": {"edges": 6.0}}, "b": {"p": {"edges": 3.0}, "q": {"edges": math.nan}}}
+    assert means(widths) == {"a": {"edges": 2.0}, "b": {"edges": 3.0}}

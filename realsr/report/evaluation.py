@@ -26,7 +26,7 @@ class Views:
     Attributes:
         name: as the results name it.
         pictures: by method, ``(h, w, 3)`` uint8, all of one size; others than the methods of the results may be among
-            them, as "LR" (enlarged) and "ground truth".
+            them, as "ground truth".
         kernel: ``(h, w, 3)`` uint8, the blur that was estimated for this photo, or None.
     """
 
