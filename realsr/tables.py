@@ -132,7 +132,7 @@ def footnotes(results: Results, paper: Mapping[str, Any], notes: Sequence[str] =
     if len(photos) >= FEWEST:
         notes.append("In brackets: 95 % bootstrap interval of the mean over images.")
     if differences(results):
-        notes.append(f"Of {len(photos)}: the images on which it is better than {next(iter(results))}.")
+        notes.append(f"n of {len(photos)}: on how many images it is better than {next(iter(results))}.")
     if len(photos) < len(every):
         notes.append(f"Means over the {len(photos)} of {len(every)} images that all methods have.")
     if paper.get("rows"):
