@@ -42,7 +42,7 @@ def check_config(cfg: DictConfig, name: str) -> None:
     values, defaults = OmegaConf.to_container(cfg), OmegaConf.to_container(default)
     for group in choices:  # one group may have options of several commands: data of training and evaluation
         sections = values.get(group), defaults.get(group)  # type: ignore[union-attr]
-        built = [isinstance(section, dict) and "_target_" in section for section in sections]
+        built = [_built(section) for section in sections]
         if all(isinstance(section, dict) for section in sections) and built[0] != built[1]:
             mine = HydraConfig.get().runtime.choices[group]
             raise InputError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
@@ -20,12 +19,12 @@ from realsr.config import check_writable
 from realsr.data.datasets import Pair
 from realsr.data.folders import PairFiles
 from realsr.errors import InputError
-from realsr.images import Photo, atomic_write, read_image, to_float, to_uint, write_image
+from realsr.images import Photo, atomic_write, content_hash, read_image, to_float, to_uint, write_image
 from realsr.kernels import Kernel
 from realsr.losses.perceptual import LPIPSLoss
 from realsr.methods import COMPARE, Method
-from realsr.metrics import SSIM_WINDOW, image_metrics
-from realsr.no_reference import NIQE, NIQE_BLOCK, photo_metrics
+from realsr.metrics import image_metrics, least_side
+from realsr.no_reference import NIQE, NIQE_BLOCK, fits_niqe, photo_metrics
 from realsr.pictures import Picture, grid, sharpest_crop
 from realsr.tables import Results
 
@@ -160,11 +159,11 @@ def check_apart(photos: Sequence[PairFiles], methods: Sequence[str], folder: Pat
 def check_sizes(photos: Sequence[PairFiles], niqe: bool = False) -> None:
     """Raise InputError if a photo is too small for SSIM, or without truth for NIQE, before anything is made."""
     for files in photos:
-        least = SSIM_WINDOW + 2 * files.scale
+        least = least_side(files.scale)
         height, width = (side * files.scale for side in files.size)
         if files.hr is not None and min(height, width) < least:
             raise InputError(f"{files.hr}: {width}x{height} pixels are too few, SSIM needs {least} on a side")
-        if niqe and files.hr is None and (height // NIQE_BLOCK) * (width // NIQE_BLOCK) < 2:
+        if niqe and files.hr is None and not fits_niqe(height, width):
             raise InputError(
                 f"{files.lr}: its result of {width}x{height} pixels is too small for NIQE, which needs "
                 f"{NIQE_BLOCK}x{2 * NIQE_BLOCK}; take it out, or leave NIQE out by metrics.niqe=null"
@@ -227,5 +226,4 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _digest(image: Tensor) -> str:
-    pixels = to_uint(image, np.uint16)
-    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()[:16]
+    return content_hash(to_uint(image, np.uint16))

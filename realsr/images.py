@@ -213,7 +213,7 @@ def file_hash(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def content_hash(rgb: npt.NDArray[np.uint8]) -> str:
+def content_hash(rgb: npt.NDArray[Any]) -> str:
     """What pixels ``(H, W, 3)`` are, whatever their file: 16 hexadecimal digits of the SHA-256 of shape and bytes."""
     digest = hashlib.sha256(repr(rgb.shape).encode())
     digest.update(np.ascontiguousarray(rgb).data)

@@ -20,7 +20,7 @@ from realsr.estimate import plain_settings
 from realsr.estimators.estimate import Estimator, estimate_kernel
 from realsr.images import file_hash
 from realsr.kernels import Kernel
-from realsr.networks.weights import load_generator, read_checkpoint
+from realsr.networks.weights import generator_of, read_checkpoint
 from realsr.resample import imresize
 from realsr.tiling import upscale_tiled
 from realsr.zssr import ZSSR, zero_shot
@@ -84,7 +84,8 @@ def network(
     Raises:
         InputError: there is none in it, or one of another scale.
     """
-    generator = load_generator(path, ema)
+    content = read_checkpoint(path)
+    generator = generator_of(content, path, ema)
     if int(generator.scale) != scale:  # type: ignore[arg-type]
         raise InputError(f"{path}: enlarges by {generator.scale}, not by {scale}; give scale={generator.scale}")
 
@@ -98,7 +99,6 @@ def network(
 
     made_by = {"method": "network", "weights": file_hash(path), "ema": ema, "tile": tile, "overlap": overlap}
     made_by |= {"keep_colours": keep_colours, "device": torch.device(device).type, "realsr": __version__}
-    content = read_checkpoint(path)
     told: dict[str, Any] = {key: content[key] for key in ("config", "pools", "versions", "held_out") if key in content}
     return Method(name, run, made_by, told)
 

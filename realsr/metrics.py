@@ -121,6 +121,11 @@ def _windowed(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return ndimage.correlate1d(down, weights, axis=1, mode="constant")[:, inside]
 
 
+def least_side(border: int) -> int:
+    """Pixels that an image needs on a side for SSIM, where ``border`` of them are shaved off each."""
+    return SSIM_WINDOW + 2 * border
+
+
 def image_metrics(sr: Tensor, hr: Tensor, border: int, lpips: LPIPSLoss | None = None) -> dict[str, float]:
     """All metrics of one pair.
 
@@ -138,10 +143,10 @@ def image_metrics(sr: Tensor, hr: Tensor, border: int, lpips: LPIPSLoss | None =
     """
     if sr.shape != hr.shape:
         raise InputError(f"sr is {sr.shape[-1]}x{sr.shape[-2]} pixels, hr {hr.shape[-1]}x{hr.shape[-2]}")
-    if min(hr.shape[-2:]) - 2 * border < SSIM_WINDOW:
+    if min(hr.shape[-2:]) < least_side(border):
         raise InputError(
             f"{hr.shape[-1]}x{hr.shape[-2]} pixels are too few for SSIM's window of {SSIM_WINDOW}: give images of "
-            f"{SSIM_WINDOW + 2 * border} or more on a side, since {border} are left out at every border"
+            f"{least_side(border)} or more on a side, since {border} are left out at every border"
         )
     sr, hr = quantize(sr.double()), quantize(hr.double())
     values = {}

@@ -76,7 +76,7 @@ class NIQE:
             InputError: the picture holds fewer than two blocks.
         """
         height, width = sr.shape[-2:]
-        if (height // NIQE_BLOCK) * (width // NIQE_BLOCK) < 2:
+        if not fits_niqe(height, width):
             raise InputError(
                 f"{width}x{height} pixels are too few for NIQE, which compares blocks of {NIQE_BLOCK}x{NIQE_BLOCK}: "
                 f"give pictures of {NIQE_BLOCK}x{2 * NIQE_BLOCK} or more"
@@ -87,6 +87,11 @@ class NIQE:
                 return float(self.metrics[dtype](255 * quantize(sr.cpu().to(dtype))))
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # a covariance of fewer than two blocks
             return math.nan
+
+
+def fits_niqe(height: int, width: int) -> bool:
+    """Whether a picture of this size holds the two blocks that NIQE needs at least."""
+    return (height // NIQE_BLOCK) * (width // NIQE_BLOCK) >= 2
 
 
 def read_pristine(file: str) -> tuple[Tensor, Tensor]:

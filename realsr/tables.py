@@ -39,22 +39,27 @@ def values_of(results: Results, method: str, key: str) -> list[float]:
     """One metric of a method, of the common photos of which every method has it (there may be no edge to measure)."""
     if not results[method]:
         return []
-    others = [of for of in results.values() if of]
-    rows = [[of[photo].get(key, math.nan) for of in others] for photo in common_photos(results)]
-    kept = [photo for photo, row in zip(common_photos(results), rows, strict=True) if not any(map(math.isnan, row))]
-    return [results[method][photo][key] for photo in kept]
+    every = [of for of in results.values() if of]
+    return [
+        results[method][photo][key]
+        for photo in common_photos(results)
+        if not any(math.isnan(of[photo].get(key, math.nan)) for of in every)
+    ]
 
 
 def means(results: Results) -> dict[str, dict[str, float]]:
     """Mean over the common photos of every metric of every method."""
-    found = {m: {key: values_of(results, m, key) for key in measured(results)} for m in results}
-    return {m: {key: statistics.fmean(v) for key, v in keys.items() if v} for m, keys in found.items()}
+    return {m: {key: statistics.fmean(v) for key, v in keys.items() if v} for m, keys in _by_metric(results).items()}
 
 
 def intervals(results: Results) -> dict[str, dict[str, tuple[float, float]]]:
     """95 % bootstrap intervals of the means; none of fewer than four photos."""
-    found = {m: {key: values_of(results, m, key) for key in measured(results)} for m in results}
-    return {m: {key: bootstrap_interval(v) for key, v in keys.items() if len(v) >= FEWEST} for m, keys in found.items()}
+    found = _by_metric(results).items()
+    return {m: {key: bootstrap_interval(v) for key, v in keys.items() if len(v) >= FEWEST} for m, keys in found}
+
+
+def _by_metric(results: Results) -> dict[str, dict[str, list[float]]]:
+    return {m: {key: values_of(results, m, key) for key in measured(results)} for m in results}
 
 
 def summary(results: Results, paper: Mapping[str, Any]) -> list[list[str]]:
@@ -100,16 +105,24 @@ def differences(results: Results) -> list[list[str]]:
 
     Empty where there is only one method, or nothing of which one direction is better.
     """
+    keys = _compared(results)
+    if not keys:
+        return []
     (first, base), *others = results.items()
     photos = common_photos(results)
-    keys = [key for key in measured(results) if MEASURES[key].better and values_of(results, first, key)]
-    if not any(of for _, of in others) or not keys:
-        return []
     cells = [[f"against {first}", *(MEASURES[key].name for key in keys)]]
     for method, of in others:
         if of:
             cells.append([method, *(_difference(key, [(of[p], base[p]) for p in photos]) for key in keys)])
     return cells
+
+
+def _compared(results: Results) -> list[str]:
+    """Metrics by which some method is better or worse than the first."""
+    first, *others = results
+    if not any(results[method] for method in others):
+        return []
+    return [key for key in measured(results) if MEASURES[key].better and values_of(results, first, key)]
 
 
 def _difference(key: str, photos: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]) -> str:
@@ -131,7 +144,7 @@ def footnotes(results: Results, paper: Mapping[str, Any], notes: Sequence[str] =
     notes = list(notes)
     if len(photos) >= FEWEST:
         notes.append("In brackets: 95 % bootstrap interval of the mean over images.")
-    if differences(results):
+    if _compared(results):
         notes.append(f"n of {len(photos)}: on how many images it is better than {next(iter(results))}.")
     if len(photos) < len(every):
         notes.append(f"Means over the {len(photos)} of {len(every)} images that all methods have.")

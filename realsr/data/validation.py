@@ -15,7 +15,7 @@ from realsr.data.tiles import TiledImage
 from realsr.degradation import Degradation
 from realsr.errors import InputError
 from realsr.images import find_images, read_image, to_float
-from realsr.metrics import SSIM_WINDOW
+from realsr.metrics import least_side
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def degraded(pairs: Sequence[Pair], degrade: Degradation, scale: int, seed: int)
 
 def check_sizes(pairs: Sequence[Pair], scale: int) -> None:
     """Raise InputError if an image is too small to be measured: now, and not after the first thousand steps."""
-    least = SSIM_WINDOW + 2 * scale
+    least = least_side(scale)
     for name, _, hr in pairs:
         if hr is not None and min(hr.shape[-2:]) < least:
             raise InputError(

@@ -76,7 +76,11 @@ def load_weights(
     Raises:
         InputError: no such file, no checkpoint, or of another architecture: says what differs.
     """
-    state = our_names(find_state(read_checkpoint(path), prefixes))
+    _fill(network, read_checkpoint(path), path, prefixes)
+
+
+def _fill(network: nn.Module, content: Mapping[str, Any], path: str | Path, prefixes: Sequence[str]) -> None:
+    state = our_names(find_state(content, prefixes))
     if not state:
         raise InputError(f"{path}: holds no weights")
     mine = network.state_dict()
@@ -110,7 +114,12 @@ def load_generator(path: str | Path, ema: bool = True) -> nn.Module:
     Raises:
         InputError: no such file, no checkpoint, or of an architecture that is not known.
     """
-    content, prefixes = read_checkpoint(path), ("generator_ema.", "generator.") if ema else ("generator.",)
+    return generator_of(read_checkpoint(path), path, ema)
+
+
+def generator_of(content: Mapping[str, Any], path: str | Path, ema: bool = True) -> nn.Module:
+    """The same of a checkpoint that was read from ``path``."""
+    prefixes = ("generator_ema.", "generator.") if ema else ("generator.",)
     spec: Any = content
     for name in ("config", "model", "generator"):
         spec = spec.get(name) if isinstance(spec, Mapping) else None
@@ -122,7 +131,7 @@ def load_generator(path: str | Path, ema: bool = True) -> nn.Module:
         if ours is None:
             return load_community(state or content, path).eval()
         generator = ours
-    load_weights(generator, path, prefixes)
+    _fill(generator, content, path, prefixes)
     return generator.eval()
 
 
