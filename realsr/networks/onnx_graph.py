@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import logging
 import warnings
 from collections.abc import Mapping
@@ -100,12 +102,10 @@ def onnx_graph(network: nn.Module, half: bool = False, about: Mapping[str, str] 
 
 def _export(network: nn.Module, name: str) -> Any:
     """The ModelProto, by `torch.export`; torch's older way through TorchScript is to be removed."""
-    # a size of 1 would be taken for a constant
-    lr = torch.zeros(2, 3, 24, 20)
-    logger = logging.getLogger("torch.onnx")
-    level, logger.level = logger.level, logging.ERROR
+    lr = torch.zeros(2, 3, 24, 20)  # a size of 1 would be taken for a constant
+    logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # torch prints what it fails at
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 network,
@@ -119,10 +119,15 @@ def _export(network: nn.Module, name: str) -> Any:
                 verbose=False,
             )
     except Exception as e:  # whatever in a network the tracer or the translation does not know
-        reason = next((line for line in str(e).splitlines() if line.strip()), type(e).__name__)[:150]
-        raise InputError(
-            f"{name} cannot be written as ONNX ({reason}); take format=torchscript, or backend=torch"
-        ) from e
+        raise InputError(f"{name} cannot be written as ONNX ({first_reason(e)})") from e
     finally:
-        logger.level = level
+        logging.disable(logging.NOTSET)
     return program.model_proto  # type: ignore[union-attr]
+
+
+def first_reason(error: BaseException) -> str:
+    """The first line of what an error came from in the end."""
+    while cause := error.__cause__ or error.__context__:
+        error = cause
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:150] if lines else type(error).__name__

@@ -87,10 +87,11 @@ class _Branching(nn.Module):
         return lr if lr.mean() > 0.5 else -lr
 
 
-def test_what_onnx_cannot_express_is_one_clear_line():
-    with pytest.raises(InputError, match=r"_Branching cannot be written as ONNX .*format=torchscript") as error:
+def test_what_onnx_cannot_express_is_one_clear_line(capfd):
+    with pytest.raises(InputError, match="_Branching cannot be written as ONNX") as error:
         onnx_graph(_Branching())
     assert "\n" not in str(error.value)
+    assert capfd.readouterr() == ("", "")  # torch would print the graph so far
 
 
 def test_without_the_packages_the_line_says_what_to_install(monkeypatch):
