@@ -12,7 +12,7 @@ from torch import Tensor
 
 from realsr.colour import match_colours
 from realsr.errors import InputError
-from realsr.memory import free_memory, is_out_of_memory
+from realsr.hardware import free_memory, is_out_of_memory
 
 TILE = 192  # LR pixels kept of each tile
 OVERLAP = 32  # LR pixels of surroundings that it also sees, on every side

@@ -16,12 +16,13 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from realsr.collect import _run as run_collect
-from realsr.config import _quote_path, check_writable, explain, pick_device
+from realsr.config import _quote_path, check_writable, explain
 from realsr.data.folders import find_pairs
 from realsr.entries import Entry
 from realsr.errors import InputError, at_least
 from realsr.estimate import _run as run_estimate
 from realsr.evaluate import _run as run_evaluate
+from realsr.hardware import pick_device
 from realsr.images import read_image
 from realsr.loggers import wandb_logger
 from realsr.networks.compact import CompactRRDBNet

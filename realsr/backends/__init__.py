@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from realsr.checks import nearest
-from realsr.config import pick_device
 from realsr.errors import InputError
+from realsr.hardware import pick_device
 
 Backend = Literal["auto", "torch", "onnxruntime", "openvino", "ncnn"]
 Precision = Literal["32-true", "bf16-true", "16-true"]

@@ -1,13 +1,46 @@
-"""How much memory is free, and whether an error says that there is none."""
+"""Which devices there are, how much of their memory is free, and whether an error says that there is none."""
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 import torch
 
+from realsr.errors import InputError
+
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "failed to allocate", "bad allocation")
+
+
+def pick_device(accelerator: str) -> torch.device:
+    """``auto``, ``cpu`` or ``gpu`` to a device.
+
+    Raises:
+        InputError: there is no such device.
+    """
+    gpus = [name for name, api in (("cuda", torch.cuda), ("mps", torch.backends.mps)) if api.is_available()]
+    if accelerator not in ("auto", "cpu", "gpu"):
+        raise InputError(f"accelerator={accelerator}: choose auto, cpu or gpu")
+    if accelerator == "gpu" and not gpus:
+        raise InputError("accelerator=gpu: there is no GPU that PyTorch can use; take accelerator=cpu or auto")
+    return torch.device(gpus[0] if gpus and accelerator != "cpu" else "cpu")
+
+
+def pick_devices(accelerator: str, count: int) -> list[torch.device]:
+    """So many devices of a kind; 0: all that there are. The CPU can be given several times.
+
+    Raises:
+        InputError: there are fewer.
+    """
+    device = pick_device(accelerator)
+    there = torch.cuda.device_count() if device.type == "cuda" else 1
+    most = os.cpu_count() or 1 if device.type == "cpu" else there
+    if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= most:
+        raise InputError(f"devices={count}: there are {there} ({device.type}); give 0 for all, or up to {most}")
+    if device.type != "cuda":
+        return [device] * (count or 1)
+    return [torch.device("cuda", index) for index in range(count or there)]
 
 
 def free_memory(device: torch.device) -> int | None:
