@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from realsr.images import Photo
 
 _BAND = 1 << 20  # bytes that are packed at once
+_MOST_IN_TIFF = 4.2e9  # bytes before packing, which can make noise a little longer, of the 2^32 of the classic format
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
@@ -108,7 +109,8 @@ def write_rows(
     with atomic_write(path) as file:
         pieces = _cut(itertools.chain([first], bands), step)
         if kind is _TIFF:
-            write_tiff(file, pieces, height, width, channels, bits, step, icc, exif)
+            big = height * width * channels * bits / 8 > _MOST_IN_TIFF
+            write_tiff(file, pieces, height, width, channels, bits, step, icc, exif, big)
             return
         exif = mended_exif(exif, height, width) if exif else None
         if kind is _PNG:

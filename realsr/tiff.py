@@ -1,4 +1,4 @@
-"""TIFF written as its rows come, 8 or 16 bits a channel, in the memory of one strip; BigTIFF where 4 GB are too few."""
+"""TIFF written as its rows come, 8 or 16 bits a channel, in the memory of one strip; BigTIFF too."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def write_tiff(
     strip_rows: int,
     icc_profile: bytes | None = None,
     exif: bytes | None = None,
+    big: bool = False,
 ) -> None:
     """Write strips as they come, each packed as differences of neighbours, and their directory behind them.
 
@@ -39,10 +40,10 @@ def write_tiff(
         strip_rows: rows of a strip.
         icc_profile: to embed, or None.
         exif: block of :func:`realsr.exif.clean_exif`, or None.
+        big: whether to write BigTIFF, as files of 4 GB and more must be.
     """
     layout, described = exif_directories(exif, height, width) if exif else (Layout("<"), {0: {}})
-    # packed data can be a little longer than plain data, by 5 bytes in 16 KB
-    layout = Layout(layout.order, big=height * width * channels * bits // 8 * 1.01 + 2**20 > 2**32)
+    layout = Layout(layout.order, big)
     file.write(layout.header(0))
     starts, sizes = [], []
     at = len(layout.header(0))
