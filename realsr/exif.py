@@ -8,7 +8,9 @@ offsets no longer hold.
 
 from __future__ import annotations
 
-from realsr.tags import IFD8, LONG, Fetch, Layout, Tag, directory, read_entries, read_header, read_tags
+import io
+
+from realsr.tags import IFD8, LONG, Fetch, Layout, Tag, directory, fetch_from, read_entries, read_header, read_tags
 
 # ImageDescription, Make, Model, XResolution, YResolution, ResolutionUnit, Software, DateTime, Artist, HostComputer,
 # Rating, RatingPercent, Copyright, and title, comment, author, keywords, subject as Windows keeps them
@@ -46,7 +48,7 @@ def mended_exif(block: bytes, height: int, width: int) -> bytes:
 
 def exif_directories(block: bytes, height: int, width: int) -> tuple[Layout, Directories]:
     """The same taken apart, for a TIFF file, where the main directory is the file's own."""
-    fetch = fetch_from(block)
+    fetch = fetch_from(io.BytesIO(block))
     start = read_header(fetch)
     if start is None:
         raise ValueError(f"{block[:8]!r}... is no block of EXIF")
@@ -76,11 +78,6 @@ def orientation_in(fetch: Fetch) -> int:
     tag = read_tags(fetch, [e for e in entries if e.tag == _ORIENTATION], 8).get(_ORIENTATION)
     value = tag.number(start[0]) if tag else None
     return value if value is not None and 1 <= value <= 8 else 1
-
-
-def fetch_from(block: bytes) -> Fetch:
-    """Reads a block in memory."""
-    return lambda offset, size: block[offset : offset + size]
 
 
 def _kept(fetch: Fetch, layout: Layout, first: int) -> Directories:

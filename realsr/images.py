@@ -13,19 +13,29 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms
 from torch import Tensor
 
 from realsr.encoding import eight_bit, write_rows
 from realsr.errors import InputError
+from realsr.exif import clean_exif, orientation_in
 from realsr.files import SUFFIXES as SUFFIXES
 from realsr.files import atomic_write as atomic_write
 from realsr.files import file_hash as file_hash
 from realsr.files import find_images as find_images
 from realsr.images16 import decode_16_bit, is_16_bit, turn_upright
-from realsr.opening import naming_damage, open_image, orientation_of
+from realsr.opening import MOST_PIXELS, exif_of, naming_damage, open_image
 
 _BAND = 256  # rows that are handed on at once
+_TURNS = {  # what undoes an EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True)
@@ -69,34 +79,34 @@ def file_header(path: str | Path) -> Iterator[tuple[Image.Image, int]]:
     """
     path = Path(path)
     with open_image(path) as image, naming_damage(path):
-        yield image, orientation_of(image, path)
+        with exif_of(image, path) as fetch:
+            orientation = orientation_in(fetch)
+        yield image, orientation
 
 
-def read_image(path: str | Path) -> Photo:
+def read_image(path: str | Path, most_pixels: int = MOST_PIXELS) -> Photo:
     """Decode a file of 8 or 16 bits a channel, whatever its colour mode, and turn it upright.
 
+    Args:
+        path: of the file.
+        most_pixels: larger images are refused before they are decoded; each pixel takes 7 bytes of memory or more.
+
     Raises:
-        InputError: the file is missing, truncated, not an image, or of a kind that has no 8 or 16 bit RGB.
+        InputError: the file is missing, truncated, not an image, larger, an animation, of several pages, or of a kind
+            that has no 8 or 16 bit RGB.
     """
     path = Path(path)
-    with open_image(path) as image:
+    with open_image(path, most_pixels) as image, naming_damage(path):
+        with exif_of(image, path) as fetch:
+            orientation, exif = orientation_in(fetch), clean_exif(fetch)
         icc = image.info.get("icc_profile")
-        with naming_damage(path):
-            if is_16_bit(image):
-                return _photo_16_bit(path, image, icc)
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-        if upright.mode in ("F", "I"):
-            raise InputError(f"{path}: {upright.mode!r} images have no 8 or 16 bit range; convert it first")
-        if upright.mode in ("1", "L") and "transparency" in upright.info:
-            upright = upright.convert("LA")
-        elif upright.mode in ("P", "PA") or "transparency" in upright.info:
-            upright = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
-        if upright.mode in ("CMYK", "LAB"):
-            upright, icc = _to_srgb(upright, icc), None
-        gray = upright.mode in ("1", "L", "LA", "La")
-        alpha = np.asarray(upright.getchannel("A")) if upright.mode in ("LA", "RGBA") else None
-        return Photo(np.asarray(upright.convert("RGB")), alpha, gray, icc)
+        if image.format == "TIFF":
+            orientation = 1  # decoders turn it
+            image.info.pop("xmp", None)  # whose orientation Pillow would follow where EXIF has none
+        if is_16_bit(image):
+            return _photo_16_bit(turn_upright(decode_16_bit(path), orientation), image, icc, exif)
+        image.load()
+        return _photo_8_bit(path, image.transpose(_TURNS[orientation]) if orientation > 1 else image, icc, exif)
 
 
 def read_8_bit(path: str | Path) -> npt.NDArray[np.uint8]:
@@ -151,14 +161,25 @@ def _bands(photo: Photo) -> Iterator[npt.NDArray[Any]]:
         yield colour if photo.alpha is None else np.dstack([colour, photo.alpha[top : top + _BAND]])
 
 
-def _photo_16_bit(path: Path, image: Image.Image, icc: bytes | None) -> Photo:
-    array = decode_16_bit(path)
-    if image.format == "PNG":  # TIFFs come upright
-        array = turn_upright(array, orientation_of(image, path))
+def _photo_16_bit(array: npt.NDArray[np.uint16], image: Image.Image, icc: bytes | None, exif: bytes | None) -> Photo:
     if array.ndim == 2:
-        return Photo(np.repeat(array[..., None], 3, 2), None, True, icc)
+        return Photo(np.repeat(array[..., None], 3, 2), None, True, icc, exif)
     alpha = array[..., 3].copy() if array.shape[2] == 4 else None
-    return Photo(array[..., :3].copy(), alpha, "LA;16" in str(getattr(image, "tile", "")), icc)
+    return Photo(array[..., :3].copy(), alpha, "LA;16" in str(getattr(image, "tile", "")), icc, exif)
+
+
+def _photo_8_bit(path: Path, image: Image.Image, icc: bytes | None, exif: bytes | None) -> Photo:
+    if image.mode in ("F", "I"):
+        raise InputError(f"{path}: {image.mode!r} images have no 8 or 16 bit range; convert it first")
+    if image.mode in ("1", "L") and "transparency" in image.info:
+        image = image.convert("LA")
+    elif image.mode in ("P", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    if image.mode in ("CMYK", "LAB"):
+        image, icc = _to_srgb(image, icc), None
+    gray = image.mode in ("1", "L", "LA", "La")
+    alpha = np.asarray(image.getchannel("A")) if image.mode in ("LA", "RGBA") else None
+    return Photo(np.asarray(image.convert("RGB")), alpha, gray, icc, exif)
 
 
 def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:

@@ -7,9 +7,11 @@ their file, so that nothing is lost where a directory is copied into another fil
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import IO
 
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8, 129: 1}
 SHORT, LONG, UNDEFINED, LONG8, IFD8 = 3, 4, 7, 16, 18
@@ -134,6 +136,19 @@ def directory(tags: dict[int, Tag], layout: Layout, at: int) -> bytes:
         head += struct.pack(f"{layout.order}HH", number, tag.kind)
         head += layout.offset(len(tag.data) // SIZES[tag.kind]) + value
     return head + bytes(width) + bytes(values)
+
+
+def fetch_from(file: IO[bytes]) -> Fetch:
+    """Reads an open file, or a block in memory by :class:`io.BytesIO`."""
+    length = file.seek(0, os.SEEK_END)
+
+    def fetch(offset: int, size: int) -> bytes:
+        if offset >= length:
+            return b""
+        file.seek(offset)
+        return file.read(min(size, length - offset))
+
+    return fetch
 
 
 def _number(layout: Layout, value: bytes) -> int:
