@@ -15,10 +15,10 @@ from realsr.tags import IFD8, LONG, Fetch, Layout, Tag, directory, fetch_from, r
 # ImageDescription, Make, Model, XResolution, YResolution, ResolutionUnit, Software, DateTime, Artist, HostComputer,
 # Rating, RatingPercent, Copyright, and title, comment, author, keywords, subject as Windows keeps them
 _DESCRIPTIVE = {270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096)}
-# MakerNote, SubjectArea, PixelXDimension, PixelYDimension, RelatedSoundFile, pointer to Interoperability,
-# FocalPlaneXResolution, FocalPlaneYResolution, FocalPlaneResolutionUnit, SubjectLocation
-_OUTDATED = {37500, 37396, 40962, 40963, 40964, 40965, 41486, 41487, 41488, 41492}
 _ORIENTATION, _EXIF, _GPS, _WIDTH, _HEIGHT = 0x0112, 0x8769, 0x8825, 40962, 40963
+# MakerNote, SubjectArea, PixelXDimension, PixelYDimension, RelatedSoundFile, pointer to Interoperability,
+# FocalPlaneXResolution, FocalPlaneYResolution, FocalPlaneResolutionUnit, SubjectLocation, and pointers that lead back
+_OUTDATED = {37500, 37396, _WIDTH, _HEIGHT, 40964, 40965, 41486, 41487, 41488, 41492, _EXIF, _GPS}
 _KINDS = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 129}  # values, no offsets, none of 64 bits
 _MOST = 16_000  # bytes of values a directory, and
 _TAGS = 200  # tags; so that three of them fit into the 65527 bytes that a JPEG has for them
