@@ -26,8 +26,8 @@ from realsr.data.run_pools import HELD_OUT
 from realsr.data.samples import make_samples
 from realsr.errors import InputError, at_least
 from realsr.evaluation import Evaluation, Judge, evaluate, view
+from realsr.files import file_hash, left_out
 from realsr.hardware import pick_device
-from realsr.images import file_hash, left_out
 from realsr.methods import Method, bicubic, k_zssr, network, split_names, zssr
 from realsr.pictures import Picture, kernel_picture, noise_picture
 from realsr.pools import KernelPool, NoisePool, hold_out

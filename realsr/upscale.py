@@ -20,11 +20,13 @@ from rich.progress import Progress
 from realsr import library
 from realsr.backends import Network, load_model
 from realsr.config import check_writable, command
-from realsr.encoding import WRITTEN, check_writes, write_rows
+from realsr.encoding import FORMATS, check_writes, write_rows
 from realsr.errors import InputError
 from realsr.hardware import is_out_of_memory, pick_devices
-from realsr.images import MOST_PIXELS, find_images, read_image
+from realsr.files import find_images
+from realsr.images import read_image
 from realsr.library import photo_bands, result_size
+from realsr.opening import MOST_PIXELS
 from realsr.tiling import Tiles
 from realsr.turns import Ensemble
 
@@ -67,7 +69,7 @@ def upscale_file(
     target = Path(target)
     photo = read_image(source, most_pixels)
     height, width = result_size(photo, model, scale)
-    check_writes(target, height, width, photo)
+    check_writes(target, height, width, (1 if photo.gray else 3) + (photo.alpha is not None))
 
     def bands() -> Iterator[Band]:
         done = 0
@@ -206,7 +208,7 @@ def _targets(source: Path, output: Path, suffix: str | None) -> dict[Path, Path]
     """
     if not source.exists():
         raise InputError(f"{source}: no such file or folder")
-    if source.is_file() and output.suffix.lower() in WRITTEN and not output.is_dir():
+    if source.is_file() and output.suffix.lower() in FORMATS and not output.is_dir():
         if output.resolve() == source.resolve():
             raise InputError(f"output={output}: is the photo itself, which would be overwritten; choose another")
         return {source: output}
@@ -231,7 +233,7 @@ def _targets(source: Path, output: Path, suffix: str | None) -> dict[Path, Path]
 
 def _suffix(path: Path, suffix: str | None) -> str:
     own = path.suffix.lower()
-    return suffix or (own if own in WRITTEN else ".png")
+    return suffix or (own if own in FORMATS else ".png")
 
 
 def _run(cfg: DictConfig) -> None:
@@ -243,7 +245,7 @@ def _run(cfg: DictConfig) -> None:
         model = Ensemble(model) if cfg.tta else model
         return lambda source, target, report: upscale_file(source, target, model, *options, report)
 
-    if cfg.format not in (known := ("same", *(suffix[1:] for suffix in WRITTEN))):
+    if cfg.format not in (known := ("same", *(suffix[1:] for suffix in FORMATS))):
         raise InputError(f"format={cfg.format}: choose {', '.join(known)}")
     suffix = None if cfg.format == "same" else f".{cfg.format}"
     enlarge = [on(device) for device in pick_devices(cfg.accelerator, cfg.devices)]

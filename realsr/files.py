@@ -1,0 +1,105 @@
+"""Files and folders: which are photos, what they are by content, and how they are written whole or not at all."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from realsr.errors import InputError
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+OTHERS = (".heic", ".heif", ".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".raf")  # photos, but not read
+OURS = ("pools", "outputs", "quickstart")  # where the commands write unless they are told otherwise
+SHEET = "contact_sheet.png"  # of a pool
+
+
+def find_images(folder: str | Path) -> list[Path]:
+    """All image files under ``folder``, sorted by path.
+
+    Recursively; hidden ones are left out, and what the commands have written themselves: contact sheets, and what
+    lies in ``pools``, ``outputs`` and ``quickstart`` of the working directory, unless ``folder`` does.
+
+    Raises:
+        InputError: the folder is missing, is a file, or holds no image.
+    """
+    if not str(folder):
+        raise InputError("no photos; the name of their folder is empty, give data.source_dir=DIR")
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give a folder of photos")
+    here, ours = folder.resolve(), left_out(folder)
+    files = [
+        p
+        for p in sorted(folder.rglob("*"))
+        if p.suffix.lower() in (*SUFFIXES, *OTHERS)
+        and p.name != SHEET
+        and p.is_file()
+        and not any(part.startswith(".") for part in p.relative_to(folder).parts)
+        and not any((here / p.relative_to(folder)).is_relative_to(path) for path in ours)
+    ]
+    found = [p for p in files if p.suffix.lower() in SUFFIXES]
+    unread = Counter(p.suffix.lower() for p in files if p.suffix.lower() in OTHERS)
+    others = ", ".join(f"{count} {suffix}" for suffix, count in sorted(unread.items()))
+    convert = "convert photos of other kinds to .jpg or .tif first, as with `magick mogrify -format tif *.heic`"
+    if not found:
+        but = f" but {others}; {convert}" if unread else "; give a folder of photos"
+        raise InputError(f"{folder}: holds no image ({' '.join(SUFFIXES)}){but}")
+    if unread:
+        _warn_once(f"{folder}: left out {others}; {convert}")
+    return found
+
+
+def left_out(folder: Path) -> list[Path]:
+    """Where :func:`find_images` does not look, since the commands write there; resolved."""
+    here = folder.resolve()
+    return [ours for name in OURS if (ours := Path(name).resolve()) not in (here, *here.parents)]
+
+
+@functools.cache
+def _warn_once(line: str) -> None:
+    log.warning("%s", line)
+
+
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, as hexadecimal."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """A file that appears under ``path`` whole or not at all: written beside it, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+        os.chmod(name, 0o666 & ~_UMASK)  # noqa: PTH101  (mkstemp makes private files)
+        os.replace(name, path)  # noqa: PTH105
+    except BaseException as e:
+        Path(name).unlink(missing_ok=True)
+        if isinstance(e, OSError):
+            e.filename = str(path)  # a full disk names no file, and the temporary one is nobody's
+        raise
+
+
+def _current_umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+_UMASK = _current_umask()
