@@ -25,6 +25,7 @@ from realsr.files import file_hash as file_hash
 from realsr.files import find_images as find_images
 from realsr.images16 import decode_16_bit, is_16_bit, turn_upright
 from realsr.opening import MOST_PIXELS, exif_of, naming_damage, open_image
+from realsr.tags import fetch_from
 
 _BAND = 256  # rows that are handed on at once
 _TURNS = {  # what undoes an EXIF orientation
@@ -118,13 +119,12 @@ def photo_of(image: Image.Image) -> Photo:
     where = Path(getattr(image, "filename", "") or "image")
     with naming_damage(where):
         image.load()
-        exif, icc = image.getexif(), image.info.get("icc_profile")
-        orientation = exif.pop(0x0112, 1)
-        if orientation in _TURNS:
-            image = image.transpose(_TURNS[orientation])
+        fetch = fetch_from(io.BytesIO(image.info.get("exif", b"").removeprefix(b"Exif\0\0")))
+        orientation, exif, icc = orientation_in(fetch), clean_exif(fetch), image.info.get("icc_profile")
         if image.mode.startswith("I;16"):
-            return _photo_16_bit(np.asarray(image).astype(np.uint16), image, icc, None)
-        return _photo_8_bit(where, image, icc, exif.tobytes()[6:] or None)
+            array = turn_upright(np.asarray(image).astype(np.uint16), orientation)
+            return _photo_16_bit(array, image, icc, exif)
+        return _photo_8_bit(where, image.transpose(_TURNS[orientation]) if orientation > 1 else image, icc, exif)
 
 
 def image_of(bands: Iterable[npt.NDArray[Any]], height: int, width: int, like: Photo) -> Image.Image:

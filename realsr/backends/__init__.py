@@ -35,7 +35,7 @@ class Network(Protocol):
 def load_model(
     ckpt: str | Path,
     backend: Backend = "auto",
-    accelerator: str = "auto",
+    accelerator: str | torch.device = "auto",
     precision: Precision = "32-true",
     compile: bool = False,
     ema: bool = True,
@@ -45,7 +45,7 @@ def load_model(
     Args:
         ckpt: the file; of any kind that :func:`realsr.networks.weights.load_generator` takes, or ``.onnx``.
         backend: what computes it. ``auto``: PyTorch for checkpoints, ONNX Runtime for ``.onnx``.
-        accelerator: ``auto``, ``cpu`` or ``gpu``.
+        accelerator: ``auto``, ``cpu`` or ``gpu``, or a device.
         precision: of weights and activations, by Lightning's names; ``32-true`` is exact.
         compile: whether PyTorch compiles the network first, which takes a minute and then saves some of each.
         ema: whether to take the averaged weights, where there are some.
@@ -59,4 +59,5 @@ def load_model(
     from realsr.backends.pytorch import TorchNetwork
     from realsr.networks.weights import load_generator
 
-    return TorchNetwork(load_generator(ckpt, ema), pick_device(accelerator), precision, compile)
+    device = accelerator if isinstance(accelerator, torch.device) else pick_device(accelerator)
+    return TorchNetwork(load_generator(ckpt, ema), device, precision, compile)
