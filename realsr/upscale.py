@@ -15,7 +15,6 @@ from types import ModuleType
 from typing import Any
 
 import numpy.typing as npt
-import torch
 from omegaconf import DictConfig
 from rich.progress import Progress
 
@@ -25,7 +24,7 @@ from realsr.config import check_writable, command
 from realsr.encoding import FORMATS, check_writes, write_rows
 from realsr.errors import InputError
 from realsr.files import find_images
-from realsr.hardware import is_out_of_memory, pick_devices
+from realsr.hardware import is_out_of_memory
 from realsr.images import read_image
 from realsr.library import photo_bands, result_size
 from realsr.opening import MOST_PIXELS
@@ -242,14 +241,14 @@ def _run(cfg: DictConfig) -> None:
     options = {"scale": cfg.scale or None, "tiles": Tiles(cfg.tile, cfg.overlap, cfg.batch), "quality": cfg.quality}
     options |= {"keep_colours": cfg.keep_colours, "most_pixels": round(cfg.max_megapixels * 1e6)}
 
-    def on(device: torch.device) -> Enlarge:
-        model = load_model(cfg.ckpt, cfg.backend, device, cfg.precision, cfg.compile, cfg.ema)
+    def on(index: int) -> Enlarge:
+        model = load_model(cfg.ckpt, cfg.backend, cfg.accelerator, cfg.precision, cfg.compile, cfg.ema, index)
         return partial(upscale_file, model=Ensemble(model) if cfg.tta else model, **options)
 
     if cfg.format not in (known := ("same", *(suffix[1:] for suffix in FORMATS))):
         raise InputError(f"format={cfg.format}: choose {', '.join(known)}")
     suffix = None if cfg.format == "same" else f".{cfg.format}"
-    enlarge = [on(device) for device in pick_devices(cfg.accelerator, cfg.devices)]
+    enlarge = [on(index) for index in range(count_devices(cfg.accelerator, cfg.devices))]
     upscale_files(enlarge, Path(cfg.input), Path(cfg.output), suffix, cfg.overwrite)
 
 
