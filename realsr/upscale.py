@@ -24,7 +24,7 @@ from realsr.config import check_writable, command
 from realsr.encoding import FORMATS, check_writes, write_rows
 from realsr.errors import InputError
 from realsr.files import find_images
-from realsr.hardware import is_out_of_memory
+from realsr.hardware import count_devices, is_out_of_memory
 from realsr.images import read_image
 from realsr.library import photo_bands, result_size
 from realsr.opening import MOST_PIXELS
