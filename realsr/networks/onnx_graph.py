@@ -60,9 +60,12 @@ def architecture(network: nn.Module) -> str:
     )
 
 
-def takes(network: nn.Module, height: int, width: int) -> bool:
-    """Whether a network takes such an LR image as it is, without what spandrel would pad it with."""
-    return not isinstance(network, CommunityNetwork) or network.descriptor.size_requirements.check(width, height)
+def fitting(network: nn.Module, height: int, width: int) -> tuple[int, int]:
+    """The height and width, or the next that a network takes without the padding that spandrel does around it."""
+    if not isinstance(network, CommunityNetwork):
+        return height, width
+    right, bottom = network.descriptor.size_requirements.get_padding(width, height)
+    return height + bottom, width + right
 
 
 def onnx_graph(network: nn.Module, half: bool = False, about: Mapping[str, str] | None = None) -> bytes:
