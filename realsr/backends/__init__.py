@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from realsr.checks import nearest
-from realsr.config import pick_device
 from realsr.errors import InputError
+from realsr.hardware import pick_device
 
 Accelerator = Literal["auto", "cpu", "gpu"]
 Backend = Literal["auto", "torch", "onnxruntime", "openvino", "ncnn"]
@@ -47,6 +47,7 @@ def load_model(
     precision: Precision = "32-true",
     compile: bool = False,
     ema: bool = True,
+    index: int = 0,
 ) -> Network:
     """The network of a checkpoint or of an ``.onnx`` file.
 
@@ -57,6 +58,7 @@ def load_model(
         precision: of weights and activations, by Lightning's names; ``32-true`` is exact.
         compile: whether PyTorch compiles the network first, which takes a minute and then saves some of each.
         ema: whether to take the averaged weights, where there are some.
+        index: which of several GPUs.
 
     Raises:
         InputError: no such file or none that can be read, or something that this backend or machine does not have.
@@ -70,11 +72,11 @@ def load_model(
         backend = "onnxruntime" if is_graph else "torch"
     _check_combination(backend, accelerator, precision, compile, is_graph)
     if backend != "torch":
-        return _graph_network(ckpt, backend, accelerator, precision, ema)
+        return _graph_network(ckpt, backend, accelerator, precision, ema, index)
     from realsr.backends.pytorch import TorchNetwork
     from realsr.networks.weights import load_generator
 
-    return TorchNetwork(load_generator(ckpt, ema), pick_device(accelerator), precision, compile)
+    return TorchNetwork(load_generator(ckpt, ema), pick_device(accelerator, index), precision, compile)
 
 
 def _check_combination(backend: str, accelerator: str, precision: str, compile: bool, is_graph: bool) -> None:
@@ -93,7 +95,7 @@ def _check_combination(backend: str, accelerator: str, precision: str, compile: 
             raise InputError("precision=16-true: an .onnx file has its precision inside; export it with half=true")
 
 
-def _graph_network(ckpt: str | Path, backend: str, accelerator: str, precision: str, ema: bool) -> Network:
+def _graph_network(ckpt: str | Path, backend: str, accelerator: str, precision: str, ema: bool, index: int) -> Network:
     """A network by a runtime that takes ONNX."""
     from realsr.backends.graphs import GraphNetwork, brief, read_onnx
 
@@ -113,7 +115,7 @@ def _graph_network(ckpt: str | Path, backend: str, accelerator: str, precision: 
             case "onnxruntime":
                 from realsr.backends.onnx_runtime import onnx_runtime
 
-                run = onnx_runtime(graph, accelerator)
+                run = onnx_runtime(graph, accelerator, index)
             case "openvino":
                 from realsr.backends.open_vino import open_vino
 

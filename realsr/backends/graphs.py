@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from realsr.errors import InputError
-from realsr.memory import is_out_of_memory
+from realsr.hardware import is_out_of_memory
 
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 

@@ -13,19 +13,18 @@ from realsr.errors import InputError
 GPUS: dict[str, dict[str, Any]] = {
     "CUDAExecutionProvider": {"cudnn_conv_algo_search": "HEURISTIC"},  # not a search at each new size
     "DmlExecutionProvider": {},
-    "CoreMLExecutionProvider": {
-        "ModelFormat": "MLProgram",
-        "MLComputeUnits": "CPUAndGPU",
-    },  # its other ways round to 16 bits
+    # its other ways round to 16 bits
+    "CoreMLExecutionProvider": {"ModelFormat": "MLProgram", "MLComputeUnits": "CPUAndGPU"},
 }
 
 
-def onnx_runtime(graph: bytes, accelerator: str = "auto") -> Run:
+def onnx_runtime(graph: bytes, accelerator: str = "auto", index: int = 0) -> Run:
     """What computes an ONNX graph, with as many threads as PyTorch has.
 
     Args:
         graph: the content of an ``.onnx`` file.
         accelerator: ``cpu``, ``gpu``, or ``auto``: a GPU where a wheel for one is installed.
+        index: which of several GPUs of Nvidia's.
 
     Raises:
         InputError: ONNX Runtime or a GPU is missing.
@@ -39,7 +38,8 @@ def onnx_runtime(graph: bytes, accelerator: str = "auto") -> Run:
     options.log_severity_level = 3  # errors
     there = [name for name in GPUS if name in onnxruntime.get_available_providers()]
     wanted = {"auto": [name for name in there if "CoreML" not in name], "cpu": [], "gpu": there}[accelerator]
-    providers: list[Any] = [(name, GPUS[name]) for name in wanted]
+    which = {"device_id": index}
+    providers: list[Any] = [(name, GPUS[name] | which if "CUDA" in name else GPUS[name]) for name in wanted]
     session = onnxruntime.InferenceSession(graph, options, [*providers, "CPUExecutionProvider"])
     if accelerator == "gpu" and session.get_providers()[0] == "CPUExecutionProvider":
         raise InputError(
