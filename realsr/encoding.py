@@ -119,6 +119,18 @@ def write_rows(
             _write_whole(file, pieces, height, width, kind, icc, exif, quality)
 
 
+def gathered(bands: Iterable[npt.NDArray[Any]], height: int, width: int) -> Image.Image:
+    """Bands of uint8, at least one, as one image of Pillow's."""
+    image, top = None, 0
+    for band in bands:
+        image = image or Image.new(_MODES[band.shape[2]], (width, height))
+        image.paste(Image.fromarray(band[..., 0] if band.shape[2] == 1 else np.ascontiguousarray(band)), (0, top))
+        top += len(band)
+    if image is None:
+        raise ValueError("no bands came")
+    return image
+
+
 def eight_bit(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     """Pixels of 8 or 16 bits, those of 16 rounded to 8; the shape is kept."""
     return array if array.dtype == np.uint8 else ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
@@ -176,15 +188,10 @@ def _write_whole(
     quality: int,
 ) -> None:
     """Gather the bands in one image and write it by Pillow."""
-    image, top = None, 0
-    for band in bands:
-        image = image or Image.new(_MODES[band.shape[2]], (width, height))
-        image.paste(Image.fromarray(band[..., 0] if band.shape[2] == 1 else np.ascontiguousarray(band)), (0, top))
-        top += len(band)
+    image = gathered(bands, height, width)
     options: dict[str, Any] = {} if kind is _BMP else {"quality": quality}
     if icc:
         options["icc_profile"] = icc
     if exif:
         options["exif"] = b"Exif\0\0" + exif
-    assert image is not None  # _checked lets no picture without rows through
     image.save(file, kind.name, **options)

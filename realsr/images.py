@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,9 @@ import torch
 from PIL import Image, ImageCms
 from torch import Tensor
 
-from realsr.encoding import eight_bit, write_rows
+from realsr.encoding import eight_bit, gathered, write_rows
 from realsr.errors import InputError
-from realsr.exif import clean_exif, orientation_in
+from realsr.exif import clean_exif, mended_exif, orientation_in
 from realsr.files import EXTRAS, HEIC, RAW, missing_extra
 from realsr.files import SUFFIXES as SUFFIXES
 from realsr.files import atomic_write as atomic_write
@@ -119,6 +119,31 @@ def read_image(path: str | Path, most_pixels: int = MOST_PIXELS) -> Photo:
             return _photo_16_bit(turn_upright(decode_16_bit(path), orientation), image, icc, exif)
         image.load()
         return _photo_8_bit(path, image.transpose(_TURNS[orientation]) if orientation > 1 else image, icc, exif)
+
+
+def photo_of(image: Image.Image) -> Photo:
+    """What :func:`read_image` gives of the file, of an image that is open in Pillow; it is turned upright too.
+
+    Raises:
+        InputError: it is damaged, or of a mode that has no 8 or 16 bit RGB.
+    """
+    where = Path(getattr(image, "filename", "") or "image")
+    with naming_damage(where):
+        image.load()
+        fetch = fetch_from(io.BytesIO(image.info.get("exif", b"").removeprefix(b"Exif\0\0")))
+        orientation, exif, icc = orientation_in(fetch), clean_exif(fetch), image.info.get("icc_profile")
+        if image.mode.startswith("I;16"):
+            array = turn_upright(np.asarray(image).astype(np.uint16), orientation)
+            return _photo_16_bit(array, image, icc, exif)
+        return _photo_8_bit(where, image.transpose(_TURNS[orientation]) if orientation > 1 else image, icc, exif)
+
+
+def image_of(bands: Iterable[npt.NDArray[Any]], height: int, width: int, like: Photo) -> Image.Image:
+    """Bands as :func:`realsr.encoding.write_rows` takes them as an image of Pillow's, of 8 bits."""
+    image = gathered(map(eight_bit, bands), height, width)
+    described = {"icc_profile": like.icc_profile, "exif": like.exif and mended_exif(like.exif, height, width)}
+    image.info |= {key: value for key, value in described.items() if value}
+    return image
 
 
 def read_8_bit(path: str | Path) -> npt.NDArray[np.uint8]:

@@ -10,6 +10,7 @@ puts it there). That is also how the files of the KernelGAN program are meant, s
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -125,28 +126,59 @@ def cubic(x: Tensor) -> Tensor:
     return torch.where(x <= 1, near, torch.where(x <= 2, far, torch.zeros_like(x)))
 
 
+def resize_bands(bands: Iterable[Tensor], height: int, scale: float) -> Iterator[Tensor]:
+    """:func:`imresize` of an image that comes in bands of rows, of which only those still needed are kept.
+
+    Args:
+        bands: ``(C, h, W)`` each, top to bottom.
+        height: of all of them.
+        scale: see there.
+
+    Yields:
+        ``(C, h', W')``, top to bottom.
+    """
+    index, weight = _taps(height, scale, antialias=True)
+    last = index.amax(1).cummax(0).values  # rows that each row of the result waits for
+    done, first, kept = 0, 0, None
+    for band in bands:
+        band = _resize_axis(band, -1, scale, antialias=True)
+        kept = band if kept is None else torch.cat((kept, band), 1)
+        ready = int(torch.searchsorted(last, first + kept.shape[1]))
+        if ready > done:
+            yield _weighted(kept, 1, index[done:ready] - first, weight[done:ready])
+            done = ready
+            if done < len(index):
+                needed = int(index[done:].min())
+                kept, first = kept[:, needed - first :], needed
+
+
 def _resize_axis(image: Tensor, axis: int, scale: float, antialias: bool) -> Tensor:
-    size = image.shape[axis]
-    out_size = resized(size, scale)
+    return _weighted(image, axis, *_taps(image.shape[axis], scale, antialias))
+
+
+def _taps(size: int, scale: float, antialias: bool) -> tuple[Tensor, Tensor]:
+    """Which pixels of an axis each pixel of the result is made of, and their weights; both ``(out, taps)``."""
     stretch = min(scale, 1.0) if antialias else 1.0
     taps = math.ceil(4 / stretch) + 2
-    centre = (torch.arange(out_size, dtype=torch.float64) + 0.5) / scale - 0.5
-    first = torch.floor(centre - 2 / stretch).long()
-    index = first[:, None] + torch.arange(taps)  # (out, taps)
+    centre = (torch.arange(resized(size, scale), dtype=torch.float64) + 0.5) / scale - 0.5
+    index = torch.floor(centre - 2 / stretch).long()[:, None] + torch.arange(taps)
     weight = cubic((centre[:, None] - index) * stretch)
     weight = weight / weight.sum(1, keepdim=True)
-    used = weight.any(0).tolist()
-    index = sent(mirror(index, size), image.device)
-    weight = sent(weight.to(image.dtype), image.device)
+    used = weight.any(0)
+    return mirror(index[:, used], size), weight[:, used]
+
+
+def _weighted(image: Tensor, axis: int, index: Tensor, weight: Tensor) -> Tensor:
+    """Weighted sums of the pixels of an axis, as :func:`_taps` names them."""
+    index, weight = sent(index, image.device), sent(weight.to(image.dtype), image.device)
     shape = [1] * image.ndim
     shape[axis] = -1
-    step = max(PIECE * size // image.numel(), 1) if image.device.type == "cpu" else out_size
+    step = max(PIECE * image.shape[axis] // image.numel(), 1) if image.device.type == "cpu" else len(index)
     pieces = []
     for index_part, weight_part in zip(torch.split(index, step), torch.split(weight, step), strict=True):
         out = torch.zeros((), dtype=image.dtype, device=image.device)
-        for tap in range(taps):
-            if used[tap]:
-                out = out + image.index_select(axis, index_part[:, tap]) * weight_part[:, tap].view(shape)
+        for tap in range(index.shape[1]):
+            out = out + image.index_select(axis, index_part[:, tap]) * weight_part[:, tap].view(shape)
         pieces.append(out)
     return torch.cat(pieces, axis)
 

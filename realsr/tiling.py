@@ -2,48 +2,216 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from realsr.colour import match_colours
+from realsr.errors import InputError
+from realsr.hardware import free_memory, is_out_of_memory
+
+TILE = 192  # LR pixels kept of each tile
+OVERLAP = 32  # LR pixels of surroundings that it also sees, on every side
+SMALLEST = 16  # tiles of no more are not halved again for want of memory
+# What a full RRDBNet takes for each LR pixel of a tile in float32 (tests/benchmarks/bench_upscale.py); others take less
+BYTES_PER_PIXEL = 12_000
+MOST_TILES = 16  # at a time: more do not make a GPU faster
+
+
+@dataclass
+class Tiles:
+    """How a photo is cut, and with how much memory; both shrink when there turns out to be less.
+
+    Attributes:
+        tile: side of what is kept of each tile, in LR pixels; 0 takes the image whole.
+        overlap: LR pixels of surroundings on every side. See the README for what is left of seams.
+        batch: tiles that go through the network at once; 0 takes as many as free memory holds on a GPU, and one on a
+            CPU, which gains nothing by more.
+
+    Raises:
+        InputError: one is negative.
+    """
+
+    tile: int = TILE
+    overlap: int = OVERLAP
+    batch: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value in (("tile", self.tile), ("overlap", self.overlap), ("batch", self.batch)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise InputError(f"{name}={value}: give 0 or more, a whole number")
+
+    def fitted(self, height: int, width: int, device: torch.device) -> Tiles:
+        """For an image of this size: tiles that free memory holds, and as many of them as it holds."""
+        tile, batch = self.tile or max(height, width), self.batch
+        free = free_memory(device)
+        room = (free or 2**40) // 2 // BYTES_PER_PIXEL  # LR pixels; half is left to all else
+        while self.tile and tile > 2 * SMALLEST and (tile + 2 * self.overlap) ** 2 > room:
+            tile //= 2
+        if not batch and device.type == "cuda":
+            batch = min(max(room // (tile + 2 * self.overlap) ** 2, 1), MOST_TILES)
+        return Tiles(tile, self.overlap, batch or 1)
+
+
+class Part(NamedTuple):
+    """What is kept of a tile, in LR pixels of the image; the ends are not in it."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+def clamped(sr: Tensor) -> Tensor:
+    """To [0, 1]."""
+    return sr.clamp(0, 1)
 
 
 @torch.inference_mode()
+def upscale_bands(
+    network: Callable[[Tensor], Tensor],
+    read: Callable[[slice, slice], Tensor],
+    height: int,
+    width: int,
+    scale: int,
+    tiles: Tiles,
+    device: torch.device,
+    keep_colours: bool = False,
+    finish: Callable[[Tensor], Tensor] = clamped,
+) -> Iterator[Tensor]:
+    """Upscale in tiles whose surroundings the network also sees; only the inner part of each is kept.
+
+    Tiles that there is no memory for are taken one by one, then halved.
+
+    Args:
+        network: ``(N, 3, h, w)`` to ``(N, 3, scale*h, scale*w)``, on ``device``.
+        read: gives rows and columns of the image, ``(3, h, w)`` in [0, 1] on ``device``.
+        height: of the image.
+        width: likewise.
+        scale: of the network.
+        tiles: their sizes.
+        device: of the network.
+        keep_colours: whether the result gets the image's colours, see :func:`realsr.colour.match_colours`.
+        finish: what is done there to each piece of the result, ``(3, h, w)`` on ``device``; it may change channels and
+            type, so that a band takes less room.
+
+    Yields:
+        The result in bands of rows, top to bottom: ``(C, scale*rows, scale*width)`` on the CPU, as ``finish`` made it.
+
+    Raises:
+        InputError: the smallest tile is too large for the memory.
+    """
+    tiles = tiles.fitted(height, width, device)
+    for top, bottom in _cuts(0, height, tiles.tile):
+        parts = _split(Part(top, bottom, 0, width), tiles.tile)
+        band = torch.empty(0)
+        while parts:
+            shape = _seen_shape(parts[0], tiles.overlap, height, width)
+            alike = takewhile(lambda part: _seen_shape(part, tiles.overlap, height, width) == shape, parts)  # noqa: B023
+            group = list(alike)[: tiles.batch]
+            seen = [_seen(part, tiles.overlap, height, width) for part in group]
+            try:
+                lr = torch.stack([read(slice(s.top, s.bottom), slice(s.left, s.right)) for s in seen])
+                sr = network(lr).float()
+                if keep_colours:
+                    match_colours(sr.clamp_(0, 1), lr, scale)
+                pieces = [
+                    finish(
+                        result[
+                            :, _large(part.top, part.bottom, s.top, scale), _large(part.left, part.right, s.left, scale)
+                        ]
+                    )
+                    for part, s, result in zip(group, seen, sr, strict=True)
+                ]
+            except (RuntimeError, MemoryError) as e:
+                if not is_out_of_memory(e):
+                    raise
+                parts = _with_less(parts, len(group), tiles)
+                continue
+            for part, piece in zip(group, pieces, strict=True):
+                if not band.numel():
+                    band = piece.new_empty((len(piece), (bottom - top) * scale, width * scale), device="cpu")
+                band[:, _large(part.top, part.bottom, top, scale), _large(part.left, part.right, 0, scale)] = (
+                    piece.cpu()
+                )
+            parts = parts[len(group) :]
+        yield band
+
+
 def upscale_tiled(
     network: Callable[[Tensor], Tensor],
     lr: Tensor,
     scale: int,
-    tile: int = 192,
-    overlap: int = 24,
+    tile: int = TILE,
+    overlap: int = OVERLAP,
     keep_colours: bool = False,
 ) -> Tensor:
-    """Upscale in tiles whose surroundings the network also sees; only the inner part of each is kept.
+    """:func:`upscale_bands` of a tensor, put together.
 
     Args:
-        network: ``(1, 3, h, w)`` to ``(1, 3, scale*h, scale*w)``.
+        network: see there.
         lr: ``(1, 3, H, W)`` in [0, 1], on the network's device.
         scale: of the network.
-        tile: side of what is kept of each tile, in LR pixels; 0 takes the image whole.
-        overlap: LR pixels of surroundings on every side. With 24, published RRDBNets stay within 0.2 of 255
-            levels of the whole-image result in the worst pixel.
-        keep_colours: whether the result gets LR's colours, see :func:`realsr.colour.match_colours`.
+        tile: see :class:`Tiles`.
+        overlap: likewise.
+        keep_colours: see :func:`upscale_bands`.
 
     Returns:
         ``(1, 3, scale*H, scale*W)`` in [0, 1] on the CPU.
     """
     height, width = lr.shape[-2:]
-    tile = tile or max(height, width)
-    sr = torch.empty(1, 3, height * scale, width * scale)
-    for top in range(0, height, tile):
-        for left in range(0, width, tile):
-            bottom, right = min(top + tile, height), min(left + tile, width)
-            y, x = max(top - overlap, 0), max(left - overlap, 0)
-            seen = network(lr[..., y : bottom + overlap, x : right + overlap])
-            inner = seen[..., (top - y) * scale : (bottom - y) * scale, (left - x) * scale : (right - x) * scale]
-            target = sr[..., top * scale : bottom * scale, left * scale : right * scale]
-            target.copy_(inner.float().clamp(0, 1))
-    if keep_colours:
-        match_colours(sr, lr.cpu().float(), scale)
+    sr, done = torch.empty(1, 3, height * scale, width * scale), 0
+    tiles = Tiles(tile, overlap)
+    for band in upscale_bands(
+        network, lambda rows, columns: lr[0, :, rows, columns], height, width, scale, tiles, lr.device, keep_colours
+    ):
+        sr[0, :, done : done + band.shape[1]] = band
+        done += band.shape[1]
     return sr
+
+
+def _cuts(start: int, end: int, most: int) -> list[tuple[int, int]]:
+    """An interval in pieces of at most so many pixels, as equal as can be."""
+    count = -(-(end - start) // most)
+    step = -(-(end - start) // count)
+    return [(low, min(low + step, end)) for low in range(start, end, step)]
+
+
+def _split(part: Part, tile: int) -> list[Part]:
+    columns = _cuts(part.left, part.right, tile)
+    return [Part(*rows, *sides) for rows in _cuts(part.top, part.bottom, tile) for sides in columns]
+
+
+def _large(start: int, end: int, origin: int, scale: int) -> slice:
+    """An interval of LR pixels, counted from ``origin``, in pixels of the result."""
+    return slice((start - origin) * scale, (end - origin) * scale)
+
+
+def _seen(part: Part, overlap: int, height: int, width: int) -> Part:
+    """The part with its surroundings, as far as the image goes."""
+    top, left = max(part.top - overlap, 0), max(part.left - overlap, 0)
+    return Part(top, min(part.bottom + overlap, height), left, min(part.right + overlap, width))
+
+
+def _seen_shape(part: Part, overlap: int, height: int, width: int) -> tuple[int, int]:
+    seen = _seen(part, overlap, height, width)
+    return seen.bottom - seen.top, seen.right - seen.left
+
+
+def _with_less(parts: list[Part], failed: int, tiles: Tiles) -> list[Part]:
+    """The same parts for less memory than the ``failed`` first of them took: fewer at once, then smaller ones."""
+    if failed > 1:
+        tiles.batch = failed // 2
+        return parts
+    largest = max(parts[0].bottom - parts[0].top, parts[0].right - parts[0].left)
+    if largest <= SMALLEST:
+        raise InputError(
+            f"no memory for a tile of {largest} pixels and {tiles.overlap} around it; close other programs, give a "
+            "smaller overlap=, or take accelerator=cpu"
+        )
+    tiles.tile = -(-largest // 2)
+    return [piece for part in parts for piece in _split(part, tiles.tile)]

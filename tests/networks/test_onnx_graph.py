@@ -1,0 +1,99 @@
+"""ONNX of our networks and of spandrel's, computed by ONNX Runtime against PyTorch at sizes that tracing never saw."""
+
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from realsr.errors import InputError
+from realsr.networks.compact import CompactRRDBNet
+from realsr.networks.edsr import EDSR
+from realsr.networks.onnx_graph import onnx_graph
+from realsr.networks.rrdb import RRDBNet
+from realsr.networks.weights import load_generator
+
+SIZES = [(1, 24, 20), (1, 1, 1), (3, 7, 1), (2, 33, 41), (1, 1, 50)]
+
+
+def compact():
+    network = CompactRRDBNet(8, 1, 4, 4)
+    nn.init.normal_(network.conv_last.weight, 0, 0.1)
+    return network
+
+
+def community(tmp_path):
+    """Real-ESRGAN's compact network for x2, which spandrel builds."""
+    state = {
+        "body.0.weight": 0.3 * torch.randn(6, 3, 3, 3),
+        "body.0.bias": torch.rand(6),
+        "body.1.weight": torch.rand(6),
+    }
+    state |= {"body.2.weight": 0.1 * torch.randn(12, 6, 3, 3), "body.2.bias": torch.zeros(12)}
+    torch.save(state, tmp_path / "net.pth")
+    return load_generator(tmp_path / "net.pth")
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("name", ["rrdb", "compact", "edsr", "community"])
+def test_onnx_runtime_computes_the_same_at_every_size(tmp_path, name, half):
+    torch.manual_seed(0)
+    networks = {
+        "rrdb": lambda: RRDBNet(8, 1, 4),
+        "compact": compact,
+        "edsr": lambda: EDSR(8, 2, 0.3),
+        "community": lambda: community(tmp_path),
+    }
+    network = networks[name]().eval()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    graph = onnx_graph(network, half)
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    differences = []
+    for count, height, width in SIZES:
+        lr = torch.rand(count, 3, height, width)
+        with torch.no_grad():
+            sr = torch.cat([network(one[None]) for one in lr]).numpy()
+        (result,) = session.run(["sr"], {"lr": lr.numpy()})
+        assert result.dtype == np.float32
+        assert result.shape == (count, 3, network.scale * height, network.scale * width)
+        differences.append(np.abs(result - sr).max())
+    assert max(differences) < (1e-2 if half else 1e-5)
+    assert (max(differences) > 1e-6) == half  # otherwise nothing was computed in half precision
+    assert session.get_modelmeta().custom_metadata_map["scale"] == str(network.scale)
+    assert all(
+        value.dtype == torch.float32 and torch.equal(value, before[k]) for k, value in network.state_dict().items()
+    )
+
+
+def test_the_file_says_what_it_takes_and_nothing_of_this_machine():
+    graph = onnx_graph(RRDBNet(8, 1, 4), about={"degradation": "kernels"})
+    model = onnx.load_from_string(graph)
+    (given,), (result,) = model.graph.input, model.graph.output
+    shapes = [[d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in (given, result)]
+    assert shapes == [["batch", 3, "height", "width"], ["batch", 3, "4*height", "4*width"]]
+    assert (given.name, result.name, model.opset_import[0].version) == ("lr", "sr", 18)
+    assert {p.key: p.value for p in model.metadata_props}["degradation"] == "kernels"
+    for text in (b".py", b"realsr/networks", b"site-packages", b"/home"):
+        assert text not in graph
+
+
+class _Bessel(nn.Module):
+    scale = 1
+
+    def forward(self, lr):
+        return torch.special.bessel_j0(lr)
+
+
+def test_what_onnx_cannot_express_is_one_clear_line():
+    with pytest.raises(InputError, match=r"_Bessel cannot be written as ONNX \(.*bessel_j0") as error:
+        onnx_graph(_Bessel())
+    assert "\n" not in str(error.value)
+
+
+def test_without_the_packages_the_line_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(InputError, match=r"package onnx: pip install 'realsr\[onnx\]'"):
+        onnx_graph(RRDBNet(8, 1, 4))
