@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from torch import nn
 
@@ -286,6 +287,33 @@ def test_without_the_extra_the_line_names_it(mistake, tmp_path, monkeypatch, pac
     line = mistake(f"ckpt={tmp_path / 'a.ckpt'}", "format=onnx")
     assert "pip install 'realsr[onnx]'" in line
     assert [path.name for path in tmp_path.iterdir()] == ["a.ckpt"]
+
+
+# What the README says to those who have ONNX Runtime alone.
+ALONE = """
+import sys
+sys.modules["torch"] = sys.modules["realsr"] = None  # neither can be imported
+import numpy as np, onnxruntime
+from PIL import Image
+
+network = onnxruntime.InferenceSession("model.onnx")
+lr = np.asarray(Image.open("photo.png").convert("RGB"), np.float32) / 255
+sr = network.run(None, {"lr": lr.transpose(2, 0, 1)[None]})[0][0].transpose(1, 2, 0)
+Image.fromarray((sr.clip(0, 1) * 255).round().astype(np.uint8)).save("large.png")
+"""
+
+
+def test_onnx_runtime_alone_enlarges_a_photo(tmp_path):
+    source = checkpoint(tmp_path / "a.ckpt", "compact")
+    export(source, tmp_path / "model.onnx", "onnx")
+    photo = np.random.default_rng(0).integers(0, 256, (7, 12, 3), dtype=np.uint8)
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    done = subprocess.run([sys.executable, "-I", "-c", ALONE], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with torch.no_grad():
+        sr = load_generator(source)(torch.from_numpy(photo).permute(2, 0, 1)[None] / 255)[0].clamp(0, 1)
+    large = np.asarray(Image.open(tmp_path / "large.png"), np.float32)
+    assert np.abs(large - 255 * sr.permute(1, 2, 0).numpy()).max() < 0.51
 
 
 def test_the_command_writes_a_file_and_says_how_far_it_is(tmp_path):
