@@ -8,7 +8,7 @@ The way of the data, and where each step lives::
     source photos --clean up--+               |              data/store.py, tiles.py
     clean photos -------------+-> HR crops -> degradation -> (lr, hr)     degradation.py, data/
     (lr, hr) -> ESRGAN (generator, discriminator, losses) -> checkpoint   esrgan.py, networks/, losses/, checkpoints.py
-    checkpoint -> upscale (photos)                           tiling.py
+    checkpoint -> upscale (photos)                           library.py, tiling.py, backends/, encoding.py
     checkpoint -> export (files for other programs)          formats.py, networks/onnx_graph.py
     checkpoints and rivals -> evaluate (table, report)       methods.py, evaluation.py, metrics.py, tables.py, report/
 
@@ -17,4 +17,24 @@ Conventions that hold everywhere: images are float32 RGB, NCHW, in [0, 1]; kerne
 the large clean one, ``sr`` the network's estimate of it.
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from realsr.backends import load_model as load_model
+    from realsr.library import upscale as upscale
+    from realsr.tiling import Tiles as Tiles
+    from realsr.turns import Ensemble as Ensemble
+
 __version__ = "0.1.0"
+__all__ = ["Ensemble", "Tiles", "load_model", "upscale"]
+
+
+def __getattr__(name: str) -> Any:
+    """The library's names, imported when they are asked for: PyTorch takes seconds."""
+    homes = {"load_model": "backends", "upscale": "library", "Tiles": "tiling", "Ensemble": "turns"}
+    if name in homes:
+        return getattr(importlib.import_module(f"realsr.{homes[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from hydra.types import RunMode
@@ -26,6 +25,7 @@ from yaml import YAMLError
 
 from realsr.checks import SPECIAL_KEYS, check_config, nearest
 from realsr.errors import InputError
+from realsr.hardware import pick_device
 from realsr.images import atomic_write
 from realsr.workers import STOP_SIGNALS
 
@@ -255,20 +255,6 @@ def check_writable(folder: Path, need_bytes: int = 50_000_000, otherwise: str = 
     free = shutil.disk_usage(folder).free
     if free < need_bytes:
         raise InputError(f"{folder}: only {free / 1e6:.0f} MB are free, {need_bytes / 1e6:.0f} are needed; make room")
-
-
-def pick_device(accelerator: str) -> torch.device:
-    """``auto``, ``cpu`` or ``gpu`` to a device.
-
-    Raises:
-        InputError: there is no such device.
-    """
-    gpus = [name for name, api in (("cuda", torch.cuda), ("mps", torch.backends.mps)) if api.is_available()]
-    if accelerator not in ("auto", "cpu", "gpu"):
-        raise InputError(f"accelerator={accelerator}: choose auto, cpu or gpu")
-    if accelerator == "gpu" and not gpus:
-        raise InputError("accelerator=gpu: there is no GPU that PyTorch can use; take accelerator=cpu or auto")
-    return torch.device(gpus[0] if gpus and accelerator != "cpu" else "cpu")
 
 
 def _pool_name(source_dir: str | None) -> str:

@@ -20,11 +20,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from realsr.config import check_writable, command, pick_device
+from realsr.config import check_writable, command
 from realsr.entries import Arrays
 from realsr.errors import InputError, at_least
 from realsr.estimators.estimate import Estimator, check_scale, estimate_kernel
 from realsr.filling import AS_IT_IS, fill_pool
+from realsr.hardware import pick_device
 from realsr.images import Photo, find_images, read_image, write_image
 from realsr.interchange import check_form
 from realsr.kernel_sheet import kernel_sheet, thumbnails

@@ -19,14 +19,15 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from realsr.checkpoints import versions
-from realsr.config import command, pick_device
+from realsr.config import command
 from realsr.data.folders import PairFiles, find_pairs, say_cropped
 from realsr.data.held_out import folder_contents, held_out_lines, seen_in_training
 from realsr.data.run_pools import HELD_OUT
 from realsr.data.samples import make_samples
 from realsr.errors import InputError, at_least
 from realsr.evaluation import Evaluation, Judge, evaluate, view
-from realsr.images import file_hash, left_out
+from realsr.files import file_hash, left_out
+from realsr.hardware import pick_device
 from realsr.methods import Method, bicubic, k_zssr, network, split_names, zssr
 from realsr.pictures import Picture, kernel_picture, noise_picture
 from realsr.pools import KernelPool, NoisePool, hold_out

@@ -1,36 +1,46 @@
-"""Image files in and out: 8 and 16 bit, gray, alpha, palette, CMYK, EXIF orientation; folders; atomic writes."""
+"""Image files in and out: 8 and 16 bit, gray, alpha, palette, CMYK, EXIF orientation."""
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import hashlib
 import io
-import logging
-import os
-import tempfile
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms
 from torch import Tensor
 
+from realsr.encoding import eight_bit, gathered, write_rows
 from realsr.errors import InputError
-from realsr.images16 import decode_16_bit, encode_16_bit, is_16_bit, turn_upright
-from realsr.opening import naming_damage, open_image, orientation_of
+from realsr.exif import clean_exif, mended_exif, orientation_in
+from realsr.files import EXTRAS, HEIC, RAW, missing_extra
+from realsr.files import SUFFIXES as SUFFIXES
+from realsr.files import atomic_write as atomic_write
+from realsr.files import file_hash as file_hash
+from realsr.files import find_images as find_images
+from realsr.heif import heif_size, read_heif
+from realsr.images16 import decode_16_bit, is_16_bit, turn_upright
+from realsr.opening import MOST_PIXELS, exif_of, naming_damage, open_image
+from realsr.raw import raw_size, read_raw
+from realsr.tags import fetch_from
 
-log = logging.getLogger(__name__)
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
-OTHERS = (".heic", ".heif", ".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".raf")  # photos, but not read
-OURS = ("pools", "outputs", "quickstart")  # where the commands write unless they are told otherwise
-SHEET = "contact_sheet.png"  # of a pool
+_BAND = 256  # rows that are handed on at once
+_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # of HEIC files
+_TURNS = {  # what undoes an EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True)
@@ -42,59 +52,14 @@ class Photo:
         alpha: ``(H, W)`` of the same type, or None where the file has none.
         gray: whether the file was gray.
         icc_profile: the embedded profile that describes ``rgb``, or None.
+        exif: what the camera says, see :func:`realsr.exif.clean_exif`, or None.
     """
 
     rgb: npt.NDArray[Any]
     alpha: npt.NDArray[Any] | None = None
     gray: bool = False
     icc_profile: bytes | None = None
-
-
-def find_images(folder: str | Path) -> list[Path]:
-    """All image files under ``folder``, sorted by path.
-
-    Recursively; hidden ones are left out, and what the commands have written themselves: contact sheets, and what
-    lies in ``pools``, ``outputs`` and ``quickstart`` of the working directory, unless ``folder`` does.
-
-    Raises:
-        InputError: the folder is missing, is a file, or holds no image.
-    """
-    if not str(folder):
-        raise InputError("no photos; the name of their folder is empty, give data.source_dir=DIR")
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; give a folder of photos")
-    here, ours = folder.resolve(), left_out(folder)
-    files = [
-        p
-        for p in sorted(folder.rglob("*"))
-        if p.suffix.lower() in (*SUFFIXES, *OTHERS)
-        and p.name != SHEET
-        and p.is_file()
-        and not any(part.startswith(".") for part in p.relative_to(folder).parts)
-        and not any((here / p.relative_to(folder)).is_relative_to(path) for path in ours)
-    ]
-    found = [p for p in files if p.suffix.lower() in SUFFIXES]
-    unread = Counter(p.suffix.lower() for p in files if p.suffix.lower() in OTHERS)
-    others = ", ".join(f"{count} {suffix}" for suffix, count in sorted(unread.items()))
-    convert = "convert photos of other kinds to .jpg or .tif first, as with `magick mogrify -format tif *.heic`"
-    if not found:
-        but = f" but {others}; {convert}" if unread else "; give a folder of photos"
-        raise InputError(f"{folder}: holds no image ({' '.join(SUFFIXES)}){but}")
-    if unread:
-        _warn_once(f"{folder}: left out {others}; {convert}")
-    return found
-
-
-def left_out(folder: Path) -> list[Path]:
-    """Where :func:`find_images` does not look, since the commands write there; resolved."""
-    here = folder.resolve()
-    return [ours for name in OURS if (ours := Path(name).resolve()) not in (here, *here.parents)]
-
-
-@functools.cache
-def _warn_once(line: str) -> None:
-    log.warning("%s", line)
+    exif: bytes | None = None
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -103,6 +68,10 @@ def image_size(path: str | Path) -> tuple[int, int]:
     Raises:
         InputError: the file cannot be read as an image.
     """
+    path = Path(path)
+    if extra := _extra_of(path):
+        with naming_damage(path):
+            return raw_size(path) if extra == "raw" else heif_size(path)
     with file_header(path) as (image, orientation):
         # Pillow gives TIFFs the size that they have when turned, so those are read from the tags
         tags = getattr(image, "tag_v2", {256: image.width, 257: image.height})
@@ -110,7 +79,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
         return (tags[256], tags[257]) if turned else (tags[257], tags[256])
 
 
-@contextmanager
+@contextlib.contextmanager
 def file_header(path: str | Path) -> Iterator[tuple[Image.Image, int]]:
     """A file opened but not decoded, and its EXIF orientation, 1 to 8.
 
@@ -119,34 +88,62 @@ def file_header(path: str | Path) -> Iterator[tuple[Image.Image, int]]:
     """
     path = Path(path)
     with open_image(path) as image, naming_damage(path):
-        yield image, orientation_of(image, path)
+        with exif_of(image, path) as fetch:
+            orientation = orientation_in(fetch)
+        yield image, orientation
 
 
-def read_image(path: str | Path) -> Photo:
+def read_image(path: str | Path, most_pixels: int = MOST_PIXELS) -> Photo:
     """Decode a file of 8 or 16 bits a channel, whatever its colour mode, and turn it upright.
 
+    Args:
+        path: of the file.
+        most_pixels: larger images are refused before they are decoded; each pixel takes 7 bytes of memory or more.
+
     Raises:
-        InputError: the file is missing, truncated, not an image, or of a kind that has no 8 or 16 bit RGB.
+        InputError: the file is missing, truncated, not an image, larger, an animation, of several pages, or of a kind
+            that has no 8 or 16 bit RGB.
     """
     path = Path(path)
-    with open_image(path) as image:
-        icc = image.info.get("icc_profile")
+    if extra := _extra_of(path):
         with naming_damage(path):
-            if is_16_bit(image):
-                return _photo_16_bit(path, image, icc)
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-        if upright.mode in ("F", "I"):
-            raise InputError(f"{path}: {upright.mode!r} images have no 8 or 16 bit range; convert it first")
-        if upright.mode in ("1", "L") and "transparency" in upright.info:
-            upright = upright.convert("LA")
-        elif upright.mode in ("P", "PA") or "transparency" in upright.info:
-            upright = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
-        if upright.mode in ("CMYK", "LAB"):
-            upright, icc = _to_srgb(upright, icc), None
-        gray = upright.mode in ("1", "L", "LA", "La")
-        alpha = np.asarray(upright.getchannel("A")) if upright.mode in ("LA", "RGBA") else None
-        return Photo(np.asarray(upright.convert("RGB")), alpha, gray, icc)
+            return _photo_by_extra(path, extra, most_pixels)
+    with open_image(path, most_pixels) as image, naming_damage(path):
+        with exif_of(image, path) as fetch:
+            orientation, exif = orientation_in(fetch), clean_exif(fetch)
+        icc = image.info.get("icc_profile")
+        if image.format == "TIFF":
+            orientation = 1  # decoders turn it
+            image.info.pop("xmp", None)  # whose orientation Pillow would follow where EXIF has none
+        if is_16_bit(image):
+            return _photo_16_bit(turn_upright(decode_16_bit(path), orientation), image, icc, exif)
+        image.load()
+        return _photo_8_bit(path, image.transpose(_TURNS[orientation]) if orientation > 1 else image, icc, exif)
+
+
+def photo_of(image: Image.Image) -> Photo:
+    """What :func:`read_image` gives of the file, of an image that is open in Pillow; it is turned upright too.
+
+    Raises:
+        InputError: it is damaged, or of a mode that has no 8 or 16 bit RGB.
+    """
+    where = Path(getattr(image, "filename", "") or "image")
+    with naming_damage(where):
+        image.load()
+        fetch = fetch_from(io.BytesIO(image.info.get("exif", b"").removeprefix(b"Exif\0\0")))
+        orientation, exif, icc = orientation_in(fetch), clean_exif(fetch), image.info.get("icc_profile")
+        if image.mode.startswith("I;16"):
+            array = turn_upright(np.asarray(image).astype(np.uint16), orientation)
+            return _photo_16_bit(array, image, icc, exif)
+        return _photo_8_bit(where, image.transpose(_TURNS[orientation]) if orientation > 1 else image, icc, exif)
+
+
+def image_of(bands: Iterable[npt.NDArray[Any]], height: int, width: int, like: Photo) -> Image.Image:
+    """Bands as :func:`realsr.encoding.write_rows` takes them as an image of Pillow's, of 8 bits."""
+    image = gathered(map(eight_bit, bands), height, width)
+    described = {"icc_profile": like.icc_profile, "exif": like.exif and mended_exif(like.exif, height, width)}
+    image.info |= {key: value for key, value in described.items() if value}
+    return image
 
 
 def read_8_bit(path: str | Path) -> npt.NDArray[np.uint8]:
@@ -154,31 +151,15 @@ def read_8_bit(path: str | Path) -> npt.NDArray[np.uint8]:
     return eight_bit(read_image(path).rgb)
 
 
-def eight_bit(rgb: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Pixels of 8 or 16 bits ``(H, W, 3)``, those of 16 rounded to 8."""
-    return rgb if rgb.dtype == np.uint8 else to_uint(to_float(rgb))
-
-
 def write_image(path: str | Path, photo: Photo, quality: int = 95) -> None:
-    """Write atomically, in the format that the suffix names; gray, alpha, 16 bit and ICC profile are kept.
-
-    16 bit is kept in PNG and TIFF (gray with alpha as RGBA); formats without alpha (JPEG, BMP) drop it, and BMP
-    drops the profile.
+    """Write a photo as :func:`realsr.encoding.write_rows` does: gray, alpha, 16 bit, ICC profile and EXIF are kept.
 
     Raises:
-        InputError: the suffix names no format that can be written.
+        InputError: the suffix names no format that can be written, or the photo is too large for it.
         OSError: the folder cannot be written to, or the disk is full.
     """
-    path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise InputError(f"{path}: cannot write {suffix or 'a file without suffix'}; use one of {' '.join(SUFFIXES)}")
-    if photo.rgb.dtype == np.uint16 and suffix in (".png", ".tif", ".tiff"):
-        data = _encode_16_bit(photo, png=suffix == ".png")
-    else:
-        data = _encode_8_bit(photo, suffix, quality)
-    with atomic_write(path) as file:
-        file.write(data)
+    height, width = photo.rgb.shape[:2]
+    write_rows(path, _bands(photo), height, width, photo, quality)
 
 
 def to_float(rgb: npt.NDArray[Any]) -> Tensor:
@@ -204,15 +185,6 @@ def gray_uint8(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.asarray(Image.fromarray(rgb).convert("L"))
 
 
-def file_hash(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, as hexadecimal."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def content_hash(rgb: npt.NDArray[Any]) -> str:
     """What pixels ``(H, W, 3)`` are, whatever their file: 16 hexadecimal digits of the SHA-256 of shape and bytes."""
     digest = hashlib.sha256(repr(rgb.shape).encode())
@@ -220,47 +192,60 @@ def content_hash(rgb: npt.NDArray[Any]) -> str:
     return digest.hexdigest()[:16]
 
 
-@contextmanager
-def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears under ``path`` whole or not at all: written beside it, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-        os.chmod(name, 0o666 & ~_UMASK)  # noqa: PTH101  (mkstemp makes private files)
-        os.replace(name, path)  # noqa: PTH105
-    except BaseException as e:
-        Path(name).unlink(missing_ok=True)
-        if isinstance(e, OSError):
-            e.filename = str(path)  # a full disk names no file, and the temporary one is nobody's
-        raise
+def _bands(photo: Photo) -> Iterator[npt.NDArray[Any]]:
+    for top in range(0, len(photo.rgb), _BAND):
+        colour = photo.rgb[top : top + _BAND, :, 1:2] if photo.gray else photo.rgb[top : top + _BAND]
+        yield colour if photo.alpha is None else np.dstack([colour, photo.alpha[top : top + _BAND]])
 
 
-def _current_umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
+def _extra_of(path: Path) -> str:
+    """The extra that reads a file, told by the suffix of raw files and by the content of HEIC; empty where none need.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    suffix = path.suffix.lower() if path.suffix.lower() in RAW else ""
+    with contextlib.suppress(OSError), path.open("rb") as file:  # what is wrong, opening it by Pillow says
+        head = file.read(12)
+        suffix = suffix or (HEIC[0] if head[4:8] == b"ftyp" and head[8:] in _BRANDS else "")
+        if missing := missing_extra(suffix):
+            raise InputError(f"{path}: cannot be read yet; pip install 'realsr[{missing}]'")
+        return EXTRAS[suffix][0] if suffix else ""
+    return ""
 
 
-_UMASK = _current_umask()
-
-
-def _photo_16_bit(path: Path, image: Image.Image, icc: bytes | None) -> Photo:
-    array = decode_16_bit(path)
-    if image.format == "PNG":  # TIFFs come upright
-        array = turn_upright(array, orientation_of(image, path))
-    if array.ndim == 2:
-        return Photo(np.repeat(array[..., None], 3, 2), None, True, icc)
-    return Photo(array[..., :3].copy(), array[..., 3].copy() if array.shape[2] == 4 else None, False, icc)
-
-
-def _encode_16_bit(photo: Photo, png: bool) -> bytes:
-    if photo.alpha is not None:
-        array = np.dstack([photo.rgb, photo.alpha])
+def _photo_by_extra(path: Path, extra: str, most_pixels: int) -> Photo:
+    if extra == "raw":
+        array, icc = read_raw(path, most_pixels), None
+        with path.open("rb") as file:
+            exif = clean_exif(fetch_from(file))
     else:
-        array = photo.rgb[..., 1] if photo.gray else photo.rgb
-    return encode_16_bit(np.ascontiguousarray(array), png, photo.icc_profile)
+        array, icc, block = read_heif(path, most_pixels)
+        exif = clean_exif(fetch_from(io.BytesIO(block.removeprefix(b"Exif\0\0"))))
+    channels = array.shape[2]
+    rgb = np.repeat(array[..., :1], 3, 2) if channels < 3 else np.ascontiguousarray(array[..., :3])
+    return Photo(rgb, array[..., -1].copy() if channels in (2, 4) else None, channels < 3, icc, exif)
+
+
+def _photo_16_bit(array: npt.NDArray[np.uint16], image: Image.Image, icc: bytes | None, exif: bytes | None) -> Photo:
+    if array.ndim == 2:
+        return Photo(np.repeat(array[..., None], 3, 2), None, True, icc, exif)
+    alpha = array[..., 3].copy() if array.shape[2] == 4 else None
+    return Photo(array[..., :3].copy(), alpha, "LA;16" in str(getattr(image, "tile", "")), icc, exif)
+
+
+def _photo_8_bit(path: Path, image: Image.Image, icc: bytes | None, exif: bytes | None) -> Photo:
+    if image.mode in ("F", "I"):
+        raise InputError(f"{path}: {image.mode!r} images have no 8 or 16 bit range; convert it first")
+    if image.mode in ("1", "L") and "transparency" in image.info:
+        image = image.convert("LA")
+    elif image.mode in ("P", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    if image.mode in ("CMYK", "LAB"):
+        image, icc = _to_srgb(image, icc), None
+    gray = image.mode in ("1", "L", "LA", "La")
+    alpha = np.asarray(image.getchannel("A")) if image.mode in ("LA", "RGBA") else None
+    return Photo(np.asarray(image.convert("RGB")), alpha, gray, icc, exif)
 
 
 def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
@@ -273,23 +258,3 @@ def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
         except ImageCms.PyCMSError:
             pass  # a broken profile: convert as if there were none
     return image.convert("RGB")
-
-
-def _encode_8_bit(photo: Photo, suffix: str, quality: int) -> bytes:
-    image = Image.fromarray(_to_8_bit(photo.rgb))
-    if photo.gray:
-        image = image.getchannel("G")
-    if photo.alpha is not None and suffix not in (".jpg", ".jpeg", ".bmp"):
-        image.putalpha(Image.fromarray(_to_8_bit(photo.alpha)))
-    options: dict[str, Any] = {"icc_profile": photo.icc_profile} if photo.icc_profile else {}
-    if suffix in (".jpg", ".jpeg", ".webp"):
-        options["quality"] = quality
-    if suffix == ".bmp":
-        options = {}
-    buffer = io.BytesIO()
-    image.save(buffer, format=Image.registered_extensions()[suffix], **options)
-    return buffer.getvalue()
-
-
-def _to_8_bit(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    return array if array.dtype == np.uint8 else ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from realsr import __version__
-from realsr.config import pick_device
 from realsr.errors import InputError
 from realsr.estimate import plain_settings
 from realsr.estimators.estimate import Estimator, estimate_kernel
+from realsr.hardware import pick_device
 from realsr.images import file_hash
 from realsr.kernels import Kernel
 from realsr.networks.weights import generator_of, read_checkpoint

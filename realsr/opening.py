@@ -1,42 +1,79 @@
-"""Image files opened but not decoded: what is wrong with them in one line, and which way they are turned."""
+"""Image files opened but not decoded: what is wrong with them in one line, which way they are turned, what EXIF says.
+
+Files come from strangers. Before Pillow sees one, its tags are weighed, since a few kilobytes of them may name the
+same megabytes thousands of times; only the formats that we name are tried; sizes are checked before any pixel is
+decoded.
+"""
 
 from __future__ import annotations
 
+import io
 import os
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import MARKER
 
 from realsr.errors import InputError
+from realsr.tags import Entry, Fetch, Layout, fetch_from, read_entries, read_header, read_tags
 
 MOST_PIXELS = 500_000_000  # of an image, 1.5 GB once decoded; a small file may claim any number
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")  # Pillow knows 40 more, some of which run other programs
+_DIRECTORIES = (34665, 34853, 40965)  # tags that point to Exif, GPS and Interoperability, which Pillow reads too
+_SUBFILE, _REDUCED, _MASK = 254, 1, 4  # what a TIFF's page is (TIFF 6.0, section 8)
+_SIDES = (256, 257)  # ImageWidth, ImageLength
+_MOST_LISTED = 300_000  # tags of all pages
 
 
-def open_image(path: Path) -> Image.Image:
-    """Open a file of up to :data:`MOST_PIXELS`; its pixels are not decoded yet.
+def open_image(path: Path, most_pixels: int = MOST_PIXELS) -> Image.Image:
+    """Open a file of up to ``most_pixels``; its pixels are not decoded yet.
 
     Raises:
-        InputError: it is missing, no image, larger, or must not be read.
+        InputError: it is missing, no image, larger, must not be read, or holds several pictures.
     """
     if not path.exists():
         raise InputError(f"{path}: no such file")
     try:
+        with path.open("rb") as file:
+            pages = _weigh_tags(path, file)
         with _of_any_size():
-            image = Image.open(path)
+            image = Image.open(path, formats=FORMATS)
+    except InputError:
+        raise
     except PermissionError as e:
         raise InputError(f"{path}: cannot be read ({e.strerror})") from e
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as e:
-        reason = "its content is no image that can be read" if isinstance(e, UnidentifiedImageError) else e
-        raise InputError(f"{path}: {reason}") from e
-    if (pixels := image.width * image.height) > MOST_PIXELS:
+    except UnidentifiedImageError as e:
+        raise InputError(f"{path}: its content is no image that can be read") from e
+    except Exception as e:  # parsers raise anything when a file is damaged
+        raise InputError(f"{path}: {_reason(e)}") from e
+    try:
+        check_pixels(path, image.height, image.width, most_pixels)
+        if image.format in ("PNG", "WEBP"):
+            pages = getattr(image, "n_frames", 1)
+        if pages > 1:
+            what = "pages" if image.format == "TIFF" else "pictures, an animation"
+            raise InputError(f"{path}: holds {pages} {what}; save the one that is meant as a file of its own")
+    except InputError:
         image.close()
-        many, most = pixels / 1e6, MOST_PIXELS / 1e6
-        raise InputError(f"{path}: has {many:.0f} megapixels, at most {most:.0f} are read; cut it into parts")
+        raise
     image.filename = ""  # no memory map: Pillow 13 scrambles mapped gray TIFFs of orientation 5 to 8
     return image
+
+
+def check_pixels(path: Path, height: int, width: int, most_pixels: int) -> None:
+    """Refuse what would take too much memory once decoded.
+
+    Raises:
+        InputError: the image has no pixel, or more than ``most_pixels``.
+    """
+    if min(height, width) < 1:
+        raise InputError(f"{path}: has {width} x {height} pixels, the file is damaged")
+    if (pixels := height * width) > most_pixels:
+        size = f"{pixels / 1e6:.0f} megapixels, at most {most_pixels / 1e6:.0f}"
+        raise InputError(f"{path}: has {size} are read; cut it into parts or give max_megapixels")
 
 
 @contextmanager
@@ -51,25 +88,28 @@ def _of_any_size() -> Iterator[None]:
 
 @contextmanager
 def naming_damage(path: Path) -> Iterator[None]:
-    """What Pillow raises in a damaged file, as an InputError that names the file."""
+    """What a decoder raises in a damaged file, which may be anything, as an InputError that names the file."""
     try:
         yield
     except InputError:
         raise
-    except (OSError, SyntaxError, ValueError, LookupError, EOFError, struct.error) as e:
-        raise InputError(f"{path}: cannot be decoded, the file is damaged ({e})") from e
+    except MemoryError as e:
+        raise InputError(f"{path}: does not fit into memory, or its file is damaged") from e
+    except Exception as e:
+        raise InputError(f"{path}: cannot be decoded, the file is damaged ({_reason(e)})") from e
 
 
-def orientation_of(image: Image.Image, path: Path) -> int:
-    """EXIF orientation, 1 to 8, without decoding the pixels."""
+@contextmanager
+def exif_of(image: Image.Image, path: Path) -> Iterator[Fetch]:
+    """What reads the EXIF of an opened file as it stands there, for :mod:`realsr.exif`; the pixels are not decoded."""
     if image.format == "TIFF":
-        value = image.tag_v2.get(0x0112)  # type: ignore[attr-defined]
-    else:
-        exif = Image.Image.getexif(image)  # the PNG reader's own would decode the picture to look behind it
-        if image.format == "PNG" and not exif:
-            exif.load(_png_exif(path))
-        value = exif.get(0x0112)
-    return value if value in range(1, 9) else 1
+        with path.open("rb") as file:
+            yield fetch_from(file)
+        return
+    block = image.info.get("exif")
+    if image.format == "PNG" and not block:
+        block = _png_exif(path)
+    yield fetch_from(io.BytesIO((block or b"").removeprefix(b"Exif\0\0")))
 
 
 def _png_exif(path: Path) -> bytes:
@@ -82,3 +122,69 @@ def _png_exif(path: Path) -> bytes:
                 return file.read(length)
             file.seek(length + 4, os.SEEK_CUR)
     return b""
+
+
+def _weigh_tags(path: Path, file: IO[bytes]) -> int:
+    """Check that a file's tags claim no more than the file holds; gives how many pages a TIFF has, else 1."""
+    fetch, length = fetch_from(file), file.seek(0, os.SEEK_END)
+    if start := read_header(fetch):
+        return _weigh_pages(path, fetch, length, *start)
+    file.seek(0)
+    if file.read(2) == b"\xff\xd8":
+        block = _jpeg_exif(file)
+        fetch = fetch_from(io.BytesIO(block))
+        if start := read_header(fetch):
+            _weigh(path, fetch, len(block), start[0], read_entries(fetch, *start)[0])
+    return 1
+
+
+def _weigh_pages(path: Path, fetch: Fetch, length: int, layout: Layout, at: int) -> int:
+    pages = listed = 0
+    seen: set[int] = set()
+    while at and at not in seen:  # a chain may be a ring
+        seen.add(at)
+        entries, at = read_entries(fetch, layout, at)
+        kind = _weigh(path, fetch, length, layout, entries)
+        pages += not kind & (_REDUCED | _MASK)
+        listed += 10 + len(entries)
+        if listed > _MOST_LISTED:
+            raise InputError(f"{path}: lists more than {len(seen)} pages or {listed} tags, the file is damaged")
+    return max(pages, 1)
+
+
+def _weigh(path: Path, fetch: Fetch, length: int, layout: Layout, entries: list[Entry]) -> int:
+    """Weigh a directory and those that it points to; gives what kind of page it is."""
+    if sum(entry.tag in _SIDES for entry in entries) > len(_SIDES):
+        raise InputError(f"{path}: says its size twice, which decoders read differently; the file is damaged")
+    tags = read_tags(fetch, [e for e in entries if e.tag in (_SUBFILE, *_DIRECTORIES)], 64)
+    numbers = {tag: value.number(layout) or 0 for tag, value in tags.items()}
+    for pointer in _DIRECTORIES:
+        if at := numbers.get(pointer):
+            entries = entries + read_entries(fetch, layout, at)[0]
+    claimed = sum(entry.size for entry in entries if entry.at + entry.size <= length)
+    if claimed > 2 * length + 2**20:
+        raise InputError(f"{path}: its tags claim {claimed} of {length} bytes, the file is damaged")
+    return numbers.get(_SUBFILE, 0)
+
+
+def _jpeg_exif(file: IO[bytes]) -> bytes:
+    """The EXIF of a JPEG as Pillow will gather it: from all its segments, past any junk between them."""
+    block, mark = b"", b"\xff"
+    file.seek(3)
+    while mark:
+        if mark == b"\xff":
+            number = 0xFF00 | (file.read(1) or b"\xda")[0]
+            if number == 0xFFDA:  # pixels
+                break
+            if number == 0xFFFF:
+                continue
+            if number in MARKER and MARKER[number][2]:
+                content = file.read(max(int.from_bytes(file.read(2), "big") - 2, 0))
+                if number == 0xFFE1 and content.startswith(b"Exif\0\0"):
+                    block += content[6:]
+        mark = file.read(1)
+    return block
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, (OSError, SyntaxError, ValueError)) else f"{type(error).__name__}: {error}"

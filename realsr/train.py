@@ -19,11 +19,12 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer, seed_everything
 
 from realsr.checkpoints import RunRecord, trainer_plugins
-from realsr.config import FAILED, METRICS, OPTIONS, check_writable, command, output_dir, pick_device
+from realsr.config import FAILED, METRICS, OPTIONS, check_writable, command, output_dir
 from realsr.data.datasets import share
 from realsr.devices import check_processes, ending_together, is_row_apart, quiet_unless_first, run_apart
 from realsr.errors import InputError, at_least
 from realsr.esrgan import ESRGAN
+from realsr.hardware import pick_device
 from realsr.images import atomic_write
 from realsr.metrics import MEASURES
 from realsr.networks.weights import read_checkpoint

@@ -3,106 +3,262 @@
 from __future__ import annotations
 
 import logging
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from queue import Empty, Full, Queue
+from types import ModuleType
+from typing import Any
 
+import numpy.typing as npt
 from omegaconf import DictConfig
-from rich.progress import track
-from torch import nn
+from rich.progress import Progress
 
-from realsr.config import check_writable, command, pick_device
-from realsr.errors import InputError, at_least
-from realsr.images import Photo, find_images, read_image, to_float, to_uint, write_image
-from realsr.networks.weights import load_generator
-from realsr.resample import imresize
-from realsr.tiling import upscale_tiled
+from realsr import library
+from realsr.backends import Network, load_model
+from realsr.config import check_writable, command
+from realsr.encoding import FORMATS, check_writes, write_rows
+from realsr.errors import InputError
+from realsr.files import find_images
+from realsr.hardware import count_devices, is_out_of_memory
+from realsr.images import read_image
+from realsr.library import photo_bands, result_size
+from realsr.opening import MOST_PIXELS
+from realsr.tiling import Tiles
+from realsr.turns import Ensemble
 
 log = logging.getLogger(__name__)
 
+Band = npt.NDArray[Any]
+Report = Callable[[float], Any]  # told which share of a photo is done
+Enlarge = Callable[..., Any]  # upscale_file with all but its files and report=
 
-def upscale_photo(
-    generator: nn.Module, photo: Photo, tile: int = 192, overlap: int = 24, keep_colours: bool = False
-) -> Photo:
-    """A decoded photo enlarged: RGB by the network, alpha by bicubic; gray, bit depth and ICC profile are kept.
+
+def upscale_file(
+    source: str | Path,
+    target: str | Path,
+    model: Network,
+    scale: float | None = None,
+    tiles: Tiles | None = None,
+    keep_colours: bool = False,
+    quality: int = 95,
+    most_pixels: int = MOST_PIXELS,
+    report: Report = lambda share: None,
+) -> None:
+    """Upscale a file to a file, which appears whole or not at all; PNG and TIFF are written as the rows get done.
+
+    Gray, alpha, 16 bits, ICC profile and EXIF are kept as far as the format of ``target`` goes.
 
     Args:
-        generator: from :func:`realsr.networks.weights.load_generator`; its device is used.
-        photo: as :func:`realsr.images.read_image` gives it.
-        tile: see :func:`realsr.tiling.upscale_tiled`.
-        overlap: likewise.
+        source: the photo.
+        target: its suffix names the format.
+        model: from :func:`realsr.backends.load_model`.
+        scale: see :func:`realsr.library.upscale`.
+        tiles: likewise.
         keep_colours: likewise.
+        quality: of JPEG and WebP, 1 to 100.
+        most_pixels: larger photos are refused.
+        report: is told which share of the rows is done.
+
+    Raises:
+        InputError: the photo cannot be read, the result cannot be written in that format, or the network fails.
     """
-    scale = int(generator.scale)  # type: ignore[arg-type]
-    device = next(generator.parameters()).device
-    dtype = photo.rgb.dtype
-    lr = to_float(photo.rgb)[None].to(device)
-    sr = upscale_tiled(generator, lr, scale, tile, overlap, keep_colours)[0]
-    if photo.gray:
-        sr = sr.mean(0, keepdim=True).expand(3, -1, -1)
-    alpha = None
-    if photo.alpha is not None:
-        alpha = to_uint(imresize(to_float(photo.alpha[..., None]), scale), dtype)[..., 0]
-    return Photo(to_uint(sr, dtype), alpha, photo.gray, photo.icc_profile)
+    target = Path(target)
+    photo = read_image(source, most_pixels)
+    height, width = result_size(photo, model, scale)
+    check_writes(target, height, width, (1 if photo.gray else 3) + (photo.alpha is not None))
+
+    def bands() -> Iterator[Band]:
+        done = 0
+        for band in photo_bands(photo, model, scale, tiles, keep_colours):
+            done += len(band)
+            report(done / height)
+            yield band
+
+    try:
+        _write_behind(lambda rows: write_rows(target, rows, height, width, photo, quality), bands())
+    except (RuntimeError, MemoryError) as e:  # a community's network that does not take such a size, say
+        reason = "there is no memory for it" if is_out_of_memory(e) else " ".join(str(e).split())[:200]
+        raise InputError(f"{source}: cannot be upscaled ({reason or type(e).__name__}); try a smaller tile=") from e
 
 
 def upscale_files(
-    generator: nn.Module, source: Path, output: Path, tile: int = 192, overlap: int = 24, keep_colours: bool = False
+    enlarge: Sequence[Enlarge], source: Path, output: Path, suffix: str | None = ".png", overwrite: bool = False
 ) -> list[Path]:
-    """Upscale a file, or a folder with its sub-folders, to PNG files in ``output``.
+    """Upscale a file, or a folder with its sub-folders.
 
     A file that cannot be read does not stop the others.
+
+    Args:
+        enlarge: :func:`upscale_file` with all but its files and ``report``, one for each device.
+        source: photo, or folder of photos.
+        output: folder of the results, which lie in it as the photos do in theirs; for a single photo also a file.
+        suffix: of the results; None: each photo's own.
+        overwrite: False leaves results that are there.
 
     Returns:
         The files written.
 
     Raises:
-        InputError: nothing to upscale, or (after all others are done) files that could not be read.
+        InputError: nothing to upscale, or (after all others are done) files that failed.
     """
-    at_least(0, tile=tile, overlap=overlap)
-    targets = _targets(source, output)
-    check_writable(output)
+    targets = _targets(source, output, suffix)
+    todo = {path: target for path, target in targets.items() if overwrite or not target.exists()}
+    check_writable(output if output not in targets.values() else output.parent)
     written: list[Path] = []
     failed: list[str] = []
-    for path, target in track(targets.items(), "upscaling", disable=len(targets) < 2):
-        try:
-            write_image(target, upscale_photo(generator, read_image(path), tile, overlap, keep_colours))
-            written.append(target)
-        except InputError as e:
-            failed.append(str(e))
-            log.error("%s", e)
+    stopped = threading.Event()
+    waiting: Queue[tuple[Path, Path]] = Queue()
+    for item in todo.items():
+        waiting.put(item)
+
+    def work(make: Enlarge) -> None:
+        while not stopped.is_set():
+            try:
+                path, target = waiting.get_nowait()
+            except Empty:
+                return
+            before = 0.0
+
+            def report(share: float) -> None:
+                nonlocal before
+                if stopped.is_set():
+                    raise InterruptedError
+                progress.advance(bar, share - before)
+                before = share
+
+            try:
+                make(path, target, report=report)
+                written.append(target)
+            except InputError as e:
+                failed.append(str(e))
+                log.error("%s", e)
+            progress.advance(bar, 1 - before)
+
+    with Progress(disable=not todo) as progress:
+        bar = progress.add_task("upscaling", total=len(todo))
+        _on_each(work, enlarge, stopped)
+    there = f", {len(targets) - len(todo)} were there already (overwrite=true)" if len(todo) < len(targets) else ""
+    log.info("%d photos written to %s%s%s", len(written), output, there, f", {len(failed)} failed" if failed else "")
     if failed:
         count = f"{len(failed)} of {len(targets)} files failed: " if len(targets) > 1 else ""
         raise InputError(f"{count}{failed[0]}")
-    return written
+    return sorted(written)
 
 
-def _targets(source: Path, output: Path) -> dict[Path, Path]:
+def _on_each(work: Callable[[Enlarge], None], enlarge: Sequence[Enlarge], stopped: threading.Event) -> None:
+    """A thread for each device; this one where there is one, so that Ctrl-C ends it at once."""
+    if len(enlarge) == 1:
+        work(enlarge[0])
+        return
+    with ThreadPoolExecutor(len(enlarge)) as pool:
+        running = [pool.submit(work, make) for make in enlarge]
+        try:
+            for future in running:
+                future.result()
+        except BaseException:
+            stopped.set()
+            raise
+
+
+def _write_behind(write: Callable[[Iterator[Band]], None], bands: Iterator[Band]) -> None:
+    """Have bands written in another thread while the next one is made in this; what fails in one ends both."""
+    queue: Queue[Band | BaseException] = Queue(1)
+
+    def made() -> Iterator[Band]:
+        while not isinstance(band := queue.get(), BaseException):
+            yield band
+        if not isinstance(band, StopIteration):
+            raise band
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write, made())
+
+        def put(item: Band | BaseException) -> None:
+            while not writing.done():
+                try:
+                    return queue.put(item, timeout=0.1)
+                except Full:
+                    pass
+
+        end: BaseException = StopIteration()
+        try:
+            for band in bands:
+                put(band)
+                if writing.done():
+                    break
+        except BaseException as e:
+            end = e
+            raise
+        finally:
+            put(end)
+        writing.result()
+
+
+def _targets(source: Path, output: Path, suffix: str | None) -> dict[Path, Path]:
     """Where each file's result goes; files in an ``output`` inside ``source`` are results of an earlier run.
 
+    Photos whose results would have one name, since their own differ in the suffix alone, keep that in it.
+
     Raises:
-        InputError: nothing to upscale, or a result would take the place of a photo.
+        InputError: nothing to upscale, a result would take the place of a photo, or lie outside ``output``.
     """
     if not source.exists():
         raise InputError(f"{source}: no such file or folder")
+    if source.is_file() and output.suffix.lower() in FORMATS and not output.is_dir():
+        if output.resolve() == source.resolve():
+            raise InputError(f"output={output}: is the photo itself, which would be overwritten; choose another")
+        return {source: output}
     root, files = (source.parent, [source]) if source.is_file() else (source, find_images(source))
     if output.resolve() == root.resolve():
         raise InputError(f"output={output}: holds the photos themselves, which would be overwritten; choose another")
-    targets: dict[Path, Path] = {}
-    for path in files:
-        if path.resolve().is_relative_to(output.resolve()) and source.is_dir():
-            continue
-        target = output / path.relative_to(root).with_suffix(".png")
-        if target in targets.values():  # two files whose names differ in the suffix alone
-            target = target.with_name(f"{path.name}.png")
-        targets[path] = target
+    inside = output.resolve()
+    photos = [p for p in files if source.is_file() or not p.resolve().is_relative_to(inside)]
+    if not photos:
+        raise InputError(f"{source}: holds no photos but earlier results, those in {output}")
+    plain = {path: output / path.relative_to(root).with_suffix(_suffix(path, suffix)) for path in photos}
+    uses = Counter(str(target).lower() for target in plain.values())
+    targets = {
+        path: target if uses[str(target).lower()] == 1 else target.with_name(path.name + target.suffix)
+        for path, target in plain.items()
+    }
+    for target in targets.values():
+        if not target.parent.resolve().is_relative_to(inside):
+            raise InputError(f"{target.parent}: is a link that leads out of {output}; remove it")
     return targets
 
 
-def _run(cfg: DictConfig) -> None:
-    generator = load_generator(cfg.ckpt, cfg.ema).to(pick_device(cfg.accelerator))
-    options = cfg.tile, cfg.overlap, cfg.keep_colours
-    written = upscale_files(generator, Path(cfg.input), Path(cfg.output), *options)
-    log.info("%d photos written to %s", len(written), cfg.output)
+def _suffix(path: Path, suffix: str | None) -> str:
+    own = path.suffix.lower()
+    return suffix or (own if own in FORMATS else ".png")
 
+
+def _run(cfg: DictConfig) -> None:
+    options = {"scale": cfg.scale or None, "tiles": Tiles(cfg.tile, cfg.overlap, cfg.batch), "quality": cfg.quality}
+    options |= {"keep_colours": cfg.keep_colours, "most_pixels": round(cfg.max_megapixels * 1e6)}
+
+    def on(index: int) -> Enlarge:
+        model = load_model(cfg.ckpt, cfg.backend, cfg.accelerator, cfg.precision, cfg.compile, cfg.ema, index)
+        return partial(upscale_file, model=Ensemble(model) if cfg.tta else model, **options)
+
+    if cfg.format not in (known := ("same", *(suffix[1:] for suffix in FORMATS))):
+        raise InputError(f"format={cfg.format}: choose {', '.join(known)}")
+    suffix = None if cfg.format == "same" else f".{cfg.format}"
+    enlarge = [on(index) for index in range(count_devices(cfg.accelerator, cfg.devices))]
+    upscale_files(enlarge, Path(cfg.input), Path(cfg.output), suffix, cfg.overwrite)
+
+
+class _Callable(ModuleType):
+    """This module, which is also the function of its name: ``from realsr import upscale`` gives whichever is there."""
+
+    __call__ = staticmethod(library.upscale)
+
+
+sys.modules[__name__].__class__ = _Callable
 
 main = command("upscale")(_run)
 

@@ -17,9 +17,10 @@ from realsr.fitting import fit_photo
 from realsr.kernels import bicubic_kernel, gaussian_kernel, x4_from_x2
 from realsr.metrics import psnr
 from realsr.resample import imresize
+from realsr.turns import TURNS, turned, unturned
 from realsr.zssr import ZSSR, zero_shot
 from realsr.zssr.module import LOOKS, has_settled
-from realsr.zssr.pairs import TURNS, FathersAndSons, kept_turns, shrunk, turned, unturned
+from realsr.zssr.pairs import FathersAndSons, kept_turns, shrunk
 from realsr.zssr.refine import back_projected, median, self_ensemble
 from realsr.zssr.upscale import second_kernel
 

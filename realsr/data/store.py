@@ -18,12 +18,12 @@ import numpy.typing as npt
 from rich.progress import track
 
 from realsr.data.tiles import TILE, Pixels, TiledImage, write_tiles
+from realsr.encoding import eight_bit
 from realsr.errors import InputError
 from realsr.filling import remove_leftovers
 from realsr.images import (
     atomic_write,
     content_hash,
-    eight_bit,
     file_hash,
     image_size,
     read_8_bit,

@@ -10,20 +10,9 @@ from torch import Tensor
 
 from realsr.errors import InputError
 from realsr.resample import blur_subsample, crop_to_multiple, imresize
+from realsr.turns import TURNS, turned, unturned
 
 LEAST = 16  # pixels of a photo's shorter side
-TURNS = range(8)  # four rotations, and those of the mirrored picture
-
-
-def turned(image: Tensor, turn: int) -> Tensor:
-    """``(..., H, W)`` rotated by ``turn % 4`` right angles counter-clockwise; from 4 on it is first mirrored."""
-    return torch.rot90(image.flip(-1) if turn >= 4 else image, turn % 4, (-2, -1))
-
-
-def unturned(image: Tensor, turn: int) -> Tensor:
-    """The inverse of :func:`turned`."""
-    image = torch.rot90(image, -(turn % 4), (-2, -1))
-    return image.flip(-1) if turn >= 4 else image
 
 
 def shrunk(image: Tensor, scale: int, kernel: Tensor | None = None) -> Tensor:

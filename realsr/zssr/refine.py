@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from realsr.resample import imresize
-from realsr.zssr.pairs import TURNS, shrunk, turned, unturned
+from realsr.turns import TURNS, turned, unturned
+from realsr.zssr.pairs import shrunk
 
 
 def back_projected(sr: Tensor, lr: Tensor, scale: int, kernel: Tensor | None = None, times: int = 1) -> Tensor:

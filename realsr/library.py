@@ -1,0 +1,170 @@
+"""Upscaling as a library, ``from realsr import load_model, upscale``: tensors, Pillow's images, files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, overload
+
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from realsr.backends import Network
+from realsr.errors import InputError
+from realsr.images import Photo, image_of, photo_of, read_image, to_float
+from realsr.resample import imresize, resize_bands, resized
+from realsr.tiling import Tiles, upscale_bands
+
+MARGIN = 4  # LR pixels around a band that bicubic looks at, and more
+
+
+@overload
+def upscale(
+    image: Tensor,
+    model: Network,
+    scale: float | None = None,
+    tiles: Tiles | None = None,
+    keep_colours: bool = False,
+) -> Tensor: ...
+@overload
+def upscale(
+    image: Image.Image | str | Path,
+    model: Network,
+    scale: float | None = None,
+    tiles: Tiles | None = None,
+    keep_colours: bool = False,
+) -> Image.Image: ...
+def upscale(
+    image: Tensor | Image.Image | str | Path,
+    model: Network,
+    scale: float | None = None,
+    tiles: Tiles | None = None,
+    keep_colours: bool = False,
+) -> Tensor | Image.Image:
+    """An image enlarged, of any size, in bounded memory on the model's device.
+
+    Args:
+        image: a tensor ``(3, H, W)`` or ``(N, 3, H, W)`` in [0, 1], on any device; an image of Pillow's; or a file.
+        model: from :func:`realsr.load_model`; ``realsr.Ensemble(model)`` asks it in eight turns, for a little more.
+        scale: of the result; None is the model's own, others are resized to in the end by bicubic.
+        tiles: how the image is cut, see :class:`realsr.tiling.Tiles`.
+        keep_colours: whether the result gets the image's colours, see :func:`realsr.colour.match_colours`.
+
+    Returns:
+        A tensor in [0, 1] of the same kind on the same device; of all else an image of Pillow's, of the same mode
+        where that is gray or RGB, with alpha or without, with the ICC profile and EXIF in ``info``. It has 8 bits:
+        :func:`realsr.upscale.upscale_file` keeps 16, and has no need to hold the result.
+
+    Raises:
+        InputError: the file cannot be read, or the image is of no such kind.
+    """
+    if isinstance(image, Tensor):
+        return _upscale_tensor(image, model, scale, tiles, keep_colours)
+    photo = photo_of(image) if isinstance(image, Image.Image) else read_image(image)
+    height, width = result_size(photo, model, scale)
+    return image_of(photo_bands(photo, model, scale, tiles, keep_colours), height, width, photo)
+
+
+def result_size(photo: Photo, model: Network, scale: float | None = None) -> tuple[int, int]:
+    """Height and width of what becomes of a photo.
+
+    Raises:
+        InputError: the scale is not positive.
+    """
+    ratio = _ratio(model, scale)
+    return tuple(resized(side * model.scale, ratio) for side in photo.rgb.shape[:2])  # type: ignore[return-value]
+
+
+def photo_bands(
+    photo: Photo,
+    model: Network,
+    scale: float | None = None,
+    tiles: Tiles | None = None,
+    keep_colours: bool = False,
+) -> Iterator[npt.NDArray[Any]]:
+    """A photo enlarged: colours by the network, alpha by bicubic; gray and bit depth are kept.
+
+    Args:
+        photo: as :func:`realsr.images.read_image` gives it.
+        model: see :func:`upscale`.
+        scale: likewise.
+        tiles: likewise.
+        keep_colours: likewise.
+
+    Yields:
+        Bands of rows, top to bottom: ``(h, W, C)`` of the photo's type, C = 1 for gray, 3 for RGB, one more with alpha.
+    """
+    height, width = photo.rgb.shape[:2]
+    ratio = _ratio(model, scale)
+
+    def read(rows: slice, columns: slice) -> Tensor:
+        return to_float(photo.rgb[rows, columns]).to(model.device)
+
+    def finish(sr: Tensor) -> Tensor:
+        sr = sr.mean(0, keepdim=True) if photo.gray else sr
+        return sr if ratio != 1 else _levels(sr, photo)
+
+    options = model.scale, tiles or Tiles(), model.device, keep_colours, finish
+    bands = _with_alpha(upscale_bands(model, read, height, width, *options), photo, model.scale, ratio)
+    if ratio != 1:
+        bands = (_levels(band, photo) for band in resize_bands(bands, height * model.scale, ratio))
+    for band in bands:
+        yield band.permute(1, 2, 0).numpy()
+
+
+def _ratio(model: Network, scale: float | None) -> float:
+    """Of the result's size to that of the model's output."""
+    if scale is not None and not (isinstance(scale, int | float) and 0 < scale < float("inf")):
+        raise InputError(f"scale={scale}: give a number above 0")
+    return 1.0 if scale is None else scale / model.scale
+
+
+def _levels(sr: Tensor, photo: Photo) -> Tensor:
+    """[0, 1] to the levels of the photo's type."""
+    dtype = {"uint8": torch.uint8, "uint16": torch.uint16}[photo.rgb.dtype.name]
+    return sr.clamp(0, 1).mul(torch.iinfo(dtype).max).round().to(torch.int32).to(dtype)
+
+
+def _with_alpha(bands: Iterator[Tensor], photo: Photo, scale: int, ratio: float) -> Iterator[Tensor]:
+    """Bands with the photo's alpha, if there is one, enlarged by bicubic as their last channel."""
+    top = 0
+    for band in bands:
+        bottom = top + band.shape[1] // scale
+        if photo.alpha is not None:
+            start = max(top - MARGIN, 0)
+            seen = imresize(to_float(photo.alpha[start : bottom + MARGIN, :, None]), scale)
+            alpha = seen[:, (top - start) * scale : (bottom - start) * scale].clamp(0, 1)
+            band = torch.cat((band, alpha if ratio != 1 else _levels(alpha, photo)))
+        yield band
+        top = bottom
+
+
+def _upscale_tensor(
+    images: Tensor, model: Network, scale: float | None, tiles: Tiles | None, keep_colours: bool
+) -> Tensor:
+    if images.ndim not in (3, 4) or images.shape[-3] != 3 or not images.is_floating_point() or not images.numel():
+        shape = tuple(images.shape)
+        raise InputError(
+            f"{images.dtype} of shape {shape} is no image: give floats (3, H, W) or (N, 3, H, W) in [0, 1]"
+        )
+    height, width = images.shape[-2:]
+    ratio = _ratio(model, scale)
+    batch = images if images.ndim == 4 else images[None]
+    sides = [resized(side * model.scale, ratio) for side in (height, width)]
+    results = images.new_empty(len(batch), 3, *sides)
+    for image, result in zip(batch, results, strict=True):
+
+        def read(rows: slice, columns: slice) -> Tensor:
+            return image[:, rows, columns].to(model.device, torch.float32)  # noqa: B023  (used up in this round)
+
+        options = model.scale, tiles or Tiles(), model.device, keep_colours
+        bands = upscale_bands(model, read, height, width, *options)
+        if ratio != 1:
+            bands = resize_bands(bands, height * model.scale, ratio)
+        top = 0
+        for band in bands:
+            result[:, top : top + band.shape[1]] = band.clamp(0, 1)
+            top += band.shape[1]
+    return results if images.ndim == 4 else results[0]

@@ -1,0 +1,195 @@
+"""What is written band by band is what other programs read; what a format cannot hold is said before the work."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image, ImageCms
+
+from realsr.encoding import check_writes, eight_bit, write_rows
+from realsr.errors import InputError
+from realsr.images import Photo
+from realsr.png import png_pieces
+from realsr.tiff import write_tiff
+
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+LIKE = Photo(np.zeros((1, 1, 3), np.uint8), icc_profile=PROFILE)
+
+
+def pixels(dtype, channels, height=37, width=29, seed=0):
+    """Half noise, half a ramp, so that predictions are right, wrong and out of range."""
+    rng = np.random.default_rng(seed)
+    array = rng.integers(0, np.iinfo(dtype).max, (height, width, channels), endpoint=True).astype(dtype)
+    array[: height // 2] = (np.arange(width) * (np.iinfo(dtype).max // width))[:, None]
+    return array
+
+
+def bands(array, *cuts):
+    return iter(np.split(array, cuts))
+
+
+def tiff(array, strip_rows=5, exif=None, big=False):
+    file = io.BytesIO()
+    strips = (array[top : top + strip_rows] for top in range(0, len(array), strip_rows))
+    write_tiff(file, strips, *array.shape, 8 * array.itemsize, strip_rows, PROFILE, exif, big)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("shape", [(37, 29), (1, 1), (1, 40), (40, 1)])
+def test_png_as_others_read_it(dtype, channels, shape):
+    array = pixels(dtype, channels, *shape)
+    cuts = (1, 2, 20) if shape[0] > 20 else ()
+    data = b"".join(png_pieces(bands(array, *cuts), *array.shape, 8 * array.itemsize))
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    order = {1: [0], 2: [0, 0, 0, 1], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[channels]  # OpenCV has no gray with alpha
+    np.testing.assert_array_equal(decoded.reshape(*shape, -1), array[..., order])
+    with Image.open(io.BytesIO(data)) as image:
+        image.verify()  # checksums of the chunks
+    if dtype == np.uint8:
+        with Image.open(io.BytesIO(data)) as image:
+            np.testing.assert_array_equal(np.asarray(image).reshape(array.shape), array)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("big", [False, True])
+def test_tiff_as_others_read_it(dtype, channels, big):
+    array = pixels(dtype, channels)
+    data = tiff(array, big=big)
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        page = file.pages[0]
+        assert file.is_bigtiff == big
+        np.testing.assert_array_equal(page.asarray().reshape(array.shape), array)
+        assert page.tags[34675].value == PROFILE and len(file.pages) == 1
+        assert page.tags["RowsPerStrip"].value == 5 and len(page.dataoffsets) == 8
+        assert (channels in (2, 4)) == ("ExtraSamples" in page.tags)
+    if dtype == np.uint8:
+        with Image.open(io.BytesIO(data)) as image:
+            assert image.mode == {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[channels]
+            np.testing.assert_array_equal(np.asarray(image).reshape(array.shape), array)
+    if channels in (1, 3) or (channels == 4 and dtype == np.uint16):  # OpenCV has no LA, and multiplies RGBA of 8 bits
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED).reshape(array.shape)
+        np.testing.assert_array_equal(decoded, array[..., {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[channels]])
+
+
+@pytest.mark.parametrize(("height", "big"), [(1000, False), (23_000, False), (24_000, True)])
+def test_bigtiff_where_4_gb_are_too_few(tmp_path, monkeypatch, height, big):
+    seen = []
+    monkeypatch.setattr("realsr.encoding.write_tiff", lambda *args: seen.append(args[-1]))
+    write_rows(tmp_path / "a.tif", iter([np.zeros((4, 60_000, 3), np.uint8)]), height, 60_000, LIKE)
+    assert seen == [big]
+    check_writes(tmp_path / "a.tif", height, 60_000)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp", ".jpg", ".webp"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_write_rows_of_any_cut(tmp_path, monkeypatch, suffix, channels, dtype):
+    """However the rows are cut, into bands or inside for packing, the file is the same, and shows them."""
+    array = pixels(np.uint8, channels).astype(dtype) * (257 if dtype == np.uint16 else 1)
+    files = []
+    for cuts, band in (((), 1 << 20), ((3, 4, 20), 1 << 20), ((7, 30), 300), ((), 300)):
+        monkeypatch.setattr("realsr.encoding._BAND", band)
+        path = tmp_path / f"{len(files)}{suffix}"
+        write_rows(path, bands(array, *cuts), 37, 29, LIKE, quality=100)
+        files.append(path.read_bytes())
+    assert files[0] == files[1] and files[2] == files[3]
+    for data in files[1:3]:
+        with Image.open(io.BytesIO(data)) as image:
+            alpha = suffix not in (".jpg", ".bmp") and channels in (2, 4)
+            assert image.info.get("icc_profile") == (None if suffix == ".bmp" else PROFILE)
+            shown = np.asarray(image.convert("RGBA" if alpha else "RGB")).astype(int)
+    colour = eight_bit(array[..., :3] if channels > 2 else array[..., [0, 0, 0]])
+    if suffix in (".jpg", ".webp"):
+        assert shown.shape == (37, 29, 4 if alpha else 3)
+        if channels < 3 and suffix == ".jpg":
+            assert np.abs(shown - colour).max() <= 3
+    elif dtype == np.uint8 or suffix == ".bmp":
+        np.testing.assert_array_equal(shown[..., :3], colour)
+    if alpha and (dtype == np.uint8 or suffix == ".webp"):
+        np.testing.assert_array_equal(shown[..., 3], eight_bit(array[..., -1]))
+
+
+@pytest.mark.parametrize(
+    ("name", "height", "width", "line"),
+    [
+        ("a.jpg", 65_501, 10, r"a\.jpg: 10 x 65501 pixels are more than JPEG holds, 65500 pixels a side; use \.png or"),
+        ("a.webp", 10, 16_384, r"a\.webp: .* WEBP holds, 16383 pixels a side; use \.png or \.tif$"),
+        ("a.bmp", 40_000, 40_000, r"a\.bmp: .* BMP holds, 4 GB; use"),
+        ("a.png", 1, 2**31, r"PNG holds, 2147483647 pixels"),
+        ("a.gif", 1, 1, r"cannot write \.gif; use one of \.png"),
+        ("a", 1, 1, r"cannot write a file without suffix"),
+    ],
+)
+def test_what_a_format_cannot_hold_is_said_before_the_work(tmp_path, name, height, width, line):
+    def rows():
+        raise AssertionError("work has begun")
+        yield
+
+    with pytest.raises(InputError, match=line):
+        check_writes(tmp_path / name, height, width)
+    if name != "a.bmp":  # whose bound depends on the channels, which the first band tells
+        with pytest.raises(InputError, match=line):
+            write_rows(tmp_path / name, rows(), height, width, LIKE)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "height", "width"), [("a.jpg", 65_500, 65_500), ("a.webp", 16_383, 9), ("a.bmp", 9, 9)]
+)
+def test_what_a_format_just_holds(tmp_path, name, height, width):
+    check_writes(tmp_path / name, height, width)
+
+
+@pytest.mark.parametrize(
+    ("array", "line"),
+    [
+        ([np.zeros((4, 9, 3), np.uint8)], "4 rows came, not 8"),
+        ([np.zeros((9, 9, 3), np.uint8)], "9 rows came, not 8"),
+        ([], "0 rows came, not 8"),
+        ([np.zeros((8, 8, 3), np.uint8)], r"uint8 \(8, 8, 3\) is no"),
+        ([np.zeros((8, 9, 5), np.uint8)], r"uint8 \(8, 9, 5\) is no"),
+        ([np.zeros((8, 9), np.uint8)], r"uint8 \(8, 9\) is no"),
+        ([np.zeros((8, 9, 3), np.float32)], "float32 .* is no"),
+        ([np.zeros((4, 9, 3), np.uint8), np.zeros((4, 9, 1), np.uint8)], "follows one of uint8"),
+        ([np.zeros((4, 9, 3), np.uint8), np.zeros((4, 9, 3), np.uint16)], "follows one of uint8"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])
+def test_bands_that_are_no_such_picture_leave_no_file(tmp_path, suffix, array, line):
+    with pytest.raises(ValueError, match=line):
+        write_rows(tmp_path / f"a{suffix}", iter(array), 8, 9, LIKE)
+    assert not list(tmp_path.iterdir())
+
+
+PEAK = """
+import resource, sys
+import numpy as np
+from realsr.encoding import write_rows
+from realsr.images import Photo
+band = np.random.default_rng(0).integers(0, 256, (64, 4000, 3)).astype(np.uint8)
+band[:, 40:] = band[:, 39:40]
+rows = int(sys.argv[2])
+write_rows(sys.argv[1] + "/warm" + sys.argv[3], iter([band]), 64, 4000, Photo(band))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+write_rows(sys.argv[1] + "/a" + sys.argv[3], (band for _ in range(rows // 64)), rows, 4000, Photo(band))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_a_large_picture_takes_the_memory_of_a_band(tmp_path, suffix):
+    """25.6 megapixels are 77 MB."""
+    command = [sys.executable, "-c", PEAK, str(tmp_path), "6400", suffix]
+    peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert peak < 8 * 1024  # kB
+    with Image.open(tmp_path / f"a{suffix}") as image:
+        assert image.size == (4000, 6400)
