@@ -185,7 +185,7 @@ def test_files_say_what_they_are_and_nothing_of_this_machine(tmp_path):
         says = file.metadata()
     assert says["realsr"] == __version__
     assert (says["architecture"], says["scale"], says["precision"]) == ("CompactRRDBNet", "4", "float32")
-    assert says["degradation"] == "Degradation of kernel, noise pools"
+    assert says["degradation"] == "kernel + noise"
     assert json.loads(says["generator"]) == SPECS["compact"]
     extra = {"about.json": ""}
     torch.jit.load(files[3], _extra_files=extra)
@@ -227,10 +227,21 @@ def test_a_small_network_of_ours_says_what_opens_it(tmp_path, caplog):
     caplog.set_level("INFO")
     export(checkpoint(tmp_path / "a.ckpt", "rrdb"))
     assert "RRDBNet x4, float32, " in caplog.text
-    assert "gives exactly" in caplog.text
+    assert "does not differ from the network" in caplog.text
     assert "spandrel" not in caplog.text
     export(checkpoint(tmp_path / "b.ckpt", "compact"))
     assert "do not know this network; format=onnx" in caplog.text
+
+
+def test_what_spandrel_would_pad_is_said(tmp_path, caplog):
+    """Real-ESRGAN's network for x2 reads squares of pixels as channels."""
+    torch.manual_seed(0)
+    state = RRDBNet(8, 1, 32).state_dict() | {"conv_first.weight": torch.randn(8, 12, 3, 3) / 10}
+    torch.save(state, tmp_path / "x2.pth")
+    network = load_generator(tmp_path / "x2.pth")
+    assert network.scale == 2
+    export(tmp_path / "x2.pth", format="onnx")
+    assert "multiples of 4, from 4 pixels on; pad others" in caplog.text
 
 
 @pytest.fixture
