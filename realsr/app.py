@@ -1,0 +1,108 @@
+"""``python -m realsr.app ckpt=FILE``: a page on this machine to try a model on photos; nothing of them is kept."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import tempfile
+import time
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from realsr.backends import load_model
+from realsr.config import command
+from realsr.errors import InputError, at_least
+from realsr.tiling import Tiles
+from realsr.visits import Visits
+from realsr.workers import ignore_signals
+
+log = logging.getLogger(__name__)
+
+PORTS = range(7860, 7960)
+LOOPBACK = "127.0.0.1", "localhost", "::1"
+
+
+def free_port(host: str, port: int | None) -> int:
+    """The port itself, or the first that is free of :data:`PORTS`.
+
+    Raises:
+        InputError: it is in use, or must not be used; or this machine has no such address.
+    """
+    for candidate in PORTS if port is None else [port]:
+        try:
+            family, _, _, _, address = socket.getaddrinfo(host, candidate, type=socket.SOCK_STREAM)[0]
+            with socket.create_server(address[:2], family=family):
+                return candidate
+        except (OSError, OverflowError) as e:
+            reason = f"host={host} port={candidate}: {getattr(e, 'strerror', None) or e}"
+    others = "give another host, or another port, or port=null for the first that is free"
+    raise InputError(f"{reason}; {others}")
+
+
+def private_settings(folder: str, host: str) -> None:
+    """Gradio's, which come from the environment: files in our folder, no statistics sent, none of the user's own."""
+    for name in [name for name in os.environ if name.startswith("GRADIO_")]:
+        del os.environ[name]
+    os.environ.update(GRADIO_TEMP_DIR=folder, GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1")
+    # Gradio looks at its own page before it says that it runs; a proxy would not find it
+    for name in ("NO_PROXY", "no_proxy"):
+        os.environ[name] = ",".join(filter(None, (os.environ.get(name), host, "localhost")))
+
+
+def serve(cfg: DictConfig, root: Path) -> None:
+    """Serve the page for ever."""
+    private_settings(str(root), cfg.host)
+    try:
+        from realsr.gate import only_the_page
+        from realsr.page import CSS, THEME, Desk, build_page
+    except ModuleNotFoundError as e:
+        raise InputError(f"the page needs the package {e.name}: pip install 'realsr[app]'") from e
+    port = free_port(cfg.host, cfg.port)
+    network = load_model(cfg.ckpt, cfg.backend, cfg.accelerator, cfg.precision, ema=cfg.ema)
+    visits = Visits(root)
+    tiles = Tiles(cfg.tile, cfg.overlap, cfg.batch)
+    desk = Desk(network, visits, tiles, cfg.keep_colours, cfg.quality, cfg.max_megapixels)
+    page = build_page(desk, network.scale, Path(cfg.ckpt).name)
+    for name in ("httpx", "httpx2"):  # by which Gradio asks its own page whether it is there
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        _, url, _ = page.launch(
+            server_name=cfg.host,
+            server_port=port,
+            share=False,
+            prevent_thread_lock=True,
+            quiet=True,
+            max_file_size=int(cfg.max_megabytes * 1e6),
+            footer_links=[],
+            run_history=False,  # Gradio's would be kept in the browser
+            enable_monitoring=False,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            theme=THEME,
+            css=CSS,
+            app_kwargs={"middleware": only_the_page(root, cfg.host)},
+        )
+        log.info("%s on %s: open %s (Ctrl-C ends it)", Path(cfg.ckpt).name, network.device, url)
+        if cfg.host not in LOOPBACK:
+            log.warning("host=%s: everybody who reaches this machine can use the page", cfg.host)
+        while True:
+            time.sleep(30)
+            visits.sweep(60 * cfg.keep_minutes)
+    finally:
+        ignore_signals()  # a second Ctrl-C would leave files
+        visits.close()
+
+
+def _run(cfg: DictConfig) -> None:
+    at_least(1, max_megabytes=cfg.max_megabytes, keep_minutes=cfg.keep_minutes)
+    with tempfile.TemporaryDirectory(prefix="realsr-app-", ignore_cleanup_errors=True) as root:
+        serve(cfg, Path(root).resolve())
+
+
+main = command("app", then="photos and results are deleted")(_run)
+
+if __name__ == "__main__":
+    main()
