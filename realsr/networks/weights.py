@@ -143,11 +143,11 @@ def spec_of(content: Mapping[str, Any]) -> Any:
     """How the generator of a checkpoint of ours is built: ``_target_`` and options; None in other files."""
     if (spec := inside(content, "config", "model", "generator")) is not None:
         return spec
-    text = inside(content, HEADER, "generator")  # of a file that realsr.export wrote
     try:
-        return text and json.loads(text)
-    except json.JSONDecodeError:
-        return text
+        spec = json.loads(inside(content, HEADER, "generator") or "null")  # of a file that realsr.export wrote
+    except (ValueError, RecursionError):  # another program's word for something else
+        return None
+    return spec if isinstance(spec, Mapping) and "_target_" in spec else None
 
 
 def inside(content: Any, *names: str) -> Any:
