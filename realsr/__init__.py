@@ -9,6 +9,7 @@ The way of the data, and where each step lives::
     clean photos -------------+-> HR crops -> degradation -> (lr, hr)     degradation.py, data/
     (lr, hr) -> ESRGAN (generator, discriminator, losses) -> checkpoint   esrgan.py, networks/, losses/, checkpoints.py
     checkpoint -> upscale (photos)                           library.py, tiling.py, backends/, encoding.py
+    checkpoint -> export (files for other programs)          formats.py, networks/onnx_graph.py
     checkpoints and rivals -> evaluate (table, report)       methods.py, evaluation.py, metrics.py, tables.py, report/
 
 Conventions that hold everywhere: images are float32 RGB, NCHW, in [0, 1]; kernels are applied by

@@ -16,9 +16,11 @@ from realsr.tags import IFD8, LONG, Fetch, Layout, Tag, directory, fetch_from, r
 # Rating, RatingPercent, Copyright, and title, comment, author, keywords, subject as Windows keeps them
 _DESCRIPTIVE = {270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096)}
 _ORIENTATION, _EXIF, _GPS, _WIDTH, _HEIGHT = 0x0112, 0x8769, 0x8825, 40962, 40963
-# MakerNote, SubjectArea, PixelXDimension, PixelYDimension, RelatedSoundFile, pointer to Interoperability,
-# FocalPlaneXResolution, FocalPlaneYResolution, FocalPlaneResolutionUnit, SubjectLocation, and pointers that lead back
-_OUTDATED = {37500, 37396, _WIDTH, _HEIGHT, 40964, 40965, 41486, 41487, 41488, 41492, _EXIF, _GPS}
+_OF_EXIF = {33434, 33437, *range(34850, 34870), *range(36864, 42241)}
+_OF_GPS = set(range(32))
+# ImageSourceData, MakerNote, SubjectArea, PixelXDimension, PixelYDimension, RelatedSoundFile, FocalPlaneXResolution,
+# FocalPlaneYResolution, FocalPlaneResolutionUnit, SubjectLocation, pointers to Interoperability, Exif and GPS
+_OUTDATED = {37724, 37500, 37396, _WIDTH, _HEIGHT, 40964, 41486, 41487, 41488, 41492, 40965, _EXIF, _GPS}
 _KINDS = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 129}  # values, no offsets, none of 64 bits
 _MOST = 16_000  # bytes of values a directory, and
 _TAGS = 200  # tags; so that three of them fit into the 65527 bytes that a JPEG has for them
@@ -85,11 +87,10 @@ def _kept(fetch: Fetch, layout: Layout, first: int) -> Directories:
     pointers = read_tags(fetch, [e for e in entries if e.tag in (_EXIF, _GPS)], 16)
     described = [e for e in entries if e.tag in _DESCRIPTIVE and e.kind in _KINDS]
     kept: Directories = {0: read_tags(fetch, described, _MOST), _EXIF: {}, _GPS: {}}
-    for number, tag in pointers.items():
-        if at := tag.number(layout):
+    for number, known in ((_EXIF, _OF_EXIF - _OUTDATED), (_GPS, _OF_GPS)):
+        if at := number in pointers and pointers[number].number(layout):
             listed, _ = read_entries(fetch, layout, at)
-            inner = [e for e in listed if e.tag not in _OUTDATED and e.kind in _KINDS]
-            kept[number] = read_tags(fetch, inner[:_TAGS], _MOST)
+            kept[number] = read_tags(fetch, [e for e in listed if e.tag in known and e.kind in _KINDS][:_TAGS], _MOST)
     return kept
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.util
 import logging
 import os
 import tempfile
@@ -18,13 +19,18 @@ from realsr.errors import InputError
 log = logging.getLogger(__name__)
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
-OTHERS = (".heic", ".heif", ".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".raf")  # photos, but not read
+HEIC = (".heic", ".heif")
+RAW = (".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".raf")
+EXTRAS = {  # suffixes of photos that are read where an extra is installed: its name, and the package that it brings
+    **dict.fromkeys(HEIC, ("heic", "pillow_heif")),
+    **dict.fromkeys(RAW, ("raw", "rawpy")),
+}
 OURS = ("pools", "outputs", "quickstart")  # where the commands write unless they are told otherwise
 SHEET = "contact_sheet.png"  # of a pool
 
 
 def find_images(folder: str | Path) -> list[Path]:
-    """All image files under ``folder``, sorted by path.
+    """All image files under ``folder`` of the kinds that can be read here, sorted by path.
 
     Recursively; hidden ones are left out, and what the commands have written themselves: contact sheets, and what
     lies in ``pools``, ``outputs`` and ``quickstart`` of the working directory, unless ``folder`` does.
@@ -41,28 +47,40 @@ def find_images(folder: str | Path) -> list[Path]:
     files = [
         p
         for p in sorted(folder.rglob("*"))
-        if p.suffix.lower() in (*SUFFIXES, *OTHERS)
+        if p.suffix.lower() in (*SUFFIXES, *EXTRAS)
         and p.name != SHEET
         and p.is_file()
         and not any(part.startswith(".") for part in p.relative_to(folder).parts)
         and not any((here / p.relative_to(folder)).is_relative_to(path) for path in ours)
     ]
-    found = [p for p in files if p.suffix.lower() in SUFFIXES]
-    unread = Counter(p.suffix.lower() for p in files if p.suffix.lower() in OTHERS)
+    unread = Counter(p.suffix.lower() for p in files if missing_extra(p.suffix.lower()))
+    found = [p for p in files if p.suffix.lower() not in unread]
     others = ", ".join(f"{count} {suffix}" for suffix, count in sorted(unread.items()))
-    convert = "convert photos of other kinds to .jpg or .tif first, as with `magick mogrify -format tif *.heic`"
+    extras = ",".join(sorted({EXTRAS[suffix][0] for suffix in unread}))
+    mend = f"pip install 'realsr[{extras}]' reads them"
     if not found:
-        but = f" but {others}; {convert}" if unread else "; give a folder of photos"
+        but = f" but {others}; {mend}" if unread else "; give a folder of photos"
         raise InputError(f"{folder}: holds no image ({' '.join(SUFFIXES)}){but}")
     if unread:
-        _warn_once(f"{folder}: left out {others}; {convert}")
+        _warn_once(f"{folder}: left out {others}; {mend}")
     return found
+
+
+def missing_extra(suffix: str) -> str | None:
+    """The extra that would have to be installed to read files of a suffix (small letters), or None."""
+    name, package = EXTRAS.get(suffix, ("", ""))
+    return name if package and not _installed(package) else None
 
 
 def left_out(folder: Path) -> list[Path]:
     """Where :func:`find_images` does not look, since the commands write there; resolved."""
     here = folder.resolve()
     return [ours for name in OURS if (ours := Path(name).resolve()) not in (here, *here.parents)]
+
+
+@functools.cache
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
 
 
 @functools.cache

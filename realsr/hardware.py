@@ -13,8 +13,8 @@ from realsr.errors import InputError
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "failed to allocate", "bad allocation")
 
 
-def pick_device(accelerator: str) -> torch.device:
-    """``auto``, ``cpu`` or ``gpu`` to a device.
+def pick_device(accelerator: str, index: int | None = None) -> torch.device:
+    """``auto``, ``cpu`` or ``gpu`` to a device; ``index`` says which of several GPUs.
 
     Raises:
         InputError: there is no such device.
@@ -24,23 +24,22 @@ def pick_device(accelerator: str) -> torch.device:
         raise InputError(f"accelerator={accelerator}: choose auto, cpu or gpu")
     if accelerator == "gpu" and not gpus:
         raise InputError("accelerator=gpu: there is no GPU that PyTorch can use; take accelerator=cpu or auto")
-    return torch.device(gpus[0] if gpus and accelerator != "cpu" else "cpu")
+    kind = gpus[0] if gpus and accelerator != "cpu" else "cpu"
+    return torch.device(kind, index) if kind == "cuda" and index is not None else torch.device(kind)
 
 
-def pick_devices(accelerator: str, count: int) -> list[torch.device]:
-    """So many devices of a kind; 0: all that there are. The CPU can be given several times.
+def count_devices(accelerator: str, wanted: int) -> int:
+    """How many devices of a kind to use; 0 wants all. The CPU may be used several times at once.
 
     Raises:
         InputError: there are fewer.
     """
-    device = pick_device(accelerator)
-    there = torch.cuda.device_count() if device.type == "cuda" else 1
-    most = os.cpu_count() or 1 if device.type == "cpu" else there
-    if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= most:
-        raise InputError(f"devices={count}: there are {there} ({device.type}); give 0 for all, or up to {most}")
-    if device.type != "cuda":
-        return [device] * (count or 1)
-    return [torch.device("cuda", index) for index in range(count or there)]
+    kind = pick_device(accelerator).type
+    there = torch.cuda.device_count() if kind == "cuda" else 1
+    most = max(there, os.cpu_count() or 1) if kind == "cpu" else there
+    if isinstance(wanted, bool) or not isinstance(wanted, int) or not 0 <= wanted <= most:
+        raise InputError(f"devices={wanted}: at most {most} of the kind {kind} can be used here; 0 takes all")
+    return wanted or there
 
 
 def free_memory(device: torch.device) -> int | None:

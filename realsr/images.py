@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,19 @@ from torch import Tensor
 from realsr.encoding import eight_bit, gathered, write_rows
 from realsr.errors import InputError
 from realsr.exif import clean_exif, mended_exif, orientation_in
+from realsr.files import EXTRAS, HEIC, RAW, missing_extra
 from realsr.files import SUFFIXES as SUFFIXES
 from realsr.files import atomic_write as atomic_write
 from realsr.files import file_hash as file_hash
 from realsr.files import find_images as find_images
+from realsr.heif import heif_size, read_heif
 from realsr.images16 import decode_16_bit, is_16_bit, turn_upright
 from realsr.opening import MOST_PIXELS, exif_of, naming_damage, open_image
+from realsr.raw import raw_size, read_raw
+from realsr.tags import fetch_from
 
 _BAND = 256  # rows that are handed on at once
+_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # of HEIC files
 _TURNS = {  # what undoes an EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -63,6 +68,10 @@ def image_size(path: str | Path) -> tuple[int, int]:
     Raises:
         InputError: the file cannot be read as an image.
     """
+    path = Path(path)
+    if extra := _extra_of(path):
+        with naming_damage(path):
+            return raw_size(path) if extra == "raw" else heif_size(path)
     with file_header(path) as (image, orientation):
         # Pillow gives TIFFs the size that they have when turned, so those are read from the tags
         tags = getattr(image, "tag_v2", {256: image.width, 257: image.height})
@@ -70,7 +79,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
         return (tags[256], tags[257]) if turned else (tags[257], tags[256])
 
 
-@contextmanager
+@contextlib.contextmanager
 def file_header(path: str | Path) -> Iterator[tuple[Image.Image, int]]:
     """A file opened but not decoded, and its EXIF orientation, 1 to 8.
 
@@ -96,6 +105,9 @@ def read_image(path: str | Path, most_pixels: int = MOST_PIXELS) -> Photo:
             that has no 8 or 16 bit RGB.
     """
     path = Path(path)
+    if extra := _extra_of(path):
+        with naming_damage(path):
+            return _photo_by_extra(path, extra, most_pixels)
     with open_image(path, most_pixels) as image, naming_damage(path):
         with exif_of(image, path) as fetch:
             orientation, exif = orientation_in(fetch), clean_exif(fetch)
@@ -118,13 +130,12 @@ def photo_of(image: Image.Image) -> Photo:
     where = Path(getattr(image, "filename", "") or "image")
     with naming_damage(where):
         image.load()
-        exif, icc = image.getexif(), image.info.get("icc_profile")
-        orientation = exif.pop(0x0112, 1)
-        if orientation in _TURNS:
-            image = image.transpose(_TURNS[orientation])
+        fetch = fetch_from(io.BytesIO(image.info.get("exif", b"").removeprefix(b"Exif\0\0")))
+        orientation, exif, icc = orientation_in(fetch), clean_exif(fetch), image.info.get("icc_profile")
         if image.mode.startswith("I;16"):
-            return _photo_16_bit(np.asarray(image).astype(np.uint16), image, icc, None)
-        return _photo_8_bit(where, image, icc, exif.tobytes()[6:] or None)
+            array = turn_upright(np.asarray(image).astype(np.uint16), orientation)
+            return _photo_16_bit(array, image, icc, exif)
+        return _photo_8_bit(where, image.transpose(_TURNS[orientation]) if orientation > 1 else image, icc, exif)
 
 
 def image_of(bands: Iterable[npt.NDArray[Any]], height: int, width: int, like: Photo) -> Image.Image:
@@ -185,6 +196,35 @@ def _bands(photo: Photo) -> Iterator[npt.NDArray[Any]]:
     for top in range(0, len(photo.rgb), _BAND):
         colour = photo.rgb[top : top + _BAND, :, 1:2] if photo.gray else photo.rgb[top : top + _BAND]
         yield colour if photo.alpha is None else np.dstack([colour, photo.alpha[top : top + _BAND]])
+
+
+def _extra_of(path: Path) -> str:
+    """The extra that reads a file, told by the suffix of raw files and by the content of HEIC; empty where none need.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    suffix = path.suffix.lower() if path.suffix.lower() in RAW else ""
+    with contextlib.suppress(OSError), path.open("rb") as file:  # what is wrong, opening it by Pillow says
+        head = file.read(12)
+        suffix = suffix or (HEIC[0] if head[4:8] == b"ftyp" and head[8:] in _BRANDS else "")
+        if missing := missing_extra(suffix):
+            raise InputError(f"{path}: cannot be read yet; pip install 'realsr[{missing}]'")
+        return EXTRAS[suffix][0] if suffix else ""
+    return ""
+
+
+def _photo_by_extra(path: Path, extra: str, most_pixels: int) -> Photo:
+    if extra == "raw":
+        array, icc = read_raw(path, most_pixels), None
+        with path.open("rb") as file:
+            exif = clean_exif(fetch_from(file))
+    else:
+        array, icc, block = read_heif(path, most_pixels)
+        exif = clean_exif(fetch_from(io.BytesIO(block.removeprefix(b"Exif\0\0"))))
+    channels = array.shape[2]
+    rgb = np.repeat(array[..., :1], 3, 2) if channels < 3 else np.ascontiguousarray(array[..., :3])
+    return Photo(rgb, array[..., -1].copy() if channels in (2, 4) else None, channels < 3, icc, exif)
 
 
 def _photo_16_bit(array: npt.NDArray[np.uint16], image: Image.Image, icc: bytes | None, exif: bytes | None) -> Photo:

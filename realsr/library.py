@@ -165,6 +165,6 @@ def _upscale_tensor(
             bands = resize_bands(bands, height * model.scale, ratio)
         top = 0
         for band in bands:
-            result[:, top : top + band.shape[1]] = band.clamp_(0, 1)
+            result[:, top : top + band.shape[1]] = band.clamp(0, 1)
             top += band.shape[1]
     return results if images.ndim == 4 else results[0]

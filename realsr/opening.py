@@ -18,13 +18,14 @@ from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import MARKER
 
 from realsr.errors import InputError
-from realsr.tags import Fetch, Layout, fetch_from, read_entries, read_header, read_tags
+from realsr.tags import Entry, Fetch, Layout, fetch_from, read_entries, read_header, read_tags
 
 MOST_PIXELS = 500_000_000  # of an image, 1.5 GB once decoded; a small file may claim any number
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")  # Pillow knows 40 more, some of which run other programs
 _DIRECTORIES = (34665, 34853, 40965)  # tags that point to Exif, GPS and Interoperability, which Pillow reads too
 _SUBFILE, _REDUCED, _MASK = 254, 1, 4  # what a TIFF's page is (TIFF 6.0, section 8)
-_MOST_PAGES = 10_000
+_SIDES = (256, 257)  # ImageWidth, ImageLength
+_MOST_LISTED = 300_000  # tags of all pages
 
 
 def open_image(path: Path, most_pixels: int = MOST_PIXELS) -> Image.Image:
@@ -124,41 +125,46 @@ def _png_exif(path: Path) -> bytes:
 
 
 def _weigh_tags(path: Path, file: IO[bytes]) -> int:
-    """Check that a file's tags hold no more than the file does; gives how many pages a TIFF has, else 1."""
-    length = file.seek(0, os.SEEK_END)
-    start = read_header(fetch_from(file))
-    if start:
-        return _weigh_pages(path, fetch_from(file), length, *start)
+    """Check that a file's tags claim no more than the file holds; gives how many pages a TIFF has, else 1."""
+    fetch, length = fetch_from(file), file.seek(0, os.SEEK_END)
+    if start := read_header(fetch):
+        return _weigh_pages(path, fetch, length, *start)
     file.seek(0)
     if file.read(2) == b"\xff\xd8":
-        block = io.BytesIO(_jpeg_exif(file))
-        if start := read_header(fetch_from(block)):
-            _weigh(path, fetch_from(block), len(block.getvalue()), *start)
+        block = _jpeg_exif(file)
+        fetch = fetch_from(io.BytesIO(block))
+        if start := read_header(fetch):
+            _weigh(path, fetch, len(block), start[0], read_entries(fetch, *start)[0])
     return 1
 
 
 def _weigh_pages(path: Path, fetch: Fetch, length: int, layout: Layout, at: int) -> int:
-    pages = 0
+    pages = listed = 0
     seen: set[int] = set()
-    while at and at not in seen and len(seen) < _MOST_PAGES:
+    while at and at not in seen:  # a chain may be a ring
         seen.add(at)
-        kind, following = _weigh(path, fetch, length, layout, at)
+        entries, at = read_entries(fetch, layout, at)
+        kind = _weigh(path, fetch, length, layout, entries)
         pages += not kind & (_REDUCED | _MASK)
-        at = following
+        listed += 10 + len(entries)
+        if listed > _MOST_LISTED:
+            raise InputError(f"{path}: lists more than {len(seen)} pages or {listed} tags, the file is damaged")
     return max(pages, 1)
 
 
-def _weigh(path: Path, fetch: Fetch, length: int, layout: Layout, at: int) -> tuple[int, int]:
-    """Weigh a directory and those that it points to; gives what kind of page it is and where the next one stands."""
-    entries, following = read_entries(fetch, layout, at)
+def _weigh(path: Path, fetch: Fetch, length: int, layout: Layout, entries: list[Entry]) -> int:
+    """Weigh a directory and those that it points to; gives what kind of page it is."""
+    if sum(entry.tag in _SIDES for entry in entries) > len(_SIDES):
+        raise InputError(f"{path}: says its size twice, which decoders read differently; the file is damaged")
     tags = read_tags(fetch, [e for e in entries if e.tag in (_SUBFILE, *_DIRECTORIES)], 64)
     numbers = {tag: value.number(layout) or 0 for tag, value in tags.items()}
     for pointer in _DIRECTORIES:
-        if inner := numbers.get(pointer):
-            entries = entries + read_entries(fetch, layout, inner)[0]
-    if (claimed := sum(e.size for e in entries if e.at + e.size <= length)) > 2 * length + 2**20:
-        raise InputError(f"{path}: its tags claim {claimed / 2**20:.0f} MB of {length} bytes, the file is damaged")
-    return numbers.get(_SUBFILE, 0), following
+        if at := numbers.get(pointer):
+            entries = entries + read_entries(fetch, layout, at)[0]
+    claimed = sum(entry.size for entry in entries if entry.at + entry.size <= length)
+    if claimed > 2 * length + 2**20:
+        raise InputError(f"{path}: its tags claim {claimed} of {length} bytes, the file is damaged")
+    return numbers.get(_SUBFILE, 0)
 
 
 def _jpeg_exif(file: IO[bytes]) -> bytes:

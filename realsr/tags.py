@@ -88,7 +88,7 @@ def read_header(fetch: Fetch) -> tuple[Layout, int] | None:
 def read_entries(fetch: Fetch, layout: Layout, at: int) -> tuple[list[Entry], int]:
     """What the directory at ``at`` lists, and where the next one stands (0: it is the last).
 
-    No value is read, entries of unknown kinds are left out, and a directory that is cut ends where it is cut.
+    No value is read, those of unknown kinds have no size, and a directory that is cut ends where it is cut.
     """
     width = layout.inline
     one = f"{layout.order}HH{'Q' if layout.big else 'I'}{width}s"
@@ -102,11 +102,9 @@ def read_entries(fetch: Fetch, layout: Layout, at: int) -> tuple[list[Entry], in
     entries = []
     for place in range(0, min(count * step, len(listed) - step + 1), step):
         tag, kind, number, value = struct.unpack_from(one, listed, place)
-        if kind in SIZES:
-            size = number * SIZES[kind]
-            inside = at + ahead + place + step - width
-            start = inside if size <= width else _number(layout, value)
-            entries.append(Entry(tag, kind, size, start))
+        size = number * SIZES.get(kind, 0)
+        start = _number(layout, value) if size > width else at + ahead + place + step - width
+        entries.append(Entry(tag, kind, size, start))
     end = listed[count * step : count * step + width]
     return entries, _number(layout, end) if len(end) == width else 0
 

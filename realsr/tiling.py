@@ -16,7 +16,7 @@ from realsr.hardware import free_memory, is_out_of_memory
 
 TILE = 192  # LR pixels kept of each tile
 OVERLAP = 32  # LR pixels of surroundings that it also sees, on every side
-SMALLEST = 16  # what tiles are halved to, at most, for want of memory
+SMALLEST = 16  # tiles of no more are not halved again for want of memory
 # What a full RRDBNet takes for each LR pixel of a tile in float32 (tests/benchmarks/bench_upscale.py); others take less
 BYTES_PER_PIXEL = 12_000
 MOST_TILES = 16  # at a time: more do not make a GPU faster
@@ -43,7 +43,7 @@ class Tiles:
     def __post_init__(self) -> None:
         for name, value in (("tile", self.tile), ("overlap", self.overlap), ("batch", self.batch)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise InputError(f"{name}={value}: give a whole number, 0 or more")
+                raise InputError(f"{name}={value}: give 0 or more, a whole number")
 
     def fitted(self, height: int, width: int, device: torch.device) -> Tiles:
         """For an image of this size: tiles that free memory holds, and as many of them as it holds."""
@@ -208,10 +208,10 @@ def _with_less(parts: list[Part], failed: int, tiles: Tiles) -> list[Part]:
         tiles.batch = failed // 2
         return parts
     largest = max(parts[0].bottom - parts[0].top, parts[0].right - parts[0].left)
-    if largest // 2 < SMALLEST:
+    if largest <= SMALLEST:
         raise InputError(
             f"no memory for a tile of {largest} pixels and {tiles.overlap} around it; close other programs, give a "
             "smaller overlap=, or take accelerator=cpu"
         )
-    tiles.tile = largest // 2
+    tiles.tile = -(-largest // 2)
     return [piece for part in parts for piece in _split(part, tiles.tile)]

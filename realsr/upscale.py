@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from queue import Empty, Full, Queue
 from types import ModuleType
@@ -22,8 +23,8 @@ from realsr.backends import Network, load_model
 from realsr.config import check_writable, command
 from realsr.encoding import FORMATS, check_writes, write_rows
 from realsr.errors import InputError
-from realsr.hardware import is_out_of_memory, pick_devices
 from realsr.files import find_images
+from realsr.hardware import count_devices, is_out_of_memory
 from realsr.images import read_image
 from realsr.library import photo_bands, result_size
 from realsr.opening import MOST_PIXELS
@@ -34,7 +35,7 @@ log = logging.getLogger(__name__)
 
 Band = npt.NDArray[Any]
 Report = Callable[[float], Any]  # told which share of a photo is done
-Enlarge = Callable[[Path, Path, Report], Any]  # from file to file
+Enlarge = Callable[..., Any]  # upscale_file with all but its files and report=
 
 
 def upscale_file(
@@ -93,7 +94,7 @@ def upscale_files(
     A file that cannot be read does not stop the others.
 
     Args:
-        enlarge: makes a file of a file, one for each device.
+        enlarge: :func:`upscale_file` with all but its files and ``report``, one for each device.
         source: photo, or folder of photos.
         output: folder of the results, which lie in it as the photos do in theirs; for a single photo also a file.
         suffix: of the results; None: each photo's own.
@@ -131,7 +132,7 @@ def upscale_files(
                 before = share
 
             try:
-                make(path, target, report)
+                make(path, target, report=report)
                 written.append(target)
             except InputError as e:
                 failed.append(str(e))
@@ -237,18 +238,17 @@ def _suffix(path: Path, suffix: str | None) -> str:
 
 
 def _run(cfg: DictConfig) -> None:
-    tiles = Tiles(cfg.tile, cfg.overlap, cfg.batch)
-    options = cfg.scale or None, tiles, cfg.keep_colours, cfg.quality, round(cfg.max_megapixels * 1e6)
+    options = {"scale": cfg.scale or None, "tiles": Tiles(cfg.tile, cfg.overlap, cfg.batch), "quality": cfg.quality}
+    options |= {"keep_colours": cfg.keep_colours, "most_pixels": round(cfg.max_megapixels * 1e6)}
 
-    def on(device: Any) -> Enlarge:
-        model = load_model(cfg.ckpt, cfg.backend, device, cfg.precision, cfg.compile, cfg.ema)
-        model = Ensemble(model) if cfg.tta else model
-        return lambda source, target, report: upscale_file(source, target, model, *options, report)
+    def on(index: int) -> Enlarge:
+        model = load_model(cfg.ckpt, cfg.backend, cfg.accelerator, cfg.precision, cfg.compile, cfg.ema, index)
+        return partial(upscale_file, model=Ensemble(model) if cfg.tta else model, **options)
 
     if cfg.format not in (known := ("same", *(suffix[1:] for suffix in FORMATS))):
         raise InputError(f"format={cfg.format}: choose {', '.join(known)}")
     suffix = None if cfg.format == "same" else f".{cfg.format}"
-    enlarge = [on(device) for device in pick_devices(cfg.accelerator, cfg.devices)]
+    enlarge = [on(index) for index in range(count_devices(cfg.accelerator, cfg.devices))]
     upscale_files(enlarge, Path(cfg.input), Path(cfg.output), suffix, cfg.overwrite)
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from hydra.utils import instantiate
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from realsr.backends.pytorch import TorchNetwork
 from realsr.collect import _run as run_collect
 from realsr.config import _quote_path, check_writable, explain
 from realsr.data.folders import find_pairs
@@ -28,7 +30,7 @@ from realsr.loggers import wandb_logger
 from realsr.networks.compact import CompactRRDBNet
 from realsr.train import train
 from realsr.upscale import _run as run_upscale
-from realsr.upscale import upscale_files
+from realsr.upscale import upscale_file, upscale_files
 
 COLLECT = ["collector.tile_size=16", "collector.stride=16", "collector.keep_best=20"]
 ESTIMATE = ["estimator.iterations=10", "accelerator=cpu"]
@@ -659,7 +661,8 @@ def kinds(folder: Path) -> dict[str, tuple[str, Image.Image]]:
 
 def test_every_kind_of_photo_keeps_mode_size_and_look(tmp_path):
     photos = kinds(tmp_path / "kinds")
-    upscale_files(CompactRRDBNet(features=8).eval(), tmp_path / "kinds", tmp_path / "out")
+    network = TorchNetwork(CompactRRDBNet(features=8), torch.device("cpu"))
+    upscale_files([partial(upscale_file, model=network)], tmp_path / "kinds", tmp_path / "out")
     for name, (mode, photo) in photos.items():
         with Image.open((tmp_path / "out" / name).with_suffix(".png")) as result:
             assert result.mode == mode, name
@@ -675,10 +678,10 @@ def test_results_never_take_the_place_of_photos_nor_are_upscaled_again(model, mi
     photos = photo_folder("photos", 2, 20, 24)
     Image.open(photos / "photo0.png").save(photos / "photo0.jpg")
     before = {path: path.read_bytes() for path in photos.iterdir()}
-    network = CompactRRDBNet(features=8).eval()
-    for _ in range(2):
-        written = upscale_files(network, photos, photos / "out")
-        assert sorted(path.name for path in written) == ["photo0.png", "photo0.png.png", "photo1.png"]
+    network = TorchNetwork(CompactRRDBNet(features=8), torch.device("cpu"))
+    for overwrite in (False, True):
+        written = upscale_files([partial(upscale_file, model=network)], photos, photos / "out", overwrite=overwrite)
+        assert sorted(path.name for path in written) == ["photo0.jpg.png", "photo0.png.png", "photo1.png"]
     common = [f"ckpt={model}", "accelerator=cpu"]
     for source in (photos, photos / "photo0.png"):
         line = mistake("upscale", *common, f"input={source}", f"output={photos}")

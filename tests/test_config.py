@@ -206,12 +206,13 @@ def test_perceptual_losses_take_a_local_backbone(compose, photo_folder, tmp_path
     assert loss(a, a) == 0
 
 
-@pytest.mark.parametrize("name", ["estimate", "collect", "upscale", "evaluate", "quickstart"])
+@pytest.mark.parametrize("name", ["estimate", "collect", "upscale", "export", "evaluate", "quickstart"])
 def test_the_other_commands_compose(compose, name):
     given = {
         "estimate": ["data.source_dir=x"],
         "collect": ["data.source_dir=x", "collector=dped"],
         "upscale": ["ckpt=a", "input=b", "output=c"],
+        "export": ["ckpt=a"],
         "evaluate": ["ckpt=a"],
     }
     compose(name, *given.get(name, []))

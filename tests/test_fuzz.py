@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import os
 import resource
@@ -20,6 +21,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image, ImageCms
+from test_extras import dng, heic
 
 from realsr.errors import InputError
 from realsr.images import Photo, image_size, read_image, write_image
@@ -41,7 +43,7 @@ def sources() -> dict[str, bytes]:
     rng = np.random.default_rng(0)
     rgb = cv2.GaussianBlur(rng.integers(0, 256, (24, 40, 3)).astype(np.uint8), (0, 0), 2)
     rgba, deep = np.dstack([rgb, rgb[..., 0]]), rgb.astype(np.uint16) * 257
-    image, exif = Image.fromarray(rgb), exif_block()
+    exif = exif_block()
     files: dict[str, bytes] = {}
 
     def pillow(name, mode="RGB", **options):
@@ -82,7 +84,13 @@ def sources() -> dict[str, bytes]:
         ):
             write_image(Path(folder) / name, photo)
             files[name] = (Path(folder) / name).read_bytes()
-    assert image.size == (40, 24)
+        if importlib.util.find_spec("pillow_heif"):
+            for name, array in (("rgb.heic", rgb), ("alpha10.heic", np.dstack([deep, deep[..., 0]]))):
+                heic(Path(folder) / name, array)
+                files[name] = (Path(folder) / name).read_bytes()
+        if importlib.util.find_spec("rawpy"):
+            dng(Path(folder) / "bayer.dng", (0.4, 0.25, 0.1))
+            files["bayer.dng"] = (Path(folder) / "bayer.dng").read_bytes()
     return files
 
 

@@ -383,15 +383,16 @@ def test_a_file_that_may_not_be_read_says_so(tmp_path, monkeypatch):
         read_image(tmp_path / "a.png")
 
 
-def test_photos_of_kinds_that_are_not_read_are_counted(tmp_path, caplog):
+def test_photos_of_kinds_that_are_not_read_are_counted(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("realsr.files._installed", lambda package: False)
     for name in ("a.HEIC", "b.heic", "c.NEF"):
         (tmp_path / name).write_bytes(b"")
-    with pytest.raises(InputError, match=r"holds no image \(.*\) but 2 \.heic, 1 \.nef; convert photos of other"):
+    with pytest.raises(InputError, match=r"no image \(.*\) but 2 \.heic, 1 \.nef; pip install 'realsr\[heic,raw\]'"):
         find_images(tmp_path)
     (tmp_path / "d.jpg").write_bytes(b"")
     for _ in range(3):
         assert find_images(tmp_path) == [tmp_path / "d.jpg"]
-    assert caplog.text.count("left out 2 .heic, 1 .nef; convert") == 1
+    assert caplog.text.count("left out 2 .heic, 1 .nef; pip install") == 1
 
 
 def test_what_the_commands_have_written_is_no_photo(tmp_path, monkeypatch):

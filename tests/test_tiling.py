@@ -2,8 +2,10 @@ import pytest
 import torch
 from torch import nn
 
+from realsr.errors import InputError
+from realsr.hardware import free_memory, is_out_of_memory
 from realsr.networks.compact import CompactRRDBNet
-from realsr.tiling import upscale_tiled
+from realsr.tiling import BYTES_PER_PIXEL, Tiles, upscale_bands, upscale_tiled
 
 REACH = 3  # LR pixels to each side that three 3x3 convolutions see
 
@@ -78,3 +80,90 @@ def test_a_real_network_with_the_default_overlap():
     lr = torch.rand(1, 3, 70, 50)
     error = (upscale_tiled(network, lr, 4, tile=32) - whole(network, lr)).abs().max()
     assert error < 0.2 / 255
+
+
+class Scarce:
+    """A network on a device that holds so many LR pixels at once."""
+
+    def __init__(self, network, pixels):
+        self.network, self.pixels, self.calls = network, pixels, []
+
+    def __call__(self, lr):
+        self.calls.append(tuple(lr.shape))
+        if lr.shape[0] * lr.shape[2] * lr.shape[3] > self.pixels:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        return self.network(lr)
+
+
+def bands(network, lr, tiles):
+    def read(rows, columns):
+        return lr[0, :, rows, columns]
+
+    return list(upscale_bands(network, read, *lr.shape[-2:], 4, tiles, lr.device))
+
+
+def test_bands_come_top_to_bottom_as_wide_as_the_image(networks):
+    lr = torch.rand(1, 3, 50, 40)
+    pieces = bands(networks["shuffle"], lr, Tiles(20, REACH))
+    assert [tuple(piece.shape) for piece in pieces] == [(3, 68, 160), (3, 68, 160), (3, 64, 160)]
+    torch.testing.assert_close(torch.cat(pieces, 1)[None], whole(networks["shuffle"], lr), atol=1e-5, rtol=0)
+
+
+def test_tiles_of_one_size_go_through_together(networks):
+    network = Scarce(networks["shuffle"], 10**9)
+    lr = torch.rand(1, 3, 16, 160)
+    pieces = bands(network, lr, Tiles(16, REACH, batch=4))
+    assert [call[0] for call in network.calls] == [1, 4, 4, 1]  # those at the ends see less
+    torch.testing.assert_close(torch.cat(pieces, 1)[None], whole(networks["shuffle"], lr), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("pixels", [5 * 38 * 38, 38 * 38, 1000, 600])
+def test_less_memory_means_fewer_tiles_then_smaller_ones(networks, pixels):
+    network = Scarce(networks["shuffle"], pixels)
+    lr = torch.rand(1, 3, 70, 260)
+    pieces = bands(network, lr, Tiles(32, REACH, batch=8))
+    torch.testing.assert_close(torch.cat(pieces, 1)[None], whole(networks["shuffle"], lr), atol=1e-5, rtol=0)
+    fails = sum(n * h * w > pixels for n, _, h, w in network.calls)
+    assert 0 < fails <= 4  # what does not fit is not tried at every tile
+
+
+def test_no_memory_for_the_smallest_tile_is_one_line(networks):
+    with pytest.raises(InputError, match="no memory for a tile of 16 pixels"):
+        bands(Scarce(networks["shuffle"], 100), torch.rand(1, 3, 64, 64), Tiles(64, REACH))
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory():
+    calls = []
+
+    def network(lr):
+        calls.append(lr)
+        raise RuntimeError("sizes do not match")
+
+    with pytest.raises(RuntimeError, match="sizes do not match"):
+        bands(network, torch.rand(1, 3, 64, 64), Tiles(32))
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(("free", "tile"), [(10**12, 192), (2 * BYTES_PER_PIXEL * 256**2, 192), (10**9, 96), (1, 24)])
+def test_tiles_fit_into_free_memory(monkeypatch, free, tile):
+    monkeypatch.setattr("realsr.tiling.free_memory", lambda device: free)
+    assert Tiles().fitted(1000, 1000, torch.device("cpu")) == Tiles(tile, 32, 1)
+    assert Tiles(0).fitted(1000, 900, torch.device("cpu")).tile == 1000  # asked for: the image whole
+    gpu = Tiles(192).fitted(1000, 1000, torch.device("cuda"))
+    assert gpu.batch == min(max(free // 2 // BYTES_PER_PIXEL // (gpu.tile + 64) ** 2, 1), 16)
+
+
+def test_free_memory_is_what_the_system_says():
+    free = free_memory(torch.device("cpu"))
+    assert free is None or 10**6 < free < 10**14
+    assert is_out_of_memory(MemoryError()) and is_out_of_memory(torch.OutOfMemoryError("no"))
+    assert not is_out_of_memory(ValueError("out of memory")) and not is_out_of_memory(RuntimeError("no such op"))
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)
+
+
+@pytest.mark.parametrize("wrong", [{"tile": -1}, {"overlap": -1}, {"batch": 1.5}, {"tile": True}])
+def test_sizes_of_tiles_are_whole_numbers(wrong):
+    with pytest.raises(InputError, match="give 0 or more"):
+        Tiles(**wrong)

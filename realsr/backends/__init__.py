@@ -12,8 +12,16 @@ from realsr.checks import nearest
 from realsr.errors import InputError
 from realsr.hardware import pick_device
 
+Accelerator = Literal["auto", "cpu", "gpu"]
 Backend = Literal["auto", "torch", "onnxruntime", "openvino", "ncnn"]
 Precision = Literal["32-true", "bf16-true", "16-true"]
+
+PRECISIONS: dict[str, tuple[str, ...]] = {
+    "torch": get_args(Precision),
+    "onnxruntime": ("32-true", "16-true"),
+    "openvino": get_args(Precision),
+    "ncnn": ("32-true",),
+}
 
 
 class Network(Protocol):
@@ -35,10 +43,11 @@ class Network(Protocol):
 def load_model(
     ckpt: str | Path,
     backend: Backend = "auto",
-    accelerator: str = "auto",
+    accelerator: Accelerator = "auto",
     precision: Precision = "32-true",
     compile: bool = False,
     ema: bool = True,
+    index: int = 0,
 ) -> Network:
     """The network of a checkpoint or of an ``.onnx`` file.
 
@@ -49,14 +58,71 @@ def load_model(
         precision: of weights and activations, by Lightning's names; ``32-true`` is exact.
         compile: whether PyTorch compiles the network first, which takes a minute and then saves some of each.
         ema: whether to take the averaged weights, where there are some.
+        index: which of several GPUs.
 
     Raises:
         InputError: no such file or none that can be read, or something that this backend or machine does not have.
     """
-    for name, value, known in (("backend", backend, get_args(Backend)), ("precision", precision, get_args(Precision))):
-        if value not in known:
+    choices = (("backend", backend, Backend), ("accelerator", accelerator, Accelerator))
+    for name, value, hint in (*choices, ("precision", precision, Precision)):
+        if value not in (known := get_args(hint)):
             raise InputError(f"{name}={value}: choose {', '.join(known)}{nearest(str(value), known)}")
+    is_graph = Path(ckpt).suffix.lower() == ".onnx"
+    if backend == "auto":
+        backend = "onnxruntime" if is_graph else "torch"
+    _check_combination(backend, accelerator, precision, compile, is_graph)
+    if backend != "torch":
+        return _graph_network(ckpt, backend, accelerator, precision, ema, index)
     from realsr.backends.pytorch import TorchNetwork
     from realsr.networks.weights import load_generator
 
-    return TorchNetwork(load_generator(ckpt, ema), pick_device(accelerator), precision, compile)
+    return TorchNetwork(load_generator(ckpt, ema), pick_device(accelerator, index), precision, compile)
+
+
+def _check_combination(backend: str, accelerator: str, precision: str, compile: bool, is_graph: bool) -> None:
+    if is_graph and backend == "torch":
+        raise InputError("backend=torch: opens no .onnx files; take backend=onnxruntime, openvino or ncnn")
+    if compile and backend != "torch":
+        raise InputError(f"compile=true: is PyTorch's; backend={backend} has a compiler of its own, leave it out")
+    if precision not in PRECISIONS[backend]:
+        raise InputError(f"precision={precision}: backend={backend} has {', '.join(PRECISIONS[backend])}")
+    if accelerator == "gpu" and backend == "ncnn":
+        raise InputError("accelerator=gpu: backend=ncnn is here for CPUs; take accelerator=cpu, or backend=torch")
+    if precision == "16-true" and backend != "torch":
+        if accelerator != "gpu":
+            raise InputError("precision=16-true: CPUs compute it slower than 32-true; take that, or accelerator=gpu")
+        if is_graph and backend == "onnxruntime":
+            raise InputError("precision=16-true: an .onnx file has its precision inside; export it with half=true")
+
+
+def _graph_network(ckpt: str | Path, backend: str, accelerator: str, precision: str, ema: bool, index: int) -> Network:
+    """A network by a runtime that takes ONNX."""
+    from realsr.backends.graphs import GraphNetwork, brief, read_onnx
+
+    if Path(ckpt).suffix.lower() == ".onnx":
+        graph, batches = read_onnx(ckpt)
+    else:
+        from realsr.networks.onnx_graph import onnx_graph
+        from realsr.networks.weights import load_generator
+
+        generator = load_generator(ckpt, ema)
+        graph, batches = onnx_graph(generator, half=precision == "16-true" and backend == "onnxruntime"), True
+    try:
+        match backend:
+            case "onnxruntime":
+                from realsr.backends.onnx_runtime import onnx_runtime
+
+                run = onnx_runtime(graph, accelerator, index)
+            case "openvino":
+                from realsr.backends.open_vino import open_vino
+
+                run = open_vino(graph, accelerator, precision)
+            case _:
+                from realsr.backends.ncnn_net import ncnn_net
+
+                run, batches = ncnn_net(graph), False
+    except InputError:
+        raise
+    except Exception as e:  # each runtime has exceptions of its own
+        raise InputError(f"{ckpt}: backend={backend} cannot take it ({brief(e)})") from e
+    return GraphNetwork(run, ckpt, batches)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from realsr.errors import InputError
+from realsr.networks.compact import CompactRRDBNet
 from realsr.networks.edsr import EDSR, LEVELS, MEAN
 from realsr.networks.rrdb import RRDBNet
 
@@ -94,9 +95,11 @@ def network_of(state: State, path: str | Path) -> nn.Module | None:
         return None
     features = state["conv_first.weight"].shape[0]
     blocks = len({key.split(".")[1] for key in state if key.startswith("body.")})
-    if _has_convolutions(state, "body.0.rdb1.conv1", "conv_up2"):
-        others = "conv_up3.weight" in state or any("conv1x1" in key for key in state)  # x8; ESRGAN+
-        return None if others else RRDBNet(features, blocks, growth=state["body.0.rdb1.conv1.weight"].shape[0])
+    if _has_convolutions(state, "body.0.rdb1.conv1", "conv_up1", "conv_up2"):
+        growth, tail = (state[f"{name}.weight"].shape[0] for name in ("body.0.rdb1.conv1", "conv_up1"))
+        if "conv_up3.weight" in state or any("conv1x1" in key for key in state):  # x8; ESRGAN+
+            return None
+        return RRDBNet(features, blocks, growth) if tail == features else CompactRRDBNet(features, blocks, growth, tail)
     if _has_convolutions(state, "body.0.conv1", "conv_after_body", "upsample.0"):
         steps = sum(f"upsample.{index}.weight" in state for index in (0, 2, 4))
         scale = 3 if state["upsample.0.weight"].shape[0] == 9 * features else 2**steps

@@ -62,6 +62,7 @@ class RRDBNet(nn.Module):
     def __init__(self, features: int = 64, blocks: int = 23, growth: int = 32) -> None:
         super().__init__()
         at_least(1, "model.generator.", features=features, blocks=blocks, growth=growth)
+        self.growth = growth
         self.conv_first = nn.Conv2d(3, features, 3, padding=1)
         self.body = nn.Sequential(*(RRDB(features, growth) for _ in range(blocks)))
         self.conv_body = nn.Conv2d(features, features, 3, padding=1)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import json
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -17,9 +19,13 @@ from realsr.errors import InputError
 from realsr.networks.community import load_community
 from realsr.networks.foreign import State, network_of, our_names
 
+HEADER = "__metadata__"  # safetensors' own name for what its files say in strings
+
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """The content of a ``.safetensors`` or PyTorch file; code in it is never run (``weights_only``).
+
+    What a ``.safetensors`` file says in its header is under :data:`HEADER`.
 
     Raises:
         InputError: the file is missing, damaged, or not a checkpoint.
@@ -29,7 +35,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise InputError(f"{path}: no such checkpoint")
     try:
         if path.suffix == ".safetensors":
-            return dict(load_file(path))
+            with safe_open(path, "pt") as file:
+                return {HEADER: file.metadata() or {}, **load_file(path)}
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:  # a damaged or foreign file can trip the unpickler in any way
         reason = (str(e) or type(e).__name__).splitlines()[0]
@@ -120,10 +127,7 @@ def load_generator(path: str | Path, ema: bool = True) -> nn.Module:
 def generator_of(content: Mapping[str, Any], path: str | Path, ema: bool = True) -> nn.Module:
     """The same of a checkpoint that was read from ``path``."""
     prefixes = ("generator_ema.", "generator.") if ema else ("generator.",)
-    spec: Any = content
-    for name in ("config", "model", "generator"):
-        spec = spec.get(name) if isinstance(spec, Mapping) else None
-    if spec is not None:
+    if (spec := spec_of(content)) is not None:
         generator = _build(spec, path)
     else:
         state = find_state(content, prefixes)
@@ -133,6 +137,24 @@ def generator_of(content: Mapping[str, Any], path: str | Path, ema: bool = True)
         generator = ours
     _fill(generator, content, path, prefixes)
     return generator.eval()
+
+
+def spec_of(content: Mapping[str, Any]) -> Any:
+    """How the generator of a checkpoint of ours is built: ``_target_`` and options; None in other files."""
+    if (spec := inside(content, "config", "model", "generator")) is not None:
+        return spec
+    text = inside(content, HEADER, "generator")  # of a file that realsr.export wrote
+    try:
+        return text and json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def inside(content: Any, *names: str) -> Any:
+    """What a checkpoint has under names within names; None if it has not."""
+    for name in names:
+        content = content.get(name) if isinstance(content, Mapping) else None
+    return content
 
 
 def _build(spec: Any, path: str | Path) -> nn.Module:

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
+from realsr import Tiles, load_model, upscale
 from realsr.errors import InputError
-from realsr.images import Photo
 from realsr.networks.rrdb import RRDBNet
 from realsr.networks.weights import load_generator
-from realsr.upscale import upscale_photo
 
 
 def compact_state(scale=4, channels=3, features=6):
@@ -98,7 +98,7 @@ def test_photos_are_upscaled_in_tiles_by_the_scale_of_the_network(tmp_path):
     state = compact_state(scale=2)
     torch.save(state, tmp_path / "net.pth")
     rgb = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
-    sr = upscale_photo(load_generator(tmp_path / "net.pth"), Photo(rgb), tile=16, overlap=8).rgb
+    sr = np.asarray(upscale(Image.fromarray(rgb), load_model(tmp_path / "net.pth"), tiles=Tiles(16, 8)))
     lr = torch.from_numpy(rgb).permute(2, 0, 1)[None] / 255
     expected = compact_output(state, lr, 2)[0].permute(1, 2, 0).numpy() * 255
     assert sr.shape == (80, 100, 3)

@@ -80,21 +80,20 @@ def test_the_file_says_what_it_takes_and_nothing_of_this_machine():
         assert text not in graph
 
 
-class _Branching(nn.Module):
-    scale = 4
+class _Bessel(nn.Module):
+    scale = 1
 
     def forward(self, lr):
-        return lr if lr.mean() > 0.5 else -lr
+        return torch.special.bessel_j0(lr)
 
 
-def test_what_onnx_cannot_express_is_one_clear_line(capfd):
-    with pytest.raises(InputError, match="_Branching cannot be written as ONNX") as error:
-        onnx_graph(_Branching())
+def test_what_onnx_cannot_express_is_one_clear_line():
+    with pytest.raises(InputError, match=r"_Bessel cannot be written as ONNX \(.*bessel_j0") as error:
+        onnx_graph(_Bessel())
     assert "\n" not in str(error.value)
-    assert capfd.readouterr() == ("", "")  # torch would print the graph so far
 
 
 def test_without_the_packages_the_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(InputError, match=r"onnx: pip install 'realsr\[onnx\]'"):
+    with pytest.raises(InputError, match=r"package onnx: pip install 'realsr\[onnx\]'"):
         onnx_graph(RRDBNet(8, 1, 4))

@@ -1,0 +1,116 @@
+"""Networks that another runtime computes from ONNX: what they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from realsr.errors import InputError
+from realsr.hardware import is_out_of_memory
+
+Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+PROBE = (1, 3, 16, 24)  # what a network is tried with; sides that windows of 8 divide
+
+
+class GraphNetwork:
+    """A network on the CPU's side, whatever computes it; tensors go there and come back as arrays.
+
+    Args:
+        run: ``(N, 3, h, w)`` to ``(N, 3, scale*h, scale*w)``, C-contiguous; of N = 1 where not ``batches``.
+        name: of the file, for messages.
+        batches: whether ``run`` takes several images.
+
+    Raises:
+        InputError: it does something else than to enlarge RGB images.
+    """
+
+    def __init__(self, run: Run, name: str | Path, batches: bool = True) -> None:
+        self.run, self.name, self.batches = run, name, batches
+        self.device = torch.device("cpu")
+        shape = tuple(self._run(torch.zeros(PROBE)).shape)
+        self.scale = shape[-1] // PROBE[-1] if len(shape) == 4 else 0
+        if self.scale < 2 or shape != (*PROBE[:2], *(self.scale * side for side in PROBE[2:])):
+            raise InputError(
+                f"{name}: gives {shape} of an image of {PROBE}; only networks that enlarge photos are taken"
+            )
+
+    def __call__(self, lr: Tensor) -> Tensor:
+        """``lr (N, 3, h, w)`` in [0, 1] to ``sr (N, 3, scale*h, scale*w)``, not clamped; float32 on the CPU.
+
+        Raises:
+            InputError: the network fails at this size.
+            MemoryError: there is no memory for it.
+        """
+        return self._run(lr) if self.batches else torch.cat([self._run(one[None]) for one in lr])
+
+    def _run(self, lr: Tensor) -> Tensor:
+        images = np.ascontiguousarray(lr.detach().to("cpu", torch.float32).numpy())
+        try:
+            return torch.from_numpy(self.run(images))
+        except MemoryError:
+            raise
+        except Exception as e:  # each runtime has exceptions of its own
+            reason = brief(e)
+            if is_out_of_memory(RuntimeError(str(e))) or "bad_alloc" in str(e):
+                raise MemoryError(reason) from e
+            height, width = lr.shape[-2:]
+            raise InputError(f"{self.name}: fails at an image of {width}x{height} ({reason})") from e
+
+
+def brief(error: Exception) -> str:
+    """What a runtime says, without where in its source it was said."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    lines = [line for line in lines if line and not line.startswith(("Exception from ", "Check '", "Summary"))]
+    return (lines[0].rpartition(" : ")[2] if lines else type(error).__name__)[:200]
+
+
+def missing(backend: str, error: ImportError) -> InputError:
+    """How to get the package of a backend."""
+    return InputError(f"backend={backend} needs the package {error.name}: pip install 'realsr[{backend}]'")
+
+
+def read_onnx(path: str | Path) -> tuple[bytes, bool]:
+    """An ``.onnx`` file, and whether it takes several images at once.
+
+    Raises:
+        InputError: it is missing, damaged or in several files, or no network from an RGB image to another.
+    """
+    try:
+        import onnx
+    except ImportError as e:
+        raise missing("onnxruntime", e) from e
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except OSError as e:
+        raise InputError(f"{path}: {'no such file' if not path.exists() else e.strerror}") from e
+    try:
+        graph = onnx.load_from_string(content).graph
+    except Exception as e:  # protobuf's own, by version
+        raise InputError(f"{path}: is no ONNX file that can be read (damaged or foreign)") from e
+    if any(onnx.external_data_helper.uses_external_data(tensor) for tensor in graph.initializer):
+        raise InputError(f"{path}: has its weights in other files, which are not opened; export it as one file")
+    fixed = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in fixed]
+    if len(inputs) != 1 or len(graph.output) != 1:
+        counts = f"{len(inputs)} inputs and {len(graph.output)} outputs"
+        raise InputError(f"{path}: has {counts}; one image in, one out is what is taken")
+    kind: Any = inputs[0].type.tensor_type
+    sides = [side.dim_value for side in kind.shape.dim]  # 0 where any size may be
+    if kind.elem_type != onnx.TensorProto.FLOAT or len(sides) != 4 or sides[1] not in (0, 3):
+        name = onnx.TensorProto.DataType.Name(kind.elem_type).lower()
+        raise InputError(
+            f"{path}: takes {name} of shape {sides}; float of shape (N, 3, height, width) is what is given"
+        )
+    if sides[2] or sides[3]:
+        raise InputError(
+            f"{path}: takes images of {sides[3]}x{sides[2]} alone; export it with dynamic height and width"
+        )
+    return content, sides[0] == 0

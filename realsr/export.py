@@ -1,0 +1,158 @@
+"""``python -m realsr.export ckpt=FILE format=onnx``: a generator as a file that other programs open without us."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+
+from realsr import __version__
+from realsr.checks import nearest
+from realsr.config import check_writable, command
+from realsr.errors import InputError
+from realsr.formats import FORMATS, Opened
+from realsr.images import atomic_write
+from realsr.networks.community import CommunityNetwork
+from realsr.networks.onnx_graph import architecture, first_reason, fitting
+from realsr.networks.rrdb import RRDBNet
+from realsr.networks.weights import generator_of, inside, read_checkpoint, spec_of
+
+log = logging.getLogger(__name__)
+
+SIZES = [(1, 24, 20), (2, 33, 17), (1, 1, 1), (1, 7, 1), (1, 1, 30)]  # images, LR height, LR width
+LIMIT, HALF_LIMIT = 1e-4, 0.02  # of the largest value that the network gives, or of 1 where that is less
+
+
+def export(
+    ckpt: str | Path,
+    output: str | Path | None = None,
+    format: str = "safetensors",
+    half: bool = False,
+    ema: bool = True,
+    overwrite: bool = False,
+) -> Path:
+    """Write the generator of a checkpoint in another format, read it back and compare what it computes.
+
+    Args:
+        ckpt: any file that :func:`realsr.networks.weights.load_generator` opens.
+        output: the file; by default beside ``ckpt``, with the suffix of the format.
+        format: key of :data:`realsr.formats.FORMATS`.
+        half: whether to write float16.
+        ema: whether to take the averaged weights, where there are some.
+        overwrite: whether to replace an earlier file.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: what is asked for cannot be written, or does not compute what the network does; then no
+            file is left.
+    """
+    if format not in FORMATS:
+        raise InputError(f"format={format}: choose {', '.join(FORMATS)}{nearest(format, FORMATS)}")
+    content = read_checkpoint(ckpt)
+    kind = FORMATS[format]
+    given = Path(output) if output is not None else None
+    target = _target(Path(ckpt), given, format, "-fp16" if half else "", overwrite)
+    generator = generator_of(content, ckpt, ema)
+    check_writable(target.parent, 10_000_000 + 4 * sum(p.numel() for p in generator.parameters()))
+    data = kind.write(generator, half, about(generator, content, half))
+    # under its name there is never a file that was not compared
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+        file = Path(folder) / target.name
+        with atomic_write(file) as stream:
+            stream.write(data)
+        hint = "half=false" if half else kind.instead
+        try:
+            worst = difference(generator, kind.open(file))
+        except Exception as e:  # of whatever opens it; only networks of others bring this about
+            reason = f"read back, it does not run ({first_reason(e)})"
+            raise InputError(f"{target}: not written, {reason}; take {hint}") from e
+        if not worst <= (HALF_LIMIT if half else LIMIT):  # nor NaN
+            raise InputError(f"{target}: not written, it would differ by {worst:.2g} from the network; take {hint}")
+        file.replace(target)
+    what = f"{architecture(generator)} x{generator.scale}, {'float16' if half else 'float32'}, {len(data) / 1e6:.1f} MB"
+    compared = f"differs by {worst:.1g} at most from" if worst else "gives exactly what is given by"
+    log.info("%s: %s; read back, it %s the network", target, what, compared)
+    if kind.weights and not _known_to_spandrel(generator):
+        log.warning(
+            "chaiNNer, ComfyUI and what else reads with spandrel do not know this network; format=onnx or torchscript "
+            "brings it along"
+        )
+    return target
+
+
+def _target(ckpt: Path, output: Path | None, format: str, ending: str, overwrite: bool) -> Path:
+    """The file to write."""
+    suffix = FORMATS[format].suffix
+    target = output if output is not None else ckpt.with_name(f"{ckpt.stem}{ending}{suffix}")
+    if target.suffix != suffix:
+        raise InputError(f"output={target}: format={format} is a {suffix} file; give such a name or another format")
+    if target.is_dir():
+        raise InputError(f"output={target}: is a folder; give the name of a file")
+    if target.exists() and target.samefile(ckpt):
+        raise InputError(f"{target}: is the checkpoint itself; choose another output=FILE")
+    if target.exists() and not overwrite:
+        raise InputError(f"{target}: is there already; overwrite=true replaces it, output=FILE writes another")
+    return target
+
+
+def about(generator: nn.Module, content: Mapping[str, Any], half: bool) -> dict[str, str]:
+    """What a file says of its network: by what it was written, scale, how it is built, what it was trained on.
+
+    Args:
+        generator: the network.
+        content: of the checkpoint that it is from; those of other programs say nothing of how they were made.
+        half: whether its weights are float16.
+    """
+    says = {"realsr": __version__, "architecture": architecture(generator), "scale": str(generator.scale)}
+    says["precision"] = "float16" if half else "float32"
+    if spec := spec_of(content):
+        says["generator"] = json.dumps(spec)
+    data = inside(content, "config", "data")
+    if target := inside(data, "degradation", "_target_"):
+        pools = [name for name in ("kernel", "noise", "jpeg") if inside(data, f"{name}_dir")]
+        says["degradation"] = f"{str(target).rpartition('.')[2]} of {', '.join(pools) or 'no'} pools"
+    return says
+
+
+@torch.inference_mode()
+def difference(network: nn.Module, opened: Opened) -> float:
+    """How far two networks are apart on noise of :data:`SIZES`, at most: of the largest value of the first, or of 1.
+
+    Raises:
+        ValueError: the second gives another size.
+    """
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for count, height, width in SIZES:
+        lr = torch.rand(count, 3, *fitting(network, height, width), generator=generator)
+        sr, result = network(lr.clone()), opened(lr.clone())  # some networks change what they are given
+        if result.shape != sr.shape:
+            raise ValueError(f"{tuple(lr.shape)} gives {tuple(result.shape)}, not {tuple(sr.shape)}")
+        found.append((result - sr).abs().max() / sr.abs().max().clamp(min=1))
+    return float(torch.stack(found).max())
+
+
+def _known_to_spandrel(network: nn.Module) -> bool:
+    """Whether spandrel, with which chaiNNer and ComfyUI read, builds the network of a weights file."""
+    if type(network) is RRDBNet:
+        return network.growth == 32  # it takes no other for granted
+    return isinstance(network, CommunityNetwork)
+
+
+def _run(cfg: DictConfig) -> None:
+    export(cfg.ckpt, cfg.output, cfg.format, cfg.half, cfg.ema, cfg.overwrite)
+
+
+main = command("export")(_run)
+
+if __name__ == "__main__":
+    main()

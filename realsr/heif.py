@@ -1,0 +1,47 @@
+"""HEIC and HEIF, as phones write them, by the extra ``realsr[heic]``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from realsr.opening import MOST_PIXELS, check_pixels
+
+
+def read_heif(path: Path, most_pixels: int = MOST_PIXELS) -> tuple[npt.NDArray[Any], bytes | None, bytes]:
+    """Decode the primary image; the file's own rotation is applied, and that in its EXIF is for information only.
+
+    Returns:
+        ``(H, W, C)`` with C from 1 (gray) to 4 (RGBA), uint8, or uint16 for files of more than 8 bits, whose white
+        becomes 65535; the ICC profile or None; and the EXIF as it stands in the file.
+
+    Raises:
+        InputError: larger than ``most_pixels``.
+        Exception: of many kinds, where the file is damaged.
+    """
+    image = _open(path, most_pixels)
+    array = np.asarray(image)
+    check_pixels(path, array.shape[0], array.shape[1], most_pixels)  # a damaged file may not keep to what it claims
+    array = array.reshape(*array.shape[:2], -1)
+    if array.dtype != np.uint8:
+        top = 2 ** int(image.info["bit_depth"]) - 1
+        array = ((array.astype(np.uint32) * 65535 + top // 2) // top).astype(np.uint16)
+    return array, image.info.get("icc_profile"), image.info.get("exif") or b""
+
+
+def heif_size(path: Path) -> tuple[int, int]:
+    """``(height, width)`` when turned upright; the pixels are not decoded."""
+    width, height = _open(path).size
+    return height, width
+
+
+def _open(path: Path, most_pixels: int = MOST_PIXELS) -> Any:
+    import pillow_heif  # an extra
+
+    file = pillow_heif.open_heif(path, convert_hdr_to_8bit=False, hdr_to_16bit=False)
+    image = file[file.primary_index]
+    check_pixels(path, image.size[1], image.size[0], most_pixels)
+    return image

@@ -1,0 +1,310 @@
+"""Photos in, photos out: names, formats, sizes, what is kept, what is skipped, bands that are written as they go."""
+
+import os
+import threading
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import realsr
+from realsr import Ensemble, Tiles, load_model, upscale
+from realsr.backends.pytorch import TorchNetwork
+from realsr.errors import InputError
+from realsr.images import Photo, read_image, to_float, write_image
+from realsr.resample import imresize
+from realsr.tiling import upscale_tiled
+from realsr.upscale import _run as run_upscale
+from realsr.upscale import upscale_file, upscale_files
+
+CPU = torch.device("cpu")
+
+
+class Odd(nn.Module):
+    """A x4 network that is another one for a turned photo, and sees two pixels far."""
+
+    scale = 4
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 48, 5, padding=2)
+
+    def forward(self, lr):
+        return nn.functional.pixel_shuffle(self.conv(lr), 4) * 0.3 + 0.5
+
+
+@pytest.fixture(scope="module")
+def network():
+    return TorchNetwork(Odd(), CPU)
+
+
+def photo(height=30, width=41, dtype=np.uint8, **kept):
+    top = np.iinfo(dtype).max
+    rgb = np.random.default_rng(0).integers(0, top, (height, width, 3), dtype, endpoint=True)
+    return Photo(rgb, **kept)
+
+
+def expected(network, rgb, top):
+    sr = network(to_float(rgb)[None])[0].clamp(0, 1).mul(top).round()
+    return sr.permute(1, 2, 0).numpy()
+
+
+@pytest.mark.parametrize(("dtype", "suffix"), [(np.uint8, ".png"), (np.uint16, ".png"), (np.uint16, ".tif")])
+def test_a_file_is_what_the_network_makes_of_it_whole(network, tmp_path, dtype, suffix):
+    image = photo(dtype=dtype)
+    write_image(tmp_path / "a.png", image)
+    upscale_file(tmp_path / "a.png", tmp_path / f"b{suffix}", network, tiles=Tiles(8, 2))
+    result = read_image(tmp_path / f"b{suffix}").rgb
+    assert result.dtype == dtype and result.shape == (120, 164, 3)
+    assert np.abs(result - expected(network, image.rgb, np.iinfo(dtype).max)).max() <= 1
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("scale", [None, 2, 3, 1.37, 5.5])
+def test_gray_and_alpha_stay_at_any_scale(network, tmp_path, dtype, scale):
+    shade = photo(dtype=dtype).rgb[..., 0]
+    kept = Photo(np.repeat(shade[..., None], 3, 2), shade[::-1].copy(), True)
+    write_image(tmp_path / "a.png", kept)
+    upscale_file(tmp_path / "a.png", tmp_path / "b.png", network, scale, Tiles(7, 2))
+    result = read_image(tmp_path / "b.png")
+    assert result.gray and result.rgb.dtype == dtype
+    top, ratio = np.iinfo(dtype).max, (scale or 4) / 4
+    with torch.no_grad():
+        sr = network(to_float(kept.rgb)[None])[0].clamp(0, 1).mean(0, keepdim=True)
+    alpha = imresize(to_float(kept.alpha[..., None]), 4).clamp(0, 1)
+    for got, large in ((result.rgb[..., 0], sr), (result.alpha, alpha)):
+        wanted = (imresize(large, ratio) if ratio != 1 else large).clamp(0, 1)[0].numpy() * top
+        assert got.shape == wanted.shape
+        assert np.abs(got - wanted).max() <= 1
+
+
+def test_profile_and_exif_are_kept_and_the_photo_is_turned_once(network, tmp_path):
+    image = Image.fromarray(photo().rgb)
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "A camera"
+    exif.get_ifd(0x8769)[0xA002] = 41
+    image.save(tmp_path / "a.jpg", exif=exif, icc_profile=b"a profile", quality=100, subsampling=0)
+    for suffix in (".png", ".jpg", ".webp", ".tif"):
+        upscale_file(tmp_path / "a.jpg", tmp_path / f"b{suffix}", network)
+        with Image.open(tmp_path / f"b{suffix}") as result:
+            assert result.size == (120, 164)
+            assert result.info["icc_profile"] == b"a profile"
+            found = result.getexif()
+            assert found.get(0x0112, 1) == 1 and found[0x010F] == "A camera"
+            assert found.get_ifd(0x8769)[0xA002] == 120
+
+
+def folder_of(path, *names):
+    for index, name in enumerate(names):
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        write_image(path / name, photo(10 + index, 12))
+    return path
+
+
+def test_results_that_are_there_are_skipped(network, tmp_path, caplog):
+    photos = folder_of(tmp_path / "in", "a.png", "sub/b.jpg")
+    make = [partial(upscale_file, model=network)]
+    caplog.set_level("INFO")
+    assert len(upscale_files(make, photos, tmp_path / "out")) == 2
+    (tmp_path / "out" / "a.png").write_bytes(b"mine")
+    (tmp_path / "out" / "sub" / "b.png").unlink()
+    assert upscale_files(make, photos, tmp_path / "out") == [tmp_path / "out" / "sub" / "b.png"]
+    assert (tmp_path / "out" / "a.png").read_bytes() == b"mine"
+    assert "1 photos written" in caplog.text and "1 were there already" in caplog.text
+    assert len(upscale_files(make, photos, tmp_path / "out", overwrite=True)) == 2
+    assert read_image(tmp_path / "out" / "a.png").rgb.shape == (40, 48, 3)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "names"), [(".webp", ["a.webp", "b.webp"]), (None, ["a.png", "b.jpg"]), (".tif", ["a.tif", "b.tif"])]
+)
+def test_formats_of_the_results(network, tmp_path, suffix, names):
+    photos = folder_of(tmp_path / "in", "a.png", "b.jpg")
+    written = upscale_files([partial(upscale_file, model=network)], photos, tmp_path / "out", suffix)
+    assert [path.name for path in written] == names
+    for path in written:
+        with Image.open(path) as image:
+            assert image.format.lower()[:3] in (path.suffix[1:], "jpe" * (path.suffix == ".jpg"), "web")
+
+
+def test_quality_changes_the_size(network, tmp_path):
+    photos = folder_of(tmp_path, "a.png")
+    sizes = []
+    for quality in (20, 95):
+        upscale_file(photos / "a.png", tmp_path / "b.jpg", network, quality=quality)
+        sizes.append((tmp_path / "b.jpg").stat().st_size)
+    assert sizes[0] < 0.6 * sizes[1]
+
+
+def test_a_single_photo_goes_to_a_file_or_a_folder(network, tmp_path):
+    photos = folder_of(tmp_path / "in", "a.png")
+    make = [partial(upscale_file, model=network)]
+    assert upscale_files(make, photos / "a.png", tmp_path / "large.jpg") == [tmp_path / "large.jpg"]
+    assert upscale_files(make, photos / "a.png", tmp_path / "out") == [tmp_path / "out" / "a.png"]
+    before = (photos / "a.png").read_bytes()
+    with pytest.raises(InputError, match="is the photo itself"):
+        upscale_files(make, photos / "a.png", photos / "a.png", overwrite=True)
+    assert (photos / "a.png").read_bytes() == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_nothing_is_written_outside_the_output_folder(network, tmp_path):
+    photos = folder_of(tmp_path / "in", "sub/a.png", "b.png")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "sub").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="leads out of"):
+        upscale_files([partial(upscale_file, model=network)], photos, tmp_path / "out")
+    assert not list((tmp_path / "elsewhere").iterdir())
+    (tmp_path / "out" / "sub").unlink()
+    (tmp_path / "precious.png").write_bytes(b"mine")
+    (tmp_path / "out" / "b.png").symlink_to(tmp_path / "precious.png")
+    upscale_files([partial(upscale_file, model=network)], photos, tmp_path / "out", overwrite=True)
+    assert (tmp_path / "precious.png").read_bytes() == b"mine"
+    assert read_image(tmp_path / "out" / "b.png").rgb.shape == (44, 48, 3)
+
+
+def test_a_failing_network_is_one_line_and_leaves_no_file(tmp_path):
+    class Failing(Odd):
+        def forward(self, lr):
+            if lr.shape[-1] < 10:
+                raise RuntimeError("sides must be\n  multiples of 8")
+            return super().forward(lr)
+
+    photos = folder_of(tmp_path / "in", "a.png")
+    with pytest.raises(InputError, match=r"a\.png: cannot be upscaled \(sides must be multiples of 8\)"):
+        upscale_file(photos / "a.png", tmp_path / "b.png", TorchNetwork(Failing(), CPU), tiles=Tiles(8, 0))
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_a_full_disk_ends_the_work_at_the_first_band(network, tmp_path, monkeypatch):
+    photos = folder_of(tmp_path / "in", "a.png")
+    seen = []
+
+    def write(path, rows, *_):
+        next(iter(rows))
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("realsr.upscale.write_rows", write)
+    with pytest.raises(OSError, match="No space"):
+        upscale_file(photos / "a.png", tmp_path / "b.png", network, tiles=Tiles(1, 2), report=seen.append)
+    assert len(seen) < 5  # of ten bands: one in the queue, one in the making
+
+
+def test_ctrl_c_leaves_no_part_of_a_file(network, tmp_path):
+    photos = folder_of(tmp_path / "in", "a.png")
+
+    def interrupt(share):
+        if share > 0.5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        upscale_file(photos / "a.png", tmp_path / "out" / "b.png", network, tiles=Tiles(1, 2), report=interrupt)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_several_devices_share_the_photos(network, tmp_path):
+    photos = folder_of(tmp_path / "in", *(f"{index}.png" for index in range(6)), "text.png")
+    (photos / "text.png").write_text("no picture")
+    both, users = threading.Barrier(2, timeout=30), set()
+
+    def make(source, target, report):
+        if threading.get_ident() not in users:
+            users.add(threading.get_ident())
+            both.wait()  # each waits for the other: they work at the same time
+        upscale_file(source, target, network, report=report)
+
+    with pytest.raises(InputError, match=r"1 of 7 files failed.*text\.png"):
+        upscale_files([make, make], photos, tmp_path / "out")
+    assert len(users) == 2 and len(list((tmp_path / "out").iterdir())) == 6
+
+
+def test_an_error_of_one_device_ends_the_others(network, tmp_path):
+    photos = folder_of(tmp_path / "in", *(f"{index}.png" for index in range(20)))
+
+    def broken(source, target, report):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        upscale_files([broken, partial(upscale_file, model=network)], photos, tmp_path / "out")
+
+
+def test_the_command_with_its_options(compose, checkpoint, tmp_path):
+    photos = folder_of(tmp_path / "in", "a.png", "b.png")
+    common = [f"ckpt={checkpoint}", f"input={photos}", "accelerator=cpu"]
+    options = ["format=jpg", "scale=2", "tta=true", "devices=2", "quality=80", "tile=8", "overlap=12"]
+    run_upscale(compose("upscale", *common, f"output={tmp_path / 'out'}", *options))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.jpg", "b.jpg"]
+    assert read_image(tmp_path / "out" / "b.jpg").rgb.shape == (22, 24, 3)
+    for option, says in (
+        ("format=gif", "format=gif: choose same, png"),
+        ("scale=-1", "scale=-1"),
+        ("devices=1000", "devices=1000"),
+        ("max_megapixels=0.0001", "max_megapixels"),
+    ):
+        with pytest.raises(InputError, match=says):
+            run_upscale(compose("upscale", *common, f"output={tmp_path / 'other'}", option))
+
+
+# -- as a library ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.float16])
+@pytest.mark.parametrize("shape", [(3, 9, 14), (2, 3, 9, 14)])
+@pytest.mark.parametrize("scale", [None, 3])
+def test_tensors(network, kind, shape, scale):
+    images = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(kind)
+    results = upscale(images, network, scale, Tiles(5, 2))
+    wanted = network(images.float().reshape(-1, 3, 9, 14)).clamp(0, 1)
+    wanted = (imresize(wanted, 0.75) if scale else wanted).clamp(0, 1).view(*shape[:-2], *results.shape[-2:])
+    assert results.dtype == kind
+    torch.testing.assert_close(results.float(), wanted, atol=1e-5 if kind != torch.float16 else 1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("wrong", [torch.zeros(3, 4, 4, dtype=torch.uint8), torch.zeros(1, 4, 4), torch.zeros(3, 0, 4)])
+def test_tensors_that_are_no_images(network, wrong):
+    with pytest.raises(InputError, match="is no image: give floats"):
+        upscale(wrong, network)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "LA", "RGBA", "P", "1", "I;16"])
+def test_pillow_images_and_paths(network, tmp_path, mode):
+    image = Image.fromarray(np.dstack([photo().rgb, photo().rgb[::-1, :, 0]]))
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+    elif mode != "RGBA":
+        image = image.convert("RGB" if mode in ("RGB", "P") else "LA" if mode == "LA" else "L").convert(mode)
+    image.save(tmp_path / "a.png")
+    results = [upscale(given, network) for given in (image, tmp_path / "a.png", str(tmp_path / "a.png"))]
+    assert [r.mode for r in results] == [{"P": "RGB", "1": "L", "I;16": "L"}.get(mode, mode)] * 3
+    assert results[0].size == (164, 120)
+    assert all(np.array_equal(results[0], r) for r in results[1:])
+
+
+def test_the_package_gives_both_the_function_and_the_command(checkpoint):
+    import realsr.upscale as module
+
+    lr = torch.rand(1, 3, 8, 9)
+    model = load_model(checkpoint, accelerator="cpu")
+    wanted = upscale_tiled(model, lr, 4)
+    for function in (upscale, realsr.upscale, module):  # the attribute is the module once that is imported
+        torch.testing.assert_close(function(lr, model), wanted)
+    with pytest.raises(AttributeError, match="no attribute 'upscal'"):
+        realsr.upscal  # noqa: B018
+
+
+def test_the_mean_of_eight_turns(network):
+    lr = torch.rand(2, 3, 9, 14, generator=torch.Generator().manual_seed(0))
+    answers = []
+    for mirrored in (False, True):
+        for quarter in range(4):
+            seen = torch.rot90(lr.flip(3) if mirrored else lr, quarter, (2, 3))
+            answer = torch.rot90(network(seen), -quarter, (2, 3))
+            answers.append(answer.flip(3) if mirrored else answer)
+    wanted = torch.stack(answers).mean(0)
+    assert (wanted - answers[0]).abs().max() > 0.01
+    torch.testing.assert_close(Ensemble(network)(lr), wanted)
