@@ -19,7 +19,7 @@ from realsr.backends import Network
 from realsr.config import explain
 from realsr.encoding import check_writes, write_rows
 from realsr.errors import InputError
-from realsr.files import OTHERS, SUFFIXES
+from realsr.files import EXTRAS, SUFFIXES
 from realsr.hardware import is_out_of_memory
 from realsr.images import Photo, image_size, read_image
 from realsr.library import photo_bands, result_size
@@ -206,7 +206,7 @@ def build_page(desk: Desk, scale: int, model: str) -> gr.Blocks:
         scale: of the network.
         model: its name.
     """
-    kinds = ["image", *SUFFIXES, *OTHERS]
+    kinds = ["image", *SUFFIXES, *EXTRAS]
     with gr.Blocks(title="realsr", analytics_enabled=False) as page:
         gr.Markdown(f"# Enlarge a photo\nModel: `{model}`. Photos and results are deleted when this page is closed.")
         photo = gr.File(label="Photo", file_types=kinds, height=140, elem_id="photo")
