@@ -8,6 +8,8 @@ from __future__ import annotations
 import html
 import logging
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -59,7 +61,7 @@ class Watched:
         pixels: LR pixels that all tiles have together.
     """
 
-    def __init__(self, network: Network, stop: Event, progress: gr.Progress, pixels: int) -> None:
+    def __init__(self, network: Network, stop: Event, progress: Callable[[float], Any], pixels: int) -> None:
         self.scale, self.device = network.scale, network.device
         self._network, self._stop, self._progress, self._pixels, self._done = network, stop, progress, pixels, 0
 
@@ -71,7 +73,7 @@ class Watched:
         """
         if self._stop.is_set():
             raise Stopped
-        self._progress(min(self._done / self._pixels, 1), desc="Enlarging")
+        self._progress(min(self._done / self._pixels, 1))
         self._done += lr.shape[0] * lr.shape[2] * lr.shape[3]
         return self._network(lr)
 
@@ -170,23 +172,23 @@ class Desk:
     def _upscale(self, visit: Visit, scale: float, suffix: str, progress: gr.Progress) -> tuple[Path, str]:
         """Write the result and the views of it; its file, and a line about it."""
         assert visit.source is not None
-        stop = visit.stop
-        progress(0, desc="Reading")
+        stop, name = visit.stop, visit.source.name
+        progress(0, desc=f"Reading {name}")
         photo = read_image(visit.source)
         height, width = result_size(photo, self._network, scale)
         target = visit.new_results() / f"{visit.source.stem}_x{scale:g}{suffix}"
         check_writes(target, height, width, (1 if photo.gray else 3) + (photo.alpha is not None))
         previews = Previews(photo, height, width)
-        watched = Watched(self._network, stop, progress, self._tile_pixels(photo))
+        watched = Watched(self._network, stop, partial(progress, desc=f"Enlarging {name}"), self._tile_pixels(photo))
         bands = photo_bands(photo, watched, scale, self._tiles, self._keep_colours)
         write_rows(target, previews.watch(bands), height, width, photo, self._quality)
         progress(1, desc="Pictures for the page")
         profile = None if photo.gray else photo.icc_profile
-        for number, (name, pictures) in enumerate(previews.pictures().items()):
+        for number, (view, pictures) in enumerate(previews.pictures().items()):
             files = [target.parent / f"view{number}_{side}.png" for side in ("before", "after")]
             for picture, file in zip(pictures, files, strict=True):
                 picture.save(file, compress_level=1, icc_profile=profile)
-            visit.views[name] = str(files[0]), str(files[1])
+            visit.views[view] = str(files[0]), str(files[1])
         size = target.stat().st_size / 1e6
         return target, f"{width} × {height} pixels, {size:.1f} MB"
 

@@ -31,7 +31,7 @@ from realsr.tiling import Tiles
 from realsr.upscale import upscale_file
 from realsr.visits import Visits
 
-TILES = Tiles(16, 8)
+TILES = Tiles(24, 8)
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
@@ -50,8 +50,8 @@ def folder(tmp_path_factory):
     alpha = np.linspace(0, 65535, 56).round().astype(np.uint16)[None].repeat(40, 0)
     write_image(folder / "deep & small.png", Photo(rgb, alpha))
     write_image(folder / "wide.jpg", Photo(to_uint(scene(32, 520, 1))))
-    write_image(folder / "huge.png", Photo(np.zeros((500, 500, 3), np.uint8)))
-    write_image(folder / "slow.png", Photo(np.zeros((440, 440, 3), np.uint8)))
+    write_image(folder / "huge.png", Photo(np.zeros((800, 800, 3), np.uint8)))
+    write_image(folder / "slow.png", Photo(np.zeros((700, 700, 3), np.uint8)))
     write_image(folder / "strip.png", Photo(np.zeros((1, 5000, 3), np.uint8)))
     (folder / "text.png").write_text("no picture " * 100)
     (folder / "heavy.png").write_bytes(bytes(1_200_000))
@@ -64,7 +64,7 @@ def folder(tmp_path_factory):
 def server(folder):
     """The command, and the address that it says."""
     pytest.importorskip("gradio", reason="gradio is not installed: pip install 'realsr[app]'")
-    limits = ["max_megabytes=1", "max_megapixels=0.2", "tile=16", "overlap=8"]
+    limits = ["max_megabytes=1", "max_megapixels=0.5", "tile=24", "overlap=8"]
     # what would open it or send something elsewhere if Gradio heard of it
     own = {
         "GRADIO_SHARE": "True",
@@ -238,7 +238,7 @@ def test_what_cannot_be_enlarged_is_said_in_the_page_which_goes_on(open_page, fo
     drop(page, folder / "text.png")
     page.get_by_role("alert").get_by_text("text.png: its content is no image that can be read").wait_for()
     drop(page, folder / "huge.png")
-    page.get_by_text("huge.png: has 0.25 megapixels, at most 0.2").wait_for()
+    page.get_by_text("huge.png: has 0.64 megapixels, at most 0.5").wait_for()
     assert files(folder) == []
     assert button.is_disabled()
     whole = (folder / "wide.jpg").read_bytes()
@@ -261,10 +261,10 @@ def test_one_photo_at_a_time_until_it_is_done_or_stopped_or_its_page_is_closed(o
 
     def begin_long_work():
         first.get_by_role("button", name="Enlarge").click()
-        first.get_by_text(re.compile(r"Enlarging - \d")).wait_for()
+        first.get_by_text(re.compile(r"Enlarging slow\.png - \d")).wait_for()
         second.get_by_role("button", name="Enlarge").click()
         second.get_by_text("queue: ").wait_for()
-        assert not second.get_by_text(re.compile(r"Enlarging - \d")).is_visible()
+        assert not second.get_by_text("Enlarging").is_visible()
 
     drop(first, folder / "slow.png")
     drop(second, folder / "wide.jpg")
@@ -318,7 +318,7 @@ def test_nothing_stays_when_the_command_is_ended_in_the_middle_of_work(open_page
     page = open_page()
     drop(page, folder / "slow.png")
     page.get_by_role("button", name="Enlarge").click()
-    page.get_by_text(re.compile(r"Enlarging - \d")).wait_for()
+    page.get_by_text(re.compile(r"Enlarging slow\.png - \d")).wait_for()
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 130
     assert process.stdout.read() == "realsr: interrupted; photos and results are deleted\n"

@@ -269,7 +269,11 @@ def test_mistakes_are_one_clear_line(mistake, tmp_path, monkeypatch):
     Path("broken.pth").write_bytes(Path("a.ckpt").read_bytes()[:1000])
     Path("link.safetensors").symlink_to("weights.safetensors")
     export("a.ckpt", "weights.safetensors")
+    export("a.ckpt", "program.pt", "torchscript")
+    export("a.ckpt", "program.onnx", "onnx")
     before = sorted(Path().iterdir())
+    for program in ("program.pt", "program.onnx"):
+        assert f"{program}: is no checkpoint that can be read (a network in a program" in mistake(f"ckpt={program}")
     assert mistake("ckpt=a.ckpt", "format=onxx") == (
         "format=onxx: choose safetensors, pth, onnx, torchscript, did you mean onnx?"
     )
