@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -21,6 +22,7 @@ from realsr.workers import ignore_signals
 log = logging.getLogger(__name__)
 
 PORTS = range(7860, 7960)
+DELETED = "photos and results are deleted"
 LOOPBACK = "127.0.0.1", "localhost", "::1"
 
 
@@ -28,15 +30,18 @@ def free_port(host: str, port: int | None) -> int:
     """The port itself, or the first that is free of :data:`PORTS`.
 
     Raises:
-        InputError: it is in use, or must not be used; or this machine has no such address.
+        InputError: it is no port, is in use, or must not be used; or this machine has no such address.
     """
+    if port is not None and not (isinstance(port, int) and 0 < port < 2**16):
+        raise InputError(f"port={port}: give a number from 1 to 65535, or null for the first that is free")
     for candidate in PORTS if port is None else [port]:
         try:
             family, _, _, _, address = socket.getaddrinfo(host, candidate, type=socket.SOCK_STREAM)[0]
             with socket.create_server(address[:2], family=family):
                 return candidate
-        except (OSError, OverflowError) as e:
-            reason = f"host={host} port={candidate}: {getattr(e, 'strerror', None) or e}"
+        except OSError as e:
+            said = str(getattr(e, "strerror", None) or e).partition(" (while")[0]
+            reason = f"host={host} port={candidate}: {said}"
     others = "give another host, or another port, or port=null for the first that is free"
     raise InputError(f"{reason}; {others}")
 
@@ -74,7 +79,7 @@ def serve(cfg: DictConfig, root: Path) -> None:
             share=False,
             prevent_thread_lock=True,
             quiet=True,
-            max_file_size=int(cfg.max_megabytes * 1e6),
+            max_file_size=int(cfg.max_megabytes * 2**20),
             footer_links=[],
             run_history=False,  # Gradio's would be kept in the browser
             enable_monitoring=False,
@@ -93,7 +98,10 @@ def serve(cfg: DictConfig, root: Path) -> None:
             visits.sweep(60 * cfg.keep_minutes)
     finally:
         ignore_signals()  # a second Ctrl-C would leave files
-        visits.close()
+        if not visits.close():
+            # Python crashes if it ends while a thread is in the middle of a tile, which may take half a minute
+            print(f"realsr: interrupted; {DELETED}", file=sys.stderr, flush=True)
+            os._exit(130)
 
 
 def _run(cfg: DictConfig) -> None:
@@ -102,7 +110,7 @@ def _run(cfg: DictConfig) -> None:
         serve(cfg, Path(root).resolve())
 
 
-main = command("app", then="photos and results are deleted")(_run)
+main = command("app", then=DELETED)(_run)
 
 if __name__ == "__main__":
     main()

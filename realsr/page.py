@@ -6,7 +6,10 @@ Gradio's settings are read when it is imported, so :mod:`realsr.app` makes them 
 from __future__ import annotations
 
 import html
+import logging
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -18,12 +21,15 @@ from realsr.backends import Network
 from realsr.config import explain
 from realsr.encoding import check_writes, write_rows
 from realsr.errors import InputError
-from realsr.files import OTHERS, SUFFIXES
+from realsr.files import EXTRAS, SUFFIXES
+from realsr.hardware import is_out_of_memory
 from realsr.images import Photo, image_size, read_image
 from realsr.library import photo_bands, result_size
 from realsr.previews import WHOLE, Previews
 from realsr.tiling import Tiles
 from realsr.visits import Pair, Visit, Visits
+
+log = logging.getLogger(__name__)
 
 FORMATS = {"PNG": ".png", "JPEG": ".jpg", "WebP": ".webp"}
 QUEUE = 20  # people who wait at most
@@ -55,7 +61,7 @@ class Watched:
         pixels: LR pixels that all tiles have together.
     """
 
-    def __init__(self, network: Network, stop: Event, progress: gr.Progress, pixels: int) -> None:
+    def __init__(self, network: Network, stop: Event, progress: Callable[[float], Any], pixels: int) -> None:
         self.scale, self.device = network.scale, network.device
         self._network, self._stop, self._progress, self._pixels, self._done = network, stop, progress, pixels, 0
 
@@ -67,7 +73,7 @@ class Watched:
         """
         if self._stop.is_set():
             raise Stopped
-        self._progress(min(self._done / self._pixels, 1), desc="Enlarging")
+        self._progress(min(self._done / self._pixels, 1))
         self._done += lr.shape[0] * lr.shape[2] * lr.shape[3]
         return self._network(lr)
 
@@ -97,26 +103,21 @@ class Desk:
         self._keep_colours, self._quality, self._max_megapixels = keep_colours, quality, max_megapixels
 
     def take(self, upload: dict[str, Any], request: gr.Request) -> tuple[Any, ...]:
-        """An upload becomes the visit's photo: its name and size, the line about it, the button, no results."""
+        """An upload becomes the visit's photo: place for the next, the line about this one, the button, no results."""
         visit = self._visits.visit(request.session_hash or "")
         try:
             source = visit.take(Path(upload["path"]))
             height, width = image_size(source)
             if height * width > self._max_megapixels * 1e6:
                 raise InputError(
-                    f"{source.name}: has {height * width / 1e6:.0f} megapixels, at most {self._max_megapixels:g} are "
+                    f"{source.name}: has {height * width / 1e6:.3g} megapixels, at most {self._max_megapixels:g} are "
                     "taken here; make it smaller, or use python -m realsr.upscale"
                 )
         except InputError as e:
             line = _public(e, visit)
             visit.clear()
             return None, _alert(line), gr.update(interactive=False), HIDDEN
-        return str(source), _said(f"{width} × {height} pixels"), gr.update(interactive=True), HIDDEN
-
-    def clear(self, request: gr.Request) -> tuple[Any, ...]:
-        """The photo is not wanted any more."""
-        self._visits.visit(request.session_hash or "").clear()
-        return "", gr.update(interactive=False), HIDDEN
+        return None, _said(f"{source.name}: {width} × {height} pixels"), gr.update(interactive=True), HIDDEN
 
     def begin(self, request: gr.Request) -> tuple[Any, ...]:
         """Work is wanted: no button for it but one to stop it, no line, no results."""
@@ -150,6 +151,10 @@ class Desk:
             line = _said("Stopped.")
         except (InputError, OSError) as e:
             line = _alert(_public(e, self._visits.visit(session)))
+        except Exception as e:
+            log.exception("a photo cannot be enlarged")
+            reason = "there is no memory for it" if is_out_of_memory(e) else "the program's terminal says why"
+            line = _alert(f"The photo cannot be enlarged; {reason}.")
         return line, HIDDEN, *[gr.skip()] * 4
 
     def view(self, name: str, request: gr.Request) -> Pair | None:
@@ -167,23 +172,23 @@ class Desk:
     def _upscale(self, visit: Visit, scale: float, suffix: str, progress: gr.Progress) -> tuple[Path, str]:
         """Write the result and the views of it; its file, and a line about it."""
         assert visit.source is not None
-        stop = visit.stop
-        progress(0, desc="Reading")
+        stop, name = visit.stop, visit.source.name
+        progress(0, desc=f"Reading {name}")
         photo = read_image(visit.source)
         height, width = result_size(photo, self._network, scale)
         target = visit.new_results() / f"{visit.source.stem}_x{scale:g}{suffix}"
         check_writes(target, height, width, (1 if photo.gray else 3) + (photo.alpha is not None))
         previews = Previews(photo, height, width)
-        watched = Watched(self._network, stop, progress, self._tile_pixels(photo))
+        watched = Watched(self._network, stop, partial(progress, desc=f"Enlarging {name}"), self._tile_pixels(photo))
         bands = photo_bands(photo, watched, scale, self._tiles, self._keep_colours)
         write_rows(target, previews.watch(bands), height, width, photo, self._quality)
         progress(1, desc="Pictures for the page")
         profile = None if photo.gray else photo.icc_profile
-        for number, (name, pictures) in enumerate(previews.pictures().items()):
+        for number, (view, pictures) in enumerate(previews.pictures().items()):
             files = [target.parent / f"view{number}_{side}.png" for side in ("before", "after")]
             for picture, file in zip(pictures, files, strict=True):
                 picture.save(file, compress_level=1, icc_profile=profile)
-            visit.views[name] = str(files[0]), str(files[1])
+            visit.views[view] = str(files[0]), str(files[1])
         size = target.stat().st_size / 1e6
         return target, f"{width} × {height} pixels, {size:.1f} MB"
 
@@ -203,7 +208,7 @@ def build_page(desk: Desk, scale: int, model: str) -> gr.Blocks:
         scale: of the network.
         model: its name.
     """
-    kinds = ["image", *SUFFIXES, *OTHERS]
+    kinds = ["image", *SUFFIXES, *EXTRAS]
     with gr.Blocks(title="realsr", analytics_enabled=False) as page:
         gr.Markdown(f"# Enlarge a photo\nModel: `{model}`. Photos and results are deleted when this page is closed.")
         photo = gr.File(label="Photo", file_types=kinds, height=140, elem_id="photo")
@@ -224,7 +229,6 @@ def build_page(desk: Desk, scale: int, model: str) -> gr.Blocks:
         quick = {**private, "show_progress": "hidden", "queue": False}
         # without its own preprocessing, which leaves an empty file beside each
         photo.upload(desk.take, photo, [photo, status, go, results], preprocess=False, **quick)
-        photo.clear(desk.clear, None, [status, go, results], **quick)
         begun = go.click(desk.begin, None, [go, halt, status, results], **quick)
         enlarged = begun.then(
             desk.enlarge,

@@ -35,6 +35,7 @@ class Previews:
     def __init__(self, photo: Photo, height: int, width: int) -> None:
         self._photo, self._height, self._width = photo, height, width
         self.factor = -(-max(height, width) // MOST)
+        self._factors = min(self.factor, height), min(self.factor, width)  # of a thin photo one row stays
         self._scale = height / photo.rgb.shape[0], width / photo.rgb.shape[1]
         self._reduced: list[Pixels] = []
         self._rest: Pixels | None = None
@@ -55,10 +56,10 @@ class Previews:
         """What to show: the photo by bicubic and the result, both of 8 bits on white."""
         whole = np.concatenate(self._reduced)
         name = WHOLE if self.factor == 1 else f"{WHOLE}, reduced to 1/{self.factor}"
-        views = {name: (self._before(0, 0, whole, self.factor), Image.fromarray(whole))}
+        views = {name: (self._before(0, 0, whole, self._factors), Image.fromarray(whole))}
         if self.factor > 1:
             detail = np.concatenate(self._detail)
-            views[DETAIL] = self._before(self._top, self._left, detail, 1), Image.fromarray(detail)
+            views[DETAIL] = self._before(self._top, self._left, detail, (1, 1)), Image.fromarray(detail)
         return views
 
     def _place(self) -> tuple[int, int]:
@@ -70,20 +71,20 @@ class Previews:
         return max(min(top, self._height - SIDE), 0), max(min(left, self._width - SIDE), 0)
 
     def _reduce(self, band: Pixels) -> None:
-        k = self.factor
+        y, x = self._factors
         rows = band if self._rest is None else np.concatenate((self._rest, band))
-        h, w = len(rows) // k, rows.shape[1] // k
-        self._rest = rows[h * k :].copy()
-        blocks = rows[: h * k, : w * k].reshape(h, k, w, k, -1)
-        means = blocks.mean((1, 3), dtype=np.float32).round().astype(band.dtype) if k > 1 else rows
+        h, w = len(rows) // y, rows.shape[1] // x
+        self._rest = rows[h * y :].copy()
+        blocks = rows[: h * y, : w * x].reshape(h, y, w, x, -1)
+        means = blocks.mean((1, 3), dtype=np.float32).round().astype(band.dtype) if self.factor > 1 else rows
         self._reduced.append(_on_white(means))
 
-    def _before(self, top: int, left: int, after: Pixels, factor: int) -> Image.Image:
+    def _before(self, top: int, left: int, after: Pixels, factors: tuple[int, int]) -> Image.Image:
         """What bicubic makes of the photo for a picture of the result that starts there and is reduced so."""
         (y, x), (height, width) = self._scale, after.shape[:2]
         channels = [self._photo.rgb] if self._photo.alpha is None else [self._photo.rgb, self._photo.alpha]
         image = Image.fromarray(_on_white(np.dstack(channels)))
-        right, bottom = (left + width * factor) / x, (top + height * factor) / y
+        right, bottom = (left + width * factors[1]) / x, (top + height * factors[0]) / y
         box = left / x, top / y, min(right, image.width), min(bottom, image.height)
         return image.resize((width, height), Image.Resampling.BICUBIC, box)
 

@@ -79,6 +79,7 @@ class Visits:
         self._root = root
         self._open: dict[str, Visit] = {}
         self._lock = threading.Lock()
+        self._working: set[Visit] = set()
 
     def visit(self, session: str) -> Visit:
         """The visit of a session, opened if need be."""
@@ -104,12 +105,14 @@ class Visits:
             InputError: it has no photo (any more).
         """
         visit = self.visit(session)
+        self._working.add(visit)
         try:
             if visit.source is None or not visit.source.exists():
                 raise InputError("the photo was deleted, since the page was closed or long unused; drop it again")
             visit.source.touch()
             yield visit
         finally:
+            self._working.discard(visit)
             if self._open.get(session) is not visit:
                 shutil.rmtree(visit.folder, ignore_errors=True)
 
@@ -122,12 +125,19 @@ class Visits:
             except FileNotFoundError:  # deleted by its visit just now
                 continue
 
-    def close(self) -> None:
-        """Stop all work, delete all files and the root."""
+    def close(self, seconds: float = 3) -> bool:
+        """Stop all work, delete all files and the root.
+
+        Args:
+            seconds: to wait for work to stop, which it does after the tile in hand.
+
+        Returns:
+            Whether it has stopped.
+        """
         for visit in list(self._open.values()):
             visit.stop.set()
-        for _ in range(50):  # work that is in the middle of a tile may still write
-            shutil.rmtree(self._root, ignore_errors=True)
-            if not self._root.exists():
-                return
-            time.sleep(0.1)
+        end = time.monotonic() + seconds
+        while self._working and time.monotonic() < end:
+            time.sleep(0.05)
+        shutil.rmtree(self._root, ignore_errors=True)
+        return not self._working

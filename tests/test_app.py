@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,10 +19,19 @@ import numpy as np
 import pytest
 import torch
 from conftest import scene
+from PIL import Image
 
-from realsr.images import Photo, to_uint, write_image
+from realsr.app import free_port
+from realsr.backends import load_model
+from realsr.errors import InputError
+from realsr.images import Photo, read_image, to_uint, write_image
 from realsr.networks.compact import CompactRRDBNet
+from realsr.previews import DETAIL, MOST, SIDE, Previews
+from realsr.tiling import Tiles
+from realsr.upscale import upscale_file
+from realsr.visits import Visits
 
+TILES = Tiles(24, 8)
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
@@ -36,8 +49,10 @@ def folder(tmp_path_factory):
     rgb = to_uint(scene(40, 56), np.uint16)
     alpha = np.linspace(0, 65535, 56).round().astype(np.uint16)[None].repeat(40, 0)
     write_image(folder / "deep & small.png", Photo(rgb, alpha))
-    write_image(folder / "wide.jpg", Photo(to_uint(scene(64, 640, 1))))
-    write_image(folder / "huge.png", Photo(np.zeros((500, 500, 3), np.uint8)))
+    write_image(folder / "wide.jpg", Photo(to_uint(scene(32, 520, 1))))
+    write_image(folder / "huge.png", Photo(np.zeros((800, 800, 3), np.uint8)))
+    write_image(folder / "slow.png", Photo(np.zeros((700, 700, 3), np.uint8)))
+    write_image(folder / "strip.png", Photo(np.zeros((1, 5000, 3), np.uint8)))
     (folder / "text.png").write_text("no picture " * 100)
     (folder / "heavy.png").write_bytes(bytes(1_200_000))
     (folder / "tmp").mkdir()
@@ -49,7 +64,7 @@ def folder(tmp_path_factory):
 def server(folder):
     """The command, and the address that it says."""
     pytest.importorskip("gradio", reason="gradio is not installed: pip install 'realsr[app]'")
-    limits = ["max_megabytes=1", "max_megapixels=0.2", "tile=16", "overlap=8"]
+    limits = ["max_megabytes=1", "max_megapixels=0.5", "tile=24", "overlap=8"]
     # what would open it or send something elsewhere if Gradio heard of it
     own = {
         "GRADIO_SHARE": "True",
@@ -107,6 +122,7 @@ def open_page(browser, server):
         page.locator("#photo input[type=file]").wait_for(state="attached")
         return page
 
+    make.wrong = wrong
     yield make
     for context in contexts:
         context.close()
@@ -159,14 +175,15 @@ def test_a_photo_is_enlarged_compared_and_downloaded_and_nothing_stays(open_page
     page = open_page(viewport={"width": 1280, "height": 900})
     assert page.get_by_role("button", name="Enlarge").is_disabled()
     drop(page, folder / "deep & small.png")
-    page.get_by_text("56 × 40 pixels").wait_for()
+    page.get_by_text("deep & small.png: 56 × 40 pixels").wait_for()
     enlarge(page)
     page.get_by_text("224 × 160 pixels").wait_for()
     name, content = download(page)
     assert name == "deep & small_x4.png"
-    out = folder / "out"
-    # EXPECTED
-    assert content == (out / "deep & small.png").read_bytes()
+    upscale_file(folder / "deep & small.png", folder / "expected.png", load_model(folder / "model.ckpt"), tiles=TILES)
+    assert content == (folder / "expected.png").read_bytes()
+    result = read_image(folder / "expected.png")
+    assert (result.rgb.dtype, result.rgb.shape, result.alpha is None) == (np.uint16, (160, 224, 3), False)
 
     pictures = page.locator("#slider img")
     assert pictures.evaluate_all("all => all.map(one => [one.naturalWidth, one.naturalHeight])") == [[224, 160]] * 2
@@ -186,3 +203,201 @@ def test_a_photo_is_enlarged_compared_and_downloaded_and_nothing_stays(open_page
     assert "deep & small_x4.png" in files(folder)
     page.close()
     assert wait_for(lambda: files(folder) == [])
+
+
+def test_a_large_result_is_shown_reduced_and_in_detail_and_another_format_and_size_are_given(open_page, folder):
+    page = open_page(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    drop(page, folder / "wide.jpg")
+    enlarge(page)
+    page.get_by_text("2080 × 128 pixels").wait_for()
+    size = "all => all.map(one => [one.naturalWidth, one.naturalHeight])"
+    assert page.locator("#slider img").evaluate_all(size) == [[768, 128]] * 2
+    page.get_by_label("whole photo, reduced to 1/2").check()
+    assert wait_for(lambda: page.locator("#slider img").evaluate_all(size) == [[1040, 64]] * 2)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.get_by_label("2 ×").check()
+    page.get_by_label("JPEG").check()
+    page.get_by_role("button", name="Enlarge").click()
+    page.get_by_text("1040 × 64 pixels").wait_for()
+    assert not page.get_by_label("whole photo").is_visible()
+    name, content = download(page)
+    image = Image.open(io.BytesIO(content))
+    assert (name, image.format, image.size) == ("wide_x2.jpg", "JPEG", (1040, 64))
+    drop(page, folder / "deep & small.png")
+    page.get_by_text("deep & small.png: 56 × 40 pixels").wait_for()
+    assert files(folder) == ["deep & small.png"]
+    assert not page.get_by_role("button", name="Download").is_visible()
+
+
+def test_what_cannot_be_enlarged_is_said_in_the_page_which_goes_on(open_page, folder):
+    page = open_page()
+    status, button = page.locator("#status"), page.get_by_role("button", name="Enlarge")
+    drop(page, folder / "heavy.png")
+    page.get_by_text("exceed the maximum allowed size of 1.0 Mb").wait_for()
+    open_page.wrong.clear()  # Gradio asks how far the upload is that it has refused
+    drop(page, folder / "text.png")
+    page.get_by_role("alert").get_by_text("text.png: its content is no image that can be read").wait_for()
+    drop(page, folder / "huge.png")
+    page.get_by_text("huge.png: has 0.64 megapixels, at most 0.5").wait_for()
+    assert files(folder) == []
+    assert button.is_disabled()
+    whole = (folder / "wide.jpg").read_bytes()
+    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    drop(page, folder / "cut.jpg")
+    button.click()
+    status.get_by_role("alert").wait_for()
+    assert status.inner_text().startswith("cut.jpg: ")
+    drop(page, folder / "strip.png")
+    page.get_by_text("5000 × 1 pixels").wait_for()
+    page.get_by_label("WebP").check()
+    button.click()
+    page.get_by_text("strip_x4.webp: 20000 x 4 pixels are more than").wait_for()
+    page.get_by_label("PNG").check()
+    enlarge(page)
+
+
+def test_one_photo_at_a_time_until_it_is_done_or_stopped_or_its_page_is_closed(open_page, folder):
+    first, second = open_page(), open_page()
+
+    def begin_long_work():
+        first.get_by_role("button", name="Enlarge").click()
+        first.get_by_text(re.compile(r"Enlarging slow\.png - \d")).wait_for()
+        second.get_by_role("button", name="Enlarge").click()
+        second.get_by_text("queue: ").wait_for()
+        assert not second.get_by_text("Enlarging").is_visible()
+
+    drop(first, folder / "slow.png")
+    drop(second, folder / "wide.jpg")
+    begin_long_work()
+    first.get_by_role("button", name="Stop").click()
+    first.get_by_text("Stopped.").wait_for()
+    second.get_by_text(" MB").wait_for()
+    assert download(second)[0] == "wide_x4.png"
+    begin_long_work()
+    first.close()
+    second.get_by_text(" MB").wait_for()
+    assert wait_for(lambda: "slow.png" not in files(folder))
+    assert len(files(folder)) == 6  # photo, result, four pictures
+
+
+def test_only_the_page_itself_is_served(server, folder):
+    address = server[1]
+    closed = [
+        "gradio_api/info",
+        "gradio_api/openapi.json",
+        "docs",
+        "gradio_api/runs",
+        "monitoring",
+        "monitoring/summary",
+    ]
+    closed += ["gradio_api/call/enlarge", "gradio_api/proxy=http://example.com/", "gradio_api/file=http://example.com/"]
+    closed += [f"gradio_api/file={folder / 'wide.jpg'}", "gradio_api/file=/etc/hosts", "gradio_api/vibe-code/"]
+    root = next((folder / "tmp").iterdir())
+    closed += [f"gradio_api/file={root}/../../wide.jpg", f"gradio_api/file={root}/%2e%2e/%2e%2e/wide.jpg"]
+    assert call(f"{address}/") == 200
+    assert {path: call(f"{address}/{path}") for path in closed} == {
+        path: 403 if ".." in path or "%2e" in path else 404 for path in closed
+    }
+    assert call(f"{address}/", Host="example.com") == 400
+    assert root.stat().st_mode & 0o777 == 0o700
+    assert list((folder / "cwd").iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["http://example.com/a.png", "/etc/hosts", "\\u0068ttp://example.com/a.png"])
+def test_a_function_takes_no_file_but_uploads(server, place):
+    data = {"path": "PLACE", "url": "PLACE", "meta": {"_type": "gradio.FileData"}}
+    body = json.dumps({"data": [data], "fn_index": 0, "session_hash": "abc"}).replace("PLACE", place).encode()
+    request = urllib.request.Request(f"{server[1]}/gradio_api/run/predict", body, {"Content-Type": "application/json"})
+    with pytest.raises(urllib.error.HTTPError) as error:
+        urllib.request.urlopen(request, timeout=10)
+    assert error.value.code == 403
+
+
+def test_nothing_stays_when_the_command_is_ended_in_the_middle_of_work(open_page, server, folder):
+    process, _ = server
+    page = open_page()
+    drop(page, folder / "slow.png")
+    page.get_by_role("button", name="Enlarge").click()
+    page.get_by_text(re.compile(r"Enlarging slow\.png - \d")).wait_for()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 130
+    assert process.stdout.read() == "realsr: interrupted; photos and results are deleted\n"
+    assert list((folder / "tmp").iterdir()) == []
+    page.close()
+    open_page.wrong.clear()  # the browser has said that the server is gone
+
+
+def test_a_port_that_is_in_use_is_said_and_without_one_the_next_is_taken():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(InputError, match=f"port={port}: Address already in use; give another"):
+            free_port("127.0.0.1", port)
+    assert free_port("127.0.0.1", port) == port
+    first = free_port("127.0.0.1", None)
+    with socket.create_server(("127.0.0.1", first)):
+        assert first < free_port("127.0.0.1", None) < 7960
+    for host in ("256.1.1.1", "192.0.2.1"):
+        with pytest.raises(InputError, match=f"host={host} port=7860: "):
+            free_port(host, 7860)
+    for no_port in (99999, 0, "http"):
+        with pytest.raises(InputError, match=f"port={no_port}: give a number"):
+            free_port("127.0.0.1", no_port)
+
+
+def test_without_gradio_one_line_says_what_to_install(folder):
+    code = "import sys; sys.modules['gradio'] = None; from realsr.app import main; main()"
+    command = [sys.executable, "-c", code, f"ckpt={folder / 'model.ckpt'}"]
+    done = subprocess.run(command, cwd=folder / "cwd", capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "realsr: the page needs the package gradio: pip install 'realsr[app]'\n"
+
+
+def test_pictures_of_a_large_result_are_its_means_and_its_part_with_most_detail():
+    rng = np.random.default_rng(0)
+    lr = np.full((300, 400, 4), 40000, np.uint16)
+    lr[160:290, 220:350, :3] = rng.integers(0, 65535, (130, 130, 3))
+    lr[..., 3] = 65535
+    lr[:100, :, 3] = 0  # seen through: white
+    large = lr.repeat(6, 0).repeat(6, 1)
+    previews = Previews(Photo(lr[..., :3], lr[..., 3]), *large.shape[:2])
+    bands = [large[top : top + 97] for top in range(0, len(large), 97)]
+    assert all(a is b for a, b in zip(previews.watch(bands), bands, strict=True))
+    (name, (before, after)), (second, (zoomed, detail)) = previews.pictures().items()
+    assert (name, second) == ("whole photo, reduced to 1/2", DETAIL)
+    assert max(after.size) <= MOST
+    assert before.size == after.size == (1200, 900)
+    white = large[..., :3].astype(np.float64) / 257
+    white[: 100 * 6] = 255
+    assert np.abs(np.asarray(after, float) - white.reshape(900, 2, 1200, 2, 3).mean((1, 3))).max() <= 1
+    # the detail is in the noise but for some pixels, not reduced, and what bicubic makes is of the same place
+    zoomed, detail = np.asarray(zoomed, float), np.asarray(detail, float)
+    assert zoomed.shape == detail.shape == (SIDE, SIDE, 3)
+    assert len(np.unique(detail.reshape(-1, 3), axis=0)) > 120**2
+    assert np.any(np.diff(detail, axis=1), axis=(0, 2)).sum() == pytest.approx(SIDE / 6, abs=1)
+    assert np.abs(detail - zoomed).mean() < 0.4 * detail.std() < np.abs(detail - zoomed[::-1]).mean()
+
+
+def test_files_go_when_they_are_old_and_uploads_are_taken_once(tmp_path):
+    visits = Visits(tmp_path / "root")
+    (tmp_path / "root" / "abc").mkdir(parents=True)
+    upload = tmp_path / "root" / "abc" / "a.png"
+    upload.write_bytes(b"x")
+    mine, other = visits.visit("../../me"), visits.visit("other")
+    assert mine.folder.parent == other.folder.parent == tmp_path / "root"
+    source = mine.take(upload)
+    with pytest.raises(InputError, match=r"a\.png: the upload is not there any more; drop it again"):
+        other.take(upload)
+    old = tmp_path / "root" / "tmp_cut_off_upload"
+    old.write_bytes(b"x")
+    os.utime(old, (time.time() - 100, time.time() - 100))
+    visits.sweep(60)
+    assert source.exists() and not old.exists()
+    with visits.work("../../me") as visit:
+        visits.leave("../../me")
+        assert visit.stop.is_set()
+        (visit.folder / "results").mkdir(parents=True)  # as a writer that is late
+    assert not visit.folder.exists()
+    with pytest.raises(InputError, match="drop it again"), visits.work("../../me"):
+        pass
+    visits.close()
+    assert not (tmp_path / "root").exists()
