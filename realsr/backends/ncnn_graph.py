@@ -127,12 +127,13 @@ def _layer(node: _Node, constants: Mapping[str, Array]) -> _Layer:
     fixed = [constants.get(name) for name in node.inputs]
     given = node.options
     plain = given.get("group", 1) == 1 and given.get("auto_pad", "NOTSET") == "NOTSET"
-    if node.kind == "Conv" and plain and all(value is not None for value in fixed[1:]):
-        return _convolution(fixed[1], fixed[2] if len(fixed) > 2 else None, given)
+    values = [value for value in fixed if value is not None]
+    if node.kind == "Conv" and plain and len(values) == len(fixed) - 1:
+        return _convolution(values[0], values[1] if len(values) > 1 else None, given)
     if node.kind in BINARY and len(node.inputs) == 2:
         return _arithmetic(node, fixed)
     match node.kind:
-        case "Concat" if given["axis"] in (1, -3) and all(value is None for value in fixed):
+        case "Concat" if given["axis"] in (1, -3) and not values:
             return _Layer("Concat", {0: 0})
         case "LeakyRelu" | "Relu":
             return _Layer("ReLU", {0: given.get("alpha", 0.01) if node.kind == "LeakyRelu" else 0.0})
