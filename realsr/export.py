@@ -18,7 +18,6 @@ from realsr.checks import nearest
 from realsr.config import check_writable, command
 from realsr.errors import InputError
 from realsr.formats import FORMATS, Opened
-from realsr.images import atomic_write
 from realsr.networks.community import CommunityNetwork
 from realsr.networks.onnx_graph import architecture, first_reason, fitting
 from realsr.networks.rrdb import RRDBNet
@@ -67,8 +66,7 @@ def export(
     # under its name there is never a file that was not compared
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
         file = Path(folder) / target.name
-        with atomic_write(file) as stream:
-            stream.write(data)
+        file.write_bytes(data)
         hint = "half=false" if half else kind.instead
         try:
             worst = difference(generator, kind.open(file))
@@ -79,13 +77,10 @@ def export(
             raise InputError(f"{target}: not written, it would differ by {worst:.2g} from the network; take {hint}")
         file.replace(target)
     what = f"{architecture(generator)} x{generator.scale}, {'float16' if half else 'float32'}, {len(data) / 1e6:.1f} MB"
-    compared = f"differs by {worst:.1g} at most from" if worst else "gives exactly what is given by"
-    log.info("%s: %s; read back, it %s the network", target, what, compared)
-    if kind.weights and not _known_to_spandrel(generator):
-        log.warning(
-            "chaiNNer, ComfyUI and what else reads with spandrel do not know this network; format=onnx or torchscript "
-            "brings it along"
-        )
+    compared = f"differs by {worst:.1g} at most" if worst else "does not differ"
+    log.info("%s: %s; read back, it %s from the network", target, what, compared)
+    if advice := _advice(generator, kind.weights):
+        log.warning(advice)
     return target
 
 
@@ -119,7 +114,8 @@ def about(generator: nn.Module, content: Mapping[str, Any], half: bool) -> dict[
     data = inside(content, "config", "data")
     if target := inside(data, "degradation", "_target_"):
         pools = [name for name in ("kernel", "noise", "jpeg") if inside(data, f"{name}_dir")]
-        says["degradation"] = f"{str(target).rpartition('.')[2]} of {', '.join(pools) or 'no'} pools"
+        name = str(target).rpartition(".")[2]
+        says["degradation"] = " + ".join(pools) or ("bicubic" if name == "Degradation" else name)
     return says
 
 
@@ -141,11 +137,17 @@ def difference(network: nn.Module, opened: Opened) -> float:
     return float(torch.stack(found).max())
 
 
-def _known_to_spandrel(network: nn.Module) -> bool:
-    """Whether spandrel, with which chaiNNer and ComfyUI read, builds the network of a weights file."""
-    if type(network) is RRDBNet:
-        return network.growth == 32  # it takes no other for granted
-    return isinstance(network, CommunityNetwork)
+def _advice(network: nn.Module, weights: bool) -> str:
+    """What other programs cannot do with the file, if anything; ``weights``: it holds those alone."""
+    if weights:
+        # spandrel reads the number of features and blocks off a file, and takes the growth to be the paper's
+        known = isinstance(network, CommunityNetwork) or (type(network) is RRDBNet and network.growth == 32)
+        new = "chaiNNer, ComfyUI and what else reads with spandrel do not know this network; "
+        return "" if known else new + "format=onnx or torchscript brings it along"
+    least = fitting(network, 1, 1)[0]
+    step = fitting(network, least + 1, 1)[0] - least
+    sides = f"it takes images whose sides are multiples of {step}, from {least} pixels on; pad others"
+    return sides if least * step > 2 else ""  # spandrel asks for two pixels of RRDBNets
 
 
 def _run(cfg: DictConfig) -> None:

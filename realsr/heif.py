@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from realsr.errors import InputError
 from realsr.opening import MOST_PIXELS, check_pixels
 
 
@@ -19,12 +20,14 @@ def read_heif(path: Path, most_pixels: int = MOST_PIXELS) -> tuple[npt.NDArray[A
         becomes 65535; the ICC profile or None; and the EXIF as it stands in the file.
 
     Raises:
-        InputError: larger than ``most_pixels``.
+        InputError: larger than ``most_pixels``, or than it claims.
         Exception: of many kinds, where the file is damaged.
     """
     image = _open(path, most_pixels)
+    size = image.size
     array = np.asarray(image)
-    check_pixels(path, array.shape[0], array.shape[1], most_pixels)  # a damaged file may not keep to what it claims
+    if array.shape[1::-1] != size:
+        raise InputError(f"{path}: has not the {size[0]} x {size[1]} pixels that it claims, it is damaged")
     array = array.reshape(*array.shape[:2], -1)
     if array.dtype != np.uint8:
         top = 2 ** int(image.info["bit_depth"]) - 1

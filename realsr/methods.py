@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from realsr import __version__
+from realsr.backends.pytorch import TorchNetwork
 from realsr.errors import InputError
 from realsr.estimate import plain_settings
 from realsr.estimators.estimate import Estimator, estimate_kernel
@@ -22,7 +23,7 @@ from realsr.images import file_hash
 from realsr.kernels import Kernel
 from realsr.networks.weights import generator_of, read_checkpoint
 from realsr.resample import imresize
-from realsr.tiling import upscale_tiled
+from realsr.tiling import OVERLAP, TILE, upscale_tiled
 from realsr.zssr import ZSSR, zero_shot
 from realsr.zssr.upscale import check_scale
 
@@ -74,8 +75,8 @@ def network(
     path: str | Path,
     scale: int,
     ema: bool = True,
-    tile: int = 192,
-    overlap: int = 24,
+    tile: int = TILE,
+    overlap: int = OVERLAP,
     keep_colours: bool = False,
     device: torch.device | str = "cpu",
 ) -> Method:
@@ -89,10 +90,11 @@ def network(
     if int(generator.scale) != scale:  # type: ignore[arg-type]
         raise InputError(f"{path}: enlarges by {generator.scale}, not by {scale}; give scale={generator.scale}")
 
+    model = TorchNetwork(generator, torch.device(device))
+
     def run(lr: Tensor) -> Enlarged:
         try:
-            seen = lr[None].to(device)
-            return Enlarged(upscale_tiled(generator.to(device), seen, scale, tile, overlap, keep_colours)[0])
+            return Enlarged(upscale_tiled(model, lr[None].to(device), scale, tile, overlap, keep_colours)[0])
         except (RuntimeError, MemoryError) as e:  # no memory; a community's network that does not take such a size
             reason = " ".join(str(e).split())[:150] or type(e).__name__
             raise InputError(f"the network fails ({reason}); for less memory give tile=64") from e

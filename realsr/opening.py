@@ -187,4 +187,5 @@ def _jpeg_exif(file: IO[bytes]) -> bytes:
 
 
 def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, (OSError, SyntaxError, ValueError)) else f"{type(error).__name__}: {error}"
+    line = " ".join(str(error).split())
+    return line if isinstance(error, (OSError, SyntaxError, ValueError)) else f"{type(error).__name__}: {line}"

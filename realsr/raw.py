@@ -43,7 +43,8 @@ def _opened(path: Path, most_pixels: int = MOST_PIXELS) -> Iterator[tuple[Any, t
     with rawpy.RawPy() as raw:
         raw.open_file(str(path))
         sizes = raw.sizes
-        size = (sizes.iwidth, sizes.iheight) if sizes.flip in (5, 6) else (sizes.iheight, sizes.iwidth)
+        swapped = sizes.flip & 4  # LibRaw's bits: 1 mirrors across, 2 mirrors down, 4 swaps the axes
+        size = (sizes.iwidth, sizes.iheight) if swapped else (sizes.iheight, sizes.iwidth)
         check_pixels(path, *size, most_pixels)
         check_pixels(path, sizes.raw_height, sizes.raw_width, most_pixels)
         yield raw, size

@@ -18,7 +18,7 @@ TILE = 192  # LR pixels kept of each tile
 OVERLAP = 32  # LR pixels of surroundings that it also sees, on every side
 SMALLEST = 16  # tiles of no more are not halved again for want of memory
 # What a full RRDBNet takes for each LR pixel of a tile in float32 (tests/benchmarks/bench_upscale.py); others take less
-BYTES_PER_PIXEL = 12_000
+BYTES_PER_PIXEL = 10_000
 MOST_TILES = 16  # at a time: more do not make a GPU faster
 
 

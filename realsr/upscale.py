@@ -143,7 +143,8 @@ def upscale_files(
         bar = progress.add_task("upscaling", total=len(todo))
         _on_each(work, enlarge, stopped)
     there = f", {len(targets) - len(todo)} were there already (overwrite=true)" if len(todo) < len(targets) else ""
-    log.info("%d photos written to %s%s%s", len(written), output, there, f", {len(failed)} failed" if failed else "")
+    count = f"{len(written)} photo{'s' * (len(written) != 1)}"
+    log.info("%s written to %s%s%s", count, output, there, f", {len(failed)} failed" if failed else "")
     if failed:
         count = f"{len(failed)} of {len(targets)} files failed: " if len(targets) > 1 else ""
         raise InputError(f"{count}{failed[0]}")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from torch import nn
 
@@ -184,7 +185,7 @@ def test_files_say_what_they_are_and_nothing_of_this_machine(tmp_path):
         says = file.metadata()
     assert says["realsr"] == __version__
     assert (says["architecture"], says["scale"], says["precision"]) == ("CompactRRDBNet", "4", "float32")
-    assert says["degradation"] == "Degradation of kernel, noise pools"
+    assert says["degradation"] == "kernel + noise"
     assert json.loads(says["generator"]) == SPECS["compact"]
     extra = {"about.json": ""}
     torch.jit.load(files[3], _extra_files=extra)
@@ -226,10 +227,21 @@ def test_a_small_network_of_ours_says_what_opens_it(tmp_path, caplog):
     caplog.set_level("INFO")
     export(checkpoint(tmp_path / "a.ckpt", "rrdb"))
     assert "RRDBNet x4, float32, " in caplog.text
-    assert "gives exactly" in caplog.text
+    assert "does not differ from the network" in caplog.text
     assert "spandrel" not in caplog.text
     export(checkpoint(tmp_path / "b.ckpt", "compact"))
     assert "do not know this network; format=onnx" in caplog.text
+
+
+def test_what_spandrel_would_pad_is_said(tmp_path, caplog):
+    """Real-ESRGAN's network for x2 reads squares of pixels as channels."""
+    torch.manual_seed(0)
+    state = RRDBNet(8, 1, 32).state_dict() | {"conv_first.weight": torch.randn(8, 12, 3, 3) / 10}
+    torch.save(state, tmp_path / "x2.pth")
+    network = load_generator(tmp_path / "x2.pth")
+    assert network.scale == 2
+    export(tmp_path / "x2.pth", format="onnx")
+    assert "multiples of 4, from 4 pixels on; pad others" in caplog.text
 
 
 @pytest.fixture
@@ -257,7 +269,11 @@ def test_mistakes_are_one_clear_line(mistake, tmp_path, monkeypatch):
     Path("broken.pth").write_bytes(Path("a.ckpt").read_bytes()[:1000])
     Path("link.safetensors").symlink_to("weights.safetensors")
     export("a.ckpt", "weights.safetensors")
+    export("a.ckpt", "program.pt", "torchscript")
+    export("a.ckpt", "program.onnx", "onnx")
     before = sorted(Path().iterdir())
+    for program in ("program.pt", "program.onnx"):
+        assert f"{program}: is no checkpoint that can be read (a network in a program" in mistake(f"ckpt={program}")
     assert mistake("ckpt=a.ckpt", "format=onxx") == (
         "format=onxx: choose safetensors, pth, onnx, torchscript, did you mean onnx?"
     )
@@ -286,6 +302,33 @@ def test_without_the_extra_the_line_names_it(mistake, tmp_path, monkeypatch, pac
     line = mistake(f"ckpt={tmp_path / 'a.ckpt'}", "format=onnx")
     assert "pip install 'realsr[onnx]'" in line
     assert [path.name for path in tmp_path.iterdir()] == ["a.ckpt"]
+
+
+# What the README says to those who have ONNX Runtime alone.
+ALONE = """
+import sys
+sys.modules["torch"] = sys.modules["realsr"] = None  # neither can be imported
+import numpy as np, onnxruntime
+from PIL import Image
+
+network = onnxruntime.InferenceSession("model.onnx")
+lr = np.asarray(Image.open("photo.png").convert("RGB"), np.float32) / 255
+sr = network.run(None, {"lr": lr.transpose(2, 0, 1)[None]})[0][0].transpose(1, 2, 0)
+Image.fromarray((sr.clip(0, 1) * 255).round().astype(np.uint8)).save("large.png")
+"""
+
+
+def test_onnx_runtime_alone_enlarges_a_photo(tmp_path):
+    source = checkpoint(tmp_path / "a.ckpt", "compact")
+    export(source, tmp_path / "model.onnx", "onnx")
+    photo = np.random.default_rng(0).integers(0, 256, (7, 12, 3), dtype=np.uint8)
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    done = subprocess.run([sys.executable, "-I", "-c", ALONE], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with torch.no_grad():
+        sr = load_generator(source)(torch.from_numpy(photo).permute(2, 0, 1)[None] / 255)[0].clamp(0, 1)
+    large = np.asarray(Image.open(tmp_path / "large.png"), np.float32)
+    assert np.abs(large - 255 * sr.permute(1, 2, 0).numpy()).max() < 0.51
 
 
 def test_the_command_writes_a_file_and_says_how_far_it_is(tmp_path):

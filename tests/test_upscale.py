@@ -114,7 +114,7 @@ def test_results_that_are_there_are_skipped(network, tmp_path, caplog):
     (tmp_path / "out" / "sub" / "b.png").unlink()
     assert upscale_files(make, photos, tmp_path / "out") == [tmp_path / "out" / "sub" / "b.png"]
     assert (tmp_path / "out" / "a.png").read_bytes() == b"mine"
-    assert "1 photos written" in caplog.text and "1 were there already" in caplog.text
+    assert "1 photo written" in caplog.text and "1 were there already" in caplog.text
     assert len(upscale_files(make, photos, tmp_path / "out", overwrite=True)) == 2
     assert read_image(tmp_path / "out" / "a.png").rgb.shape == (40, 48, 3)
 

@@ -102,10 +102,13 @@ def _graph_network(ckpt: str | Path, backend: str, accelerator: str, precision: 
     if Path(ckpt).suffix.lower() == ".onnx":
         graph, batches = read_onnx(ckpt)
     else:
+        from realsr.networks.community import CommunityNetwork
         from realsr.networks.onnx_graph import onnx_graph
         from realsr.networks.weights import load_generator
 
         generator = load_generator(ckpt, ema)
+        if isinstance(generator, CommunityNetwork) and not generator.descriptor.size_requirements.none:
+            raise InputError(f"{ckpt}: takes images of some sizes only; backend=torch pads them, the others do not")
         graph, batches = onnx_graph(generator, half=precision == "16-true" and backend == "onnxruntime"), True
     try:
         match backend:

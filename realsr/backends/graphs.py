@@ -66,9 +66,10 @@ class GraphNetwork:
 
 def brief(error: Exception) -> str:
     """What a runtime says, without where in its source it was said."""
+    noise = ("Exception from ", "Check '", "Summary")
     lines = [line.strip() for line in str(error).splitlines()]
-    lines = [line for line in lines if line and not line.startswith(("Exception from ", "Check '", "Summary"))]
-    return (lines[0].rpartition(" : ")[2] if lines else type(error).__name__)[:200]
+    text = " ".join(line for line in lines if line and not line.startswith(noise))
+    return text.rpartition(" : ")[2][:200] or type(error).__name__
 
 
 def missing(backend: str, error: ImportError) -> InputError:

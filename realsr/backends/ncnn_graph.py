@@ -122,12 +122,13 @@ def _layer(node: _Node, constants: Mapping[str, Array]) -> _Layer:
     """What stands for a node."""
     fixed = [constants.get(name) for name in node.inputs]
     given = node.options
-    if node.kind == "Conv" and isinstance(fixed[1], np.ndarray) and given.get("group", 1) == 1:
+    plain = given.get("group", 1) == 1 and given.get("auto_pad", "NOTSET") == "NOTSET"
+    if node.kind == "Conv" and fixed[1] is not None and plain:
         return _convolution(fixed[1], fixed[2] if len(fixed) > 2 else None, given)
     if node.kind in BINARY and len(node.inputs) == 2:
         return _arithmetic(node, fixed)
     match node.kind:
-        case "Concat" if given["axis"] in (1, -3):
+        case "Concat" if given["axis"] in (1, -3) and all(value is None for value in fixed):
             return _Layer("Concat", {0: 0})
         case "LeakyRelu" | "Relu":
             return _Layer("ReLU", {0: given.get("alpha", 0.01) if node.kind == "LeakyRelu" else 0.0})
@@ -139,7 +140,8 @@ def _layer(node: _Node, constants: Mapping[str, Array]) -> _Layer:
             return _Layer("PixelShuffle", {0: given["blocksize"], 1: SHUFFLE[given.get("mode", "DCR")]})
         case "Resize" if len(fixed) == 3 and fixed[2] is not None:
             how = given.get("mode", "nearest"), given.get("coordinate_transformation_mode", "half_pixel")
-            if how in RESIZE:
+            floors = how[0] != "nearest" or given.get("nearest_mode") == "floor"
+            if how in RESIZE and floors and (fixed[2][:2] == 1).all():
                 return _Layer("Interp", {0: RESIZE[how], 1: float(fixed[2][2]), 2: float(fixed[2][3])})
         case "Input" | "Sigmoid":
             return _Layer(node.kind, {})

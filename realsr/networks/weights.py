@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import json
 import pickle
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,10 +38,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
                 return {HEADER: file.metadata() or {}, **load_file(path)}
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*TorchScript")
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:  # a damaged or foreign file can trip the unpickler in any way
         reason = (str(e) or type(e).__name__).splitlines()[0]
-        if isinstance(e, pickle.UnpicklingError | KeyError | IndexError):
+        if path.suffix == ".onnx" or "TorchScript" in reason:
+            reason = "a network in a program of its own; take the file that it was exported from"
+        elif isinstance(e, pickle.UnpicklingError | KeyError | IndexError):
             unsafe = "unsupported global" in str(e).lower()  # torch's words
             reason = "it holds Python objects beside tensors, which could run code" if unsafe else "damaged or foreign"
         elif isinstance(e, EOFError) or "PytorchStreamReader" in reason:
@@ -143,11 +148,11 @@ def spec_of(content: Mapping[str, Any]) -> Any:
     """How the generator of a checkpoint of ours is built: ``_target_`` and options; None in other files."""
     if (spec := inside(content, "config", "model", "generator")) is not None:
         return spec
-    text = inside(content, HEADER, "generator")  # of a file that realsr.export wrote
     try:
-        return text and json.loads(text)
-    except json.JSONDecodeError:
-        return text
+        spec = json.loads(inside(content, HEADER, "generator") or "null")  # of a file that realsr.export wrote
+    except (ValueError, RecursionError):  # another program's word for something else
+        return None
+    return spec if isinstance(spec, Mapping) and "_target_" in spec else None
 
 
 def inside(content: Any, *names: str) -> Any:

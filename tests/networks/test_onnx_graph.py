@@ -71,9 +71,12 @@ def test_onnx_runtime_computes_the_same_at_every_size(tmp_path, name, half):
 def test_the_file_says_what_it_takes_and_nothing_of_this_machine():
     graph = onnx_graph(RRDBNet(8, 1, 4), about={"degradation": "kernels"})
     model = onnx.load_from_string(graph)
+    onnx.checker.check_model(model, full_check=True)
     (given,), (result,) = model.graph.input, model.graph.output
     shapes = [[d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in (given, result)]
     assert shapes == [["batch", 3, "height", "width"], ["batch", 3, "4*height", "4*width"]]
+    kinds = {node.op_type for node in model.graph.node}
+    assert kinds == {"Conv", "LeakyRelu", "Concat", "Mul", "Add", "Resize"}  # what small readers know
     assert (given.name, result.name, model.opset_import[0].version) == ("lr", "sr", 18)
     assert {p.key: p.value for p in model.metadata_props}["degradation"] == "kernels"
     for text in (b".py", b"realsr/networks", b"site-packages", b"/home"):

@@ -276,3 +276,25 @@ def test_a_config_without_generator_leaves_the_shapes_to_tell(tmp_path, publishe
     torch.save({**lightning(spelled(state, "basicsr")), "config": config}, tmp_path / "net.ckpt")
     with torch.no_grad():
         torch.testing.assert_close(load_generator(tmp_path / "net.ckpt")(x), y, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("says", ["somebody's program", '"text"', '{"name": "x"}', "[" * 100_000, "", "7"])
+def test_what_other_programs_say_in_a_header_is_not_for_us(tmp_path, published, says):
+    x, y, state = published
+    save_file(spelled(state, "basicsr"), tmp_path / "a.safetensors", {"generator": says})
+    torch.testing.assert_close(load_generator(tmp_path / "a.safetensors")(x), y)
+
+
+def test_a_header_names_networks_of_ours_alone(tmp_path, published):
+    save_file(published[2], tmp_path / "a.safetensors", {"generator": '{"_target_": "os.system", "command": "true"}'})
+    with pytest.raises(InputError, match=r"its generator 'os\.system' is none of realsr\.networks"):
+        load_generator(tmp_path / "a.safetensors")
+
+
+def test_a_compact_generator_is_told_by_its_tail(tmp_path):
+    torch.manual_seed(0)
+    network = CompactRRDBNet(8, 2, 4, 6).eval()
+    torch.nn.init.normal_(network.conv_last.weight)
+    torch.save(network.state_dict(), tmp_path / "a.pth")
+    x = torch.rand(1, 3, 5, 6)
+    assert torch.equal(load_generator(tmp_path / "a.pth")(x), network(x))

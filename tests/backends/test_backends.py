@@ -1,0 +1,290 @@
+"""Every backend against the generator itself, of every architecture; and what it says to what it cannot do."""
+
+import sys
+import tempfile
+
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+from torch import nn
+
+from realsr.backends import load_model
+from realsr.errors import InputError
+from realsr.networks.compact import CompactRRDBNet
+from realsr.networks.edsr import EDSR
+from realsr.networks.onnx_graph import onnx_graph
+from realsr.networks.rrdb import RRDBNet
+from realsr.networks.weights import load_generator
+
+BACKENDS = ["torch", "onnxruntime", "openvino", "ncnn"]
+SIZES = [(1, 24, 20), (1, 1, 1), (3, 7, 1), (2, 33, 41), (1, 1, 50)]
+NETWORKS = {
+    "rrdb": (RRDBNet, {"features": 16, "blocks": 2, "growth": 8}),
+    "compact": (CompactRRDBNet, {"features": 8, "blocks": 1, "growth": 4, "tail": 4}),
+    "edsr": (EDSR, {"features": 8, "blocks": 2, "residual_scale": 0.3}),
+}
+
+
+def installed(backend):
+    """What a test of a backend begins with."""
+    for package in {"onnxruntime": ["onnxruntime"], "openvino": ["openvino"], "ncnn": ["ncnn"]}.get(backend, []):
+        pytest.importorskip(package, reason=f"backend={backend} needs pip install 'realsr[{backend}]'")
+
+
+def scaled(network):
+    """With random weights that keep the size of what goes through, so that every layer shows in the output."""
+    generator = torch.Generator().manual_seed(0)
+    for weight in network.parameters():
+        std = weight[0].numel() ** -0.5 if weight.ndim == 4 else 0.1
+        weight.data.copy_(std * torch.randn(weight.shape, generator=generator))
+    return network.eval()
+
+
+def compact_state(scale):
+    """Real-ESRGAN's compact network, of spandrel."""
+    state = {"body.0.weight": torch.randn(6, 3, 3, 3) / 5, "body.0.bias": torch.randn(6) / 5}
+    state |= {"body.1.weight": torch.rand(6), "body.2.weight": torch.randn(3 * scale**2, 6, 3, 3) / 7}
+    return {**state, "body.2.bias": torch.rand(3 * scale**2) / 5}
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """A file of each architecture."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    files = {}
+    for name, (kind, options) in NETWORKS.items():
+        spec = {"_target_": f"{kind.__module__}.{kind.__name__}", **options}
+        state = {f"generator.{key}": value for key, value in scaled(kind(**options)).state_dict().items()}
+        files[name] = folder / f"{name}.ckpt"
+        torch.save({"config": {"model": {"generator": spec}}, "state_dict": state}, files[name])
+    torch.manual_seed(0)
+    files["community"] = folder / "community.pth"
+    torch.save(compact_state(3), files["community"])
+    return files
+
+
+def compare(network, path, sizes=SIZES):
+    """Whether a network computes what the generator of a file does, up to 1e-4 of outputs that are not trivial."""
+    generator = load_generator(path)
+    spread = []
+    assert network.scale == generator.scale
+    for count, height, width in sizes:
+        lr = torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(height))
+        with torch.no_grad():
+            expected = torch.cat([generator(one[None]) for one in lr])
+        before = lr.clone()
+        sr = network(lr.to(network.device))
+        assert (sr.dtype, sr.device, lr.equal(before)) == (torch.float32, network.device, True)
+        torch.testing.assert_close(sr, expected, atol=1e-4, rtol=0)
+        spread.append(float(expected.std()))
+    assert max(spread) > 0.1
+
+
+@pytest.fixture(scope="module")
+def onnx_files(checkpoints):
+    """The same as ``.onnx``, which takes seconds each."""
+    files = {}
+    for name, path in checkpoints.items():
+        files[name] = path.with_suffix(".ONNX")
+        files[name].write_bytes(onnx_graph(load_generator(path)))
+    return files
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, "community"])
+@pytest.mark.parametrize("backend", ["auto", *BACKENDS])
+def test_a_backend_computes_what_the_generator_does(checkpoints, onnx_files, backend, name):
+    installed("onnxruntime" if backend == "auto" else backend)
+    file = checkpoints[name] if backend == "torch" else onnx_files[name]
+    compare(load_model(file, backend, "cpu"), checkpoints[name])
+
+
+@pytest.mark.parametrize("backend", BACKENDS[1:])
+def test_a_backend_takes_checkpoints(checkpoints, backend):
+    installed(backend)
+    compare(load_model(checkpoints["compact"], backend, "cpu"), checkpoints["compact"], SIZES[:3])
+
+
+@pytest.mark.parametrize("backend", BACKENDS[1:])
+def test_onnx_files_of_one_image_at_a_time_take_batches(checkpoints, onnx_files, tmp_path, backend):
+    installed(backend)
+    model = onnx.load(onnx_files["compact"])
+    del model.metadata_props[:]
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 1  # as many programs write them
+    onnx.save(model, tmp_path / "net.onnx")
+    compare(load_model(tmp_path / "net.onnx", backend, "cpu"), checkpoints["compact"])
+
+
+def test_ncnn_leaves_nothing_behind(checkpoints, onnx_files, tmp_path, monkeypatch):
+    installed("ncnn")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    network = load_model(onnx_files["compact"], "ncnn")
+    assert not list(tmp_path.iterdir())
+    compare(network, checkpoints["compact"])
+
+
+@pytest.mark.parametrize("backend", ["torch", "onnxruntime"])
+def test_averaged_weights_are_taken_unless_told(tmp_path, backend):
+    installed(backend)
+    kind, options = NETWORKS["compact"]
+    raw = scaled(kind(**options)).state_dict()
+    state = {f"generator.{key}": value for key, value in raw.items()}
+    state |= {f"generator_ema.{key}": value / 2 for key, value in raw.items()}
+    spec = {"_target_": f"{kind.__module__}.{kind.__name__}", **options}
+    torch.save({"config": {"model": {"generator": spec}}, "state_dict": state}, tmp_path / "net.ckpt")
+    lr = torch.rand(1, 3, 9, 9)
+    for ema in (True, False):
+        with torch.no_grad():
+            expected = load_generator(tmp_path / "net.ckpt", ema)(lr)
+        torch.testing.assert_close(load_model(tmp_path / "net.ckpt", backend, ema=ema)(lr), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("backend", ["torch", "openvino"])
+def test_bfloat16_is_near_and_not_the_same(checkpoints, onnx_files, backend):
+    installed(backend)
+    lr = torch.rand(1, 3, 24, 24)
+    with torch.no_grad():
+        expected = load_generator(checkpoints["rrdb"])(lr)
+    file = (checkpoints if backend == "torch" else onnx_files)["rrdb"]
+    error = (load_model(file, backend, "cpu", "bf16-true")(lr) - expected).abs().max()
+    assert error < 0.05 * expected.abs().max()
+    if backend == "torch":  # OpenVINO takes float32 where the CPU has nothing shorter
+        assert error > 1e-4
+
+
+@pytest.mark.slow
+def test_compiled_once_for_tiles_of_all_sizes(checkpoints, monkeypatch):
+    network = load_model(checkpoints["compact"], "torch", "cpu", compile=True)
+    compare(network, checkpoints["compact"], [(1, 24, 20), (1, 33, 41)])
+    monkeypatch.setattr(torch._dynamo.config, "error_on_recompile", True)
+    compare(network, checkpoints["compact"], [(1, 16, 50), (1, 37, 19), (1, 64, 64)])
+
+
+def test_without_a_compiler_one_line_says_so(checkpoints, monkeypatch, tmp_path):
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, str(tmp_path / "none")))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    with pytest.raises(InputError, match=r"^compile=true: .*No working C\+\+ compiler.*leave it out$"):
+        load_model(checkpoints["compact"], "torch", "cpu", compile=True)(torch.rand(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("backend", "package"), [("onnxruntime", "onnxruntime"), ("openvino", "openvino"), ("ncnn", "ncnn")]
+)
+def test_a_missing_package_is_named(onnx_files, monkeypatch, backend, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(InputError) as caught:
+        load_model(onnx_files["compact"], backend)
+    assert str(caught.value) == f"backend={backend} needs the package {package}: pip install 'realsr[{backend}]'"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"backend": "onnx"}, "backend=onnx: choose auto, torch, onnxruntime, openvino, ncnn, did you mean"),
+        ({"accelerator": "cuda"}, "accelerator=cuda: choose auto, cpu, gpu"),
+        ({"precision": "fp16"}, "precision=fp16: choose 32-true, bf16-true, 16-true"),
+        ({"precision": "16-true", "accelerator": "cpu"}, "CPUs compute it slower"),
+        ({"precision": "16-true", "backend": "openvino"}, "CPUs compute it slower"),
+        ({"precision": "bf16-true", "backend": "onnxruntime"}, "backend=onnxruntime has 32-true, 16-true"),
+        ({"precision": "16-true", "backend": "ncnn"}, "backend=ncnn has 32-true"),
+        ({"compile": True, "backend": "ncnn"}, "compile=true: is PyTorch's"),
+        ({"accelerator": "gpu", "backend": "ncnn"}, "backend=ncnn is here for CPUs"),
+    ],
+)
+def test_what_there_is_not_is_said_in_a_line(checkpoints, options, says):
+    with pytest.raises(InputError) as caught:
+        load_model(checkpoints["compact"], **options)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_a_gpu_that_is_not_there_is_said(onnx_files, backend):
+    installed(backend)
+    with pytest.raises(InputError, match=r"^accelerator=gpu: .* accelerator=cpu"):
+        load_model(onnx_files["compact"], backend, "gpu")
+
+
+def a_model(nodes, tensors=(), shape=("n", 3, "h", "w"), kind=TensorProto.FLOAT, domains=("",), outputs=1):
+    """An ONNX graph from ``lr`` to ``sr``."""
+    values = [helper.make_tensor_value_info(f"sr{i or ''}", kind, None) for i in range(outputs)]
+    graph = helper.make_graph(nodes, "g", [helper.make_tensor_value_info("lr", kind, shape)], values, list(tensors))
+    opsets = [helper.make_opsetid(domain, 18 if not domain else 1) for domain in domains]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+
+
+def elsewhere(location):
+    """A tensor whose values are in another file."""
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
+    entry = tensor.external_data.add()
+    entry.key, entry.value = "location", location
+    return tensor
+
+
+ENLARGE = helper.make_node("Resize", ["lr", "", "scales"], ["sr"], mode="nearest")
+SCALES = helper.make_tensor("scales", TensorProto.FLOAT, [4], [1.0, 1.0, 2.0, 2.0])
+BAD_FILES = {
+    "empty": (b"", "takes|no ONNX|has 0 inputs"),
+    "garbage": (b"no network at all" * 50, "is no ONNX file that can be read"),
+    "cut": (a_model([ENLARGE], [SCALES])[:-40], "is no ONNX file that can be read"),
+    "custom": (a_model([helper.make_node("Evil", ["lr"], ["sr"], domain="my.ops")], domains=("", "my.ops")), "Evil"),
+    "unknown": (a_model([helper.make_node("NoSuch", ["lr"], ["sr"])]), "NoSuch"),
+    "external": (a_model([helper.make_node("Add", ["lr", "w"], ["sr"])], [elsewhere("weights.bin")]), "in other files"),
+    "outputs": (a_model([helper.make_node("Split", ["lr"], ["sr", "sr1"], axis=1, num_outputs=2)], outputs=2), "2 out"),
+    "gray": (a_model([ENLARGE], [SCALES], shape=("n", 1, "h", "w")), r"shape \[0, 1, 0, 0\]"),
+    "rows": (a_model([ENLARGE], [SCALES], shape=(3, "h", "w")), r"shape \[3, 0, 0\]"),
+    "half": (a_model([ENLARGE], [SCALES], kind=TensorProto.FLOAT16), "takes float16"),
+    "fixed": (a_model([ENLARGE], [SCALES], shape=(1, 3, 64, 48)), "images of 48x64 alone"),
+    "same size": (a_model([helper.make_node("Relu", ["lr"], ["sr"])]), "only networks that enlarge"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+@pytest.mark.parametrize("backend", BACKENDS[1:])
+def test_onnx_files_that_cannot_be_used_are_said_in_a_line(tmp_path, backend, name):
+    installed(backend)
+    content, says = BAD_FILES[name]
+    (tmp_path / "net.onnx").write_bytes(content)
+    with pytest.raises(InputError, match=says) as caught:
+        load_model(tmp_path / "net.onnx", backend, "cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_onnx_files_and_other_options(tmp_path):
+    path = tmp_path / "net.onnx"
+    with pytest.raises(InputError, match=r"net\.onnx: no such file$"):
+        load_model(path)
+    path.write_bytes(a_model([ENLARGE], [SCALES]))
+    assert load_model(path).scale == 2
+    with pytest.raises(InputError, match=r"opens no \.onnx files"):
+        load_model(path, "torch")
+    with pytest.raises(InputError, match="has its precision inside"):
+        load_model(path, "onnxruntime", "gpu", "16-true")
+
+
+def test_networks_of_some_sizes_only_are_left_to_torch(tmp_path):
+    class X2(RRDBNet):
+        """Real-ESRGAN's x2 network, on four neighbours at once."""
+
+        def __init__(self):
+            super().__init__(8, 1, 32)
+            self.conv_first = nn.Conv2d(12, 8, 3, padding=1)
+
+    torch.save({"params_ema": X2().state_dict()}, tmp_path / "x2.pth")
+    with pytest.raises(InputError, match="backend=torch pads them"):
+        load_model(tmp_path / "x2.pth", "onnxruntime")
+
+
+def test_memory_that_there_is_not_is_a_memory_error(tmp_path):
+    from realsr.backends.graphs import GraphNetwork
+
+    def run(lr):
+        if lr.shape[-1] > 100:
+            raise RuntimeError("[ONNXRuntimeError] : 6 : Failed to allocate memory for requested buffer of size 8")
+        return lr.repeat(2, -1).repeat(2, -2)
+
+    network = GraphNetwork(run, "net.onnx")
+    assert network(torch.rand(2, 3, 8, 9)).shape == (2, 3, 16, 18)
+    with pytest.raises(MemoryError):
+        network(torch.rand(1, 3, 8, 101))
