@@ -111,7 +111,7 @@ def open_page(browser, server):
         context = browser.new_context(accept_downloads=True, **options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(30_000)
         page.on(
             "request",
             lambda request: request.url.startswith((server[1], "data:", "blob:")) or wrong.append(request.url),
