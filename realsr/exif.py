@@ -10,12 +10,25 @@ from __future__ import annotations
 
 import io
 
-from realsr.tags import IFD8, LONG, Fetch, Layout, Tag, directory, fetch_from, read_entries, read_header, read_tags
+from realsr.tags import (
+    IFD8,
+    LONG,
+    Entry,
+    Fetch,
+    Layout,
+    Tag,
+    directory,
+    fetch_from,
+    read_entries,
+    read_header,
+    read_tags,
+)
 
 # ImageDescription, Make, Model, XResolution, YResolution, ResolutionUnit, Software, DateTime, Artist, HostComputer,
 # Rating, RatingPercent, Copyright, and title, comment, author, keywords, subject as Windows keeps them
 _DESCRIPTIVE = {270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096)}
 _ORIENTATION, _EXIF, _GPS, _WIDTH, _HEIGHT = 0x0112, 0x8769, 0x8825, 40962, 40963
+_RESOLUTION = (282, 283)
 _OF_EXIF = {33434, 33437, *range(34850, 34870), *range(36864, 42241)}
 _OF_GPS = set(range(32))
 # ImageSourceData, MakerNote, SubjectArea, PixelXDimension, PixelYDimension, RelatedSoundFile, FocalPlaneXResolution,
@@ -85,13 +98,18 @@ def orientation_in(fetch: Fetch) -> int:
 def _kept(fetch: Fetch, layout: Layout, first: int) -> Directories:
     entries, _ = read_entries(fetch, layout, first)
     pointers = read_tags(fetch, [e for e in entries if e.tag in (_EXIF, _GPS)], 16)
-    described = [e for e in entries if e.tag in _DESCRIPTIVE and e.kind in _KINDS]
+    described = [e for e in entries if e.tag in _DESCRIPTIVE and e.kind in _KINDS and _fits(e)]
     kept: Directories = {0: read_tags(fetch, described, _MOST), _EXIF: {}, _GPS: {}}
     for number, known in ((_EXIF, _OF_EXIF - _OUTDATED), (_GPS, _OF_GPS)):
         if at := number in pointers and pointers[number].number(layout):
             listed, _ = read_entries(fetch, layout, at)
             kept[number] = read_tags(fetch, [e for e in listed if e.tag in known and e.kind in _KINDS][:_TAGS], _MOST)
     return kept
+
+
+def _fits(entry: Entry) -> bool:
+    """Whether a resolution is a single fraction: Pillow opens no JPEG in which it is anything else."""
+    return entry.tag not in _RESOLUTION or (entry.kind, entry.size) == (5, 8)
 
 
 def _block(directories: Directories, layout: Layout) -> bytes:

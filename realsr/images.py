@@ -26,12 +26,13 @@ from realsr.files import file_hash as file_hash
 from realsr.files import find_images as find_images
 from realsr.heif import heif_size, read_heif
 from realsr.images16 import decode_16_bit, is_16_bit, turn_upright
-from realsr.opening import MOST_PIXELS, exif_of, naming_damage, open_image
+from realsr.opening import MOST_PIXELS, exif_of, naming_damage, open_image, orientation_of
 from realsr.raw import raw_size, read_raw
 from realsr.tags import fetch_from
 
 _BAND = 256  # rows that are handed on at once
 _BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # of HEIC files
+_MOST_PROFILE = 8 << 20  # bytes; those of printers have one or two million, a JPEG has room for 16
 _TURNS = {  # what undoes an EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -89,7 +90,7 @@ def file_header(path: str | Path) -> Iterator[tuple[Image.Image, int]]:
     path = Path(path)
     with open_image(path) as image, naming_damage(path):
         with exif_of(image, path) as fetch:
-            orientation = orientation_in(fetch)
+            orientation = orientation_of(image, fetch)
         yield image, orientation
 
 
@@ -110,8 +111,10 @@ def read_image(path: str | Path, most_pixels: int = MOST_PIXELS) -> Photo:
             return _photo_by_extra(path, extra, most_pixels)
     with open_image(path, most_pixels) as image, naming_damage(path):
         with exif_of(image, path) as fetch:
-            orientation, exif = orientation_in(fetch), clean_exif(fetch)
+            orientation, exif = orientation_of(image, fetch), clean_exif(fetch)
         icc = image.info.get("icc_profile")
+        if not isinstance(icc, bytes) or len(icc) > _MOST_PROFILE:
+            icc = None
         if image.format == "TIFF":
             orientation = 1  # decoders turn it
             image.info.pop("xmp", None)  # whose orientation Pillow would follow where EXIF has none

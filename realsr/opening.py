@@ -18,13 +18,14 @@ from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import MARKER
 
 from realsr.errors import InputError
+from realsr.exif import orientation_in
 from realsr.tags import Entry, Fetch, Layout, fetch_from, read_entries, read_header, read_tags
 
 MOST_PIXELS = 500_000_000  # of an image, 1.5 GB once decoded; a small file may claim any number
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")  # Pillow knows 40 more, some of which run other programs
 _DIRECTORIES = (34665, 34853, 40965)  # tags that point to Exif, GPS and Interoperability, which Pillow reads too
 _SUBFILE, _REDUCED, _MASK = 254, 1, 4  # what a TIFF's page is (TIFF 6.0, section 8)
-_SIDES = (256, 257)  # ImageWidth, ImageLength
+_ONCE = (256, 257, 274)  # ImageWidth, ImageLength, Orientation
 _MOST_LISTED = 300_000  # tags of all pages
 
 
@@ -99,6 +100,14 @@ def naming_damage(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: cannot be decoded, the file is damaged ({_reason(e)})") from e
 
 
+def orientation_of(image: Image.Image, exif: Fetch) -> int:
+    """Orientation of an opened file, 1 to 8, from its EXIF by :func:`exif_of`."""
+    if image.format != "TIFF":
+        return orientation_in(exif)
+    value = image.tag_v2.get(0x0112)  # type: ignore[attr-defined]  # as Pillow will take it when it turns the pixels
+    return value if value in range(1, 9) else 1
+
+
 @contextmanager
 def exif_of(image: Image.Image, path: Path) -> Iterator[Fetch]:
     """What reads the EXIF of an opened file as it stands there, for :mod:`realsr.exif`; the pixels are not decoded."""
@@ -154,8 +163,9 @@ def _weigh_pages(path: Path, fetch: Fetch, length: int, layout: Layout, at: int)
 
 def _weigh(path: Path, fetch: Fetch, length: int, layout: Layout, entries: list[Entry]) -> int:
     """Weigh a directory and those that it points to; gives what kind of page it is."""
-    if sum(entry.tag in _SIDES for entry in entries) > len(_SIDES):
-        raise InputError(f"{path}: says its size twice, which decoders read differently; the file is damaged")
+    told = [entry.tag for entry in entries if entry.tag in _ONCE]
+    if len(told) > len(set(told)):
+        raise InputError(f"{path}: tells its size or orientation twice, and decoders differ; the file is damaged")
     tags = read_tags(fetch, [e for e in entries if e.tag in (_SUBFILE, *_DIRECTORIES)], 64)
     numbers = {tag: value.number(layout) or 0 for tag, value in tags.items()}
     for pointer in _DIRECTORIES:

@@ -167,6 +167,13 @@ def test_broken_exif_is_dropped(block):
     assert clean_exif(fetch) is None and orientation_in(fetch) == 1
 
 
+def test_a_resolution_that_is_no_fraction_is_dropped(tmp_path):
+    """Pillow opens no JPEG with one, ours neither."""
+    block = HEADER + directory("<", (271, 2, 3, b"ab\0\0"), (282, 1, 1, b"\1\0\0\0"), (296, 3, 1, b"\2\0\0\0"))
+    write_image(tmp_path / "a.jpg", Photo(pixels(), exif=clean_exif(fetch_from(io.BytesIO(block)))))
+    assert found(tmp_path / "a.jpg")[0].keys() == {271, 296, EXIF}
+
+
 def test_exif_of_any_size_fits_a_jpeg(tmp_path):
     """Values too long are left out, and so are those beyond the room for all; the short ones before them stay."""
     far, inner, place = 20_000, 1000, 15_000

@@ -78,6 +78,7 @@ REFUSED = {
     "twice.tif": tiff((256, 4, 1, 4000), (257, 4, 1, 4000)),
     "tiles.tif": tiff((322, 4, 1, 2**30), (323, 4, 1, 2**30), (324, 4, 1, 1000), (325, 4, 1, 140)),
     "tags.tif": tiff(*[(n, 7, 2_000_000, 1000) for n in range(40_000, 40_050)], behind=bytes(2_000_000)),
+    "turned_twice.tif": tiff((274, 3, 1, 1), (274, 3, 1, 6)),
     "pages.tif": tiff(following=1140, behind=directory((254, 4, 1, 0), following=8)),
     "flood.jpg": jpeg(*exif_bomb(2_000_000)),
     "program.png": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n",
@@ -86,6 +87,7 @@ REFUSED = {
 READ = {
     "ring.tif": tiff(following=8),
     "ring_of_thumbnails.tif": tiff(following=1140, behind=directory((254, 4, 1, 1), following=1140)),
+    "profile_of_numbers.tif": tiff((34675, 4, 1, 7)),
     "exif_in_itself.tif": tiff((0x8769, 4, 1, 8), (0x8825, 4, 1, 8)),
     "junk.jpg": jpeg(b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0<x"),
     "names_much.jpg": jpeg(b"Exif\0\0II*\0\x08\0\0\0" + directory((271, 2, 2**31, 8), (272, 7, 2**32 - 1, 0))),
@@ -106,7 +108,7 @@ def test_refused_in_one_line(tmp_path, name):
 def test_read_all_the_same(tmp_path, name):
     (tmp_path / name).write_bytes(READ[name])
     photo = read_image(tmp_path / name)
-    assert photo.rgb.shape == (10, 14, 3) and photo.exif is None
+    assert photo.rgb.shape == (10, 14, 3) and photo.exif is None and photo.icc_profile is None
     assert image_size(tmp_path / name) == (10, 14)
     if name.endswith(".tif"):
         np.testing.assert_array_equal(photo.rgb, np.repeat(PIXELS[..., :1], 3, 2))
