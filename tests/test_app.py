@@ -21,15 +21,15 @@ import torch
 from conftest import scene
 from PIL import Image
 
-from realsr.app import free_port
+from realsr.app.__main__ import free_port
+from realsr.app.previews import DETAIL, MOST, SIDE, Previews
+from realsr.app.visits import Visits
 from realsr.backends import load_model
 from realsr.errors import InputError
 from realsr.images import Photo, read_image, to_uint, write_image
 from realsr.networks.compact import CompactRRDBNet
-from realsr.previews import DETAIL, MOST, SIDE, Previews
 from realsr.tiling import Tiles
 from realsr.upscale import upscale_file
-from realsr.visits import Visits
 
 TILES = Tiles(24, 8)
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -348,7 +348,7 @@ def test_a_port_that_is_in_use_is_said_and_without_one_the_next_is_taken():
 
 
 def test_without_gradio_one_line_says_what_to_install(folder):
-    code = "import sys; sys.modules['gradio'] = None; from realsr.app import main; main()"
+    code = "import sys; sys.modules['gradio'] = None; from realsr.app.__main__ import main; main()"
     command = [sys.executable, "-c", code, f"ckpt={folder / 'model.ckpt'}"]
     done = subprocess.run(command, cwd=folder / "cwd", capture_output=True, text=True)
     assert done.returncode == 2

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from realsr.app.visits import Visits
 from realsr.backends import load_model
 from realsr.config import command
 from realsr.errors import InputError, at_least
 from realsr.tiling import Tiles
-from realsr.visits import Visits
 from realsr.workers import ignore_signals
 
 log = logging.getLogger(__name__)
@@ -60,8 +60,8 @@ def serve(cfg: DictConfig, root: Path) -> None:
     """Serve the page for ever."""
     private_settings(str(root), cfg.host)
     try:
-        from realsr.gate import only_the_page
-        from realsr.page import CSS, THEME, Desk, build_page
+        from realsr.app.gate import only_the_page
+        from realsr.app.page import CSS, THEME, Desk, build_page
     except ModuleNotFoundError as e:
         raise InputError(f"the page needs the package {e.name}: pip install 'realsr[app]'") from e
     port = free_port(cfg.host, cfg.port)

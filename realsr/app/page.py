@@ -1,6 +1,6 @@
 """The page of ``realsr.app``: a photo dropped, before and after with a slider, the result to be downloaded.
 
-Gradio's settings are read when it is imported, so :mod:`realsr.app` makes them before it imports this module.
+Gradio's settings are read when it is imported, so :mod:`realsr.app.__main__` makes them before it imports this module.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Any
 import gradio as gr
 from torch import Tensor
 
+from realsr.app.previews import WHOLE, Previews
+from realsr.app.visits import Pair, Visit, Visits
 from realsr.backends import Network
 from realsr.config import explain
 from realsr.encoding import check_writes, write_rows
@@ -25,9 +27,7 @@ from realsr.files import EXTRAS, SUFFIXES
 from realsr.hardware import is_out_of_memory
 from realsr.images import Photo, image_size, read_image
 from realsr.library import photo_bands, result_size
-from realsr.previews import WHOLE, Previews
 from realsr.tiling import Tiles
-from realsr.visits import Pair, Visit, Visits
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""A page to try a model on photos: ``python -m realsr.app``."""
