@@ -26,15 +26,15 @@ DELETED = "photos and results are deleted"
 LOOPBACK = "127.0.0.1", "localhost", "::1"
 
 
-def free_port(host: str, port: int | None) -> int:
-    """The port itself, or the first that is free of :data:`PORTS`.
+def free_port(host: str, port: int) -> int:
+    """The port itself; for 0 the first that is free of :data:`PORTS`.
 
     Raises:
         InputError: it is no port, is in use, or must not be used; or this machine has no such address.
     """
-    if port is not None and not (isinstance(port, int) and 0 < port < 2**16):
-        raise InputError(f"port={port}: give a number from 1 to 65535, or null for the first that is free")
-    for candidate in PORTS if port is None else [port]:
+    if not 0 <= port < 2**16:
+        raise InputError(f"port={port}: give a number up to 65535, or 0 for the first that is free")
+    for candidate in [port] if port else PORTS:
         try:
             family, _, _, _, address = socket.getaddrinfo(host, candidate, type=socket.SOCK_STREAM)[0]
             with socket.create_server(address[:2], family=family):
@@ -42,7 +42,7 @@ def free_port(host: str, port: int | None) -> int:
         except OSError as e:
             said = str(getattr(e, "strerror", None) or e).partition(" (while")[0]
             reason = f"host={host} port={candidate}: {said}"
-    others = "give another host, or another port, or port=null for the first that is free"
+    others = "give another host, or another port, or port=0 for the first that is free"
     raise InputError(f"{reason}; {others}")
 
 
@@ -74,7 +74,7 @@ def serve(cfg: DictConfig, root: Path) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
         _, url, _ = page.launch(
-            server_name=cfg.host,
+            server_name=f"[{cfg.host}]" if ":" in cfg.host else cfg.host,  # IPv6
             server_port=port,
             share=False,
             prevent_thread_lock=True,

@@ -93,15 +93,19 @@ def _read(graph: Any) -> tuple[list[_Node], dict[str, Array]]:
     """The nodes, and the values that do not depend on the input."""
     from onnx import helper, numpy_helper
 
-    nodes = []
+    nodes: list[_Node] = []
+    also: dict[str, str] = {}  # names of what has one already
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     for node in graph.node:
         options = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         options = {name: value.decode() if isinstance(value, bytes) else value for name, value in options.items()}
+        inputs = [also.get(name, name) for name in node.input]
         if node.op_type == "Constant" and "value" in options:
             constants[node.output[0]] = numpy_helper.to_array(options["value"])
+        elif node.op_type == "Identity" and node.output[0] != graph.output[0].name:
+            also[node.output[0]] = inputs[0]
         else:
-            nodes.append(_Node(node.op_type, list(node.input), node.output[0], options))
+            nodes.append(_Node(node.op_type, inputs, node.output[0], options))
     return nodes, constants
 
 
@@ -123,12 +127,13 @@ def _layer(node: _Node, constants: Mapping[str, Array]) -> _Layer:
     fixed = [constants.get(name) for name in node.inputs]
     given = node.options
     plain = given.get("group", 1) == 1 and given.get("auto_pad", "NOTSET") == "NOTSET"
-    if node.kind == "Conv" and fixed[1] is not None and plain:
-        return _convolution(fixed[1], fixed[2] if len(fixed) > 2 else None, given)
+    values = [value for value in fixed if value is not None]
+    if node.kind == "Conv" and plain and len(values) == len(fixed) - 1:
+        return _convolution(values[0], values[1] if len(values) > 1 else None, given)
     if node.kind in BINARY and len(node.inputs) == 2:
         return _arithmetic(node, fixed)
     match node.kind:
-        case "Concat" if given["axis"] in (1, -3) and all(value is None for value in fixed):
+        case "Concat" if given["axis"] in (1, -3) and not values:
             return _Layer("Concat", {0: 0})
         case "LeakyRelu" | "Relu":
             return _Layer("ReLU", {0: given.get("alpha", 0.01) if node.kind == "LeakyRelu" else 0.0})
@@ -143,6 +148,8 @@ def _layer(node: _Node, constants: Mapping[str, Array]) -> _Layer:
             floors = how[0] != "nearest" or given.get("nearest_mode") == "floor"
             if how in RESIZE and floors and (fixed[2][:2] == 1).all():
                 return _Layer("Interp", {0: RESIZE[how], 1: float(fixed[2][2]), 2: float(fixed[2][3])})
+        case "Identity":
+            return _Layer("Noop", {})
         case "Input" | "Sigmoid":
             return _Layer(node.kind, {})
     raise InputError(f"backend=ncnn: its networks have no {node.kind} such as this one's; take another backend")

@@ -106,12 +106,18 @@ def report(title, ways, image, rounds, memory):
     seconds, difference = take_turns(ways, image, rounds)
     plain = seconds[PLAIN]
     took = f", {memory[PLAIN]:.2f} GB" if memory else ""
-    print(f"{title}: plain {statistics.median(plain):.2f} s{took}")
+    megapixels = image.shape[1] * image.shape[2] / 1e6
+
+    def speed(times):
+        typical = statistics.median(times)
+        return f"{typical:.2f} s, {typical / megapixels:.0f} a megapixel"
+
+    print(f"{title}: plain {speed(plain)}{took}")
     ratios = {
         name: [p / o for p, o in zip(plain, ours, strict=True)] for name, ours in seconds.items() if name != PLAIN
     }
     for name, values in ratios.items():
-        line = f"  {name}: {statistics.median(seconds[name]):.2f} s, ratio {summary(values)}"
+        line = f"  {name}: {speed(seconds[name])}, ratio {summary(values)}"
         took = f", {memory[name]:.2f} GB, {memory[name] / memory[PLAIN]:.2f} of plain" if memory else ""
         print(f"{line}, difference {difference[name]:.1e}{took}", flush=True)
     return next(iter(ratios.values()))
