@@ -13,7 +13,7 @@ The small model: ... --model esrgan_small
 """
 
 import argparse
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -138,28 +138,30 @@ def main():
     parser.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of the photo, in LR pixels")
     parser.add_argument("--tile", type=int, default=0, help="in LR pixels; 0: the default")
     parser.add_argument("--overlap", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int)
     parser.add_argument("--model", default="esrgan", help="of conf/model")
     parser.add_argument("--ckpt", help="a file with weights")
     parser.add_argument("--memory", help=argparse.SUPPRESS)  # of this way alone
     args = parser.parse_args()
-    height, width = args.size or ((144, 192) if args.quick else (384, 512))
+    height, width = args.size or ((128, 192) if args.quick else (384, 512))
+    rounds = args.rounds or (2 if args.quick else 3)
     torch.set_num_threads(args.threads)
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as folder:
         ckpt = args.ckpt or random_checkpoint(args.model, 2 if args.quick else None, folder)
         if args.memory:
             build(args.memory, ckpt, args)[1](picture(height, width))
-            on_gpu = torch.cuda.max_memory_allocated() if args.device == "cuda" else 0
-            print((on_gpu or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024) / 1e9)
+            status = Path("/proc/self/status").read_text()  # getrusage counts what the parent had when it forked
+            resident = 1024 * int(re.search(r"VmHWM:\s*(\d+)", status)[1])
+            print((torch.cuda.max_memory_allocated() if args.device == "cuda" else resident) / 1e9)
             return
         names = [PLAIN, *args.backend]
         built = {name: build(name, ckpt, args) for name in names}
         tile = {name: network for name, (network, _) in built.items()}
-        report("a tile of 128x128", tile, picture(128, 128), args.rounds, {})
+        report("a tile of 128x128", tile, picture(128, 128), rounds, {})
         memory = {name: peak_memory(name, ckpt) for name in names}
         photo = {name: whole for name, (_, whole) in built.items()}
-        ratios = report(f"a photo of {width}x{height}", photo, picture(height, width), args.rounds, memory)
+        ratios = report(f"a photo of {width}x{height}", photo, picture(height, width), rounds, memory)
         print(f"ratio: {summary(ratios)}")
 
 

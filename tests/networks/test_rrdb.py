@@ -50,3 +50,19 @@ def test_compact_network_learns_all_it_has():
     torch.nn.init.normal_(network.conv_last.weight)  # at its zero start only itself gets a gradient
     network(torch.rand(1, 3, 8, 8)).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+
+
+@pytest.mark.parametrize("kind", [RRDBNet, CompactRRDBNet])
+@pytest.mark.parametrize("strip", [1, 3, 7, 32])
+def test_strips_make_up_what_is_enlarged_at_once(kind, strip):
+    torch.manual_seed(0)
+    network = kind(8, 1, 4)
+    for weight in network.parameters():
+        torch.nn.init.normal_(weight, 0, 0.15)
+    lr = torch.rand(2, 3, 17, 5)
+    with torch.no_grad():
+        whole = network(lr)
+        network.strip = strip
+        strips = network(lr)
+    assert whole.std() > 0.1
+    torch.testing.assert_close(strips, whole, atol=1e-5, rtol=1e-5)
