@@ -27,8 +27,8 @@ from realsr.callbacks import PICTURE_LOGGERS
 from realsr.data.datamodule import RealSRData
 from realsr.entries import pool_changes
 from realsr.errors import at_least
+from realsr.files import atomic_write
 from realsr.filling import remove_leftovers
-from realsr.images import atomic_write
 from realsr.workers import STOP_SIGNALS
 
 log = logging.getLogger(__name__)

@@ -19,8 +19,9 @@ from rich.progress import track
 from realsr.config import check_writable, command
 from realsr.entries import Arrays, Entry
 from realsr.errors import InputError
+from realsr.files import find_images
 from realsr.filling import AS_IT_IS, fill_pool
-from realsr.images import Photo, find_images, read_8_bit, write_image
+from realsr.images import Photo, read_8_bit, write_image
 from realsr.jpeg_pool import collect_tables
 from realsr.noise import NoiseRule, TileStatistics, cut_tiles, rejections, tile_statistics, unclipped_tiles
 from realsr.pictures import contact_sheet, noise_picture

@@ -25,8 +25,8 @@ from yaml import YAMLError
 
 from realsr.checks import SPECIAL_KEYS, check_config, nearest
 from realsr.errors import InputError
+from realsr.files import atomic_write
 from realsr.hardware import pick_device
-from realsr.images import atomic_write
 from realsr.workers import STOP_SIGNALS
 
 NO_CLUSTER = 'Could not detect "srun"'  # what submitit says

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from realsr.errors import InputError
-from realsr.images import atomic_write, file_hash
+from realsr.files import atomic_write, file_hash
 from realsr.interchange import checked_kernel, is_foreign, kernel_files, read_kernels
 
 Arrays = dict[str, npt.NDArray[Any]]

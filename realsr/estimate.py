@@ -24,9 +24,10 @@ from realsr.config import check_writable, command
 from realsr.entries import Arrays
 from realsr.errors import InputError, at_least
 from realsr.estimators.estimate import Estimator, check_scale, estimate_kernel
+from realsr.files import find_images
 from realsr.filling import AS_IT_IS, fill_pool
 from realsr.hardware import pick_device
-from realsr.images import Photo, find_images, read_image, write_image
+from realsr.images import Photo, read_image, write_image
 from realsr.interchange import check_form
 from realsr.kernel_sheet import kernel_sheet, thumbnails
 from realsr.pools import KernelPool, check_confidence, export_kernels

@@ -19,7 +19,8 @@ from realsr.config import check_writable
 from realsr.data.datasets import Pair
 from realsr.data.folders import PairFiles
 from realsr.errors import InputError
-from realsr.images import Photo, atomic_write, content_hash, read_image, to_float, to_uint, write_image
+from realsr.files import atomic_write
+from realsr.images import Photo, content_hash, read_image, to_float, to_uint, write_image
 from realsr.kernels import Kernel
 from realsr.losses.perceptual import LPIPSLoss
 from realsr.methods import COMPARE, Method

@@ -19,7 +19,7 @@ from typing import Any
 from realsr import __version__
 from realsr.entries import Arrays, Entry
 from realsr.errors import InputError
-from realsr.images import atomic_write, file_hash
+from realsr.files import atomic_write, file_hash
 from realsr.workers import side_by_side
 
 log = logging.getLogger(__name__)

@@ -26,7 +26,8 @@ from realsr.data.store import hr_pixels
 from realsr.degradation import Degradation
 from realsr.domains import BANDS, BRIGHTNESS, Curves, Separation, compare, content, curves, features, separation
 from realsr.errors import InputError, at_least
-from realsr.images import Photo, atomic_write, find_images, quantize, to_float, write_image
+from realsr.files import atomic_write, find_images
+from realsr.images import Photo, quantize, to_float, write_image
 from realsr.jpeg_pool import JpegPool
 from realsr.pictures import Picture, grid
 from realsr.plots import interval_panel, line_panel

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from scipy.io import loadmat, savemat
 
 from realsr.errors import InputError
-from realsr.images import SUFFIXES, atomic_write
+from realsr.files import SUFFIXES, atomic_write
 from realsr.kernels import Kernel
 
 FORMS = ("mat", "npy")

@@ -16,7 +16,7 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from realsr.errors import InputError
-from realsr.images import atomic_write
+from realsr.files import atomic_write
 
 MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")  # of W&B
 USERS_DATA_DIR = os.environ.get("WANDB_DATA_DIR")  # before a run of a sweep sets its own

@@ -18,8 +18,8 @@ from realsr.backends.pytorch import TorchNetwork
 from realsr.errors import InputError
 from realsr.estimate import plain_settings
 from realsr.estimators.estimate import Estimator, estimate_kernel
+from realsr.files import file_hash
 from realsr.hardware import pick_device
-from realsr.images import file_hash
 from realsr.kernels import Kernel
 from realsr.networks.weights import generator_of, read_checkpoint
 from realsr.resample import imresize

@@ -27,8 +27,9 @@ from realsr.data.sharded import INDEX, Shard, webdataset
 from realsr.data.store import hr_pixels, size_text
 from realsr.data.tiles import Pixels
 from realsr.errors import InputError, at_least
+from realsr.files import atomic_write, file_hash, find_images
 from realsr.filling import remove_leftovers
-from realsr.images import atomic_write, file_hash, find_images, image_size
+from realsr.images import image_size
 from realsr.resample import resized
 from realsr.shards import jobs_here, shard_of
 from realsr.workers import default_workers, side_by_side

@@ -18,7 +18,8 @@ from realsr.entries import Entry
 from realsr.errors import InputError
 from realsr.evaluate import build_judge, present
 from realsr.evaluation import evaluate
-from realsr.images import Photo, find_images, read_image, write_image
+from realsr.files import find_images
+from realsr.images import Photo, read_image, write_image
 from realsr.kernels import bicubic_kernel, kernel_psnr, max_normalised_correlation
 from realsr.methods import bicubic, network
 from realsr.pictures import grid, kernel_picture

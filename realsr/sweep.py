@@ -27,7 +27,8 @@ from yaml import YAMLError
 
 from realsr.config import FAILED, METRICS, OPTIONS, explain, stop
 from realsr.errors import InputError
-from realsr.images import Photo, atomic_write, read_image, write_image
+from realsr.files import atomic_write
+from realsr.images import Photo, read_image, write_image
 from realsr.metrics import MEASURES
 from realsr.pictures import Picture, grid
 

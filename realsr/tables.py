@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from realsr.errors import InputError
-from realsr.images import atomic_write
+from realsr.files import atomic_write
 from realsr.intervals import bootstrap_interval, paired_interval
 from realsr.metrics import MEASURES
 

@@ -24,8 +24,8 @@ from realsr.data.datasets import share
 from realsr.devices import check_processes, ending_together, is_row_apart, quiet_unless_first, run_apart
 from realsr.errors import InputError, at_least
 from realsr.esrgan import ESRGAN
+from realsr.files import atomic_write
 from realsr.hardware import pick_device
-from realsr.images import atomic_write
 from realsr.metrics import MEASURES
 from realsr.networks.weights import read_checkpoint
 from realsr.workers import end_workers

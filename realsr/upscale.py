@@ -21,13 +21,13 @@ from rich.progress import Progress
 from realsr import library
 from realsr.backends import Network, load_model
 from realsr.config import check_writable, command
-from realsr.encoding import FORMATS, check_writes, write_rows
 from realsr.errors import InputError
 from realsr.files import find_images
 from realsr.hardware import count_devices, is_out_of_memory
 from realsr.images import read_image
+from realsr.images.encoding import FORMATS, check_writes, write_rows
+from realsr.images.opening import MOST_PIXELS
 from realsr.library import photo_bands, result_size
-from realsr.opening import MOST_PIXELS
 from realsr.tiling import Tiles
 from realsr.turns import Ensemble
 

@@ -10,7 +10,8 @@ from torch import nn
 from realsr.averaging import update_average
 from realsr.esrgan import ESRGAN
 from realsr.evaluate import _run as run_evaluate
-from realsr.images import find_images, read_image, to_float, to_uint
+from realsr.files import find_images
+from realsr.images import read_image, to_float, to_uint
 from realsr.losses.adversarial import Vanilla
 from realsr.networks.compact import CompactRRDBNet
 from realsr.networks.patch import PatchDiscriminator

@@ -8,7 +8,8 @@ import pytest
 from realsr.collect import collect_noise
 from realsr.entries import Entry
 from realsr.errors import InputError
-from realsr.images import Photo, find_images, write_image
+from realsr.files import find_images
+from realsr.images import Photo, write_image
 from realsr.noise import NoiseRule
 
 STRICT = {"max_structure": 0.2, "max_direction": 0.3, "max_blockiness": 0.5}

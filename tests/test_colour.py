@@ -8,7 +8,8 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from realsr import colour
 from realsr.colour import colour_difference, match_colours
 from realsr.evaluate import _run as run_evaluate
-from realsr.images import find_images, read_image
+from realsr.files import find_images
+from realsr.images import read_image
 from realsr.networks.compact import CompactRRDBNet
 from realsr.upscale import _run as run_upscale
 

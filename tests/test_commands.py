@@ -14,7 +14,8 @@ from realsr.data.samples import make_samples
 from realsr.entries import Entry
 from realsr.estimate import estimate_kernels
 from realsr.estimators.kernelgan.module import KernelGAN
-from realsr.images import find_images, read_image
+from realsr.files import find_images
+from realsr.images import read_image
 
 
 def call(*arguments, cwd, check=True):

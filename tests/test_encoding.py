@@ -12,11 +12,11 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 
-from realsr.encoding import check_writes, eight_bit, write_rows
 from realsr.errors import InputError
 from realsr.images import Photo
-from realsr.png import png_pieces
-from realsr.tiff import write_tiff
+from realsr.images.encoding import check_writes, eight_bit, write_rows
+from realsr.images.png import png_pieces
+from realsr.images.tiff import write_tiff
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 LIKE = Photo(np.zeros((1, 1, 3), np.uint8), icc_profile=PROFILE)
@@ -83,7 +83,7 @@ def test_tiff_as_others_read_it(dtype, channels, big):
 @pytest.mark.parametrize(("height", "big"), [(1000, False), (23_000, False), (24_000, True)])
 def test_bigtiff_where_4_gb_are_too_few(tmp_path, monkeypatch, height, big):
     seen = []
-    monkeypatch.setattr("realsr.encoding.write_tiff", lambda *args: seen.append(args[-1]))
+    monkeypatch.setattr("realsr.images.encoding.write_tiff", lambda *args: seen.append(args[-1]))
     write_rows(tmp_path / "a.tif", iter([np.zeros((4, 60_000, 3), np.uint8)]), height, 60_000, LIKE)
     assert seen == [big]
     check_writes(tmp_path / "a.tif", height, 60_000)
@@ -97,7 +97,7 @@ def test_write_rows_of_any_cut(tmp_path, monkeypatch, suffix, channels, dtype):
     array = pixels(np.uint8, channels).astype(dtype) * (257 if dtype == np.uint16 else 1)
     files = []
     for cuts, band in (((), 1 << 20), ((3, 4, 20), 1 << 20), ((7, 30), 300), ((), 300)):
-        monkeypatch.setattr("realsr.encoding._BAND", band)
+        monkeypatch.setattr("realsr.images.encoding._BAND", band)
         path = tmp_path / f"{len(files)}{suffix}"
         write_rows(path, bands(array, *cuts), 37, 29, LIKE, quality=100)
         files.append(path.read_bytes())
@@ -173,7 +173,7 @@ def test_bands_that_are_no_such_picture_leave_no_file(tmp_path, suffix, array, l
 PEAK = """
 import resource, sys
 import numpy as np
-from realsr.encoding import write_rows
+from realsr.images.encoding import write_rows
 from realsr.images import Photo
 band = np.random.default_rng(0).integers(0, 256, (64, 4000, 3)).astype(np.uint8)
 band[:, 40:] = band[:, 39:40]

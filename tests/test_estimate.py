@@ -19,7 +19,8 @@ from realsr.estimate import _run as run
 from realsr.estimate import estimate_kernels
 from realsr.estimators.kernelgan.module import KernelGAN
 from realsr.estimators.patch_matching import PatchMatching
-from realsr.images import Photo, find_images, write_image
+from realsr.files import find_images
+from realsr.images import Photo, write_image
 from realsr.shards import CountShards, jobs_here, shard_of
 
 TINY = ["estimator.iterations=15", "accelerator=cpu"]

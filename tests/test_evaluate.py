@@ -22,7 +22,8 @@ from realsr.estimators.patch_matching import PatchMatching
 from realsr.evaluate import _run as run_evaluate
 from realsr.evaluate import pool_pictures
 from realsr.evaluation import Judge, evaluate
-from realsr.images import Photo, find_images, read_image, to_float, to_uint, write_image
+from realsr.files import find_images
+from realsr.images import Photo, read_image, to_float, to_uint, write_image
 from realsr.methods import Enlarged, Method, bicubic, k_zssr, network, split_names, zssr
 from realsr.metrics import image_metrics
 from realsr.networks.compact import CompactRRDBNet

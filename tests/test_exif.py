@@ -10,9 +10,9 @@ import pytest
 import tifffile
 from PIL import Image, TiffImagePlugin
 
-from realsr.exif import clean_exif, mended_exif, orientation_in
 from realsr.images import Photo, read_image, write_image
-from realsr.tags import fetch_from
+from realsr.images.exif import clean_exif, mended_exif, orientation_in
+from realsr.images.tags import fetch_from
 
 EXIF, GPS, INTEROP = 0x8769, 0x8825, 0xA005
 MAIN = {
@@ -117,7 +117,7 @@ def test_tiff_and_bigtiff_by_pillow(tmp_path):
 
 
 def test_exif_in_bigtiff(tmp_path):
-    from realsr.tiff import write_tiff
+    from realsr.images.tiff import write_tiff
 
     block = clean_exif(fetch_from(io.BytesIO(camera_exif())))
     with (tmp_path / "a.tif").open("wb") as file:

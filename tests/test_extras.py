@@ -11,7 +11,8 @@ import tifffile
 from PIL import Image
 
 from realsr.errors import InputError
-from realsr.images import find_images, image_size, read_image, write_image
+from realsr.files import find_images
+from realsr.images import image_size, read_image, write_image
 
 # linear sRGB to XYZ at D65 (IEC 61966-2-1)
 TO_XYZ = np.array(

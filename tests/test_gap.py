@@ -15,8 +15,9 @@ from realsr.degradation import Degradation
 from realsr.errors import InputError
 from realsr.estimate import estimate_kernels
 from realsr.estimators.patch_matching import PatchMatching
+from realsr.files import find_images
 from realsr.gap import cut_patches, main, measure
-from realsr.images import Photo, find_images, to_uint, write_image
+from realsr.images import Photo, to_uint, write_image
 from realsr.pools import KernelPool, NoisePool
 from realsr.resample import crop_to_multiple
 

@@ -16,7 +16,7 @@ from realsr.data.store import CONTENTS
 from realsr.degradation import Degradation
 from realsr.entries import Entry
 from realsr.errors import InputError
-from realsr.images import file_hash
+from realsr.files import file_hash
 from realsr.noise import NoiseRule
 from realsr.pools import export_kernels
 

@@ -14,19 +14,8 @@ import torch
 from PIL import Image, ImageCms, ImageOps
 
 from realsr.errors import InputError
-from realsr.images import (
-    Photo,
-    atomic_write,
-    file_hash,
-    find_images,
-    gray_uint8,
-    image_size,
-    quantize,
-    read_image,
-    to_float,
-    to_uint,
-    write_image,
-)
+from realsr.files import atomic_write, file_hash, find_images
+from realsr.images import Photo, gray_uint8, image_size, quantize, read_image, to_float, to_uint, write_image
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 ORIENTATION = 0x0112

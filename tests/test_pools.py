@@ -13,8 +13,8 @@ from scipy import ndimage
 from realsr import __version__
 from realsr.entries import Entry
 from realsr.errors import InputError
+from realsr.files import file_hash
 from realsr.filling import fill_pool, read_skipped
-from realsr.images import file_hash
 from realsr.pools import KernelPool, NoisePool, hold_out
 from realsr.resample import blur_subsample
 

@@ -18,7 +18,8 @@ from realsr.errors import InputError
 from realsr.estimate import _run as run_estimate
 from realsr.estimate import estimate_kernels
 from realsr.estimators.patch_matching import PatchMatching
-from realsr.images import Photo, find_images, write_image
+from realsr.files import find_images
+from realsr.images import Photo, write_image
 from realsr.kernels import gaussian_kernel
 from realsr.noise import NoiseRule
 from realsr.report.page import bullets, element, picture, prose, table, write_page

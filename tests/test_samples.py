@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from realsr.data.samples import CAMERA_SIGMAS, CLEAN, SOURCE, TEST, camera_kernel, make_samples, photograph
-from realsr.images import find_images, read_image, to_float
+from realsr.files import find_images
+from realsr.images import read_image, to_float
 from realsr.kernels import covariance
 
 

@@ -22,7 +22,8 @@ from hydra.utils import instantiate
 from realsr.data.datasets import HRCrops, StepSampler
 from realsr.data.sharded import TOGETHER, ShardedImages
 from realsr.errors import InputError
-from realsr.images import find_images, read_image
+from realsr.files import find_images
+from realsr.images import read_image
 from realsr.pack import SPARE, Rule, cut, pack
 from realsr.pack import _run as run_pack
 from realsr.resample import imresize

@@ -14,7 +14,8 @@ from PIL import Image
 from realsr.data.store import CONTENTS, INDEX, PhotoSet, prepare_hr, stored_hr
 from realsr.data.tiles import MAPS, TILE, TiledImage, _map, write_tiles
 from realsr.errors import InputError
-from realsr.images import Photo, find_images, read_image, write_image
+from realsr.files import find_images
+from realsr.images import Photo, read_image, write_image
 
 
 @pytest.fixture
@@ -222,7 +223,7 @@ def test_two_programs_may_fill_one_store_at_once(tmp_path, photo_folder, fill, d
     program = f"""
 from pathlib import Path
 from realsr.data.store import PhotoSet, prepare_hr
-from realsr.images import find_images
+from realsr.files import find_images
 prepare_hr([PhotoSet(find_images("{photos}"), 0.5)], Path("{tmp_path}/store"), 16)
 """
     running = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(2)]

@@ -21,11 +21,11 @@ from realsr.app.previews import WHOLE, Previews
 from realsr.app.visits import Pair, Visit, Visits
 from realsr.backends import Network
 from realsr.config import explain
-from realsr.encoding import check_writes, write_rows
 from realsr.errors import InputError
 from realsr.files import EXTRAS, SUFFIXES
 from realsr.hardware import is_out_of_memory
 from realsr.images import Photo, image_size, read_image
+from realsr.images.encoding import check_writes, write_rows
 from realsr.library import photo_bands, result_size
 from realsr.tiling import Tiles
 

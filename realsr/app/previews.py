@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from realsr.encoding import eight_bit
 from realsr.images import Photo
+from realsr.images.encoding import eight_bit
 from realsr.pictures import sharpest_crop
 
 Pixels = npt.NDArray[Any]

@@ -27,7 +27,7 @@ from realsr.degradation import Degradation
 from realsr.errors import InputError, at_least
 from realsr.estimate import estimate_kernels
 from realsr.estimators.estimate import Estimator
-from realsr.images import find_images
+from realsr.files import find_images
 from realsr.interchange import is_foreign
 from realsr.jpeg_pool import require_tables
 from realsr.noise import NoiseRule

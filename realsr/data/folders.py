@@ -12,7 +12,8 @@ from torch import Tensor
 
 from realsr.data.datasets import Pair
 from realsr.errors import InputError
-from realsr.images import find_images, image_size, quantize, read_image, to_float
+from realsr.files import find_images
+from realsr.images import image_size, quantize, read_image, to_float
 from realsr.resample import imresize
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from realsr.data.tiles import TiledImage
 from realsr.entries import check_pool, pool_record
-from realsr.images import file_hash
+from realsr.files import file_hash
 from realsr.interchange import is_foreign
 from realsr.jpeg_pool import JpegPool
 from realsr.pools import KernelPool, NoisePool, P, hold_out

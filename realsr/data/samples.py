@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from realsr.errors import InputError
-from realsr.images import Photo, atomic_write, quantize, read_image, to_float, to_uint, write_image
+from realsr.files import atomic_write
+from realsr.images import Photo, quantize, read_image, to_float, to_uint, write_image
 from realsr.kernels import Kernel, gaussian_kernel
 from realsr.resample import blur_subsample, crop_to_multiple, imresize
 

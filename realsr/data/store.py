@@ -18,19 +18,11 @@ import numpy.typing as npt
 from rich.progress import track
 
 from realsr.data.tiles import TILE, Pixels, TiledImage, write_tiles
-from realsr.encoding import eight_bit
 from realsr.errors import InputError
+from realsr.files import atomic_write, file_hash
 from realsr.filling import remove_leftovers
-from realsr.images import (
-    atomic_write,
-    content_hash,
-    file_hash,
-    image_size,
-    read_8_bit,
-    read_image,
-    to_float,
-    to_uint,
-)
+from realsr.images import content_hash, image_size, read_8_bit, read_image, to_float, to_uint
+from realsr.images.encoding import eight_bit
 from realsr.resample import imresize, resized
 from realsr.workers import side_by_side
 

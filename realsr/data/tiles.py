@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from realsr.errors import InputError
-from realsr.images import atomic_write
+from realsr.files import atomic_write
 
 TILE = 128
 MAPS = 200  # images that a process keeps open: mapping one anew costs 0.04 ms, and macOS allows 256 open files

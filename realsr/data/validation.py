@@ -14,7 +14,8 @@ from realsr.data.datasets import Pair, draw_seed
 from realsr.data.tiles import TiledImage
 from realsr.degradation import Degradation
 from realsr.errors import InputError
-from realsr.images import find_images, read_image, to_float
+from realsr.files import find_images
+from realsr.images import read_image, to_float
 from realsr.metrics import least_side
 
 log = logging.getLogger(__name__)

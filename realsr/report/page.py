@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from realsr.images import atomic_write
+from realsr.files import atomic_write
 from realsr.pictures import Picture
 
 STYLE = """

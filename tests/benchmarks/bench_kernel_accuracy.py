@@ -38,7 +38,8 @@ from realsr.data.samples import CLEAN, SOURCE, TEST
 from realsr.estimators.estimate import estimate_kernel
 from realsr.estimators.kernelgan.module import KernelGAN
 from realsr.estimators.patch_matching import PatchMatching
-from realsr.images import find_images, quantize, read_image, to_float
+from realsr.files import find_images
+from realsr.images import quantize, read_image, to_float
 from realsr.metrics import luma, psnr, shave
 from realsr.resample import blur_subsample, crop_to_multiple, imresize
 from realsr.workers import default_workers, side_by_side

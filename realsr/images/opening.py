@@ -18,8 +18,8 @@ from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import MARKER
 
 from realsr.errors import InputError
-from realsr.exif import orientation_in
-from realsr.tags import Entry, Fetch, Layout, fetch_from, read_entries, read_header, read_tags
+from realsr.images.exif import orientation_in
+from realsr.images.tags import Entry, Fetch, Layout, fetch_from, read_entries, read_header, read_tags
 
 MOST_PIXELS = 500_000_000  # of an image, 1.5 GB once decoded; a small file may claim any number
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")  # Pillow knows 40 more, some of which run other programs
@@ -110,7 +110,7 @@ def orientation_of(image: Image.Image, exif: Fetch) -> int:
 
 @contextmanager
 def exif_of(image: Image.Image, path: Path) -> Iterator[Fetch]:
-    """What reads the EXIF of an opened file as it stands there, for :mod:`realsr.exif`; the pixels are not decoded."""
+    """What reads the EXIF of an opened file as it stands there, for :mod:`realsr.images.exif`; nothing is decoded."""
     if image.format == "TIFF":
         with path.open("rb") as file:
             yield fetch_from(file)

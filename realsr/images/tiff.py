@@ -9,8 +9,8 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from realsr.exif import Directories, exif_directories, placed
-from realsr.tags import LONG, LONG8, SHORT, UNDEFINED, Layout, Tag, directory
+from realsr.images.exif import Directories, exif_directories, placed
+from realsr.images.tags import LONG, LONG8, SHORT, UNDEFINED, Layout, Tag, directory
 
 _DEFLATE, _DIFFERENCES, _STRAIGHT_ALPHA = 8, 2, 2  # compression, predictor, extra sample
 
@@ -39,7 +39,7 @@ def write_tiff(
         bits: 8 or 16.
         strip_rows: rows of a strip.
         icc_profile: to embed, or None.
-        exif: block of :func:`realsr.exif.clean_exif`, or None.
+        exif: block of :func:`realsr.images.exif.clean_exif`, or None.
         big: whether to write BigTIFF, as files of 4 GB and more must be.
     """
     layout, described = exif_directories(exif, height, width) if exif else (Layout("<"), {0: {}})

@@ -16,19 +16,15 @@ import torch
 from PIL import Image, ImageCms
 from torch import Tensor
 
-from realsr.encoding import eight_bit, gathered, write_rows
 from realsr.errors import InputError
-from realsr.exif import clean_exif, mended_exif, orientation_in
 from realsr.files import EXTRAS, HEIC, RAW, missing_extra
-from realsr.files import SUFFIXES as SUFFIXES
-from realsr.files import atomic_write as atomic_write
-from realsr.files import file_hash as file_hash
-from realsr.files import find_images as find_images
-from realsr.heif import heif_size, read_heif
-from realsr.images16 import decode_16_bit, is_16_bit, turn_upright
-from realsr.opening import MOST_PIXELS, exif_of, naming_damage, open_image, orientation_of
-from realsr.raw import raw_size, read_raw
-from realsr.tags import fetch_from
+from realsr.images.encoding import eight_bit, gathered, write_rows
+from realsr.images.exif import clean_exif, mended_exif, orientation_in
+from realsr.images.heif import heif_size, read_heif
+from realsr.images.opening import MOST_PIXELS, exif_of, naming_damage, open_image, orientation_of
+from realsr.images.raw import raw_size, read_raw
+from realsr.images.sixteen import decode_16_bit, is_16_bit, turn_upright
+from realsr.images.tags import fetch_from
 
 _BAND = 256  # rows that are handed on at once
 _BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # of HEIC files
@@ -53,7 +49,7 @@ class Photo:
         alpha: ``(H, W)`` of the same type, or None where the file has none.
         gray: whether the file was gray.
         icc_profile: the embedded profile that describes ``rgb``, or None.
-        exif: what the camera says, see :func:`realsr.exif.clean_exif`, or None.
+        exif: what the camera says, see :func:`realsr.images.exif.clean_exif`, or None.
     """
 
     rgb: npt.NDArray[Any]
@@ -142,7 +138,7 @@ def photo_of(image: Image.Image) -> Photo:
 
 
 def image_of(bands: Iterable[npt.NDArray[Any]], height: int, width: int, like: Photo) -> Image.Image:
-    """Bands as :func:`realsr.encoding.write_rows` takes them as an image of Pillow's, of 8 bits."""
+    """Bands as :func:`realsr.images.encoding.write_rows` takes them as an image of Pillow's, of 8 bits."""
     image = gathered(map(eight_bit, bands), height, width)
     described = {"icc_profile": like.icc_profile, "exif": like.exif and mended_exif(like.exif, height, width)}
     image.info |= {key: value for key, value in described.items() if value}
@@ -155,7 +151,7 @@ def read_8_bit(path: str | Path) -> npt.NDArray[np.uint8]:
 
 
 def write_image(path: str | Path, photo: Photo, quality: int = 95) -> None:
-    """Write a photo as :func:`realsr.encoding.write_rows` does: gray, alpha, 16 bit, ICC profile and EXIF are kept.
+    """Write a photo as :func:`realsr.images.encoding.write_rows` does; all that :class:`Photo` holds is kept.
 
     Raises:
         InputError: the suffix names no format that can be written, or the photo is too large for it.

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from realsr.errors import InputError
-from realsr.opening import MOST_PIXELS, check_pixels
+from realsr.images.opening import MOST_PIXELS, check_pixels
 
 
 def read_heif(path: Path, most_pixels: int = MOST_PIXELS) -> tuple[npt.NDArray[Any], bytes | None, bytes]:

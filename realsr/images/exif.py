@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 
-from realsr.tags import (
+from realsr.images.tags import (
     IFD8,
     LONG,
     Entry,

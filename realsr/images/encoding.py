@@ -13,10 +13,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from realsr.errors import InputError
-from realsr.exif import mended_exif
 from realsr.files import atomic_write
-from realsr.png import png_pieces
-from realsr.tiff import write_tiff
+from realsr.images.exif import mended_exif
+from realsr.images.png import png_pieces
+from realsr.images.tiff import write_tiff
 
 if TYPE_CHECKING:
     from realsr.images import Photo
