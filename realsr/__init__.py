@@ -8,7 +8,7 @@ The way of the data, and where each step lives::
     source photos --clean up--+               |              data/store.py, tiles.py
     clean photos -------------+-> HR crops -> degradation -> (lr, hr)     degradation.py, data/
     (lr, hr) -> ESRGAN (generator, discriminator, losses) -> checkpoint   esrgan.py, networks/, losses/, checkpoints.py
-    checkpoint -> upscale (photos)                           library.py, tiling.py, backends/, encoding.py
+    checkpoint -> upscale (photos)                           library.py, tiling.py, backends/, images/
     checkpoint -> export (files for other programs)          formats.py, networks/onnx_graph.py
     checkpoints and rivals -> evaluate (table, report)       methods.py, evaluation.py, metrics.py, tables.py, report/
 
