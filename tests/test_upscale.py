@@ -271,6 +271,28 @@ def test_tensors_that_are_no_images(network, wrong):
         upscale(wrong, network)
 
 
+def test_what_is_no_image_is_one_line(network):
+    with pytest.raises(InputError, match="ndarray is no image: give a tensor"):
+        upscale(np.zeros((4, 4, 3), np.uint8), network)
+
+
+@pytest.mark.parametrize("gray", [False, True])
+def test_a_network_that_overshoots_is_cut_off_before_the_resize(tmp_path, gray):
+    class Overshooting(Odd):
+        def forward(self, lr):
+            return super().forward(lr) * 6 - 2.5
+
+    network, image = TorchNetwork(Overshooting(), CPU), photo()
+    if gray:
+        image = Photo(np.repeat(image.rgb[..., :1], 3, 2), gray=True)
+    write_image(tmp_path / "a.png", image)
+    upscale_file(tmp_path / "a.png", tmp_path / "b.png", network, 2)
+    sr = network(to_float(image.rgb)[None])[0].clamp(0, 1)
+    wanted = imresize(sr.mean(0, keepdim=True) if gray else sr, 0.5).clamp(0, 1) * 255
+    result = read_image(tmp_path / "b.png").rgb
+    assert np.abs(result - wanted.permute(1, 2, 0).numpy()).max() <= 1
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L", "LA", "RGBA", "P", "1", "I;16"])
 def test_pillow_images_and_paths(network, tmp_path, mode):
     image = Image.fromarray(np.dstack([photo().rgb, photo().rgb[::-1, :, 0]]))
