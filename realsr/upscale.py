@@ -7,7 +7,8 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from queue import Empty, Full, Queue
@@ -159,7 +160,7 @@ def _on_each(work: Callable[[Enlarge], None], enlarge: Sequence[Enlarge], stoppe
     with ThreadPoolExecutor(len(enlarge)) as pool:
         running = [pool.submit(work, make) for make in enlarge]
         try:
-            for future in running:
+            for future in as_completed(running):
                 future.result()
         except BaseException:
             stopped.set()
@@ -168,35 +169,35 @@ def _on_each(work: Callable[[Enlarge], None], enlarge: Sequence[Enlarge], stoppe
 
 def _write_behind(write: Callable[[Iterator[Band]], None], bands: Iterator[Band]) -> None:
     """Have bands written in another thread while the next one is made in this; what fails in one ends both."""
-    queue: Queue[Band | BaseException] = Queue(1)
+    queue: Queue[Band | BaseException | None] = Queue(1)  # None is the end
 
     def made() -> Iterator[Band]:
-        while not isinstance(band := queue.get(), BaseException):
+        while (band := queue.get()) is not None:
+            if isinstance(band, BaseException):
+                raise band
             yield band
-        if not isinstance(band, StopIteration):
-            raise band
 
     with ThreadPoolExecutor(1) as pool:
         writing = pool.submit(write, made())
 
-        def put(item: Band | BaseException) -> None:
+        def put(item: Band | None) -> None:
             while not writing.done():
                 try:
                     return queue.put(item, timeout=0.1)
                 except Full:
                     pass
 
-        end: BaseException = StopIteration()
         try:
             for band in bands:
                 put(band)
                 if writing.done():
                     break
+            put(None)
         except BaseException as e:
-            end = e
+            with suppress(Empty):
+                queue.get_nowait()
+            queue.put_nowait(e)  # without waiting, in which a second Ctrl-C would leave the other thread for ever
             raise
-        finally:
-            put(end)
         writing.result()
 
 
