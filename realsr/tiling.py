@@ -17,7 +17,7 @@ from realsr.hardware import free_memory, is_out_of_memory
 TILE = 192  # LR pixels kept of each tile
 OVERLAP = 32  # LR pixels of surroundings that it also sees, on every side
 SMALLEST = 16  # tiles of no more are not halved again for want of memory
-# What a full RRDBNet takes for each LR pixel of a tile in float32 (tests/benchmarks/bench_upscale.py); others take less
+# What a network takes for each LR pixel of a tile in float32, to begin with: our RRDBNet takes 3000, others more
 BYTES_PER_PIXEL = 10_000
 MOST_TILES = 16  # at a time: more do not make a GPU faster
 
