@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from realsr.checks import SPECIAL_KEYS, check_config, nearest
-from realsr.errors import InputError
+from realsr.errors import InputError, one_line
 from realsr.files import atomic_write
 from realsr.hardware import pick_device
 from realsr.workers import STOP_SIGNALS
@@ -113,8 +113,14 @@ def _leave_failure(error: Exception, line: str | None) -> None:
 
 
 def _quote_path(option: str) -> str:
-    """Quote the value where it is the name of a file or folder into which Hydra's grammar would read something."""
+    """Quote the value where it is the name of a file or folder into which Hydra's grammar would read something.
+
+    A ``~`` for the home directory is read here, since some shells leave it as it is behind a ``=``.
+    """
     key, _, value = option.partition("=")
+    if value.startswith("~"):
+        value = os.path.expanduser(value)  # noqa: PTH111  (which fails where there is no such user)
+        option = f"{key}={value}"
     if not re.search(r"[^\w./-]", value, re.ASCII) or not os.path.exists(value):  # noqa: PTH110  (any text may come)
         return option
     value = re.sub(r"(\\*)'", r"\1\1\\'", value)
@@ -164,7 +170,7 @@ def _one_line(error: BaseException) -> str | None:
         if error.errno is None:
             return None
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{os.strerror(error.errno)}; make room or choose another folder"
+        return one_line(f"{where}{os.strerror(error.errno)}; make room or choose another folder")
     if isinstance(error, YAMLError):
         return f"a config file is no YAML: {' '.join(str(error).split())}"
     if isinstance(error, OverrideParseException):

@@ -1,11 +1,26 @@
 """The one exception that stands for a mistake of the user's, not of the program's."""
 
+from __future__ import annotations
+
+import re
+
 
 class InputError(ValueError):
     """Bad input: says in one line what is wrong, where, and how to mend it.
 
     The commands print the line and exit with status 2; everything else keeps its traceback.
+
+    Args:
+        line: what is wrong; it stays one line where a photo's name has line breaks.
     """
+
+    def __init__(self, line: str) -> None:
+        super().__init__(one_line(line))
+
+
+def one_line(text: str) -> str:
+    """A text with its control characters written out, of which the names of files may have any."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], text)
 
 
 def at_least(least: float, prefix: str = "", **values: float) -> None:

@@ -100,15 +100,17 @@ def file_hash(path: str | Path) -> str:
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """A file that appears under ``path`` whole or not at all: written beside it, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    name = ""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")  # names have 255 bytes at most
         with os.fdopen(handle, "wb") as file:
             yield file
         os.chmod(name, 0o666 & ~_UMASK)  # noqa: PTH101  (mkstemp makes private files)
         os.replace(name, path)  # noqa: PTH105
     except BaseException as e:
-        Path(name).unlink(missing_ok=True)
+        if name:
+            Path(name).unlink(missing_ok=True)
         if isinstance(e, OSError):
             e.filename = str(path)  # a full disk names no file, and the temporary one is nobody's
         raise

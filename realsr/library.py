@@ -20,6 +20,7 @@ from realsr.resample import imresize, resize_bands, resized
 from realsr.tiling import Tiles, clamped, upscale_bands
 
 MARGIN = 4  # LR pixels around a band that bicubic looks at, and more
+SCALES = (0.01, 100)  # of results: bicubic below would look at more pixels than there are
 
 
 @overload
@@ -75,7 +76,7 @@ def result_size(photo: Photo, model: Network, scale: float | None = None) -> tup
     """Height and width of what becomes of a photo.
 
     Raises:
-        InputError: the scale is not positive.
+        InputError: the scale is none of :data:`SCALES`.
     """
     ratio = _ratio(model, scale)
     return tuple(resized(side * model.scale, ratio) for side in photo.rgb.shape[:2])  # type: ignore[return-value]
@@ -120,9 +121,14 @@ def photo_bands(
 
 def _ratio(model: Network, scale: float | None) -> float:
     """Of the result's size to that of the model's output."""
-    if scale is not None and not (isinstance(scale, int | float) and 0 < scale < float("inf")):
-        raise InputError(f"scale={scale}: give a number above 0")
+    check_scale(scale)
     return 1.0 if scale is None else scale / model.scale
+
+
+def check_scale(scale: float | None) -> None:
+    """Raise InputError for a scale that is none of :data:`SCALES`; None is the model's own."""
+    if scale is not None and not (isinstance(scale, int | float) and SCALES[0] <= scale <= SCALES[1]):
+        raise InputError(f"scale={scale}: give a number from {SCALES[0]} to {SCALES[1]}")
 
 
 def _levels(sr: Tensor, photo: Photo) -> Tensor:

@@ -21,6 +21,7 @@ from realsr.errors import InputError
 from realsr.transfer import sent
 
 PIECE = 2**18  # pixels that a CPU works on at a time: 12 megapixels all at once take four times as long
+LARGEST_BAND = 2**23  # pixels of a resized picture that are handed on at once
 
 
 def imresize(image: Tensor, scale: float, antialias: bool = True) -> Tensor:
@@ -144,8 +145,11 @@ def resize_bands(bands: Iterable[Tensor], height: int, scale: float) -> Iterator
         band = _resize_axis(band, -1, scale, antialias=True)
         kept = band if kept is None else torch.cat((kept, band), 1)
         ready = int(torch.searchsorted(last, first + kept.shape[1]))
+        step = max(LARGEST_BAND // band.shape[-1], 1)
+        for start in range(done, ready, step):
+            end = min(start + step, ready)
+            yield _weighted(kept, 1, index[start:end] - first, weight[start:end])
         if ready > done:
-            yield _weighted(kept, 1, index[done:ready] - first, weight[done:ready])
             done = ready
             if done < len(index):
                 needed = int(index[done:].min())

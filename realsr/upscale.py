@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from queue import Empty, Full, Queue
@@ -22,13 +22,13 @@ from rich.progress import Progress
 from realsr import library
 from realsr.backends import Network, load_model
 from realsr.config import check_writable, command
-from realsr.errors import InputError
-from realsr.files import find_images
+from realsr.errors import InputError, at_least
 from realsr.hardware import count_devices, is_out_of_memory
 from realsr.images import read_image
-from realsr.images.encoding import FORMATS, check_writes, write_rows
+from realsr.images.encoding import FORMATS, check_quality, check_writes, write_rows
 from realsr.images.opening import MOST_PIXELS
-from realsr.library import photo_bands, result_size
+from realsr.library import check_scale, photo_bands, result_size
+from realsr.targets import targets_of
 from realsr.tiling import Tiles
 from realsr.turns import Ensemble
 
@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 Band = npt.NDArray[Any]
 Report = Callable[[float], Any]  # told which share of a photo is done
 Enlarge = Callable[..., Any]  # upscale_file with all but its files and report=
+OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # by which no other photo could be written either
 
 
 def upscale_file(
@@ -69,6 +70,9 @@ def upscale_file(
         InputError: the photo cannot be read, the result cannot be written in that format, or the network fails.
     """
     target = Path(target)
+    check_quality(quality)
+    if target.is_dir():
+        raise InputError(f"{target}: is a folder, where the result of {source} would be; remove or rename it")
     photo = read_image(source, most_pixels)
     height, width = result_size(photo, model, scale)
     check_writes(target, height, width, (1 if photo.gray else 3) + (photo.alpha is not None))
@@ -85,6 +89,8 @@ def upscale_file(
     except (RuntimeError, MemoryError) as e:  # a community's network that does not take such a size, say
         reason = "there is no memory for it" if is_out_of_memory(e) else " ".join(str(e).split())[:200]
         raise InputError(f"{source}: cannot be upscaled ({reason or type(e).__name__}); try a smaller tile=") from e
+    except InputError as e:
+        raise InputError(f"{source}: {e}") from e
 
 
 def upscale_files(
@@ -107,8 +113,8 @@ def upscale_files(
     Raises:
         InputError: nothing to upscale, or (after all others are done) files that failed.
     """
-    targets = _targets(source, output, suffix)
-    todo = {path: target for path, target in targets.items() if overwrite or not target.exists()}
+    targets = targets_of(source, output, suffix)
+    todo = {path: target for path, target in targets.items() if overwrite or not target.is_file()}
     check_writable(output if output not in targets.values() else output.parent)
     written: list[Path] = []
     failed: list[str] = []
@@ -133,7 +139,8 @@ def upscale_files(
                 before = share
 
             try:
-                make(path, target, report=report)
+                with _naming(path, target):
+                    make(path, target, report=report)
                 written.append(target)
             except InputError as e:
                 failed.append(str(e))
@@ -143,7 +150,8 @@ def upscale_files(
     with Progress(disable=not todo) as progress:
         bar = progress.add_task("upscaling", total=len(todo))
         _on_each(work, enlarge, stopped)
-    there = f", {len(targets) - len(todo)} were there already (overwrite=true)" if len(todo) < len(targets) else ""
+    skipped = len(targets) - len(todo)
+    there = f", {skipped} were there already and stay as they are (overwrite=true makes them anew)" if skipped else ""
     count = f"{len(written)} photo{'s' * (len(written) != 1)}"
     log.info("%s written to %s%s%s", count, output, there, f", {len(failed)} failed" if failed else "")
     if failed:
@@ -167,21 +175,39 @@ def _on_each(work: Callable[[Enlarge], None], enlarge: Sequence[Enlarge], stoppe
             raise
 
 
+@contextmanager
+def _naming(path: Path, target: Path) -> Iterator[None]:
+    """What fails at this result alone, such as a name that is too long, as an InputError."""
+    try:
+        yield
+    except InterruptedError:
+        raise
+    except OSError as e:
+        if e.errno in OF_THE_DISK:
+            raise
+        raise InputError(f"{path}: {target} cannot be written ({e.strerror or e})") from e
+
+
 def _write_behind(write: Callable[[Iterator[Band]], None], bands: Iterator[Band]) -> None:
-    """Have bands written in another thread while the next one is made in this; what fails in one ends both."""
-    queue: Queue[Band | BaseException | None] = Queue(1)  # None is the end
+    """Have bands written in another thread while the next one is made in this; what fails in one ends both.
+
+    No error is kept where it was seen: it knows the frames that it passed, and so the photo, whose memory such
+    a ring would hold.
+    """
+    queue: Queue[Band | None] = Queue(1)
+    whole = False
 
     def made() -> Iterator[Band]:
         while (band := queue.get()) is not None:
-            if isinstance(band, BaseException):
-                raise band
             yield band
+        if not whole:
+            raise EOFError("the bands broke off")
 
     with ThreadPoolExecutor(1) as pool:
-        writing = pool.submit(write, made())
+        running = [pool.submit(write, made())]
 
         def put(item: Band | None) -> None:
-            while not writing.done():
+            while not running[0].done():
                 try:
                     return queue.put(item, timeout=0.1)
                 except Full:
@@ -190,56 +216,26 @@ def _write_behind(write: Callable[[Iterator[Band]], None], bands: Iterator[Band]
         try:
             for band in bands:
                 put(band)
-                if writing.done():
+                if running[0].done():
                     break
+            whole = True
             put(None)
-        except BaseException as e:
+        except BaseException:
+            whole = False
             with suppress(Empty):
                 queue.get_nowait()
-            queue.put_nowait(e)  # without waiting, in which a second Ctrl-C would leave the other thread for ever
+            queue.put_nowait(None)  # without waiting, in which a second Ctrl-C would leave the other thread for ever
             raise
-        writing.result()
-
-
-def _targets(source: Path, output: Path, suffix: str | None) -> dict[Path, Path]:
-    """Where each file's result goes; files in an ``output`` inside ``source`` are results of an earlier run.
-
-    Photos whose results would have one name, since their own differ in the suffix alone, keep that in it.
-
-    Raises:
-        InputError: nothing to upscale, a result would take the place of a photo, or lie outside ``output``.
-    """
-    if not source.exists():
-        raise InputError(f"{source}: no such file or folder")
-    if source.is_file() and output.suffix.lower() in FORMATS and not output.is_dir():
-        if output.resolve() == source.resolve():
-            raise InputError(f"output={output}: is the photo itself, which would be overwritten; choose another")
-        return {source: output}
-    root, files = (source.parent, [source]) if source.is_file() else (source, find_images(source))
-    if output.resolve() == root.resolve():
-        raise InputError(f"output={output}: holds the photos themselves, which would be overwritten; choose another")
-    inside = output.resolve()
-    photos = [p for p in files if source.is_file() or not p.resolve().is_relative_to(inside)]
-    if not photos:
-        raise InputError(f"{source}: holds no photos but earlier results, those in {output}")
-    plain = {path: output / path.relative_to(root).with_suffix(_suffix(path, suffix)) for path in photos}
-    uses = Counter(str(target).lower() for target in plain.values())
-    targets = {
-        path: target if uses[str(target).lower()] == 1 else target.with_name(path.name + target.suffix)
-        for path, target in plain.items()
-    }
-    for target in targets.values():
-        if not target.parent.resolve().is_relative_to(inside):
-            raise InputError(f"{target.parent}: is a link that leads out of {output}; remove it")
-    return targets
-
-
-def _suffix(path: Path, suffix: str | None) -> str:
-    own = path.suffix.lower()
-    return suffix or (own if own in FORMATS else ".png")
+        running.pop().result()
 
 
 def _run(cfg: DictConfig) -> None:
+    for name in ("ckpt", "input", "output"):
+        if not cfg[name]:  # as a variable of the shell may be, and Path("") is the working directory
+            raise InputError(f"{name}= is empty; give a name")
+    check_scale(cfg.scale or None)
+    check_quality(cfg.quality)
+    at_least(1, max_megapixels=cfg.max_megapixels)
     options = {"scale": cfg.scale or None, "tiles": Tiles(cfg.tile, cfg.overlap, cfg.batch), "quality": cfg.quality}
     options |= {"keep_colours": cfg.keep_colours, "most_pixels": round(cfg.max_megapixels * 1e6)}
 

@@ -35,7 +35,7 @@ def onnx_runtime(graph: bytes, accelerator: str = "auto", index: int = 0) -> Run
         raise missing("onnxruntime", e) from e
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors
+    options.log_severity_level = 4  # what fails is said by us, in one line
     there = [name for name in GPUS if name in onnxruntime.get_available_providers()]
     wanted = {"auto": [name for name in there if "CoreML" not in name], "cpu": [], "gpu": there}[accelerator]
     which = {"device_id": index}

@@ -75,6 +75,12 @@ def check_writes(path: str | Path, height: int, width: int, channels: int = 3) -
     return kind
 
 
+def check_quality(quality: int) -> None:
+    """Raise InputError for a quality of JPEG and WebP that is none: Pillow takes any number, for another."""
+    if not 1 <= quality <= 100:
+        raise InputError(f"quality={quality}: give 1 to 100")
+
+
 def write_rows(
     path: str | Path, rows: Iterable[npt.NDArray[Any]], height: int, width: int, like: Photo, quality: int = 95
 ) -> None:
@@ -94,11 +100,12 @@ def write_rows(
         quality: of JPEG and WebP, 1 to 100.
 
     Raises:
-        InputError: the suffix names no format that can be written, or the picture is too large for it.
+        InputError: the suffix names no format that can be written, the picture is too large for it, or quality is none.
         ValueError: the bands are not such a picture.
         OSError: the folder cannot be written to, or the disk is full.
     """
     path = Path(path)
+    check_quality(quality)
     kind = check_writes(path, height, width, 1)
     bands = (_fitting(band, kind) for band in _checked(rows, height, width))
     first = next(bands)

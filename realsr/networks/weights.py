@@ -7,9 +7,10 @@ import importlib
 import json
 import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import safe_open
@@ -21,6 +22,7 @@ from realsr.networks.community import load_community
 from realsr.networks.foreign import State, network_of, our_names
 
 HEADER = "__metadata__"  # safetensors' own name for what its files say in strings
+MOST_UNPACKED = 10  # times the size of a file; PyTorch packs nothing
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -38,8 +40,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
                 return {HEADER: file.metadata() or {}, **load_file(path)}
+        _check_unpacked(path)
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*TorchScript")
+            warnings.simplefilter("ignore")  # what is wrong is said in one line
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:  # a damaged or foreign file can trip the unpickler in any way
         reason = (str(e) or type(e).__name__).splitlines()[0]
@@ -54,6 +57,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, Mapping):
         raise InputError(f"{path}: is no checkpoint, it holds a {type(content).__name__}")
     return dict(content)
+
+
+def _check_unpacked(path: Path) -> None:
+    """Refuse a file that would be a thousand times as large in memory."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as file:
+        size = sum(entry.file_size for entry in file.infolist())
+    if size > MOST_UNPACKED * path.stat().st_size + 2**20:
+        raise ValueError(f"it would be unpacked to {size / 1e6:.0f} MB")
 
 
 def find_state(content: Mapping[str, Any], prefixes: Sequence[str] = ("generator_ema.", "generator.")) -> State:
@@ -88,11 +101,12 @@ def load_weights(
     Raises:
         InputError: no such file, no checkpoint, or of another architecture: says what differs.
     """
-    _fill(network, read_checkpoint(path), path, prefixes)
+    state = our_names(find_state(read_checkpoint(path), prefixes))
+    _check_shapes(network, state, path)
+    _fill(network, state, path)
 
 
-def _fill(network: nn.Module, content: Mapping[str, Any], path: str | Path, prefixes: Sequence[str]) -> None:
-    state = our_names(find_state(content, prefixes))
+def _check_shapes(network: nn.Module, state: State, path: str | Path) -> None:
     if not state:
         raise InputError(f"{path}: holds no weights")
     mine = network.state_dict()
@@ -110,7 +124,25 @@ def _fill(network: nn.Module, content: Mapping[str, Any], path: str | Path, pref
         raise InputError(
             f"{path}: holds another architecture than model={type(network).__name__}: {'; '.join(problems[:2])}{more}"
         )
+
+
+def _fill(network: nn.Module, state: State, path: str | Path) -> None:
+    """With weights of the right shapes, if they are numbers that a network can compute with."""
+    mine = network.state_dict()
+    if odd := [key for key, value in state.items() if not _is_sound(value, mine[key].dtype)]:
+        raise InputError(
+            f"{path}: its weights {odd[0]} are NaN, infinite or no plain numbers; its training failed, or it is damaged"
+        )
     network.load_state_dict({k: v.to(mine[k].dtype) for k, v in state.items()})
+
+
+def _is_sound(weights: Tensor, dtype: torch.dtype) -> bool:
+    plain = weights.layout is torch.strided and weights.device.type == "cpu"  # others may be of a file on purpose
+    if not plain or weights.is_floating_point() != dtype.is_floating_point:
+        return False
+    # a single number may claim to be a large tensor
+    held = weights.untyped_storage().nbytes() >= weights.numel() * weights.element_size()
+    return held and bool(weights.to(dtype).isfinite().all())
 
 
 def load_generator(path: str | Path, ema: bool = True) -> nn.Module:
@@ -132,15 +164,19 @@ def load_generator(path: str | Path, ema: bool = True) -> nn.Module:
 def generator_of(content: Mapping[str, Any], path: str | Path, ema: bool = True) -> nn.Module:
     """The same of a checkpoint that was read from ``path``."""
     prefixes = ("generator_ema.", "generator.") if ema else ("generator.",)
-    if (spec := spec_of(content)) is not None:
-        generator = _build(spec, path)
-    else:
-        state = find_state(content, prefixes)
-        ours = network_of(our_names(state), path)
-        if ours is None:
-            return load_community(state or content, path).eval()
-        generator = ours
-    _fill(generator, content, path, prefixes)
+    spec, foreign = spec_of(content), find_state(content, prefixes)
+    state = our_names(foreign)
+
+    def built() -> nn.Module | None:
+        return _build(spec, state, path) if spec is not None else network_of(state, path)
+
+    with torch.device("meta"):  # without memory, of which the network of a stranger's file may claim any amount
+        outline = built()
+    if outline is None:
+        return load_community(foreign or content, path).eval()
+    _check_shapes(outline, state, path)
+    generator = cast(nn.Module, built())
+    _fill(generator, state, path)
     return generator.eval()
 
 
@@ -162,8 +198,8 @@ def inside(content: Any, *names: str) -> Any:
     return content
 
 
-def _build(spec: Any, path: str | Path) -> nn.Module:
-    """The network that a checkpoint's config names.
+def _build(spec: Any, state: State, path: str | Path) -> nn.Module:
+    """The network that a checkpoint's config names, for its weights ``state``.
 
     A checkpoint may come from anyone and Hydra's `instantiate` calls whatever it is told to, so the class is looked
     up here: a network defined in realsr.networks, with plain values as options.
@@ -176,8 +212,14 @@ def _build(spec: Any, path: str | Path) -> nn.Module:
             network = getattr(importlib.import_module(module), name, None)
     if not (isinstance(network, type) and issubclass(network, nn.Module) and network.__module__ == module):
         raise InputError(f"{path}: its generator {target!r} is none of realsr.networks")
+    options = {k: v for k, v in spec.items() if k != "_target_"}
+    most = max(16, len(state), *(side for value in state.values() for side in value.shape))
     try:
-        return network(**{k: v for k, v in spec.items() if k != "_target_"})
+        if large := [f"{k}={v}" for k, v in options.items() if isinstance(v, int) and v > most]:
+            raise ValueError(f"{large[0]} is more than its weights have")
+        if not isinstance(getattr(built := network(**options), "scale", None), int):
+            raise ValueError("it enlarges nothing")
+        return built
     except (AttributeError, TypeError, ValueError, RuntimeError) as e:
         reason = str(e).splitlines()[0]
         raise InputError(f"{path}: its generator {target} cannot be built as its config says ({reason})") from e
