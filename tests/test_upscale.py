@@ -150,6 +150,9 @@ def test_a_single_photo_goes_to_a_file_or_a_folder(network, tmp_path):
     before = (photos / "a.png").read_bytes()
     with pytest.raises(InputError, match="is the photo itself"):
         upscale_files(make, photos / "a.png", photos / "a.png", overwrite=True)
+    (photos / "other.png").hardlink_to(photos / "a.png")  # as on a disk that takes capitals for small letters
+    with pytest.raises(InputError, match="is the photo itself"):
+        upscale_files(make, photos / "a.png", photos / "other.png", overwrite=True)
     assert (photos / "a.png").read_bytes() == before
 
 
