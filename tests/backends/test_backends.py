@@ -170,12 +170,12 @@ def test_compiled_once_for_tiles_of_all_sizes(checkpoints):
         """
         network = load_model(sys.argv[1], "torch", "cpu", compile=True)
         plain = load_generator(sys.argv[1])
-        for size in [(24, 20), (33, 41), (16, 50), (37, 19), (64, 64), (50, 60)]:
+        for size in [(24, 20), (33, 41), (16, 50), (37, 19), (64, 64), *((50, 40 + i) for i in range(20))]:
             lr = torch.rand(1, 3, *size)
             with torch.no_grad():
                 torch.testing.assert_close(network(lr), plain(lr), atol=1e-4, rtol=0)
         graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-        assert graphs <= 3, graphs  # oneDNN has other layouts for small images
+        assert graphs <= 5, graphs  # oneDNN has other layouts for small images
         """,
         checkpoints["compact"],
     )
