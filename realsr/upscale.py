@@ -68,6 +68,7 @@ def upscale_file(
 
     Raises:
         InputError: the photo cannot be read, the result cannot be written in that format, or the network fails.
+        OSError: the folder cannot be written to, or the disk is full.
     """
     target = Path(target)
     check_quality(quality)
