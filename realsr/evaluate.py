@@ -27,7 +27,7 @@ from realsr.data.samples import make_samples
 from realsr.errors import InputError, at_least
 from realsr.evaluation import Evaluation, Judge, evaluate, view
 from realsr.files import file_hash, left_out
-from realsr.hardware import pick_device
+from realsr.hardware import keep_memory, pick_device
 from realsr.methods import Method, bicubic, k_zssr, network, split_names, zssr
 from realsr.pictures import Picture, kernel_picture, noise_picture
 from realsr.pools import KernelPool, NoisePool, hold_out
@@ -189,6 +189,7 @@ def _command() -> list[str]:
 
 
 def _run(cfg: DictConfig) -> None:
+    keep_memory()
     at_least(0, tile=cfg.tile, overlap=cfg.overlap)
     at_least(1, scale=cfg.scale)
     if not 0 <= cfg.seed < 2**32:

@@ -14,7 +14,7 @@ from realsr.colour import match_colours
 from realsr.errors import InputError
 from realsr.hardware import free_memory, is_out_of_memory
 
-TILE = 192  # LR pixels kept of each tile
+TILE = 384  # LR pixels kept of each tile
 OVERLAP = 32  # LR pixels of surroundings that it also sees, on every side
 SMALLEST = 16  # tiles of no more are not halved again for want of memory
 # What a network takes for each LR pixel of a tile in float32, to begin with: our RRDBNet takes 3000, others more

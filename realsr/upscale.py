@@ -23,7 +23,7 @@ from realsr import library
 from realsr.backends import Network, load_model
 from realsr.config import check_writable, command
 from realsr.errors import InputError, at_least
-from realsr.hardware import count_devices, is_out_of_memory
+from realsr.hardware import count_devices, is_out_of_memory, keep_memory
 from realsr.images import read_image
 from realsr.images.encoding import FORMATS, check_quality, check_writes, write_rows
 from realsr.images.opening import MOST_PIXELS
@@ -231,6 +231,7 @@ def _write_behind(write: Callable[[Iterator[Band]], None], bands: Iterator[Band]
 
 
 def _run(cfg: DictConfig) -> None:
+    keep_memory()
     for name in ("ckpt", "input", "output"):
         if not cfg[name]:  # as a variable of the shell may be, and Path("") is the working directory
             raise InputError(f"{name}= is empty; give a name")

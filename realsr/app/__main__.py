@@ -16,6 +16,7 @@ from realsr.app.visits import Visits
 from realsr.backends import load_model
 from realsr.config import command
 from realsr.errors import InputError, at_least
+from realsr.hardware import keep_memory
 from realsr.tiling import Tiles
 from realsr.workers import ignore_signals
 
@@ -59,6 +60,7 @@ def private_settings(folder: str, host: str) -> None:
 def serve(cfg: DictConfig, root: Path) -> None:
     """Serve the page for ever."""
     private_settings(str(root), cfg.host)
+    keep_memory()
     try:
         from realsr.app.gate import only_the_page
         from realsr.app.page import CSS, THEME, Desk, build_page

@@ -30,8 +30,8 @@ import torch.nn.functional as F
 from hydra.utils import get_class
 
 from realsr import Tiles, load_model, upscale
-from realsr.backends.pytorch import MMAP_MAX, TRIM_THRESHOLD, keep_memory
 from realsr.config import conf_dir
+from realsr.hardware import MMAP_MAX, TRIM_THRESHOLD, keep_memory
 from realsr.networks.weights import load_generator
 
 PLAIN = "plain"
@@ -164,6 +164,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         ckpt = args.ckpt or random_checkpoint(args.model, 2 if args.quick else None, folder)
         if args.memory:
+            if args.memory != PLAIN:
+                keep_memory()
             build(args.memory, ckpt, args)[1](picture(height, width))
             status = Path("/proc/self/status").read_text()  # getrusage counts what the parent had when it forked
             resident = 1024 * int(re.search(r"VmHWM:\s*(\d+)", status)[1])
