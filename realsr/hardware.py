@@ -10,7 +10,10 @@ import torch
 
 from realsr.errors import InputError
 
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "failed to allocate", "bad allocation")
+OUT_OF_MEMORY = (
+    *("out of memory", "can't allocate memory", "not enough memory", "failed to allocate", "bad allocation"),
+    "alloc_failed",  # cuDNN and cuBLAS
+)
 
 
 def pick_device(accelerator: str, index: int | None = None) -> torch.device:
@@ -50,16 +53,18 @@ def free_memory(device: torch.device) -> int | None:
     if device.type == "mps":
         return int(torch.mps.recommended_max_memory()) - int(torch.mps.current_allocated_memory())
     found = re.search(r"^MemAvailable:\s*(\d+) kB", _text("/proc/meminfo"), re.MULTILINE)
-    most, used = _text("/sys/fs/cgroup/memory.max").strip(), _text("/sys/fs/cgroup/memory.current").strip()
+    group = "/sys/fs/cgroup/memory"  # of a container
+    most, used = _text(f"{group}.max").strip(), _text(f"{group}.current").strip()
     bounds = [1024 * int(found[1])] if found else []
-    if most.isdigit() and used.isdigit():  # of a container
-        bounds.append(int(most) - int(used))
+    if most.isdigit() and used.isdigit():
+        files = re.findall(r"^(?:in)?active_file (\d+)$", _text(f"{group}.stat"), re.MULTILINE)
+        bounds.append(int(most) - int(used) + sum(map(int, files)))  # the system gives up what it holds of files
     return min(bounds, default=None)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether PyTorch, ONNX Runtime or Python say by it that there is no memory for what was asked."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+    return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and any(words in str(error).lower() for words in OUT_OF_MEMORY)
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, overload
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
@@ -16,7 +17,7 @@ from realsr.backends import Network
 from realsr.errors import InputError
 from realsr.images import Photo, image_of, photo_of, read_image, to_float
 from realsr.resample import imresize, resize_bands, resized
-from realsr.tiling import Tiles, upscale_bands
+from realsr.tiling import Tiles, clamped, upscale_bands
 
 MARGIN = 4  # LR pixels around a band that bicubic looks at, and more
 SCALES = (0.01, 100)  # of results: bicubic below would look at more pixels than there are
@@ -64,10 +65,10 @@ def upscale(
     """
     if not (hasattr(model, "scale") and hasattr(model, "device")):
         raise InputError(f"model: a {type(model).__name__} is none; take realsr.load_model(FILE)")
-    if not isinstance(image, Tensor | Image.Image | str | os.PathLike):
-        raise InputError(f"image: a {type(image).__name__} is none; give a tensor, an image of Pillow's or a file")
     if isinstance(image, Tensor):
         return _upscale_tensor(image, model, scale, tiles, keep_colours)
+    if not isinstance(image, Image.Image | str | os.PathLike):
+        raise InputError(f"{type(image).__name__} is no image: give a tensor, an image of Pillow's or a path")
     photo = photo_of(image) if isinstance(image, Image.Image) else read_image(image)
     height, width = result_size(photo, model, scale)
     return image_of(photo_bands(photo, model, scale, tiles, keep_colours), height, width, photo)
@@ -111,7 +112,7 @@ def photo_bands(
         return to_float(photo.rgb[rows, columns]).to(model.device)
 
     def finish(sr: Tensor) -> Tensor:
-        sr = sr.mean(0, keepdim=True) if photo.gray else sr
+        sr = clamped(sr).mean(0, keepdim=True) if photo.gray else clamped(sr)
         return sr if ratio != 1 else _levels(sr, photo)
 
     options = model.scale, tiles or Tiles(), model.device, keep_colours, finish
@@ -119,7 +120,7 @@ def photo_bands(
     if ratio != 1:
         bands = (_levels(band, photo) for band in resize_bands(bands, height * model.scale, ratio))
     for band in bands:
-        yield band.permute(1, 2, 0).numpy()
+        yield band.permute(1, 2, 0).numpy().view(photo.rgb.dtype)
 
 
 def _ratio(model: Network, scale: float | None) -> float:
@@ -135,9 +136,9 @@ def check_scale(scale: float | None) -> None:
 
 
 def _levels(sr: Tensor, photo: Photo) -> Tensor:
-    """[0, 1] to the levels of the photo's type."""
-    dtype = {"uint8": torch.uint8, "uint16": torch.uint16}[photo.rgb.dtype.name]
-    return sr.clamp(0, 1).mul(torch.iinfo(dtype).max).round().to(torch.int32).to(dtype)
+    """[0, 1] to the levels of the photo's type; 16 bits as int16 of the same bits, which every device knows."""
+    levels = sr.clamp(0, 1).mul(np.iinfo(photo.rgb.dtype).max).round().to(torch.int32)
+    return levels.to(torch.uint8) if photo.rgb.dtype == np.uint8 else (levels - (levels >> 15 << 16)).to(torch.int16)
 
 
 def _with_alpha(bands: Iterator[Tensor], photo: Photo, scale: int, ratio: float) -> Iterator[Tensor]:

@@ -34,7 +34,7 @@ def targets_of(source: Path, output: Path, suffix: str | None) -> dict[Path, Pat
         return {source: _single(source, output)}
     root, files = (source.parent, [source]) if source.is_file() else (source, find_images(source))
     own, inside = root.resolve(), output.resolve()
-    if inside == own:
+    if output.exists() and output.samefile(root):  # by any name: some disks take capitals for small letters
         raise InputError(f"output={output}: holds the photos themselves, which would be overwritten; choose another")
     if source.is_dir() and inside.is_relative_to(own):
         files = [path for path in files if not path.parent.resolve().is_relative_to(inside)]
@@ -62,7 +62,7 @@ def _single(source: Path, output: Path) -> Path:
         raise InputError(f"output={output}: is the name of a picture, and {source} a folder; give a folder")
     if output.suffix.lower() not in FORMATS:
         raise InputError(f"output={output}: cannot write {output.suffix}; use one of {' '.join(FORMATS)}, or a folder")
-    if output.resolve() == source.resolve():
+    if output.exists() and output.samefile(source):
         raise InputError(f"output={output}: is the photo itself, which would be overwritten; choose another")
     return output
 

@@ -50,7 +50,7 @@ class Tiles:
         """For an image of this size: tiles that free memory holds, and as many of them as it holds."""
         tile, batch = self.tile or max(height, width), self.batch
         free = free_memory(device)
-        room = (free or 2**40) // 2 // BYTES_PER_PIXEL  # LR pixels; half is left to all else
+        room = (2**40 if free is None else free) // 2 // BYTES_PER_PIXEL  # LR pixels; half is left to all else
         while self.tile and tile > 2 * SMALLEST and (tile + 2 * self.overlap) ** 2 > room:
             tile //= 2
         if not batch and device.type == "cuda":

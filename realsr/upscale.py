@@ -8,8 +8,8 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from queue import Empty, Full, Queue
@@ -69,6 +69,7 @@ def upscale_file(
 
     Raises:
         InputError: the photo cannot be read, the result cannot be written in that format, or the network fails.
+        OSError: the folder cannot be written to, or the disk is full.
     """
     target = Path(target)
     check_quality(quality)
@@ -170,7 +171,7 @@ def _on_each(work: Callable[[Enlarge], None], enlarge: Sequence[Enlarge], stoppe
     with ThreadPoolExecutor(len(enlarge)) as pool:
         running = [pool.submit(work, make) for make in enlarge]
         try:
-            for future in running:
+            for future in as_completed(running):
                 future.result()
         except BaseException:
             stopped.set()
@@ -221,8 +222,13 @@ def _write_behind(write: Callable[[Iterator[Band]], None], bands: Iterator[Band]
                 if running[0].done():
                     break
             whole = True
-        finally:
             put(None)
+        except BaseException:
+            whole = False
+            with suppress(Empty):
+                queue.get_nowait()
+            queue.put_nowait(None)  # without waiting, in which a second Ctrl-C would leave the other thread for ever
+            raise
         running.pop().result()
 
 

@@ -14,6 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -132,7 +133,7 @@ def open_page(browser, server):
 
 def files(folder):
     """What there is of anybody in the server's folder."""
-    return sorted(path.name for path in (folder / "tmp").rglob("*") if path.is_file())
+    return sorted(name for _, _, names in os.walk(folder / "tmp") for name in names)
 
 
 def wait_for(condition, seconds=15):
@@ -298,16 +299,19 @@ def test_only_the_page_itself_is_served(server, folder):
     root = next((folder / "tmp").iterdir())
     closed += [f"gradio_api/file={root}/../../wide.jpg", f"gradio_api/file={root}/%2e%2e/%2e%2e/wide.jpg"]
     assert call(f"{address}/") == 200
-    assert {path: call(f"{address}/{path}") for path in closed} == {
-        path: 403 if ".." in path or "%2e" in path else 404 for path in closed
-    }
+    closed += [f"gradio_api/file={root}/%00", f"gradio_api/file={root}/{'a' * 5000}/../../../wide.jpg"]
+    assert {path: call(f"{address}/{path}") for path in closed} == dict.fromkeys(closed, 404)
     assert call(f"{address}/", Host="example.com") == 400
     assert root.stat().st_mode & 0o777 == 0o700
     assert list((folder / "cwd").iterdir()) == []
 
 
-@pytest.mark.parametrize("place", ["http://example.com/a.png", "/etc/hosts", "\\u0068ttp://example.com/a.png"])
-def test_a_function_takes_no_file_but_uploads(server, place):
+@pytest.mark.parametrize(
+    "place",
+    ["http://example.com/a.png", "/etc/hosts", "\\u0068ttp://example.com/a.png", "ROOT/../../wide.jpg", "ROOT\\u0000"],
+)
+def test_a_function_takes_no_file_but_uploads(server, folder, place):
+    place = place.replace("ROOT", str(next((folder / "tmp").iterdir())))
     data = {"path": "PLACE", "url": "PLACE", "meta": {"_type": "gradio.FileData"}}
     body = json.dumps({"data": [data], "fn_index": 0, "session_hash": "abc"}).replace("PLACE", place).encode()
     request = urllib.request.Request(f"{server[1]}/gradio_api/run/predict", body, {"Content-Type": "application/json"})
@@ -353,6 +357,24 @@ def test_without_gradio_one_line_says_what_to_install(folder):
     done = subprocess.run(command, cwd=folder / "cwd", capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr == "realsr: the page needs the package gradio: pip install 'realsr[app]'\n"
+
+
+def test_pages_may_be_closed_while_old_files_are_deleted(tmp_path, monkeypatch):
+    for name in "abc":
+        (tmp_path / "root" / name).mkdir(parents=True)
+        (tmp_path / "root" / name / "old.png").write_text("x")
+        os.utime(tmp_path / "root" / name / "old.png", (0, 0))
+    real = Path.unlink
+
+    def close_all(path):
+        real(path)
+        monkeypatch.undo()
+        for name in "abc":
+            shutil.rmtree(tmp_path / "root" / name)
+
+    monkeypatch.setattr(Path, "unlink", close_all)
+    Visits(tmp_path / "root").sweep(60)
+    assert list((tmp_path / "root").iterdir()) == []
 
 
 def test_pictures_of_a_large_result_are_its_means_and_its_part_with_most_detail():

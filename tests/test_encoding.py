@@ -193,3 +193,15 @@ def test_a_large_picture_takes_the_memory_of_a_band(tmp_path, suffix):
     assert peak < 8 * 1024  # kB
     with Image.open(tmp_path / f"a{suffix}") as image:
         assert image.size == (4000, 6400)
+
+
+def test_a_profile_of_gray_is_not_put_beside_three_colours(tmp_path):
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    profile[16:20] = b"GRAY"
+    like = Photo(np.zeros((1, 1, 3), np.uint16), icc_profile=bytes(profile))
+    kept = {}
+    for name, channels in (("a.png", 2), ("a.tif", 2), ("b.tif", 1), ("c.tif", 4)):
+        write_rows(tmp_path / name, [pixels(np.uint16, channels)], 37, 29, like)
+        with Image.open(tmp_path / name) as image:
+            kept[name] = image.info.get("icc_profile")
+    assert kept == {"a.png": bytes(profile), "a.tif": None, "b.tif": bytes(profile), "c.tif": None}

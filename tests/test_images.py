@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import struct
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -358,6 +360,23 @@ def test_scans_are_larger_than_pillows_bound(tmp_path, monkeypatch, recwarn):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     Image.new("RGB", (60, 50), (1, 2, 3)).save(tmp_path / "a.png")
     assert read_image(tmp_path / "a.png").rgb.shape == (50, 60, 3)
+    assert Image.MAX_IMAGE_PIXELS == 100 and not recwarn.list
+
+
+def test_threads_do_not_get_in_the_way_of_each_other_at_pillows_bound(tmp_path, monkeypatch, recwarn):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    Image.new("RGB", (60, 50)).save(tmp_path / "a.png")
+    real = Image.open
+
+    def slow(*args, **kwargs):
+        time.sleep(0.2)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(Image, "open", slow)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(image_size, tmp_path / "a.png")
+        time.sleep(0.1)  # the second begins in the middle of the first, and ends behind it
+        assert pool.submit(image_size, tmp_path / "a.png").result() == first.result() == (50, 60)
     assert Image.MAX_IMAGE_PIXELS == 100 and not recwarn.list
 
 

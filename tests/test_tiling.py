@@ -91,7 +91,7 @@ class Scarce:
     def __call__(self, lr):
         self.calls.append(tuple(lr.shape))
         if lr.shape[0] * lr.shape[2] * lr.shape[3] > self.pixels:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
         return self.network(lr)
 
 
@@ -144,7 +144,9 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
     assert len(calls) == 1
 
 
-@pytest.mark.parametrize(("free", "tile"), [(10**12, 192), (2 * BYTES_PER_PIXEL * 256**2, 192), (10**9, 96), (1, 24)])
+@pytest.mark.parametrize(
+    ("free", "tile"), [(10**12, 192), (2 * BYTES_PER_PIXEL * 256**2, 192), (10**9, 96), (1, 24), (0, 24)]
+)
 def test_tiles_fit_into_free_memory(monkeypatch, free, tile):
     monkeypatch.setattr("realsr.tiling.free_memory", lambda device: free)
     assert Tiles().fitted(1000, 1000, torch.device("cpu")) == Tiles(tile, 32, 1)
@@ -156,11 +158,26 @@ def test_tiles_fit_into_free_memory(monkeypatch, free, tile):
 def test_free_memory_is_what_the_system_says():
     free = free_memory(torch.device("cpu"))
     assert free is None or 10**6 < free < 10**14
-    assert is_out_of_memory(MemoryError()) and is_out_of_memory(torch.OutOfMemoryError("no"))
+    assert is_out_of_memory(MemoryError()) and is_out_of_memory(torch.cuda.OutOfMemoryError("no"))
+    assert is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"))
     assert not is_out_of_memory(ValueError("out of memory")) and not is_out_of_memory(RuntimeError("no such op"))
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60, dtype=torch.uint8)
     assert is_out_of_memory(caught.value)
+
+
+@pytest.mark.parametrize(("used", "free"), [(600_000_000, 3_900_000_000), (3_900_000_000, 600_000_000)])
+def test_what_a_container_holds_of_files_is_free(monkeypatch, used, free):
+    files = {
+        "/proc/meminfo": "MemTotal: 9000000 kB\nMemAvailable: 8000000 kB\n",
+        "/sys/fs/cgroup/memory.max": "4000000000\n",
+        "/sys/fs/cgroup/memory.current": f"{used}\n",
+        "/sys/fs/cgroup/memory.stat": "file 9\ninactive_anon 7\ninactive_file 300000000\nactive_file 200000000\n",
+    }
+    monkeypatch.setattr("realsr.hardware._text", files.__getitem__)
+    assert free_memory(torch.device("cpu")) == free
+    files["/sys/fs/cgroup/memory.max"] = "max\n"
+    assert free_memory(torch.device("cpu")) == 8_192_000_000
 
 
 @pytest.mark.parametrize("wrong", [{"tile": -1}, {"overlap": -1}, {"batch": 1.5}, {"tile": True}])

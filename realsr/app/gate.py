@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ PATHS = "/", "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/robots
 CALLS = "upload", "upload_progress", "queue/data", "startup-events", "cancel", "reset"
 FUNCTIONS = "queue/join", "run/predict"
 LARGEST = 1_000_000  # bytes of a function's call, which names files and holds none
+FILE = f"{API}/file="
 FOLDERS = "/assets/", "/static/", "/svelte/", f"{API}/heartbeat/"
 
 
@@ -24,13 +26,12 @@ class Gate:
 
     Args:
         app: the server.
-        root: the one folder of which files are sent and taken; Gradio would also fetch them from addresses.
+        root: the one folder of which files are sent and taken, resolved; Gradio would also fetch them from addresses.
     """
 
     def __init__(self, app: ASGIApp, root: Path) -> None:
-        self._app, self._files = app, f"{root}/"
+        self._app, self._root = app, root
         self._exact = {*PATHS, *(f"{API}/{call}" for call in (*CALLS, *FUNCTIONS))}
-        self._starts = (*FOLDERS, f"{API}/file={root}/")
         self._functions = {f"{API}/{call}" for call in FUNCTIONS}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -38,7 +39,7 @@ class Gate:
         path = scope.get("path", "")
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
-        elif scope["type"] != "http" or not (path in self._exact or path.startswith(self._starts)):
+        elif scope["type"] != "http" or not (path in self._exact or path.startswith(FOLDERS) or self._is_file(path)):
             await PlainTextResponse("not found", status_code=404)(scope, receive, send)
         elif path in self._functions:
             await self._check(scope, receive, send)
@@ -56,7 +57,7 @@ class Gate:
             if not message.get("more_body"):
                 break
         try:
-            ours = all(str(path).startswith(self._files) for path in _paths(json.loads(body)))
+            ours = all(self._is_ours(path) for path in _paths(json.loads(body)))
         except (ValueError, RecursionError):
             ours = False
         if not ours:
@@ -67,6 +68,14 @@ class Gate:
             return next(whole, None) or await receive()
 
         await self._app(scope, again, send)
+
+    def _is_file(self, path: str) -> bool:
+        return path.startswith(FILE) and self._is_ours(path.removeprefix(FILE))
+
+    def _is_ours(self, path: object) -> bool:
+        """Whether it is a file in our folder, by its name alone: only to look for others may do harm."""
+        name = os.path.normpath(str(path))
+        return "\0" not in name and Path(name).is_relative_to(self._root)
 
 
 def _paths(value: object) -> Iterator[object]:

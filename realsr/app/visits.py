@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from realsr.errors import InputError
@@ -118,12 +119,11 @@ class Visits:
 
     def sweep(self, seconds: float) -> None:
         """Delete files of any visit, and uploads that no visit took, once they are so old."""
-        for path in self._root.rglob("*"):
-            try:
-                if path.is_file() and time.time() - path.stat().st_mtime > seconds:
-                    path.unlink()
-            except FileNotFoundError:  # deleted by its visit just now
-                continue
+        for folder, _, names in os.walk(self._root):  # which minds no folder that its visit deletes just now
+            for path in (Path(folder, name) for name in names):
+                with suppress(OSError):  # likewise, or in use
+                    if time.time() - path.stat().st_mtime > seconds:
+                        path.unlink()
 
     def close(self, seconds: float = 3) -> bool:
         """Stop all work, delete all files and the root.

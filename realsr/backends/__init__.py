@@ -55,7 +55,8 @@ def load_model(
         ckpt: the file; of any kind that :func:`realsr.networks.weights.load_generator` takes, or ``.onnx``.
         backend: what computes it. ``auto``: PyTorch for checkpoints, ONNX Runtime for ``.onnx``.
         accelerator: ``auto``, ``cpu`` or ``gpu``.
-        precision: of weights and activations, by Lightning's names; ``32-true`` is exact.
+        precision: of weights and activations, by Lightning's names; ``32-true`` is exact, but that on GPUs of Nvidia's
+            PyTorch convolves in TF32 unless ``torch.backends.cudnn.allow_tf32`` is off.
         compile: whether PyTorch compiles the network first, which takes a minute and then saves some of each.
         ema: whether to take the averaged weights, where there are some.
         index: which of several GPUs.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +14,20 @@ from realsr.networks.rrdb import RRDBNet
 
 DTYPES = {"32-true": torch.float32, "bf16-true": torch.bfloat16, "16-true": torch.float16}
 STRIP = 32  # rows; by measurement no slower than all at once
+
+MMAP_MAX, TRIM_THRESHOLD = -4, -1  # names of glibc's settings, of its malloc.h
+
+
+def keep_memory() -> None:
+    """Have this process keep the memory that PyTorch frees on the CPU, for the next layer, up to 2 GB.
+
+    Else Linux takes back every large tensor and clears its pages anew for the next one, a third of the time of a large
+    tile. Elsewhere than with glibc nothing is changed.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(MMAP_MAX, 0)
+        libc.mallopt(TRIM_THRESHOLD, 2**31 - 1)
 
 
 class TorchNetwork:
@@ -40,6 +57,8 @@ class TorchNetwork:
         self.dtype = DTYPES[precision]
         # by measurement 1.3 to 1.5 times as fast on CPUs, and what tensor cores take
         self.memory_format = torch.contiguous_format if device.type == "mps" else torch.channels_last
+        if device.type == "cpu":
+            keep_memory()
         self.network = generator.eval().requires_grad_(False)
         self.network.to(device, self.dtype).to(memory_format=self.memory_format)
         if compile:

@@ -246,7 +246,7 @@ def _photo_8_bit(path: Path, image: Image.Image, icc: bytes | None, exif: bytes 
         image, icc = _to_srgb(image, icc), None
     gray = image.mode in ("1", "L", "LA", "La")
     alpha = np.asarray(image.getchannel("A")) if image.mode in ("LA", "RGBA") else None
-    return Photo(np.asarray(image.convert("RGB")), alpha, gray, icc, exif)
+    return Photo(np.asarray(image if image.mode == "RGB" else image.convert("RGB")), alpha, gray, icc, exif)
 
 
 def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:

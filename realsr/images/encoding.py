@@ -113,6 +113,8 @@ def write_rows(
     check_writes(path, height, width, channels)
     step = max(1, _BAND // (width * channels * first.itemsize))
     icc, exif = (like.icc_profile, like.exif) if kind.described else (None, None)
+    if icc and channels > 2 and icc[16:20] == b"GRAY":  # the space that a profile says it is of (ICC.1, section 7.2)
+        icc = None
     with atomic_write(path) as file:
         pieces = _cut(itertools.chain([first], bands), step)
         if kind is _TIFF:

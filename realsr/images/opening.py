@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,7 @@ _DIRECTORIES = (34665, 34853, 40965)  # tags that point to Exif, GPS and Interop
 _SUBFILE, _REDUCED, _MASK = 254, 1, 4  # what a TIFF's page is (TIFF 6.0, section 8)
 _ONCE = (256, 257, 274)  # ImageWidth, ImageLength, Orientation
 _MOST_LISTED = 300_000  # tags of all pages
+_BOUND = threading.Lock()  # of Pillow's bound, which all threads share
 
 
 def open_image(path: Path, most_pixels: int = MOST_PIXELS) -> Image.Image:
@@ -80,11 +82,12 @@ def check_pixels(path: Path, height: int, width: int, most_pixels: int) -> None:
 @contextmanager
 def _of_any_size() -> Iterator[None]:
     """Without Pillow's bound of 89 megapixels, which scans exceed; :data:`MOST_PIXELS` is ours."""
-    bound, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = bound
+    with _BOUND:
+        bound, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = bound
 
 
 @contextmanager

@@ -1,10 +1,10 @@
 """A photo upscaled our way, ``load_model`` and tiles, against a plain forward of RRDBNet on the whole of it.
 
-Plain is what most programs do: the generator in float32, NCHW, without gradients, on the whole photo. All take turns in
-one process; the largest difference to plain and the most memory that a process of its own took (on a GPU: that PyTorch
-allocated there) stand beside each ratio. A line before the photo's is of one tile alone, without the surroundings that
-tiles of a photo also see. The weights are random and keep the size of what goes through, unless --ckpt gives trained
-ones: it is they that say what is left of seams.
+Plain is what most programs do: the generator in float32, NCHW, without gradients, on the whole photo, with the C
+library's own way with memory. All take turns in one process; the largest difference to plain and the most memory that
+a process of its own took (on a GPU: that PyTorch allocated there) stand beside each ratio. A line before the photo's is
+of one tile alone, without the surroundings that tiles of a photo also see. The weights are random and keep the size of
+what goes through, unless --ckpt gives trained ones: it is they that say what is left of seams.
 Goal on a CPU: 1.35 for a tile at a difference under 1e-4, and half the memory for a photo.
 Run alone: python tests/benchmarks/bench_upscale.py [--quick] [--backend torch openvino ...] [--threads 4]
 As on older CPUs: ONEDNN_MAX_CPU_ISA=AVX2 in front.
@@ -13,6 +13,8 @@ The small model: ... --model esrgan_small
 """
 
 import argparse
+import contextlib
+import ctypes
 import re
 import statistics
 import subprocess
@@ -28,10 +30,12 @@ import torch.nn.functional as F
 from hydra.utils import get_class
 
 from realsr import Tiles, load_model, upscale
+from realsr.backends.pytorch import MMAP_MAX, TRIM_THRESHOLD, keep_memory
 from realsr.config import conf_dir
 from realsr.networks.weights import load_generator
 
 PLAIN = "plain"
+MMAP_THRESHOLD = -3  # of glibc's malloc.h
 
 
 def random_checkpoint(model, blocks, folder):
@@ -71,6 +75,15 @@ def build(way, ckpt, args):
     )
 
 
+def give_back():
+    """The C library's own way with memory, which keep_memory changes for all in this process."""
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        for setting, value in ((MMAP_MAX, 65536), (MMAP_THRESHOLD, 2**25), (TRIM_THRESHOLD, 2**26)):
+            libc.mallopt(setting, value)  # where glibc's thresholds end up by themselves
+        libc.malloc_trim(0)
+
+
 def picture(height, width):
     """Structure of several sizes, ``(3, height, width)`` in [0, 1]."""
     generator = torch.Generator().manual_seed(1)
@@ -84,6 +97,7 @@ def take_turns(ways, image, rounds):
     reference, difference, seconds = None, {}, {name: [] for name in ways}
     for number in range(rounds + 1):
         for name, way in ways.items():
+            give_back() if name == PLAIN else keep_memory()
             start = time.perf_counter()
             result = way(image)
             if number:
