@@ -380,6 +380,13 @@ def test_threads_do_not_get_in_the_way_of_each_other_at_pillows_bound(tmp_path, 
     assert Image.MAX_IMAGE_PIXELS == 100 and not recwarn.list
 
 
+@pytest.mark.parametrize("kind", ["GIF", "ICO"])
+def test_a_kind_that_is_not_read_names_those_that_are(tmp_path, kind):
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png", kind)
+    with pytest.raises(InputError, match=r"a\.png: its content is no image that can be read \(PNG, JPEG, "):
+        read_image(tmp_path / "a.png")
+
+
 def test_a_file_that_may_not_be_read_says_so(tmp_path, monkeypatch):
     Image.new("RGB", (6, 5)).save(tmp_path / "a.png")
 

@@ -49,7 +49,7 @@ def open_image(path: Path, most_pixels: int = MOST_PIXELS) -> Image.Image:
     except PermissionError as e:
         raise InputError(f"{path}: cannot be read ({e.strerror})") from e
     except UnidentifiedImageError as e:
-        raise InputError(f"{path}: its content is no image that can be read") from e
+        raise InputError(f"{path}: its content is no image that can be read ({', '.join(FORMATS)})") from e
     except Exception as e:  # parsers raise anything when a file is damaged
         raise InputError(f"{path}: {_reason(e)}") from e
     try:
