@@ -61,8 +61,10 @@ def upscale(
         :func:`realsr.upscale.upscale_file` keeps 16, and has no need to hold the result.
 
     Raises:
-        InputError: the file cannot be read, or the image is of no such kind.
+        InputError: the file cannot be read, or image or model are of no such kind.
     """
+    if not (hasattr(model, "scale") and hasattr(model, "device")):
+        raise InputError(f"model: a {type(model).__name__} is none; take realsr.load_model(FILE)")
     if isinstance(image, Tensor):
         return _upscale_tensor(image, model, scale, tiles, keep_colours)
     if not isinstance(image, Image.Image | str | os.PathLike):
@@ -76,9 +78,11 @@ def result_size(photo: Photo, model: Network, scale: float | None = None) -> tup
     """Height and width of what becomes of a photo.
 
     Raises:
-        InputError: the scale is none of :data:`SCALES`.
+        InputError: the scale is none of :data:`SCALES`, or there is no pixel.
     """
     ratio = _ratio(model, scale)
+    if not photo.rgb.size:
+        raise InputError("the image has no pixels")
     return tuple(resized(side * model.scale, ratio) for side in photo.rgb.shape[:2])  # type: ignore[return-value]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import takewhile
@@ -103,7 +104,7 @@ def upscale_bands(
         The result in bands of rows, top to bottom: ``(C, scale*rows, scale*width)`` on the CPU, as ``finish`` made it.
 
     Raises:
-        InputError: the smallest tile is too large for the memory.
+        InputError: the smallest tile is too large for the memory, or the network gives no picture.
     """
     tiles = tiles.fitted(height, width, device)
     for top, bottom in _cuts(0, height, tiles.tile):
@@ -117,6 +118,7 @@ def upscale_bands(
             try:
                 lr = torch.stack([read(slice(s.top, s.bottom), slice(s.left, s.right)) for s in seen])
                 sr = network(lr).float()
+                _check_answer(sr, lr, scale)
                 if keep_colours:
                     match_colours(sr.clamp_(0, 1), lr, scale)
                 pieces = [
@@ -172,6 +174,17 @@ def upscale_tiled(
         sr[0, :, done : done + band.shape[1]] = band
         done += band.shape[1]
     return sr
+
+
+def _check_answer(sr: Tensor, lr: Tensor, scale: int) -> None:
+    """NaN would become black, and a network of others may give any size."""
+    wanted = (*lr.shape[:-2], *(scale * side for side in lr.shape[-2:]))
+    if sr.shape != wanted:
+        raise InputError(f"the network gives {tuple(sr.shape)} of {tuple(lr.shape)}, not {tuple(wanted)}")
+    if not math.isfinite(sr.sum()):
+        if not math.isfinite(lr.sum()):
+            raise InputError("the image has NaN or infinite values; give numbers from 0 to 1")
+        raise InputError("the network gives NaN or infinite values; take precision=32-true, or else another network")
 
 
 def _cuts(start: int, end: int, most: int) -> list[tuple[int, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -115,7 +116,8 @@ def upscale_files(
         InputError: nothing to upscale, or (after all others are done) files that failed.
     """
     targets = targets_of(source, output, suffix)
-    todo = {path: target for path, target in targets.items() if overwrite or not target.is_file()}
+    is_there = os.path.isfile  # Path's fails at names that are too long
+    todo = {path: target for path, target in targets.items() if overwrite or not is_there(target)}
     check_writable(output if output not in targets.values() else output.parent)
     written: list[Path] = []
     failed: list[str] = []

@@ -571,6 +571,7 @@ def test_names_of_folders_may_hold_any_character(compose, tmp_path, name):
     folder.mkdir()
     assert compose("collect", _quote_path(f"data.source_dir={folder}")).data.source_dir == str(folder)
     assert _quote_path("seed=3") == "seed=3"
+    assert _quote_path("output=~/new") == f"output={Path.home()}/new"  # as some shells do
     assert _quote_path(f"data.source_dir={folder}x") == f"data.source_dir={folder}x"
 
 
@@ -687,6 +688,91 @@ def test_results_never_take_the_place_of_photos_nor_are_upscaled_again(model, mi
         line = mistake("upscale", *common, f"input={source}", f"output={photos}")
         assert "would be overwritten" in line
     assert {path: path.read_bytes() for path in photos.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("scale=1e-9", "scale=1e-09: give a number from 0.01 to 100"),
+        ("scale=1000", "scale=1000: give"),
+        ("scale=nan", "scale=nan: give"),
+        ("quality=0", "quality=0: give 1 to 100"),
+        ("quality=101", "quality=101: give"),
+        ("max_megapixels=0", "max_megapixels=0: give 1 or more"),
+        ("input=", "input= is empty"),
+        ("output=", "output= is empty"),
+        ("ckpt=", "ckpt= is empty"),
+    ],
+)
+def test_options_of_upscale_are_refused_before_anything_is_made(model, mistake, photo_folder, tmp_path, option, says):
+    photos = photo_folder("photos", 1, 20, 24)
+    given = [f"ckpt={model}", "accelerator=cpu", f"input={photos}", "output=out"]
+    name = option.partition("=")[0]
+    assert says in mistake("upscale", *(o for o in given if not o.startswith(f"{name}=")), option)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def enlarge(monkeypatch):
+    """``enlarge(source, output, ...)``: the files written."""
+    network = TorchNetwork(CompactRRDBNet(features=8), torch.device("cpu"))
+    return partial(upscale_files, [partial(upscale_file, model=network)])
+
+
+def test_no_two_results_have_one_name(enlarge, photo_folder):
+    photos = photo_folder("photos", 1, 20, 24)
+    for name in ("b.jpg", "b.png", "b.jpg.png", "b.jpg.png.webp"):
+        Image.open(photos / "photo0.png").save(photos / name)
+    written = enlarge(photos, photos.parent / "out")
+    assert len({str(path).lower() for path in written}) == len(list((photos.parent / "out").iterdir())) == 5
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pipes among files, and other lengths of names")
+def test_what_fails_at_one_result_does_not_end_the_others(enlarge, photo_folder, tmp_path):
+    photos, out = photo_folder("photos", 2, 20, 24), tmp_path / "out"
+    (out / "photo0.png").mkdir(parents=True)  # where a result would be
+    (photos / ("x" * 251 + ".png")).write_bytes((photos / "photo1.png").read_bytes())
+    os.mkfifo(photos / "pipe.png")
+    with pytest.raises(InputError, match=r"1 of 3 files failed: .*photo0\.png: is a folder, where the result of"):
+        enlarge(photos, out)
+    assert sorted(path.name[:8] for path in out.iterdir()) == ["photo0.p", "photo1.p", "xxxxxxxx"]
+    with pytest.raises(InputError, match=r"1 of 3 files failed: .* cannot be written \(File name too long\)"):
+        enlarge(photos, out, ".jpeg")
+    assert (out / "photo0.jpeg").is_file() and (out / "photo1.jpeg").is_file()
+    with pytest.raises(InputError, match="is neither a file nor a folder"):
+        enlarge(photos / "pipe.png", out)
+    with pytest.raises(InputError, match="is no file"):
+        read_image(photos / "pipe.png")
+
+
+def test_names_that_are_no_folders_for_results(enlarge, photo_folder, tmp_path):
+    photos = photo_folder("photos", 1, 20, 24)
+    for output, says in (("a.gif", r"a\.gif: cannot write \.gif; use one of \.png"), ("a.dng", "cannot write")):
+        with pytest.raises(InputError, match=says):
+            enlarge(photos / "photo0.png", tmp_path / output)
+    with pytest.raises(InputError, match=r"a\.png: is the name of a picture, and .*photos a folder"):
+        enlarge(photos, tmp_path / "a.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+    assert enlarge(photos / "photo0.png", tmp_path / "v1.5") == [tmp_path / "v1.5" / "photo0.png"]
+
+
+def test_photos_inside_the_output_folder(enlarge, photo_folder, tmp_path):
+    photos = photo_folder("all/photos", 2, 20, 24)
+    assert enlarge(photos, tmp_path / "all") == [tmp_path / "all" / f"photo{i}.png" for i in range(2)]
+    before = {path: path.read_bytes() for path in photos.iterdir()}
+    (photos / "photos").mkdir()
+    (photos / "photos" / "photo0.png").write_bytes(before[photos / "photo0.png"])  # whose result is photos/photo0.png
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match=r"the result .*photo0\.png would lie among the photos"):
+            enlarge(photos, tmp_path / "all", overwrite=overwrite)
+    assert {path: path.read_bytes() for path in photos.iterdir() if path.is_file()} == before
+
+
+def test_a_name_with_line_breaks_is_one_line(enlarge, tmp_path, caplog):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "two\nlines\x1b[31m.png").write_text("no picture")
+    assert r"two\nlines\x1b[31m.png: its content" in line_of(enlarge, tmp_path / "in", tmp_path / "out")
+    assert all("\n" not in record.getMessage() for record in caplog.records)
 
 
 def test_pairs_that_do_not_match(photo_folder, tmp_path):

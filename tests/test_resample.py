@@ -184,3 +184,11 @@ def test_bands_are_resized_as_the_whole(scale, rows):
     torch.testing.assert_close(torch.cat(pieces, 1), imresize(image, scale))
     if rows == 1 and scale == 0.25:
         assert len(pieces) > 8  # given on as soon as they can be
+
+
+def test_a_band_that_becomes_large_is_handed_on_in_pieces(monkeypatch):
+    image = torch.rand(3, 6, 5, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr("realsr.resample.LARGEST_BAND", 1000)
+    pieces = list(resize_bands(iter(image.split(3, 1)), 6, 40))
+    assert max(piece[0].numel() for piece in pieces) <= 1000
+    torch.testing.assert_close(torch.cat(pieces, 1), imresize(image, 40))

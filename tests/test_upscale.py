@@ -1,9 +1,12 @@
 """Photos in, photos out: names, formats, sizes, what is kept, what is skipped, bands that are written as they go."""
 
 import _thread
+import contextlib
+import gc
 import os
 import threading
 import time
+import weakref
 from functools import partial
 
 import numpy as np
@@ -186,6 +189,52 @@ def test_a_failing_network_is_one_line_and_leaves_no_file(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (lambda sr: sr * torch.nan, "gives NaN or infinite values; take precision=32-true"),
+        (lambda sr: sr[..., :-4], r"gives \(1, 3, 40, 44\) of \(1, 3, 10, 12\), not \(1, 3, 40, 48\)"),
+        (lambda sr: sr[:, :1], r"gives \(1, 1, 40, 48\)"),
+    ],
+)
+def test_a_network_that_gives_no_picture_is_one_line(tmp_path, answer, says):
+    class Other(Odd):
+        def forward(self, lr):
+            return answer(super().forward(lr))
+
+    photos = folder_of(tmp_path / "in", "a.png")
+    with pytest.raises(InputError, match=rf"a\.png: the network {says}"):
+        upscale_file(photos / "a.png", tmp_path / "b.png", TorchNetwork(Other(), CPU))
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize("side", ["network", "disk"])
+def test_a_failure_does_not_hold_the_photo_in_memory(tmp_path, monkeypatch, side):
+    """Nor wait for the collector of rings, which counts objects and not their bytes."""
+    photos, seen = folder_of(tmp_path / "in", "a.png"), []
+
+    class Failing(Odd):
+        def forward(self, lr):
+            seen.append(weakref.ref(lr))
+            if side == "network":
+                raise RuntimeError("no")
+            return super().forward(lr)
+
+    def full(path, rows, *_):
+        next(iter(rows))
+        raise OSError(28, "No space left on device")
+
+    if side == "disk":
+        monkeypatch.setattr("realsr.upscale.write_rows", full)
+    gc.disable()
+    try:
+        with contextlib.suppress(InputError, OSError):
+            upscale_file(photos / "a.png", tmp_path / "b.png", TorchNetwork(Failing(), CPU))
+        assert [ref() for ref in seen] == [None]
+    finally:
+        gc.enable()
+
+
 def test_a_full_disk_ends_the_work_at_the_first_band(network, tmp_path, monkeypatch):
     photos = folder_of(tmp_path / "in", "a.png")
     seen = []
@@ -311,6 +360,22 @@ def test_tensors(network, kind, shape, scale):
 def test_tensors_that_are_no_images(network, wrong):
     with pytest.raises(InputError, match="is no image: give floats"):
         upscale(wrong, network)
+
+
+def test_what_is_no_image_or_no_model(network, tmp_path):
+    image = torch.rand(3, 5, 6)
+    for wrong in (image.numpy(), None, 3, b"a.png"):
+        with pytest.raises(InputError, match="is no image: give a tensor"):
+            upscale(wrong, network)
+    for wrong in (None, lambda lr: lr, nn.Identity(), Odd()):
+        with pytest.raises(InputError, match=r"model: a .* is none; take realsr\.load_model"):
+            upscale(image, wrong)
+    with pytest.raises(InputError, match="the image has NaN"):
+        upscale(image * torch.nan, network)
+    with pytest.raises(InputError, match="has no pixels"):
+        upscale(Image.new("RGB", (0, 5)), network)
+    with pytest.raises(InputError, match="is no file"):
+        upscale(tmp_path, network)
 
 
 def test_what_is_no_image_is_one_line(network):

@@ -125,8 +125,8 @@ def _graph_network(ckpt: str | Path, backend: str, accelerator: str, precision: 
                 from realsr.backends.ncnn_net import ncnn_net
 
                 run, batches = ncnn_net(graph), False
+        return GraphNetwork(run, ckpt, batches)
     except InputError:
         raise
     except Exception as e:  # each runtime has exceptions of its own
         raise InputError(f"{ckpt}: backend={backend} cannot take it ({brief(e)})") from e
-    return GraphNetwork(run, ckpt, batches)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,10 @@ class GraphNetwork:
     def _run(self, lr: Tensor) -> Tensor:
         images = np.ascontiguousarray(lr.detach().to("cpu", torch.float32).numpy())
         try:
-            return torch.from_numpy(self.run(images))
+            result = torch.from_numpy(self.run(images))
+            if not result.is_floating_point():
+                raise TypeError(f"it gives {result.dtype}, not numbers from 0 to 1")
+            return result
         except MemoryError:
             raise
         except Exception as e:  # each runtime has exceptions of its own
@@ -77,6 +80,15 @@ def missing(backend: str, error: ImportError) -> InputError:
     return InputError(f"backend={backend} needs the package {error.name}: pip install 'realsr[{backend}]'")
 
 
+def _tensors(graph: Any) -> Iterator[Any]:
+    """All tensors of an ONNX graph, also those in nodes and in the graphs of loops and branches."""
+    yield from graph.initializer
+    for attribute in (attribute for node in graph.node for attribute in node.attribute):
+        yield from (attribute.t, *attribute.tensors)
+        for inner in (attribute.g, *attribute.graphs) if attribute.type in (attribute.GRAPH, attribute.GRAPHS) else ():
+            yield from _tensors(inner)
+
+
 def read_onnx(path: str | Path) -> tuple[bytes, bool]:
     """An ``.onnx`` file, and whether it takes several images at once.
 
@@ -96,7 +108,7 @@ def read_onnx(path: str | Path) -> tuple[bytes, bool]:
         graph = onnx.load_from_string(content).graph
     except Exception as e:  # protobuf's own, by version
         raise InputError(f"{path}: is no ONNX file that can be read (damaged or foreign)") from e
-    if any(onnx.external_data_helper.uses_external_data(tensor) for tensor in graph.initializer):
+    if any(onnx.external_data_helper.uses_external_data(tensor) for tensor in _tensors(graph)):
         raise InputError(f"{path}: has its weights in other files, which are not opened; export it as one file")
     fixed = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in fixed]

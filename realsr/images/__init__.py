@@ -201,10 +201,12 @@ def _extra_of(path: Path) -> str:
     """The extra that reads a file, told by the suffix of raw files and by the content of HEIC; empty where none need.
 
     Raises:
-        InputError: it is not installed.
+        InputError: it is not installed, or there is something else than a file.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise InputError(f"{path}: is no file")
     suffix = path.suffix.lower() if path.suffix.lower() in RAW else ""
-    with contextlib.suppress(OSError), path.open("rb") as file:  # what is wrong, opening it by Pillow says
+    with contextlib.suppress(OSError, ValueError), path.open("rb") as file:  # what is wrong, opening it by Pillow says
         head = file.read(12)
         suffix = suffix or (HEIC[0] if head[4:8] == b"ftyp" and head[8:] in _BRANDS else "")
         if missing := missing_extra(suffix):

@@ -166,6 +166,8 @@ def generator_of(content: Mapping[str, Any], path: str | Path, ema: bool = True)
     prefixes = ("generator_ema.", "generator.") if ema else ("generator.",)
     spec, foreign = spec_of(content), find_state(content, prefixes)
     state = our_names(foreign)
+    if spec is not None and not state:
+        raise InputError(f"{path}: holds no weights")
 
     def built() -> nn.Module | None:
         return _build(spec, state, path) if spec is not None else network_of(state, path)

@@ -255,6 +255,8 @@ def elsewhere(location):
 
 ENLARGE = helper.make_node("Resize", ["lr", "", "scales"], ["sr"], mode="nearest")
 SCALES = helper.make_tensor("scales", TensorProto.FLOAT, [4], [1.0, 1.0, 2.0, 2.0])
+TRUE = helper.make_tensor("t", TensorProto.BOOL, [], [True])
+BRANCH = helper.make_graph([helper.make_node("Relu", ["w"], ["r"])], "b", [], [], [elsewhere("weights.bin")])
 BAD_FILES = {
     "empty": (b"", "takes|no ONNX|has 0 inputs"),
     "garbage": (b"no network at all" * 50, "is no ONNX file that can be read"),
@@ -262,6 +264,19 @@ BAD_FILES = {
     "custom": (a_model([helper.make_node("Evil", ["lr"], ["sr"], domain="my.ops")], domains=("", "my.ops")), "Evil"),
     "unknown": (a_model([helper.make_node("NoSuch", ["lr"], ["sr"])]), "NoSuch"),
     "external": (a_model([helper.make_node("Add", ["lr", "w"], ["sr"])], [elsewhere("weights.bin")]), "in other files"),
+    "external constant": (
+        a_model(
+            [
+                helper.make_node("Constant", [], ["w"], value=elsewhere("a.bin")),
+                helper.make_node("Add", ["lr", "w"], ["sr"]),
+            ]
+        ),
+        "in other files",
+    ),
+    "external branch": (
+        a_model([helper.make_node("If", ["t"], ["sr"], then_branch=BRANCH, else_branch=BRANCH)], [TRUE]),
+        "in other files",
+    ),
     "outputs": (a_model([helper.make_node("Split", ["lr"], ["sr", "sr1"], axis=1, num_outputs=2)], outputs=2), "2 out"),
     "gray": (a_model([ENLARGE], [SCALES], shape=("n", 1, "h", "w")), r"shape \[0, 1, 0, 0\]"),
     "rows": (a_model([ENLARGE], [SCALES], shape=(3, "h", "w")), r"shape \[3, 0, 0\]"),
@@ -319,3 +334,27 @@ def test_memory_that_there_is_not_is_a_memory_error(tmp_path):
     assert network(torch.rand(2, 3, 8, 9)).shape == (2, 3, 16, 18)
     with pytest.raises(MemoryError):
         network(torch.rand(1, 3, 8, 101))
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_onnx_files_that_trick_are_said_in_a_line(tmp_path, backend, capfd):
+    """Levels where numbers from 0 to 1 should be, which would be black; a constant of 4 TB."""
+    if not installed(backend):
+        pytest.skip("not installed")
+    levels = [helper.make_node("Resize", ["lr", "", "scales"], ["u"], mode="nearest")]
+    levels.append(helper.make_node("Cast", ["u"], ["sr"], to=TensorProto.UINT8))
+    huge = [
+        helper.make_node("ConstantOfShape", ["sides"], ["c"]),
+        helper.make_node("ReduceSum", ["c"], ["r"], keepdims=0),
+    ]
+    huge += [helper.make_node("Resize", ["lr", "", "scales"], ["u"], mode="nearest")]
+    huge.append(helper.make_node("Add", ["u", "r"], ["sr"]))
+    sides = helper.make_tensor("sides", TensorProto.INT64, [2], [2**20, 2**20])
+    for nodes, tensors, says in ((levels, [SCALES], "gives torch.uint8"), (huge, [SCALES, sides], "cannot take it")):
+        graph = onnx.load_from_string(a_model(nodes, tensors))
+        if says.startswith("gives"):
+            graph.graph.output[0].type.tensor_type.elem_type = TensorProto.UINT8
+        (tmp_path / "a.onnx").write_bytes(graph.SerializeToString())
+        with pytest.raises(InputError, match=says):
+            load_model(tmp_path / "a.onnx", backend, "cpu")
+    assert not capfd.readouterr().err  # where runtimes write their own lines

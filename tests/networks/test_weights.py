@@ -2,6 +2,7 @@ import os
 import pickle
 import random
 import re
+import zipfile
 
 import pytest
 import torch
@@ -298,3 +299,64 @@ def test_a_compact_generator_is_told_by_its_tail(tmp_path):
     torch.save(network.state_dict(), tmp_path / "a.pth")
     x = torch.rand(1, 3, 5, 6)
     assert torch.equal(load_generator(tmp_path / "a.pth")(x), network(x))
+
+
+ODD = {
+    "NaN": lambda v: v * torch.nan,
+    "infinite": lambda v: v + torch.inf,
+    "whole": lambda v: (100 * v).int(),
+    "complex": lambda v: v.to(torch.complex64),
+    "sparse": lambda v: v.to_sparse(),
+    "nowhere": lambda v: v.to("meta"),
+    "one number": lambda v: torch.zeros(1).expand(v.shape),
+}
+
+
+@pytest.mark.filterwarnings("error")  # beside the line, that would be a second one
+@pytest.mark.parametrize("name", ODD)
+def test_weights_that_are_no_numbers_to_compute_with(tmp_path, published, name):
+    state = spelled(published[2], "basicsr")
+    key = "conv_body.weight"
+    torch.save({**state, key: ODD[name](state[key])}, tmp_path / "a.pth")
+    assert f"its weights {key} are NaN, infinite or no plain numbers" in complaint(load_generator, tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16, torch.float16])
+def test_weights_of_other_precisions_are_taken(tmp_path, published, kind):
+    x, y, state = published
+    torch.save({key: value.to(kind) for key, value in spelled(state, "basicsr").items()}, tmp_path / "a.pth")
+    with torch.no_grad():
+        torch.testing.assert_close(load_generator(tmp_path / "a.pth")(x), y, atol=0.1, rtol=0.1)
+
+
+@pytest.mark.parametrize("options", [{"blocks": 10**9}, {"features": 2**40}, {"growth": 10**6, "features": 10**6}])
+def test_a_config_does_not_make_a_network_larger_than_its_weights(tmp_path, published, options):
+    content = lightning(spelled(published[2], "basicsr"))
+    content["config"]["model"]["generator"] = {"_target_": "realsr.networks.rrdb.RRDBNet", **options}
+    torch.save(content, tmp_path / "net.ckpt")
+    assert "is more than its weights have" in complaint(load_generator, tmp_path / "net.ckpt")
+
+
+def test_shapes_without_numbers_do_not_take_the_memory_of_a_network(tmp_path, published):
+    """Half a kilobyte that says to be an RRDBNet of a terabyte."""
+    names = ("conv_first", "body.0.rdb1.conv1", "conv_up1", "conv_up2", "conv_last")
+    shape = torch.zeros(1).expand(200_000, 3, 3, 3)
+    torch.save({f"{name}.weight": shape for name in names}, tmp_path / "a.pth")
+    assert "holds another architecture" in complaint(load_generator, tmp_path / "a.pth")
+
+
+def test_a_discriminator_enlarges_nothing(tmp_path):
+    network = PatchDiscriminator(features=4)
+    spec = {"_target_": "realsr.networks.patch.PatchDiscriminator", "features": 4}
+    state = {f"generator.{key}": value for key, value in network.state_dict().items()}
+    torch.save({"config": {"model": {"generator": spec}}, "state_dict": state}, tmp_path / "a.ckpt")
+    assert "it enlarges nothing" in complaint(load_generator, tmp_path / "a.ckpt")
+
+
+def test_a_packed_file_is_not_unpacked_to_a_thousand_times_its_size(tmp_path, published):
+    torch.save(published[2], tmp_path / "a.pth")
+    with zipfile.ZipFile(tmp_path / "a.pth") as file, zipfile.ZipFile(tmp_path / "b.pth", "w", 8) as bomb:
+        for entry in file.infolist():
+            data = bytes(20_000_000) if entry.filename.endswith("/data/0") else file.read(entry)
+            bomb.writestr(entry.filename, data)
+    assert "would be unpacked to 20 MB" in complaint(load_generator, tmp_path / "b.pth")
