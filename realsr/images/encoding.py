@@ -177,11 +177,16 @@ def _cut(bands: Iterable[npt.NDArray[Any]], step: int) -> Iterator[npt.NDArray[A
     """The same rows in bands of ``step``, the last of what is left."""
     rest: npt.NDArray[Any] | None = None
     for band in bands:
-        whole = band if rest is None else np.concatenate([rest, band])
-        cut = len(whole) - len(whole) % step
+        if rest is not None:  # which takes few rows, so that the band is not copied
+            lacking = step - len(rest)
+            rest, band = np.concatenate([rest, band[:lacking]]), band[lacking:]
+            if len(rest) < step:
+                continue
+            yield rest
+        cut = len(band) - len(band) % step
         for top in range(0, cut, step):
-            yield whole[top : top + step]
-        rest = whole[cut:].copy() if cut < len(whole) else None
+            yield band[top : top + step]
+        rest = band[cut:].copy() if cut < len(band) else None
     if rest is not None:
         yield rest
 
