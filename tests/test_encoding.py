@@ -205,3 +205,13 @@ def test_a_profile_of_gray_is_not_put_beside_three_colours(tmp_path):
         with Image.open(tmp_path / name) as image:
             kept[name] = image.info.get("icc_profile")
     assert kept == {"a.png": bytes(profile), "a.tif": None, "b.tif": bytes(profile), "c.tif": None}
+
+
+def test_a_profile_that_png_programs_refuse_is_said(tmp_path):
+    like, picture = Photo(LIKE.rgb, icc_profile=PROFILE + bytes(2**20)), pixels(np.uint8, 3)
+    with pytest.raises(InputError, match=r"a\.png: a colour profile of 1\.0 MB is more than programs read; use \.tif"):
+        write_rows(tmp_path / "a.png", iter([picture]), 37, 29, like)
+    assert not list(tmp_path.iterdir())
+    write_rows(tmp_path / "a.tif", iter([picture]), 37, 29, like)
+    with Image.open(tmp_path / "a.tif") as image:
+        assert image.info["icc_profile"] == like.icc_profile

@@ -421,3 +421,9 @@ def test_what_the_commands_have_written_is_no_photo(tmp_path, monkeypatch):
         assert {path.resolve() for path in find_images(folder)} == {tmp_path / name for name in names}
     assert find_images("outputs/run") == [Path("outputs/run/pictures/z.png")]
     assert len(find_images("quickstart")) == 1
+
+
+def test_a_broken_profile_of_a_cmyk_file_is_left_out(tmp_path):
+    Image.new("CMYK", (6, 5), (10, 200, 30, 40)).save(tmp_path / "a.jpg", icc_profile=b"no profile")
+    photo = read_image(tmp_path / "a.jpg")
+    assert photo.rgb.shape == (5, 6, 3) and photo.icc_profile is None

@@ -129,7 +129,7 @@ def photo_of(image: Image.Image) -> Photo:
     where = Path(getattr(image, "filename", "") or "image")
     with naming_damage(where):
         image.load()
-        fetch = fetch_from(io.BytesIO(image.info.get("exif", b"").removeprefix(b"Exif\0\0")))
+        fetch = fetch_from(io.BytesIO((image.info.get("exif") or b"").removeprefix(b"Exif\0\0")))
         orientation, exif, icc = orientation_in(fetch), clean_exif(fetch), image.info.get("icc_profile")
         if image.mode.startswith("I;16"):
             array = turn_upright(np.asarray(image).astype(np.uint16), orientation)
@@ -256,6 +256,6 @@ def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
             turned = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
             if turned is not None:
                 return turned
-        except ImageCms.PyCMSError:
+        except (ImageCms.PyCMSError, OSError):
             pass  # a broken profile: convert as if there were none
     return image.convert("RGB")

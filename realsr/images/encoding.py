@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _BAND = 1 << 20  # bytes that are packed at once
 _MOST_IN_TIFF = 4.2e9  # bytes before packing, which can make noise a little longer, of the 2^32 of the classic format
+_MOST_IN_ICCP = 2**20  # bytes, for Pillow and so for us
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
@@ -115,6 +116,8 @@ def write_rows(
     icc, exif = (like.icc_profile, like.exif) if kind.described else (None, None)
     if icc and channels > 2 and icc[16:20] == b"GRAY":  # the space that a profile says it is of (ICC.1, section 7.2)
         icc = None
+    if kind is _PNG and icc and len(icc) > _MOST_IN_ICCP:
+        raise InputError(f"{path}: a colour profile of {len(icc) / 1e6:.1f} MB is more than programs read; use .tif")
     with atomic_write(path) as file:
         pieces = _cut(itertools.chain([first], bands), step)
         if kind is _TIFF:
