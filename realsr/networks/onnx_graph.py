@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from realsr import __version__
 from realsr.errors import InputError
 from realsr.networks.community import CommunityNetwork
+from realsr.networks.rrdb import RRDBNet
 
 OPSET = 18  # of 2022: readers of several years know it
 
@@ -49,6 +50,8 @@ def standalone(network: nn.Module, half: bool = False) -> nn.Module:
     """
     alone = copy.deepcopy(network.network if isinstance(network, CommunityNetwork) else network)
     alone = alone.cpu().float().eval().requires_grad_(False)
+    if isinstance(alone, RRDBNet):
+        alone.strip = 0  # a trace would keep the number of strips
     if isinstance(network, CommunityNetwork):
         alone = _Clamped(alone)
     return (_Half(alone) if half else alone).eval()

@@ -100,3 +100,14 @@ def test_without_the_packages_the_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(InputError, match=r"package onnx: pip install 'realsr\[onnx\]'"):
         onnx_graph(RRDBNet(8, 1, 4))
+
+
+def test_a_network_that_works_in_strips_is_traced_whole():
+    network = RRDBNet(8, 1, 4).eval()
+    network.strip = 5
+    session = onnxruntime.InferenceSession(onnx_graph(network))
+    lr = torch.rand(1, 3, 40, 9)
+    with torch.no_grad():
+        expected = network(lr).numpy()
+    np.testing.assert_allclose(session.run(None, {"lr": lr.numpy()})[0], expected, atol=1e-4)
+    assert network.strip == 5
