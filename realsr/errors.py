@@ -15,7 +15,8 @@ class InputError(ValueError):
     """
 
     def __init__(self, line: str) -> None:
-        super().__init__(one_line(line))
+        # PyTorch raises an error of a DataLoader's worker anew, with the traceback as its text
+        super().__init__(line if line.startswith("Caught ") else one_line(line))
 
 
 def one_line(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,7 +113,7 @@ def photo_bands(
         return to_float(photo.rgb[rows, columns]).to(model.device)
 
     def finish(sr: Tensor) -> Tensor:
-        sr = clamped(sr).mean(0, keepdim=True) if photo.gray else clamped(sr)
+        sr = picture(sr).mean(0, keepdim=True) if photo.gray else picture(sr)
         return sr if ratio != 1 else _levels(sr, photo)
 
     options = model.scale, tiles or Tiles(), model.device, keep_colours, finish
@@ -121,6 +122,17 @@ def photo_bands(
         bands = (_levels(band, photo) for band in resize_bands(bands, height * model.scale, ratio))
     for band in bands:
         yield band.permute(1, 2, 0).numpy().view(photo.rgb.dtype)
+
+
+def picture(sr: Tensor) -> Tensor:
+    """What a network gives, clamped to [0, 1].
+
+    Raises:
+        InputError: it gives NaN, which would become black, or infinite values.
+    """
+    if not math.isfinite(sr.sum()):
+        raise InputError("the network gives NaN or infinite values; take precision=32-true, or else another network")
+    return clamped(sr)
 
 
 def _ratio(model: Network, scale: float | None) -> float:
@@ -163,6 +175,8 @@ def _upscale_tensor(
         raise InputError(
             f"{images.dtype} of shape {shape} is no image: give floats (3, H, W) or (N, 3, H, W) in [0, 1]"
         )
+    if not torch.isfinite(images).all():
+        raise InputError("the image has NaN or infinite values; give numbers from 0 to 1")
     height, width = images.shape[-2:]
     ratio = _ratio(model, scale)
     batch = images if images.ndim == 4 else images[None]
@@ -173,7 +187,7 @@ def _upscale_tensor(
         def read(rows: slice, columns: slice) -> Tensor:
             return image[:, rows, columns].to(model.device, torch.float32)  # noqa: B023  (used up in this round)
 
-        options = model.scale, tiles or Tiles(), model.device, keep_colours
+        options = model.scale, tiles or Tiles(), model.device, keep_colours, picture
         bands = upscale_bands(model, read, height, width, *options)
         if ratio != 1:
             bands = resize_bands(bands, height * model.scale, ratio)

@@ -21,6 +21,7 @@ from realsr.estimators.estimate import Estimator, estimate_kernel
 from realsr.files import file_hash
 from realsr.hardware import pick_device
 from realsr.kernels import Kernel
+from realsr.library import picture
 from realsr.networks.weights import generator_of, read_checkpoint
 from realsr.resample import imresize
 from realsr.tiling import OVERLAP, TILE, upscale_tiled
@@ -94,7 +95,7 @@ def network(
 
     def run(lr: Tensor) -> Enlarged:
         try:
-            return Enlarged(upscale_tiled(model, lr[None].to(device), scale, tile, overlap, keep_colours)[0])
+            return Enlarged(picture(upscale_tiled(model, lr[None].to(device), scale, tile, overlap, keep_colours)[0]))
         except (RuntimeError, MemoryError) as e:  # no memory; a community's network that does not take such a size
             reason = " ".join(str(e).split())[:150] or type(e).__name__
             raise InputError(f"the network fails ({reason}); for less memory give tile=64") from e

@@ -262,7 +262,7 @@ class _Callable(ModuleType):
 
 sys.modules[__name__].__class__ = _Callable
 
-main = command("upscale")(_run)
+main = command("upscale", then="the same command goes on")(_run)
 
 if __name__ == "__main__":
     main()

@@ -65,7 +65,7 @@ def serve(cfg: DictConfig, root: Path) -> None:
         from realsr.app.gate import only_the_page
         from realsr.app.page import CSS, THEME, Desk, build_page
     except ModuleNotFoundError as e:
-        raise InputError(f"the page needs the package {e.name}: pip install 'realsr[app]'") from e
+        raise InputError("the page needs the package gradio: pip install 'realsr[app]'") from e
     port = free_port(cfg.host, cfg.port)
     network = load_model(cfg.ckpt, cfg.backend, cfg.accelerator, cfg.precision, ema=cfg.ema)
     visits = Visits(root)
