@@ -71,8 +71,8 @@ def export(
         try:
             worst = difference(generator, kind.open(file))
         except Exception as e:  # of whatever opens it; only networks of others bring this about
-            reason = f"read back, it does not run ({first_reason(e).replace(f'{file}: ', '')})"
-            raise InputError(f"{target}: not written, {reason}; take {hint}") from e
+            reason = str(e).removeprefix(f"{file}: ") if isinstance(e, InputError) else first_reason(e)
+            raise InputError(f"{target}: not written, read back it does not run ({reason}); take {hint}") from e
         if not worst <= (HALF_LIMIT if half else LIMIT):  # nor NaN
             raise InputError(f"{target}: not written, it would differ by {worst:.2g} from the network; take {hint}")
         file.replace(target)
