@@ -177,7 +177,7 @@ class Camera:
         plain = replace(self, reduction=0.0, corners=1.0)
         mean = [spreads[0] * 2 / 3, spreads[1] / 3]  # the mean over the field of the weight of `expose`
         frame = max(len(spread) for spread in mean)
-        spread = sum(np.pad(k, (frame - len(k)) // 2) for k in mean)
+        spread = np.sum([np.pad(k, (frame - len(k)) // 2) for k in mean], axis=0)
         normal: Array = np.zeros((size**2, size**2))
         right: Array = np.zeros(size**2)
         for seed in range(3):
