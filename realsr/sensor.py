@@ -21,12 +21,20 @@ CAMERA_FROM_XYZ = torch.tensor([
     [[0.8380, -0.2630, -0.0639], [-0.2887, 1.0725, 0.2496], [-0.0627, 0.1427, 0.5438]],
 ])  # fmt: skip
 
+# their mean, white-balanced: white stays white. Averaged backwards, as pictures are developed
+_BALANCED = CAMERA_FROM_XYZ @ XYZ_FROM_SRGB / (CAMERA_FROM_XYZ @ XYZ_FROM_SRGB).sum(2, keepdim=True)
+CAMERA_FROM_SRGB = torch.linalg.inv(torch.linalg.inv(_BALANCED).mean(0))
+
 # Malvar, He and Cutler, "High-quality linear interpolation for demosaicing", ICASSP 2004, figure 2, in sixteenths:
 # green where it is missing; red or blue on green, neighbours left and right; the same above and below; the last one
 GREEN = [[0, 0, -2, 0, 0], [0, 0, 4, 0, 0], [-2, 4, 8, 4, -2], [0, 0, 4, 0, 0], [0, 0, -2, 0, 0]]
 BESIDE = [[0, 0, 1, 0, 0], [0, -2, 0, -2, 0], [-2, 8, 10, 8, -2], [0, -2, 0, -2, 0], [0, 0, 1, 0, 0]]
 ABOVE = [list(row) for row in zip(*BESIDE, strict=True)]
 ACROSS = [[0, 0, -3, 0, 0], [0, 4, 0, 4, 0], [-3, 0, 12, 0, -3], [0, 4, 0, 4, 0], [0, 0, -3, 0, 0]]
+
+# the pixels that have red, green and blue; of these, which make up a colour where it is missing, in quarters
+COLOURS = torch.tensor([[[1.0, 0], [0, 0]], [[0, 1], [1, 0]], [[0, 0], [0, 1]]])
+CORNERS, CROSS = [[1.0, 2, 1], [2, 4, 2], [1, 2, 1]], [[0.0, 1, 0], [1, 4, 1], [0, 1, 0]]
 
 
 @dataclass(frozen=True)
@@ -126,6 +134,15 @@ def demosaic(raw: Tensor) -> Tensor:
         image[:, colour, other::2, row::2] = above[..., other::2, row::2]
         image[:, colour, other::2, other::2] = across[..., other::2, other::2]
     return image
+
+
+def bilinear(raw: Tensor) -> Tensor:
+    """:func:`demosaic` by the means of the nearest pixels that have the colour."""
+    height, width = raw.shape[-2:]
+    colours = sent(COLOURS, raw.device).to(raw.dtype).repeat(1, height // 2 + 2, width // 2 + 2)[None]
+    known = F.pad(raw, [1] * 4, mode="reflect") * colours[..., 1 : height + 3, 1 : width + 3]
+    filters = sent(torch.tensor([CORNERS, CROSS, CORNERS])[:, None] / 4, raw.device).to(raw.dtype)
+    return F.conv2d(known, filters, groups=3)
 
 
 def gamma(linear: Tensor) -> Tensor:

@@ -142,6 +142,10 @@ class Camera:
             return np.asarray(linear ** (1 / 2.2))
         return _encoded(linear * (0.6 + 0.4 * linear * (3 - 2 * linear)) if self.tone == "film" else linear)
 
+    def ideal(self, scene: Array) -> Array:
+        """The scene ``(h, w, 3)`` in the camera's tones, which no blur, mosaic and noise has touched: the HR truth."""
+        return self._toned(_linear(scene))
+
     def file(self, picture: Array) -> bytes:
         """The picture as the file that the camera writes, JPEG or PNG."""
         buffer = io.BytesIO()

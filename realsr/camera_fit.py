@@ -1,0 +1,160 @@
+"""What a camera's noise tells of its sensor and development: made noise is developed until it looks alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from realsr.camera import RIM, Development
+from realsr.images import quantize
+from realsr.jpeg import jpeg
+from realsr.jpeg_pool import JpegPool
+from realsr.pools import NoisePool, without_slope
+
+# what is tried of each part; descent starts from all of `STARTS`
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "demosaicking": ("malvar", "bilinear", "none"),
+    "crosstalk": (0.0, 0.5, 1.0),
+    "sharpening": (0.0, 0.2, 0.4, 0.6, 0.9, 1.3),
+    "reduction": (0.0, 0.4, 0.55, 0.7, 1.0),
+    "radius": (0.7, 1.0, 1.5),
+}
+STARTS = {"demosaicking": CHOICES["demosaicking"], "crosstalk": CHOICES["crosstalk"], "sharpening": (0.0, 0.4, 0.9)}
+LAGS = ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0), (1, 2), (0, 3))  # rows and columns between correlated pixels
+TILES, SIDE = 64, 32  # that made noise is compared in
+USABLE = (8, 247)  # mean levels of a colour, beyond which its noise is cut off
+
+
+def fit_development(noise: NoisePool, tables: JpegPool | None, without: Sequence[str] = ()) -> Development:
+    """The development under which a sensor's noise becomes the pool's.
+
+    A colour's variance by its brightness tells the sensor's noise, through the slope of the tone curve. The
+    correlation of neighbouring pixels and of the colours tells demosaicking, crosstalk, noise reduction and sharpening:
+    walls as bright as the pool's tiles are developed with each in turn, and compressed by the photos' tables.
+
+    Args:
+        noise: pool of flat tiles.
+        tables: pool of the photos' compression; None where they are not compressed.
+        without: parts (:data:`realsr.camera.PARTS`) that are left out, and not fitted.
+    """
+    tiles = noise.tiles.float()
+    levels, residual = tiles.mean((2, 3)), without_slope(tiles - tiles.mean((2, 3), keepdim=True))
+    wanted, variance = signature(residual), residual.square().mean((2, 3))
+    choices = dict(CHOICES)
+    if "mosaic" in without:
+        choices["demosaicking"] = ("none",)
+    if "sharpening" in without:
+        choices["sharpening"] = (0.0,)
+    sensor = _sensor(levels, variance, linear="linear" not in without)
+    chosen = torch.linspace(0, len(tiles) - 1, min(TILES, len(tiles))).round().long()
+    walls = Walls(levels[chosen], variance[chosen], tables)
+
+    def cost(development: Development) -> tuple[float, Development]:
+        matched, made = walls.matched(development)
+        return float((signature(made) - wanted).square().sum()), matched
+
+    starts = [
+        replace(sensor, demosaicking=way, crosstalk=crosstalk, sharpening=amount)
+        for way in choices["demosaicking"]
+        for crosstalk in choices["crosstalk"]
+        for amount in sorted({min(choices["sharpening"], key=lambda x: abs(x - a)) for a in STARTS["sharpening"]})
+    ]
+    descents = sorted(map(cost, starts), key=lambda found: found[0])[:3]
+    return min((_descended(found, choices, cost) for found in descents), key=lambda found: found[0])[1]
+
+
+def signature(residual: Tensor) -> Tensor:
+    """What tells how noise ``(N, 3, T, T)`` was developed, whatever its strength, ``(16,)``.
+
+    Correlations of neighbouring pixels of gray (at 7 distances) and of single colours (at 3; weighed by a third), and
+    of the colours (3, by a half). All tiles weigh the same.
+    """
+    gray = (residual * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+    strength = gray.square().mean((2, 3), keepdim=True).sqrt() + 0.2  # of 255 levels, so that none is divided by 0
+    gray, residual = gray / strength, residual / strength
+    height, width = residual.shape[-2:]
+
+    def correlation(planes: Tensor, down: int, across: int) -> Tensor:
+        product = planes[..., : height - down, : width - across] * planes[..., down:, across:]
+        return product.mean((0, 2, 3)) / planes.square().mean((0, 2, 3))
+
+    colours: Tensor = torch.corrcoef(residual.transpose(0, 1).flatten(1))
+    return torch.cat([
+        *(correlation(gray, *lag) for lag in LAGS),
+        *(correlation(residual, *lag) / 3 for lag in LAGS[:3]),
+        colours[[0, 0, 1], [1, 2, 2]] / 2,
+    ])  # fmt: skip
+
+
+class Walls:
+    """Evenly lit walls, as bright as tiles of noise are, to be seen through any development.
+
+    Args:
+        levels: ``(N, 3)`` mean of each tile's colours in [0, 255].
+        variance: ``(N, 3)`` of each tile's noise, in squared levels.
+        tables: pool of the photos' compression, or None.
+    """
+
+    def __init__(self, levels: Tensor, variance: Tensor, tables: JpegPool | None) -> None:
+        draws = torch.Generator().manual_seed(0)
+        side = SIDE + 2 * RIM
+        self.field = torch.randn(len(levels), 3, side, side, generator=draws)
+        self.coding = None if tables is None else tables.sample(len(levels), draws, cut=True)
+        self.walls = (levels / 255)[:, :, None, None].expand(self.field.shape).contiguous()
+        self.variance, self.usable = variance, _usable(levels)
+
+    def matched(self, development: Development, times: int = 1) -> tuple[Development, Tensor]:
+        """The development with its noise as strong as the tiles', and what its walls show, ``(N, 3, T, T)``."""
+        made = self._seen(development)
+        for _ in range(times):
+            ratio = ((self.variance + 0.1) / (made.square().mean((2, 3)) + 0.1)).log()
+            mean = (ratio * self.usable).sum(0) / self.usable.sum(0).clamp(min=1)
+            shift = mean.clamp(-2.5, 2.5).tolist()
+            noise = tuple((c0 + more, c1, c2) for more, (c0, c1, c2) in zip(shift, development.noise, strict=True))
+            development = replace(development, noise=noise)
+            made = self._seen(development)
+        return development, made
+
+    def _seen(self, development: Development) -> Tensor:
+        picture = development.picture(development.light(self.walls), self.field)[..., RIM:-RIM, RIM:-RIM]
+        picture = 255 * (quantize(picture) if self.coding is None else jpeg(picture, *self.coding))
+        return without_slope(picture - picture.mean((2, 3), keepdim=True))
+
+
+def _descended(
+    found: tuple[float, Development], choices: dict[str, tuple[Any, ...]], cost: Any
+) -> tuple[float, Development]:
+    """Better and better neighbours of a development, one part after the other, twice."""
+    for _ in range(2):
+        for name, values in choices.items():
+            for value in values:
+                trial = replace(found[1], **{name: value})
+                if getattr(found[1], name) != value and (other := cost(trial))[0] < found[0]:
+                    found = other
+    return found
+
+
+def _sensor(levels: Tensor, variance: Tensor, linear: bool) -> Development:
+    """The noise of each colour on the sensor, if development neither smoothed nor sharpened it."""
+    plain = Development(linear=linear)
+    light = plain.light(levels / 255)
+    slope = 255 * (plain.display(light + 1e-3) - plain.display(light)) / 1e-3
+    raw = ((variance + 0.02) / slope**2).log().double().numpy()  # of 255 levels, so that none is minus infinity
+    noise, usable = np.full((3, 3), [-30.0, 0, 0]), _usable(levels).numpy()
+    for colour, use in enumerate(usable.T):
+        if use.any():
+            d = levels[:, colour].double().numpy()[use] / 255
+            equations = np.stack([d**0, d, d**2], 1)
+            slight = 1e-5 * len(d) * np.diag([0.0, 1, 1])  # in few levels of brightness, no slope and no bend
+            noise[colour] = np.linalg.solve(equations.T @ equations + slight, equations.T @ raw[use, colour])
+    low, high = np.quantile(levels.numpy()[usable], [0.02, 0.98]) / 255 if usable.any() else (0.0, 1.0)
+    return replace(plain, noise=tuple(map(tuple, noise.tolist())), seen=(float(low), float(high)))
+
+
+def _usable(levels: Tensor) -> Tensor:
+    return (levels > USABLE[0]) & (levels < USABLE[1])

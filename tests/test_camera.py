@@ -1,0 +1,167 @@
+"""degradation=camera: its parts against other programs' and its settings against cameras that it has not seen."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import scene
+
+from realsr.camera import PARTS, CameraDegradation, Development, lens_kernels, smoothed
+from realsr.camera_fit import fit_development
+from realsr.data.cameras import CAMERAS, flat_picture
+from realsr.errors import InputError
+from realsr.jpeg import standard_tables
+from realsr.jpeg_pool import JpegPool
+from realsr.kernels import centre_index, centre_of_mass, covariance, gaussian_of, max_normalised_correlation
+from realsr.pools import KernelPool, NoisePool
+
+
+def walls(name: str) -> NoisePool:
+    """What a camera sees of gray walls, in tiles."""
+    rng = np.random.default_rng(0)
+    seen = [flat_picture(CAMERAS[name], level, 64, rng) for level in np.linspace(0.15, 0.85, 15)]
+    tiles = np.concatenate([s.reshape(2, 32, 2, 32, 3).swapaxes(1, 2).reshape(4, 32, 32, 3) for s in seen])
+    return NoisePool(torch.from_numpy(tiles).permute(0, 3, 1, 2).contiguous(), ["wall"] * len(tiles))
+
+
+def tables(quality: int) -> JpegPool:
+    return JpegPool(standard_tables(torch.tensor([quality])), torch.tensor([[2, 2]]), ["wall"])
+
+
+def gaussians(*variances: tuple[float, float, float]) -> KernelPool:
+    kernels = [gaussian_of(33, np.array([[xx, xy], [xy, yy]]), 4) for xx, xy, yy in variances]
+    return KernelPool(torch.from_numpy(np.stack(kernels)).float(), ["photo"] * len(kernels))
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def system() -> NoisePool:
+    return walls("system")
+
+
+@pytest.mark.parametrize(
+    ("name", "quality", "demosaicking", "crosstalk", "sharpening"),
+    [
+        ("compact", 92, "bilinear", 0.0, (0.2, 0.6)),  # OpenCV's edge-aware one is the bilinear one on walls
+        ("system", None, "malvar", 1.0, (0.0, 0.2)),
+        (
+            "phone",
+            90,
+            "bilinear",
+            1.0,
+            (0.2, 1.3),
+        ),  # its noise reduction spares edges, so noise shows less than there is
+        ("drone", 97, "malvar", 1.0, (0.2, 0.9)),
+    ],
+)
+def test_walls_tell_how_a_camera_develops(name, quality, demosaicking, crosstalk, sharpening):
+    pool, coding = walls(name), None if quality is None else tables(quality)
+    found = fit_development(pool, coding)
+    assert (found.demosaicking, found.crosstalk) == (demosaicking, crosstalk)
+    assert sharpening[0] <= found.sharpening <= sharpening[1]
+    # and a wall seen through what was found has the camera's noise
+    degradation = CameraDegradation(4, None, pool, coding)
+    degradation.development = found
+    levels = pool.tiles.float().mean((2, 3), keepdim=True) / 255
+    made = degradation(levels.expand(-1, -1, 160, 160), seeded(), margin=16)
+    gray = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
+    ours, theirs = ((x * gray).sum(1).var((1, 2)).view(15, 4).mean(1).sqrt() for x in (made, pool.tiles / 255))
+    assert torch.allclose(ours, theirs, rtol=0.25)
+    assert float((ours / theirs).log().mean().abs()) < 0.12
+
+
+def test_a_lens_is_the_kernel_without_the_development():
+    pool = gaussians((16.0, 4.0, 9.0), (2.0, 0.0, 2.0))
+    lens = lens_kernels(pool, 4, 0.25)  # 4 squared HR pixels
+    wide, narrow = lens.kernels.double().numpy()
+    assert np.allclose(covariance(wide), [[9 - 4, 4], [4, 16 - 4]], atol=0.15)
+    assert np.allclose(covariance(narrow), np.eye(2) * 16 / 12, atol=0.05)  # not less than a pixel's area
+    for kernel in (wide, narrow):
+        assert kernel.sum() == pytest.approx(1, abs=1e-6)
+        assert np.allclose(centre_of_mass(kernel), centre_index(33, 4), atol=0.02)
+    back = lens_kernels(lens, 4, -0.25).kernels[0].double().numpy()
+    assert max_normalised_correlation(back, pool.kernels[0].double().numpy()) > 0.999
+
+
+def test_a_lens_keeps_the_shape_of_a_kernel():
+    kernel = np.zeros((33, 33))
+    kernel[10:26, 16:20] = 1  # a bar
+    kernel[10:14, 20:26] = 1  # with a foot, so that no two turns of it are alike
+    kernel /= kernel.sum()
+    pool = KernelPool(torch.from_numpy(kernel[None]).float(), ["photo"])
+    # about where the camera's grid has its centre, so that a kernel's own shift stays
+    same = lens_kernels(pool, 4, 0.0).kernels[0].double().numpy()
+    assert max_normalised_correlation(same, kernel) > 0.999
+    thinner = lens_kernels(pool, 4, 0.03).kernels[0].double().numpy()
+    assert max_normalised_correlation(thinner, kernel) > 0.95
+    assert max_normalised_correlation(thinner[::-1], kernel) < 0.9
+    assert max_normalised_correlation(thinner.T, kernel) < 0.8
+
+
+def test_development_blurs_and_sharpens():
+    # a Gaussian of variance 0.36 after the sensor would blur as the bilinear one: the mean over its four kinds of pixel
+    assert Development("bilinear").blur() == pytest.approx(0.36, abs=0.02)
+    assert abs(Development("malvar").blur()) < 0.06
+    assert Development("none").blur() == pytest.approx(0, abs=0.01)
+    sharp = Development("none", sharpening=0.5, radius=1.0).blur()
+    # unsharp masking leaves 1 + a (1 - exp(-2 pi^2 f^2)) of frequency f, a Gaussian exp(-2 pi^2 v f^2)
+    f = np.linspace(0.1, 0.3, 101)
+    weight = f**3  # frequencies on rings, weighed by their squares
+    left = np.log(1 + 0.5 * (1 - np.exp(-2 * np.pi**2 * f**2)))
+    assert sharp == pytest.approx(-(left * weight).sum() / (2 * np.pi**2 * (f**2 * weight).sum()), rel=0.05)
+
+
+def test_without_noise_gray_stays_gray_and_light_adds_up(system):
+    degradation = CameraDegradation(4, gaussians((4.0, 0.0, 4.0)), system, None, without=["noise"])
+    flat = torch.full((1, 3, 96, 96), 0.6)
+    assert torch.allclose(degradation(flat, seeded(), 32), torch.full((1, 3, 8, 8), 153 / 255))
+    dots = (torch.arange(96) % 2).float().expand(1, 3, 96, 96)  # half of the light is 0.735 in display values
+    light = degradation(dots, seeded(), 32)
+    assert float(light.mean()) == pytest.approx(0.735, abs=0.01)
+    display = CameraDegradation(4, gaussians((4.0, 0.0, 4.0)), system, None, without=["noise", "linear"])
+    assert float(display(dots, seeded(), 32).mean()) == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_crop_is_a_part_of_the_photo(system):
+    degradation = CameraDegradation(4, gaussians((5.0, 1.0, 7.0)), system, None, without=["noise"]).eval()
+    hr, margin = scene(256, 320)[None], degradation.margin
+    whole = degradation(hr, seeded())
+    top, left = 64, 72  # even rows and columns of the mosaic
+    crop = degradation(hr[..., top - margin : top + 64 + margin, left - margin : left + 64 + margin], seeded(), margin)
+    expected = whole[..., top // 4 : top // 4 + 16, left // 4 : left // 4 + 16]
+    assert crop.shape == expected.shape
+    assert float((crop - expected).abs().max()) <= 1.01 / 255  # a rounding at most
+
+
+def test_every_part_counts_and_draws_follow_the_seed(system):
+    pools = gaussians((5.0, 1.0, 7.0)), system, tables(80)
+    full = CameraDegradation(4, *pools)
+    full.development = Development("malvar", 0.5, 0.4, 0.5, 1.0, True, ((-8.5, 3.0, 0.0),) * 3)
+    hr = scene(160, 160).repeat(2, 1, 1, 1)
+    lr = full(hr, seeded(), 32)
+    assert lr.shape == (2, 3, 24, 24)
+    assert torch.equal(lr, full(hr, seeded(), 32))
+    assert not torch.equal(lr, full(hr, seeded(1), 32))
+    assert not torch.equal(lr[0], lr[1])
+    for part in PARTS:
+        less = CameraDegradation(4, *pools, without=[part])
+        assert float((less(hr, seeded(), 32) - lr).abs().mean()) > 1e-3, part
+    assert CameraDegradation(4, *pools, without=["mosaic"]).development.demosaicking == "none"
+    assert CameraDegradation(4, *pools, without=["sharpening"]).development.sharpening == 0
+
+
+def test_bad_input(system):
+    with pytest.raises(InputError, match=r"data\.noise_dir"):
+        CameraDegradation(4, gaussians((4.0, 0.0, 4.0)))
+    with pytest.raises(InputError, match="lens"):
+        CameraDegradation(4, None, system, without=["lens"])
+
+
+def test_smoothing_is_a_gaussian():
+    spot = torch.zeros(1, 1, 31, 31)
+    spot[0, 0, 15, 15] = 1
+    out = smoothed(spot, 1.2)[0, 0].double().numpy()
+    assert out.sum() == pytest.approx(1)
+    assert np.allclose(covariance(out), np.eye(2) * 1.44, atol=0.03)
