@@ -27,7 +27,7 @@ from realsr.sensor import CAMERA_FROM_XYZ, XYZ_FROM_SRGB, demosaic
 
 Array = npt.NDArray[np.float64]
 Levels = npt.NDArray[np.uint8]
-OVER = 8  # samples along a pixel's side when a lens' disks and lines are drawn
+OVER = 9  # samples along a pixel's side when a lens' disks and lines are drawn; odd, so that one is in the middle
 
 
 @dataclass(frozen=True)

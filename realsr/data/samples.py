@@ -33,7 +33,6 @@ CLEAN = ("astronaut.png", "ihc.png", "motorcycle_left.png")
 TEST = ("chelsea.png", "coffee.png")
 REDUCED = {"retina.jpg": 0.35, "hubble_deep_field.jpg": 0.5}  # these pictures are soft at their full size
 CAMERA = CAMERAS["compact"]
-FOLDERS = ("camera", "clean", "test_hr", "test_lr")
 
 
 def make_samples(folder: Path) -> None:
@@ -45,12 +44,13 @@ def make_samples(folder: Path) -> None:
     Raises:
         InputError: scikit-image is not installed.
     """
-    if (folder / "truth.npz").exists() and not are_outdated(folder):
+    outdated = are_outdated(folder)
+    if (folder / "truth.npz").exists() and not outdated:
         return
     scenes = {name: read_scene(name) for name in (*SOURCE, *CLEAN, *TEST)}
-    if are_outdated(folder):
-        log.info("%s: samples of another camera are made anew", folder)
-        for kind in FOLDERS:
+    if outdated:
+        log.info("%s: samples of a former camera are made anew", folder)
+        for kind in ("camera", "clean", "test_hr", "test_lr"):
             shutil.rmtree(folder / kind, ignore_errors=True)
     truth: dict[str, Kernel] = {}
     for index, name in enumerate(SOURCE):
