@@ -202,7 +202,7 @@ def _run(cfg: DictConfig) -> None:
     if not cfg.data.source_dir:
         raise InputError("data.source_dir is empty; give the folder of the camera's photos")
     source, side = _chosen(cfg.data.source_dir, cfg.photos), cfg.scale * (cfg.patch + 2 * RIM)
-    tables = collect_tables(source, Path(cfg.pools) / "jpeg")
+    tables = Path(cfg.pools).is_dir() and collect_tables(source, Path(cfg.pools) / "jpeg")
     compared = {str(name): node for name, node in cfg.variants.items() if tables or node.jpeg_dir is None}
     if left_out := [str(name) for name in cfg.variants if name not in compared]:
         log.info("not compared, since the photos are no JPEG files: %s", ", ".join(left_out))

@@ -158,6 +158,7 @@ def test_bad_input_is_one_line(embedded, pools, tmp_path, monkeypatch, capsys, o
     assert stopped.value.code == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert told in lines[-1]
+    assert not (tmp_path / "nothing").exists()
 
 
 def test_photos_that_are_too_small_are_left_out(tmp_path):

@@ -70,9 +70,9 @@ def train_row(camera, scenes, pools, scale, args, shot, folder):
     lpips = None if args.lpips is None else load_lpips("squeeze", args.lpips)
     pairs = taken(camera, scenes["test"], scale, folder / "test", shot + 1)
     tests = training.middles(dict(zip((p.stem for p in scenes["test"]), pairs, strict=True)), scale)
-    shots = [
-        pair for i in range(SHOTS) for pair in taken(camera, scenes["clean"], scale, folder / f"{i}", shot + 2 + i)
-    ]
+    shots = []
+    for index in range(SHOTS):
+        shots += taken(camera, scenes["clean"], scale, folder / f"clean{index}", shot + 2 + index)
     clean = [hr for _, hr in shots[: len(scenes["clean"])]]
     start = training.start_network(args.start)
     methods = {"bicubic": lambda lr: training.bicubic(lr, scale), "start": start.eval()}
@@ -113,9 +113,8 @@ def kernel_line(name, rows):
 def report(results):
     for key in [key for key in ("kernels", "kernelgan") if any(key in r for r in results.values())]:
         kernels = {name: r[key] for name, r in results.items()}
-        rows = [
-            kernel_line(name, k) for name, k in {**kernels, "all": [*itertools.chain(*kernels.values())]}.items() if k
-        ]
+        every = {**kernels, "all": [*itertools.chain(*kernels.values())]}
+        rows = [kernel_line(name, found) for name, found in every.items() if found]
         told(f"{key}: median / worst; MNC and PSNR in dB against the true ones", ["camera", "photos", "MNC", "PSNR",
              "widths", "true", "round", "bicubic", "rank of confidence", "sure under 0.9"], rows)  # fmt: skip
     for key, title in (("noise", "noise: pool / truth of standard deviations, correlation of neighbours"),
@@ -173,7 +172,7 @@ def parsed():
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
     if args.quick:
-        args.patches = 0
+        args.patches, args.train, args.steps = 0, None, None
     return args
 
 
@@ -190,7 +189,7 @@ def main():
             began = time.monotonic()
             index = list(CAMERAS).index(name)
             if args.quick:
-                used = {"source": [every[index]]}
+                used = {"source": [every[index % len(every)]]}
             results[name], more = bench(name, used if args.quick else scenes, seen, args, folder / name)
             rows += more
             print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
@@ -200,7 +199,7 @@ def main():
                 write_image(folder / "sheet.png", Photo(training.sheet(rows)))
     report(results)
     mnc = [row["mnc"] for r in results.values() for row in r["kernels"]]
-    print(f"\nmnc: {np.median(mnc):.3f} (worst {min(mnc):.3f})")
+    print(f"\nmnc: {np.median(mnc):.3f} (worst {min(mnc, default=np.nan):.3f})")
 
 
 if __name__ == "__main__":

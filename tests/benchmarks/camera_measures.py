@@ -53,10 +53,8 @@ def photograph(camera, scenes, scale, folder, shot):
 
 def true_kernels(camera, scenes, scale, shot):
     """Effective kernels of the photos that :func:`photograph` takes, at any scale, by the names of the scenes."""
-    rngs = (np.random.default_rng([shot, index]) for index in range(len(scenes)))
-    return {
-        p.stem: camera.effective_kernel(camera.spreads(scale, rng), scale) for p, rng in zip(scenes, rngs, strict=True)
-    }
+    spreads = [camera.spreads(scale, np.random.default_rng([shot, index])) for index in range(len(scenes))]
+    return {path.stem: camera.effective_kernel(spread, scale) for path, spread in zip(scenes, spreads, strict=True)}
 
 
 def settings(*options):
