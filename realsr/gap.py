@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 import wandb
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
@@ -28,7 +29,7 @@ from realsr.domains import BANDS, BRIGHTNESS, Curves, Separation, compare, conte
 from realsr.errors import InputError, at_least
 from realsr.files import atomic_write, find_images
 from realsr.images import Photo, quantize, to_float, write_image
-from realsr.jpeg_pool import JpegPool
+from realsr.jpeg_pool import JpegPool, collect_tables
 from realsr.pictures import Picture, grid
 from realsr.plots import interval_panel, line_panel
 from realsr.pools import KernelPool, NoisePool
@@ -173,8 +174,23 @@ def _print(gaps: Mapping[str, Gap], apart: Separation, title: str) -> None:
     console.width = max(console.width, 92)  # a table that is cut off tells nothing
     console.print(table)
     log.info("AUC 0.5: alike, 1: two domains; in brackets 95 % of bootstrap samples of the photos")
-    floor = "; LR can hardly come nearer: give data.clean_dir scenes like the camera's" if apart.auc > 0.65 else ""
-    log.info("what they show tells them apart as well, by AUC %.3f (%.2f to %.2f)%s", *asdict(apart).values(), floor)
+    log.info("what they show tells them apart as well, by AUC %.3f (%.2f to %.2f)", *asdict(apart).values())
+
+
+def advice(gaps: Mapping[str, Gap], apart: Separation, options: Mapping[str, str]) -> str:
+    """Which variant to train with, and whether other clean photos would help.
+
+    Args:
+        gaps: by variant.
+        apart: by what the photos show.
+        options: of ``degradation``, by variant.
+    """
+    nearest = min(gaps, key=lambda name: gaps[name].separation.auc)
+    auc = gaps[nearest].separation.auc
+    told = f"nearest is {nearest}, AUC {auc:.3f}: train with degradation={options.get(nearest, nearest)}"
+    if apart.auc > 0.65 and auc <= apart.high:
+        told += "; LR can hardly come nearer by another: give data.clean_dir scenes like the camera's"
+    return told
 
 
 def _run(cfg: DictConfig) -> None:
@@ -185,10 +201,12 @@ def _run(cfg: DictConfig) -> None:
     check_writable(folder)
     if not cfg.data.source_dir:
         raise InputError("data.source_dir is empty; give the folder of the camera's photos")
-    variants = {
-        str(name): _degradation(node, cfg.scale, cfg.pool.min_confidence) for name, node in cfg.variants.items()
-    }
     source, side = _chosen(cfg.data.source_dir, cfg.photos), cfg.scale * (cfg.patch + 2 * RIM)
+    tables = Path(cfg.pools).is_dir() and collect_tables(source, Path(cfg.pools) / "jpeg")
+    compared = {str(name): node for name, node in cfg.variants.items() if tables or node.jpeg_dir is None}
+    if left_out := [str(name) for name in cfg.variants if name not in compared]:
+        log.info("not compared, since the photos are no JPEG files: %s", ", ".join(left_out))
+    variants = {name: load_variant(node, cfg.scale, cfg.pool.min_confidence) for name, node in compared.items()}
     real = cut_patches(source, cfg.patch, cfg.patches, draw_seed(cfg.seed, 1))
     if cfg.data.hr is not None:
         hr = cut_patches(_chosen(cfg.data.hr, cfg.photos), side, cfg.patches, draw_seed(cfg.seed, 2))
@@ -200,6 +218,8 @@ def _run(cfg: DictConfig) -> None:
     gaps = measure(real, hr, variants, cfg.seed)
     apart = content_gap(real, hr, cfg.scale, cfg.seed)
     _print(gaps, apart, f"{len(real)} camera photos against LR of {len(hr)}, {cfg.patches} patches of each")
+    choices = HydraConfig.get().runtime.choices
+    log.info(advice(gaps, apart, {name: choices[f"degradation@variants.{name}"] for name in gaps}))
     sheet = picture(curves(torch.cat(list(real.values()))), gaps)
     write_image(folder / "gap.png", Photo(sheet))
     rows: dict[str, dict[str, float]] = {
@@ -224,12 +244,13 @@ def _chosen(folder: str, count: int) -> list[Path]:
     return [photos[i] for i in np.linspace(0, len(photos) - 1, min(count, len(photos))).round().astype(int)]
 
 
-def _degradation(node: DictConfig, scale: int, min_confidence: float) -> Degradation:
-    """A variant with its whole pools."""
+def load_variant(node: DictConfig, scale: int, min_confidence: float) -> Degrade:
+    """A degradation as its option composes it, with whole pools; without JPEG's where there is none."""
     kernels = None if node.kernel_dir is None else KernelPool.load(node.kernel_dir, scale, min_confidence)
     noise = None if node.noise_dir is None else NoisePool.load(node.noise_dir)
-    jpeg = None if node.jpeg_dir is None else JpegPool.load(node.jpeg_dir)
-    degradation: Degradation = instantiate(node.degradation)(kernels=kernels, noise=noise, jpeg=jpeg)
+    has_tables = node.jpeg_dir is not None and any(Path(node.jpeg_dir).glob("*.npz"))
+    jpeg = JpegPool.load(node.jpeg_dir) if has_tables else None
+    degradation: Degrade = instantiate(node.degradation)(kernels=kernels, noise=noise, jpeg=jpeg)
     return degradation
 
 

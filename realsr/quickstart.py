@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from realsr.config import check_writable, command
 from realsr.data.folders import find_pairs
+from realsr.data.samples import are_outdated
 from realsr.entries import Entry
 from realsr.errors import InputError
 from realsr.evaluate import build_judge, present
@@ -31,6 +33,10 @@ def _run(cfg: DictConfig) -> None:
     folder = Path(cfg.folder)
     check_writable(folder)
     photos, pools, run = folder / "photos", folder / "pools", folder / f"run_seed{cfg.seed}"
+    if are_outdated(photos):
+        log.info("%s: the sample is of a former camera, so all of it is made anew", folder)
+        for old in (photos, pools, *folder.glob("run_seed*"), *folder.glob("results_seed*")):
+            shutil.rmtree(old, ignore_errors=True)
     last = run / "checkpoints" / "last.ckpt"
     _train(
         "experiment=quickstart",

@@ -9,38 +9,39 @@ from hydra.utils import instantiate
 from PIL import Image
 
 from realsr.collect import collect_noise
-from realsr.data import samples
-from realsr.data.samples import CLEAN, SOURCE, TEST, camera_kernel, make_samples, photograph
+from realsr.data.samples import CAMERA, CLEAN, SOURCE, TEST, make_samples, read_scene
 from realsr.degradation import Degradation
+from realsr.domains import Separation
 from realsr.errors import InputError
 from realsr.estimate import estimate_kernels
 from realsr.estimators.patch_matching import PatchMatching
 from realsr.files import find_images
-from realsr.gap import cut_patches, main, measure
-from realsr.images import Photo, to_uint, write_image
+from realsr.gap import Gap, advice, cut_patches, main, measure
+from realsr.images import Photo, read_image, to_uint, write_image
+from realsr.jpeg_pool import JpegPool, collect_tables
 from realsr.pools import KernelPool, NoisePool
 from realsr.resample import crop_to_multiple
 
-
-class Camera:
-    """The embedded camera itself, as a degradation: its true kernels and noise."""
-
-    def __call__(self, hr, generator):
-        positions = torch.randint(4, (len(hr),), generator=generator).tolist()
-        return torch.stack([photograph(scene, p, 4, generator) for scene, p in zip(hr, positions, strict=True)])
+LEARNT = ["bicubic", "noise", "kernel", "kernel_noise"]
 
 
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory):
-    """Scenes and the embedded camera's photos of them at x4."""
+    """Scenes, and two photos of each at x4 by the embedded sample's camera."""
     folder = tmp_path_factory.mktemp("embedded")
-    generator = torch.Generator().manual_seed(7)
     for index, name in enumerate((*SOURCE, *CLEAN, *TEST)):
-        scene = crop_to_multiple(samples._scene(name), 4)
+        scene = crop_to_multiple(read_scene(name), 4)
         stem = name.split(".")[0]
         write_image(folder / "hr" / f"{stem}.png", Photo(to_uint(scene)))
-        write_image(folder / "photos" / f"{stem}.png", Photo(to_uint(photograph(scene, index % 4, 4, generator))))
+        for shot in ("photos", "again"):
+            (folder / shot).mkdir(exist_ok=True)
+            picture = CAMERA.photograph(scene.permute(1, 2, 0).double().numpy(), 4, _draws(shot, index))
+            (folder / shot / f"{stem}.jpg").write_bytes(CAMERA.file(picture))
     return folder
+
+
+def _draws(shot, index):
+    return np.random.default_rng([index, len(shot)])
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,7 @@ def pools(tmp_path_factory):
     photos = find_images(folder / "photos" / "camera")
     rule = {"tile_size": 32, "stride": 32, "max_variance": 25, "min_mean": 50, "keep_best": 50}
     collect_noise(photos, folder / "noise", instantiate({"_target_": "realsr.noise.NoiseRule", **rule}))
+    collect_tables(photos, folder / "jpeg")
     estimate_kernels(photos, folder / "kernels", PatchMatching, 4)
     return folder
 
@@ -65,23 +67,19 @@ def test_the_true_camera_leaves_no_gap_and_what_was_learnt_the_least(embedded, p
         "noise": Degradation(4, noise=noise),
         "kernel": Degradation(4, kernels),
         "kernel_noise": Degradation(4, kernels, noise),
-        "true kernels": Degradation(4, KernelPool(_true_kernels(), list("abcd")), noise),
-        "truth": Camera(),
+        "kernel_noise_jpeg": Degradation(4, kernels, noise, JpegPool.load(pools / "jpeg")),
     }
     gaps = measure(real, hr, variants)
+    again = cut_patches(find_images(embedded / "again"), 40, 150, seed=3)
+    gaps |= measure(real, again, {"truth": lambda photos, generator: photos})
     auc = {name: gap.separation.auc for name, gap in gaps.items()}
-    learnt = {name: value for name, value in auc.items() if name not in ("truth", "true kernels")}
-    assert min(learnt, key=learnt.get) == "kernel_noise"
+    assert min(variants, key=auc.get) == "kernel_noise_jpeg"
     assert 0.4 < auc["truth"] < 0.6
     assert gaps["truth"].separation.low < 0.5 < gaps["truth"].separation.high
-    assert auc["truth"] < auc["true kernels"] < auc["kernel_noise"] < 0.97 < auc["bicubic"]
+    assert auc["truth"] + 0.2 < auc["kernel_noise_jpeg"] < auc["kernel_noise"] < auc["bicubic"]
     for key in ("noise", "noise_spectrum", "spectrum", "edges"):
-        worst = max(gaps[name].distances[key] for name in learnt)
+        worst = max(gaps[name].distances[key] for name in variants)
         assert gaps["truth"].distances[key] < 0.35 * worst
-
-
-def _true_kernels():
-    return torch.stack([torch.from_numpy(camera_kernel(p, 4)).float() for p in range(4)])
 
 
 def _run(monkeypatch, folder, *options):
@@ -97,11 +95,41 @@ def test_the_command_writes_table_picture_and_figures(embedded, pools, tmp_path,
     )  # fmt: skip
     told = capsys.readouterr().out
     figures = json.loads((tmp_path / "outputs/gap/gap.json").read_text())
-    assert list(figures["variants"]) == ["bicubic", "noise", "kernel", "kernel_noise", "again"]
+    assert list(figures["variants"]) == [*LEARNT, "kernel_noise_jpeg", "again"]
     assert figures["variants"]["again"] == figures["variants"]["kernel_noise"]
+    assert "nearest is kernel_noise_jpeg" in told and "train with degradation=kernel_noise_jpeg" in told
     assert re.search(rf"kernel_noise.*{figures['variants']['kernel_noise']['auc']:.3f}", told)
     picture = np.asarray(Image.open(tmp_path / "outputs/gap/gap.png"))
     assert picture.shape[2] == 3 and len(np.unique(picture.reshape(-1, 3), axis=0)) > 6
+
+
+def test_variants_with_jpeg_are_left_out_where_the_photos_are_none(embedded, pools, tmp_path, monkeypatch, capsys):
+    for photo in find_images(embedded / "photos"):
+        write_image(tmp_path / "photos" / f"{photo.stem}.png", read_image(photo))
+    _run(monkeypatch, tmp_path, "data.source_dir=photos", f"data.hr={embedded / 'hr'}", f"pools={pools}", "patches=20")
+    assert "not compared, since the photos are no JPEG files: kernel_noise_jpeg" in capsys.readouterr().out
+    assert list(json.loads((tmp_path / "outputs/gap/gap.json").read_text())["variants"]) == LEARNT
+
+
+def _gap(auc):
+    return Gap(Separation(auc, auc - 0.05, auc + 0.05), {}, None)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (0.6, "nearest is jpeg, AUC 0.800: train with degradation=kernel_noise_jpeg"),
+        (0.7, "nearest is jpeg, AUC 0.800: train with degradation=kernel_noise_jpeg"),
+        (
+            0.78,
+            r"nearest is jpeg, .*; LR can hardly come nearer by another: give data.clean_dir .*",
+        ),
+    ],
+)
+def test_the_advice_names_the_nearest_and_blames_the_scenes_only_if_they_alone_are_left(content, told):
+    gaps = {"kernel_noise": _gap(0.97), "jpeg": _gap(0.8)}
+    options = {"kernel_noise": "kernel_noise", "jpeg": "kernel_noise_jpeg"}
+    assert re.fullmatch(told, advice(gaps, _gap(content).separation, options))
 
 
 def test_the_command_sends_curves_to_wandb(embedded, pools, tmp_path, monkeypatch):
@@ -130,6 +158,7 @@ def test_bad_input_is_one_line(embedded, pools, tmp_path, monkeypatch, capsys, o
     assert stopped.value.code == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert told in lines[-1]
+    assert not (tmp_path / "nothing").exists()
 
 
 def test_photos_that_are_too_small_are_left_out(tmp_path):

@@ -1,41 +1,72 @@
+import io
+
 import numpy as np
 import pytest
-import torch
+from PIL import Image
 
-from realsr.data.samples import CAMERA_SIGMAS, CLEAN, SOURCE, TEST, camera_kernel, make_samples, photograph
+from realsr.data.samples import CAMERA, CLEAN, SOURCE, TEST, are_outdated, make_samples
 from realsr.files import find_images
-from realsr.images import read_image, to_float
-from realsr.kernels import covariance
+from realsr.images import read_image
+from realsr.kernels import max_normalised_correlation
 
 
-@pytest.mark.parametrize("position", range(4))
-def test_the_point_spread_is_the_same_in_the_cameras_pixels(position):
-    spread = {scale: covariance(camera_kernel(position, scale)) / scale**2 for scale in (2, 4)}
-    np.testing.assert_allclose(spread[4], spread[2], atol=0.01)
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("samples")
+    make_samples(folder)
+    return folder
 
 
-def test_the_sensors_noise_is_as_documented():
-    for level in (40, 160):
-        scene = torch.full((3, 400, 400), level / 255)
-        photo = photograph(scene, 0, 2, torch.Generator().manual_seed(1)) * 255
-        assert photo.mean().item() == pytest.approx(level, abs=0.1)
-        # 1/12 is what rounding to 8 bits adds
-        assert photo.var().item() == pytest.approx(9 + 0.18 * level + 1 / 12, rel=0.02)
-
-
-def test_the_folders_hold_what_the_truth_file_says(tmp_path):
-    make_samples(tmp_path)
-    names = {kind: [p.name for p in find_images(tmp_path / kind)] for kind in ("camera", "clean", "test_hr", "test_lr")}
-    assert len(names["camera"]) == len(SOURCE) == len(CAMERA_SIGMAS)
-    assert len(names["clean"]) == len(CLEAN)
-    assert names["test_hr"] == names["test_lr"]
+def test_the_folders_hold_what_the_truth_file_says(samples):
+    files = {kind: find_images(samples / kind) for kind in ("camera", "clean", "test_hr", "test_lr")}
+    assert len(files["camera"]) == len(SOURCE)
+    assert len(files["clean"]) == len(CLEAN)
+    assert [p.stem for p in files["test_hr"]] == [p.stem for p in files["test_lr"]]
     assert not set(SOURCE) & set(TEST)
     assert not set(CLEAN) & set(TEST)
-    for name in names["test_hr"]:
-        hr, lr = (to_float(read_image(tmp_path / kind / name).rgb) for kind in ("test_hr", "test_lr"))
-        assert hr.shape[1:] == (4 * lr.shape[1], 4 * lr.shape[2])
-    truth = np.load(tmp_path / "truth.npz")
-    assert set(truth.files) == {f"{p.rpartition('.')[0]}_x{s}" for p in names["camera"] for s in (2, 4)}
-    before = (tmp_path / "camera" / names["camera"][0]).stat().st_mtime_ns
-    make_samples(tmp_path)
-    assert (tmp_path / "camera" / names["camera"][0]).stat().st_mtime_ns == before
+    assert {p.suffix for p in files["camera"] + files["test_lr"]} == {".jpg"}
+    for large, small in zip(files["test_hr"], files["test_lr"], strict=True):
+        hr, lr = read_image(large).rgb, read_image(small).rgb
+        assert hr.shape[:2] == (4 * lr.shape[0], 4 * lr.shape[1])
+    truth = np.load(samples / "truth.npz")
+    assert set(truth.files) == {"camera", *(f"{p.stem}_x{s}" for p in files["camera"] for s in (2, 4))}
+
+
+def test_the_photos_are_the_cameras_own_files(samples):
+    """Their quantisation tables are those of its quality, their chroma is subsampled as it does."""
+    for photo in find_images(samples / "camera"):
+        with Image.open(photo) as image, Image.open(_file_of(CAMERA)) as other:
+            assert image.quantization == other.quantization
+            assert image.layer == other.layer
+
+
+def _file_of(camera):
+    return io.BytesIO(camera.file(np.full((16, 16, 3), 0.5)))
+
+
+def test_the_true_kernels_are_of_one_point_spread_at_both_scales(samples):
+    truth = np.load(samples / "truth.npz")
+    for name in (path.stem for path in find_images(samples / "camera")):
+        x2, x4 = truth[f"{name}_x2"], truth[f"{name}_x4"]
+        assert x2.shape == (17, 17) and x4.shape == (33, 33)
+        assert x2.sum() == pytest.approx(1) and x4.sum() == pytest.approx(1)
+        wider = np.kron(x2, np.full((2, 2), 0.25))
+        assert max_normalised_correlation(wider, x4) > 0.97 > max_normalised_correlation(x2, x4) + 0.1
+
+
+def test_samples_are_made_once_and_anew_for_another_camera(samples, tmp_path):
+    photo = samples / "camera" / "rocket.jpg"
+    before = photo.stat().st_mtime_ns
+    make_samples(samples)
+    assert photo.stat().st_mtime_ns == before
+    old = tmp_path / "old"
+    (old / "camera").mkdir(parents=True)
+    (old / "camera" / "rocket.png").write_bytes(b"by the former camera")
+    np.savez(old / "truth.npz", rocket_x2=np.ones((17, 17)))  # as it was before the camera was named there
+    assert are_outdated(old) and not are_outdated(samples) and not are_outdated(tmp_path / "none")
+    make_samples(old)
+    assert not are_outdated(old)
+    assert sorted(p.name for p in find_images(old / "camera")) == sorted(
+        p.name for p in find_images(samples / "camera")
+    )
+    assert (old / "camera" / "rocket.jpg").read_bytes() == photo.read_bytes()

@@ -9,6 +9,7 @@ from :mod:`realsr.sensor`, whose pipeline is measured here against what it has n
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ from realsr.sensor import CAMERA_FROM_XYZ, XYZ_FROM_SRGB, demosaic
 
 Array = npt.NDArray[np.float64]
 Levels = npt.NDArray[np.uint8]
-OVER = 8  # samples along a pixel's side when a lens' disks and lines are drawn
+OVER = 9  # samples along a pixel's side when a lens' disks and lines are drawn; odd, so that one is in the middle
 
 
 @dataclass(frozen=True)
@@ -182,20 +183,42 @@ class Camera:
         mean = [spreads[0] * 2 / 3, spreads[1] / 3]  # the mean over the field of the weight of `expose`
         frame = max(len(spread) for spread in mean)
         spread = np.sum([np.pad(k, (frame - len(k)) // 2) for k in mean], axis=0)
-        normal: Array = np.zeros((size**2, size**2))
-        right: Array = np.zeros(size**2)
-        for seed in range(3):
-            chart = 0.5 + 0.04 * np.random.default_rng(seed).standard_normal((side * scale, side * scale, 1))
-            picture = plain.develop(plain.expose(np.repeat(chart, 3, 2), scale, [spread, spread]), None)
-            luma = picture @ [0.299, 0.587, 0.114]
-            rim = size // scale + 2
-            padded = np.lib.stride_tricks.sliding_window_view(chart[..., 0] - 0.5, (size, size))
-            at = np.arange(rim, side - rim) * scale - size // 2
-            windows = padded[np.ix_(at, at)].reshape(-1, size**2)
-            normal += windows.T @ windows
-            values = luma[rim:-rim, rim:-rim].ravel()
-            right += windows.T @ (values - values.mean())
-        return normalise(linalg.solve(normal, right, assume_a="pos").reshape(size, size))
+        charts, normal = _charts(scale, size, side)
+        rim = _rim(scale, size)
+        right: Array = np.zeros((size, size))
+        for chart in charts:
+            picture = plain.develop(plain.expose(np.repeat(chart[..., None], 3, 2), scale, [spread, spread]), None)
+            luma = (picture @ [0.299, 0.587, 0.114])[rim:-rim, rim:-rim]
+            spaced = np.zeros((scale * (len(luma) - 1) + 1,) * 2)
+            spaced[::scale, ::scale] = luma - luma.mean()
+            around = chart[_around(scale, size, side)] - 0.5
+            right += signal.correlate(around, spaced, mode="valid", method="fft")
+        return normalise(linalg.cho_solve(normal, right.ravel()).reshape(size, size))
+
+
+def _rim(scale: int, size: int) -> int:
+    """Pixels of the chart's picture at each side that are left out."""
+    return size // scale + 2
+
+
+def _around(scale: int, size: int, side: int) -> tuple[slice, slice]:
+    """The part of a chart that the kernel sees of the pixels within the rim."""
+    rim = _rim(scale, size)
+    part = slice(rim * scale - size // 2, (side - rim - 1) * scale + size // 2 + 1)
+    return part, part
+
+
+@functools.lru_cache(maxsize=2)
+def _charts(scale: int, size: int, side: int) -> tuple[list[Array], tuple[Array, bool]]:
+    """Charts ``(side*scale, side*scale)``, and the factor of the normal equations of a kernel through all of them."""
+    charts = [0.5 + 0.04 * np.random.default_rng(seed).standard_normal((side * scale,) * 2) for seed in range(3)]
+    normal: Array = np.zeros((size**2, size**2))
+    for chart in charts:
+        around = chart[_around(scale, size, side)] - 0.5
+        windows = np.lib.stride_tricks.sliding_window_view(around, (size, size))[::scale, ::scale]
+        rows = windows.reshape(-1, size**2)
+        normal += rows.T @ rows
+    return charts, linalg.cho_factor(normal)
 
 
 def flat_picture(camera: Camera, level: float, side: int, rng: np.random.Generator) -> Levels:

@@ -1,0 +1,165 @@
+"""What bench_camera.py measures of a camera: kernels, noise and made LR, against the truth."""
+
+import io
+from contextlib import redirect_stdout, suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from scipy.optimize import minimize_scalar
+
+from realsr.collect import collect_noise
+from realsr.config import conf_dir
+from realsr.data.cameras import flat_picture
+from realsr.domains import opponent
+from realsr.entries import kernel_entries
+from realsr.errors import InputError
+from realsr.estimate import estimate_kernels
+from realsr.gap import RIM, cut_patches, load_variant, measure
+from realsr.images import read_image
+from realsr.jpeg_pool import collect_tables
+from realsr.kernels import (
+    bicubic_kernel,
+    gaussian_kernel,
+    kernel_psnr,
+    max_normalised_correlation,
+    normalise,
+    widths_and_angle,
+)
+from realsr.pools import NoisePool, without_slope
+
+GRAYS = np.linspace(0.06, 0.94, 12)  # of walls that show the true noise
+THIRDS = {"dark": (0, 85), "middle": (85, 170), "bright": (170, 256)}  # levels
+
+
+def read_cut(path, scale):
+    """A scene ``(H, W, 3)`` uint8, of whole pixels of the camera."""
+    picture = read_image(path).rgb
+    height, width = (side // (2 * scale) * 2 * scale for side in picture.shape[:2])
+    return picture[:height, :width]
+
+
+def photograph(camera, scenes, scale, folder, shot):
+    """Files of a camera's photos of scenes, by the names of the scenes; ``shot`` is of the draws."""
+    folder.mkdir(parents=True, exist_ok=True)
+    photos = [folder / f"{path.stem}{camera.suffix}" for path in scenes]
+    for index, (path, photo) in enumerate(zip(scenes, photos, strict=True)):
+        picture = camera.photograph(read_cut(path, scale) / 255, scale, np.random.default_rng([shot, index]))
+        photo.write_bytes(camera.file(picture))
+    return photos
+
+
+def true_kernels(camera, scenes, scale, shot):
+    """Effective kernels of the photos that :func:`photograph` takes, at any scale, by the names of the scenes."""
+    spreads = [camera.spreads(scale, np.random.default_rng([shot, index])) for index in range(len(scenes))]
+    return {path.stem: camera.effective_kernel(spread, scale) for path, spread in zip(scenes, spreads, strict=True)}
+
+
+def settings(*options):
+    """How pools are made, as a user of the quickstart's settings has it."""
+    folders = ["experiment=quickstart", "data=folders", "data.source_dir=photos", "data.clean_dir=photos"]
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        return compose("train", [*folders, *options])
+
+
+def learn(photos, pools, scale, options):
+    """Fill the pools as ``realsr.train`` does; gives what could not be."""
+    cfg, failed = settings(*options), []
+    steps = {
+        "jpeg": lambda: collect_tables(photos, pools / "jpeg"),
+        "noise": lambda: collect_noise(photos, pools / "noise", instantiate(cfg.collector)),
+        "kernels": lambda: estimate_kernels(photos, pools / "kernels", instantiate(cfg.estimator), scale),
+    }
+    for name, step in steps.items():
+        try:
+            with redirect_stdout(io.StringIO()):  # bars
+                step()
+        except InputError as e:
+            failed.append(name)
+            print(f"  no pool: {e}")
+    return failed
+
+
+def variants(names, pools, scale):
+    """Degradations by the names of their options: those that there are, and whose pools there are."""
+    there = [name for name in names if (Path(conf_dir()) / "degradation" / f"{name}.yaml").is_file()]
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        added = [f"+degradation@variants.own_{name}={name}" for name in there]
+        cfg = compose("gap", ["data.source_dir=photos", "pools=pools", f"scale={scale}", *added])
+    cfg.pools, ways = str(pools), {}
+    for name in there:
+        if (pools / "jpeg").is_dir() or not name.endswith("_jpeg"):
+            with suppress(InputError):
+                ways[name] = load_variant(cfg.variants[f"own_{name}"], scale, 0.0)
+    return ways
+
+
+def lobe_widths(kernel):
+    """Standard deviations of the main lobe along its axes, without halos and tails under a twentieth of its height."""
+    wide, narrow, _ = widths_and_angle(normalise(np.clip(kernel - 0.05 * kernel.max(), 0, None)))
+    return wide, narrow
+
+
+def best_round(truth, scale):
+    """MNC of the round Gaussian that comes nearest."""
+
+    def loss(sigma):
+        return -max_normalised_correlation(gaussian_kernel(len(truth), (sigma, sigma), 0, scale), truth)
+
+    return -float(minimize_scalar(loss, bounds=(0.2 * scale, 2 * scale), method="bounded", options={"xatol": 0.02}).fun)
+
+
+def kernel_rows(folder, truth, scale):
+    """What each photo's kernel is worth."""
+    rows = []
+    for entry in kernel_entries(folder, scale):
+        name = Path(entry.manifest["photo"]).stem
+        kernel, true = entry.arrays[f"x{scale}"], truth[name]
+        rows.append({
+            "photo": name,
+            "mnc": max_normalised_correlation(kernel, true),
+            "psnr": kernel_psnr(kernel, true),
+            "widths": lobe_widths(kernel),
+            "true_widths": lobe_widths(true),
+            "confidence": entry.manifest["confidence"],
+            "round": best_round(true, scale),
+            "bicubic": max_normalised_correlation(bicubic_kernel(scale), true),
+        })  # fmt: skip
+    return rows
+
+
+def noise_of(tiles):
+    """Brightness, variance and covariance of neighbours of the luma of tiles ``(N, 3, t, t)`` uint8, each ``(N,)``."""
+    luma = opponent(tiles / 255)[:, :1]
+    mean = luma.mean((2, 3), keepdim=True)
+    rest = without_slope(luma - mean)
+    pairs = [(rest[..., 1:] * rest[..., :-1]).mean((1, 2, 3)), (rest[..., 1:, :] * rest[..., :-1, :]).mean((1, 2, 3))]
+    return mean.flatten().numpy(), rest.square().mean((1, 2, 3)).numpy(), (sum(pairs) / 2).numpy()
+
+
+def noise_row(camera, folder):
+    """The pool's noise against the camera's: ratios of standard deviations by brightness, correlation of neighbours."""
+    pool = NoisePool.load(folder)
+    side, rng = pool.tiles.shape[-1], np.random.default_rng(0)
+    walls = [torch.from_numpy(flat_picture(camera, float(gray), 4 * side, rng)).permute(2, 0, 1) for gray in GRAYS]
+    cut = [wall.unfold(1, side, side).unfold(2, side, side).flatten(1, 2).transpose(0, 1) for wall in walls]
+    true = np.array([[part.mean() for part in noise_of(tiles)] for tiles in cut])
+    level, variance, neighbours = noise_of(pool.tiles)
+    expected = [np.interp(level, true[:, 0], true[:, column]) for column in (1, 2)]
+    row = {"tiles": len(pool), "photos": len(set(pool.photos)), "true_level": float(np.sqrt(expected[0].mean()))}
+    for name, (low, high) in {"all": (0, 256), **THIRDS}.items():
+        here = (level >= low) & (level < high)
+        row[name] = float(np.sqrt(variance[here].mean() / expected[0][here].mean())) if here.any() else np.nan
+    row["neighbours"] = float(neighbours.sum() / variance.sum())
+    row["true_neighbours"] = float(expected[1].sum() / expected[0].sum())
+    return row
+
+
+def gap_row(photos, again, scenes, ways, scale, patches):
+    """AUC of LR made of the very scenes, and of other photos of them by the same camera."""
+    real = cut_patches(photos, 32, patches, 1)
+    made = measure(real, cut_patches(scenes, scale * (32 + 2 * RIM), patches, 2), ways)
+    itself = measure(real, cut_patches(again, 32 + 2 * RIM, patches, 3), {"itself": lambda lr, _: lr})
+    return {name: gap.separation.auc for name, gap in {**made, **itself}.items()}
