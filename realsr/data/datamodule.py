@@ -29,7 +29,7 @@ from realsr.estimate import estimate_kernels
 from realsr.estimators.estimate import Estimator
 from realsr.files import find_images
 from realsr.interchange import is_foreign
-from realsr.jpeg_pool import require_tables
+from realsr.jpeg_pool import collect_tables, require_tables
 from realsr.noise import NoiseRule
 from realsr.pools import check_confidence
 from realsr.workers import ignore_signals
@@ -82,6 +82,7 @@ class RealSRData(LightningDataModule):
         pool_dir: folder of our own pools, ``kernels``, ``noise`` and ``jpeg``; any other folder that is given for
             a pool has to hold one already. None: whatever is missing is made.
         jpeg_dir: folder of the pool of the photos' quantisation tables, which is filled first; None: no compression.
+        jpeg_required: whether photos without tables are an error; else LR is then not compressed.
         val_jpeg_dir: likewise for validation; that of training unless set.
         source_shards: folder or URL of a sharded set (:mod:`realsr.data.sharded`) of cleaned-up source photos, which
             crops are then cut from; ``source_dir`` may be given as well, for the pools.
@@ -126,6 +127,7 @@ class RealSRData(LightningDataModule):
         crops_per_read: int = 1,
         pool_dir: str | None = None,
         jpeg_dir: str | None = None,
+        jpeg_required: bool = True,
         val_jpeg_dir: str | None = None,
         source_shards: str | None = None,
         clean_shards: str | None = None,
@@ -175,6 +177,7 @@ class RealSRData(LightningDataModule):
         self.source_share, self.cleanup, self.look_count, self.look_size = source_share, cleanup, look_count, look_size
         self.num_workers, self.estimate_workers = num_workers, estimate_workers
         self.accelerator, self.seed, self.val_seed = accelerator, seed, val_seed
+        self.jpeg_required = jpeg_required
         self.min_confidence, self.store_limit, self.crops_per_read = min_confidence, store_limit, crops_per_read
         self.pool_dir = None if pool_dir is None else Path(pool_dir).resolve()
 
@@ -199,14 +202,14 @@ class RealSRData(LightningDataModule):
             for noise in {folder for folder in (self.noise_dir, self.val_noise_dir) if folder is not None}:
                 collect_noise(photos, noise, self.collector, redo=False)
             for tables in {folder for folder in (self.jpeg_dir, self.val_jpeg_dir) if folder is not None}:
-                require_tables(photos, tables)
+                (require_tables if self.jpeg_required else collect_tables)(photos, tables)
 
     # -- in every process ----------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
         """Load the pools, hold some photos out, make the validation pairs."""
-        trained = self.kernel_dir, self.noise_dir, self.jpeg_dir
-        validated = self.val_kernel_dir, self.val_noise_dir, self.val_jpeg_dir
+        trained = self.kernel_dir, self.noise_dir, self._tables(self.jpeg_dir)
+        validated = self.val_kernel_dir, self.val_noise_dir, self._tables(self.val_jpeg_dir)
         lr_photos = find_images(self.val_lr) if self.val_lr is not None else []
         read = functools.partial(read_pools, trained, validated, self.scale, self.min_confidence, lr_photos)
         self.pools = once_per_node(read, self.trainer.num_devices if self.trainer else 1)
@@ -290,6 +293,10 @@ class RealSRData(LightningDataModule):
         return {"lr": lr, "hr": hr[..., inner, inner], "index": batch["index"]}
 
     # -- helpers -------------------------------------------------------------------------------------------------
+
+    def _tables(self, folder: Path | None) -> Path | None:
+        """The folder of a JPEG pool; None where it may be without tables, and is."""
+        return folder if folder is None or self.jpeg_required or any(folder.glob("*.npz")) else None
 
     def _stored(self) -> dict[str, list[TiledImage]]:
         """The source and the clean images, by the option that gives their folder."""
