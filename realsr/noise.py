@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage, stats
 
 from realsr.errors import at_least
@@ -85,17 +86,17 @@ def tile_statistics(image: npt.NDArray[np.uint8], tile_size: int, stride: int) -
         tile_size: side in pixels (256 in the authors' program).
         stride: step in pixels (256 there: tiles that do not overlap).
     """
-    gray = gray_uint8(image)
-    clipped = ((image == 0) | (image == 255)).any(-1)
-    rows: list[tuple[float, ...]] = []
-    for y in range(0, image.shape[0] - tile_size + 1, stride):
-        for x in range(0, image.shape[1] - tile_size + 1, stride):
-            cut = slice(y, y + tile_size), slice(x, x + tile_size)
-            tile = gray[cut].astype(np.float64)
-            seen = (tile.var(), tile.mean(), clipped[cut].mean(), structure(tile), direction(tile), blockiness(tile))
-            rows.append((y, x, *map(float, seen)))
-    table: npt.NDArray[Any] = np.array(rows, dtype=np.float64).reshape(-1, 8)
-    return TileStatistics(table[:, :2].astype(np.int64), *table[:, 2:].T)
+    sides = tile_size, tile_size
+    if min(image.shape[:2]) < tile_size:
+        return TileStatistics(np.zeros((0, 2), np.int64), *np.zeros((6, 0)))
+    gray = sliding_window_view(gray_uint8(image), sides)[::stride, ::stride]
+    clipped = sliding_window_view(((image == 0) | (image == 255)).any(-1), sides)[::stride, ::stride]
+    rows: list[tuple[npt.NDArray[np.float64], ...]] = []
+    for tiles, cut_off in zip(gray, clipped, strict=True):
+        t = tiles.astype(np.float64)
+        rows.append((t.var((1, 2)), t.mean((1, 2)), cut_off.mean((1, 2)), structure(t), direction(t), blockiness(t)))
+    corner = np.stack(np.indices(gray.shape[:2]), -1).reshape(-1, 2) * stride
+    return TileStatistics(corner, *np.concatenate(rows, axis=1))
 
 
 def flat_tiles(statistics: TileStatistics, max_variance: float, min_mean: float) -> npt.NDArray[np.bool_]:

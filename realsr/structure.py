@@ -12,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import fft
 
+Tiles = npt.NDArray[np.float64]
 
-def structure(tile: npt.NDArray[np.float64], window: int = 32) -> float:
+
+def structure(tiles: Tiles, window: int = 32) -> Tiles:
     """Share of a tile's variance that is a scene's and not noise's: gradients, soft edges, faint texture.
 
     Scenes are strongest at long wavelengths, where noise has no more than at shorter ones: sensor noise is white, and
@@ -26,26 +28,27 @@ def structure(tile: npt.NDArray[np.float64], window: int = 32) -> float:
     pixels (by a Gaussian of 1.2) has 0.13.
 
     Args:
-        tile: ``(T, T)`` gray.
+        tiles: ``(..., T, T)`` gray.
         window: side of the windows in pixels, nearly; a smaller tile is one window.
 
     Returns:
-        About 0 (slightly under it too) to 1; 0 for tiles without variance, or smaller than 8 pixels.
+        ``(...)``, about 0 (slightly under it too) to 1; 0 for tiles without variance, or smaller than 8 pixels.
     """
-    count = max(len(tile) // window, 1)
-    side = len(tile) // count
+    count = max(tiles.shape[-1] // window, 1)
+    side = tiles.shape[-1] // count
     if side < 8:
-        return 0.0
-    cut = tile[: count * side, : count * side].reshape(count, side, count, side).swapaxes(1, 2)
-    power = (fft.dctn(cut, axes=(2, 3), norm="ortho") ** 2).mean((0, 1))
-    power[0, 0] = 0
-    halves = np.maximum(*np.indices(power.shape))  # half-waves in a window: a wavelength of 2 * side / halves
+        return np.zeros(tiles.shape[:-2])
+    cut = tiles[..., : count * side, : count * side].reshape(*tiles.shape[:-2], count, side, count, side)
+    power = (fft.dctn(cut, axes=(-3, -1), norm="ortho") ** 2).mean((-4, -2))
+    power[..., 0, 0] = 0
+    halves = np.maximum(*np.indices((side, side)))  # half-waves in a window: a wavelength of 2 * side / halves
     low, next_to_it = halves <= side // 8, (halves > side // 8) & (halves <= side // 4)
-    surplus = power[low].sum() - (low.sum() - 1) * power[next_to_it].mean()
-    return float(surplus / power.sum()) if power.sum() > 1e-9 else 0.0
+    surplus = power[..., low].sum(-1) - (low.sum() - 1) * power[..., next_to_it].mean(-1)
+    total = power.sum((-2, -1))
+    return np.where(total > 1e-9, surplus / np.maximum(total, 1e-9), 0.0)
 
 
-def direction(tile: npt.NDArray[np.float64]) -> float:
+def direction(tiles: Tiles) -> Tiles:
     """How much the gradients of a tile agree in direction: edges, stripes, wood, water; as fine as they may be.
 
     The coherence of the structure tensor, ``(l1 - l2) / (l1 + l2)`` of its eigenvalues. Noise has nearly none: in a
@@ -53,19 +56,19 @@ def direction(tile: npt.NDArray[np.float64]) -> float:
     100 tiles.
 
     Args:
-        tile: ``(T, T)`` gray in 8-bit levels.
+        tiles: ``(..., T, T)`` gray in 8-bit levels.
 
     Returns:
-        0 to 1; 0 for tiles smaller than 3 pixels.
+        ``(...)``, 0 to 1; 0 for tiles smaller than 3 pixels.
     """
-    if len(tile) < 3:
-        return 0.0
-    y, x = tile[2:, 1:-1] - tile[:-2, 1:-1], tile[1:-1, 2:] - tile[1:-1, :-2]
-    along_y, along_x, mixed = (y * y).mean(), (x * x).mean(), (x * y).mean()
-    return float(np.hypot(along_x - along_y, 2 * mixed) / max(along_x + along_y, 1e-9))
+    if tiles.shape[-1] < 3:
+        return np.zeros(tiles.shape[:-2])
+    y, x = tiles[..., 2:, 1:-1] - tiles[..., :-2, 1:-1], tiles[..., 1:-1, 2:] - tiles[..., 1:-1, :-2]
+    along_y, along_x, mixed = ((a * b).mean((-2, -1)) for a, b in ((y, y), (x, x), (x, y)))
+    return np.asarray(np.hypot(along_x - along_y, 2 * mixed) / np.maximum(along_x + along_y, 1e-9))
 
 
-def blockiness(tile: npt.NDArray[np.float64], block: int = 8) -> float:
+def blockiness(tiles: Tiles, block: int = 8) -> Tiles:
     """How much larger steps are across the edges of JPEG's blocks than anywhere else.
 
     Neighbouring pixels differ by more across the edges of blocks. Where these are in the tile is not asked (photos may
@@ -76,17 +79,17 @@ def blockiness(tile: npt.NDArray[np.float64], block: int = 8) -> float:
     standard deviation 3 that was stored as JPEG has about 0.25 at quality 90, 0.5 to 0.7 at 80, 1 to 2 at 60.
 
     Args:
-        tile: ``(T, T)`` gray in 8-bit levels.
+        tiles: ``(..., T, T)`` gray in 8-bit levels.
         block: side of JPEG's blocks.
 
     Returns:
-        0 or more; 0 for tiles in which not every phase occurs.
+        ``(...)``, 0 or more; 0 for tiles in which not every phase occurs.
     """
-    if len(tile) <= block:
-        return 0.0
+    if tiles.shape[-1] <= block:
+        return np.zeros(tiles.shape[:-2])
     excess = []
-    for turned in (tile, tile.T):
-        steps = np.abs(np.diff(turned, axis=1)).mean(0)
-        phases = np.sort([steps[phase::block].mean() for phase in range(block)])
+    for along, across in ((-1, -2), (-2, -1)):
+        steps = np.abs(np.diff(tiles, axis=along)).mean(across)
+        phases = np.sort([steps[..., phase::block].mean(-1) for phase in range(block)], axis=0)
         excess.append((phases[-1] + 0.01) / (phases[-2] + 0.01) - 1)  # 0.01 levels keep it finite in flat tiles
-    return float(np.mean(excess))
+    return np.asarray(np.mean(excess, axis=0))
