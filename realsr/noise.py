@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -95,7 +94,7 @@ def tile_statistics(image: npt.NDArray[np.uint8], tile_size: int, stride: int) -
     for tiles, cut_off in zip(gray, clipped, strict=True):
         t = tiles.astype(np.float64)
         rows.append((t.var((1, 2)), t.mean((1, 2)), cut_off.mean((1, 2)), structure(t), direction(t), blockiness(t)))
-    corner = np.stack(np.indices(gray.shape[:2]), -1).reshape(-1, 2) * stride
+    corner = np.argwhere(np.ones(gray.shape[:2], bool)) * stride
     return TileStatistics(corner, *np.concatenate(rows, axis=1))
 
 
