@@ -1,9 +1,6 @@
 """What a flat tile shows besides noise: a scene's gradients and texture, stripes, the edges of JPEG's blocks.
 
-Each is a plain number for a gray tile that does not depend on how strong the noise is, nor much on how smooth. The
-real cameras named below are those of the CC data (Nam et al., CVPR 2016), where the mean of 500 shots tells noise and
-scene apart: in tiles of 32 pixels with a variance under 25, which the authors' rule keeps, 41 % of the variance is the
-scene's. With ``collector=strict`` 12 % is; of the tiles that are nearly noise alone it rejects the clipped ones.
+Each is a plain number for a gray tile that does not depend on how strong the noise is, nor much on how smooth.
 """
 
 from __future__ import annotations
@@ -66,6 +63,52 @@ def direction(tiles: Tiles) -> Tiles:
     y, x = tiles[..., 2:, 1:-1] - tiles[..., :-2, 1:-1], tiles[..., 1:-1, 2:] - tiles[..., 1:-1, :-2]
     along_y, along_x, mixed = ((a * b).mean((-2, -1)) for a, b in ((y, y), (x, x), (x, y)))
     return np.asarray(np.hypot(along_x - along_y, 2 * mixed) / np.maximum(along_x + along_y, 1e-9))
+
+
+def without_plane(tiles: Tiles) -> Tiles:
+    """Tiles ``(..., T, T)`` less the plane that fits each best by least squares, their mean included."""
+    side = tiles.shape[-1]
+    ramp = np.arange(side) - (side - 1) / 2
+    ramp /= max(float(np.sqrt(ramp @ ramp * side)), 1e-9)  # of norm one as a tile
+    rows, columns = (tiles.sum(axis) @ ramp for axis in (-1, -2))
+    planes = rows[..., None, None] * ramp[:, None] + columns[..., None, None] * ramp
+    return np.asarray(tiles - tiles.mean((-2, -1), keepdims=True) - planes)
+
+
+def unevenness(tiles: Tiles, block: int = 8) -> Tiles:
+    """How much the strength of what a tile shows differs within it: of noise little, of leaves and letters much.
+
+    The coefficient of variation of the mean square of its blocks, which of noise is that of a mean of so many pixels.
+    In tiles of 32 pixels of six simulated cameras noise has 0.2 to 0.55, four of five textures over 0.5.
+
+    Args:
+        tiles: ``(..., T, T)`` gray of mean zero.
+        block: side of the blocks.
+
+    Returns:
+        ``(...)``, 0 or more; 0 for tiles smaller than two blocks, or without variance.
+    """
+    count = tiles.shape[-1] // block
+    if count < 2:
+        return np.zeros(tiles.shape[:-2])
+    cut = tiles[..., : count * block, : count * block].reshape(*tiles.shape[:-2], count, block, count, block)
+    power = (cut**2).mean((-3, -1))
+    return np.asarray(power.std((-2, -1)) / np.maximum(power.mean((-2, -1)), 1e-9))
+
+
+def correlation(tiles: Tiles) -> Tiles:
+    """Correlation of neighbouring pixels, mean of the two directions: by a camera's processing, higher in a scene.
+
+    Args:
+        tiles: ``(..., T, T)`` gray of mean zero.
+
+    Returns:
+        ``(...)``, -1 to 1; 0 for tiles without variance, or of one pixel.
+    """
+    if tiles.shape[-1] < 2:
+        return np.zeros(tiles.shape[:-2])
+    along = (tiles[..., 1:] * tiles[..., :-1]).mean((-2, -1)) + (tiles[..., 1:, :] * tiles[..., :-1, :]).mean((-2, -1))
+    return np.asarray(along / 2 / np.maximum((tiles**2).mean((-2, -1)), 1e-9))
 
 
 def blockiness(tiles: Tiles, block: int = 8) -> Tiles:
