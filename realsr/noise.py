@@ -15,7 +15,7 @@ from scipy import ndimage, stats
 
 from realsr.errors import at_least
 from realsr.images import gray_uint8
-from realsr.structure import blockiness, correlation, direction, structure, unevenness, without_plane
+from realsr.structure import blockiness, correlation, direction, slope, structure, unevenness, without_plane
 
 Mask = npt.NDArray[np.bool_]
 Reasons = npt.NDArray[np.uint8]
@@ -76,6 +76,7 @@ class TileStatistics:
         mean: ``(T,)`` of the gray tile in 8-bit levels, [0, 255].
         clipped: ``(T,)`` share of pixels that have a channel at 0 or at 255: there the noise is cut off.
         detrended: ``(T,)`` variance of the gray tile without its plane, of which the next ones are too.
+        slope: ``(T,)`` of :func:`realsr.structure.slope`, the largest of gray, red and blue.
         structure: ``(T,)`` of :func:`realsr.structure.structure`.
         direction: ``(T,)`` of :func:`realsr.structure.direction`.
         unevenness: ``(T,)`` of :func:`realsr.structure.unevenness`.
@@ -88,6 +89,7 @@ class TileStatistics:
     mean: npt.NDArray[np.float64]
     clipped: npt.NDArray[np.float32]
     detrended: npt.NDArray[np.float32]
+    slope: npt.NDArray[np.float32]
     structure: npt.NDArray[np.float32]
     direction: npt.NDArray[np.float32]
     unevenness: npt.NDArray[np.float32]
@@ -113,19 +115,20 @@ def tile_statistics(image: npt.NDArray[np.uint8], tile_size: int, stride: int) -
         stride: step in pixels (256 there: tiles that do not overlap).
     """
     if min(image.shape[:2]) < tile_size:
-        return TileStatistics(np.zeros((0, 2), np.int32), *np.zeros((2, 0)), *np.zeros((7, 0), np.float32))
+        return TileStatistics(np.zeros((0, 2), np.int32), *np.zeros((2, 0)), *np.zeros((8, 0), np.float32))
     clipped = ((image == 0) | (image == 255)).any(-1)
-    gray, cut_off = (
-        sliding_window_view(a, (tile_size, tile_size))[::stride, ::stride] for a in (gray_uint8(image), clipped)
-    )
+    layers = gray_uint8(image), image[..., 0], image[..., 2], clipped
+    windows = [sliding_window_view(layer, (tile_size, tile_size))[::stride, ::stride] for layer in layers]
     rows = []
-    for row, cut in zip(gray, cut_off, strict=True):
-        tiles = row.astype(np.float64)
+    for gray, red, blue, cut in zip(*windows, strict=True):
+        tiles = gray.astype(np.float32)
         flat = without_plane(tiles)
+        slopes = [slope(colour) for colour in (tiles, red.astype(np.float32), blue.astype(np.float32))]
         shapes = [measure(flat) for measure in (structure, direction, unevenness, blockiness, correlation)]
-        rows.append((tiles.var((1, 2)), tiles.mean((1, 2)), cut.mean((1, 2)), (flat**2).mean((1, 2)), *shapes))
+        plain = gray.var((1, 2)), gray.mean((1, 2)), cut.mean((1, 2)), flat.var((1, 2))
+        rows.append((*plain, np.max(slopes, axis=0), *shapes))
     variance, mean, *others = np.concatenate(rows, axis=1)
-    corner = np.argwhere(np.ones(gray.shape[:2], bool)) * stride
+    corner = np.argwhere(np.ones(windows[0].shape[:2], bool)) * stride
     return TileStatistics(corner.astype(np.int32), variance, mean, *(a.astype(np.float32) for a in others))
 
 

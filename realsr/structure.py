@@ -5,11 +5,13 @@ Each is a plain number for a gray tile that does not depend on how strong the no
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import numpy.typing as npt
 from scipy import fft
 
-Tiles = npt.NDArray[np.float64]
+Tiles = npt.NDArray[np.floating]
 
 
 def structure(tiles: Tiles, window: int = 32) -> Tiles:
@@ -36,13 +38,14 @@ def structure(tiles: Tiles, window: int = 32) -> Tiles:
     if side < 8:
         return np.zeros(tiles.shape[:-2])
     cut = tiles[..., : count * side, : count * side].reshape(*tiles.shape[:-2], count, side, count, side)
-    power = (fft.dctn(cut, axes=(-3, -1), norm="ortho") ** 2).mean((-4, -2))
-    power[..., 0, 0] = 0
+    waves = fft.dctn(cut, axes=(-3, -1), norm="ortho")
+    power = np.einsum("...iyjx,...iyjx->...yx", waves, waves).reshape(*tiles.shape[:-2], -1)
     halves = np.maximum(*np.indices((side, side)))  # half-waves in a window: a wavelength of 2 * side / halves
     low, next_to_it = halves <= side // 8, (halves > side // 8) & (halves <= side // 4)
-    surplus = power[..., low].sum(-1) - (low.sum() - 1) * power[..., next_to_it].mean(-1)
-    total = power.sum((-2, -1))
-    return np.where(total > 1e-9, surplus / np.maximum(total, 1e-9), 0.0)
+    varying = halves > 0
+    surplus = varying * low - (low.sum() - 1) * next_to_it / next_to_it.sum()
+    above, total = (power @ weights.ravel().astype(power.dtype) for weights in (surplus, varying))
+    return np.where(total > 1e-9, above / np.maximum(total, 1e-9), 0.0)
 
 
 def direction(tiles: Tiles) -> Tiles:
@@ -61,18 +64,32 @@ def direction(tiles: Tiles) -> Tiles:
     if tiles.shape[-1] < 3:
         return np.zeros(tiles.shape[:-2])
     y, x = tiles[..., 2:, 1:-1] - tiles[..., :-2, 1:-1], tiles[..., 1:-1, 2:] - tiles[..., 1:-1, :-2]
-    along_y, along_x, mixed = ((a * b).mean((-2, -1)) for a, b in ((y, y), (x, x), (x, y)))
+    along_y, along_x, mixed = (_mean_product(a, b) for a, b in ((y, y), (x, x), (x, y)))
     return np.asarray(np.hypot(along_x - along_y, 2 * mixed) / np.maximum(along_x + along_y, 1e-9))
 
 
 def without_plane(tiles: Tiles) -> Tiles:
     """Tiles ``(..., T, T)`` less the plane that fits each best by least squares, their mean included."""
-    side = tiles.shape[-1]
+    basis = _planes(tiles.shape[-1], tiles.dtype)
+    flat = tiles.reshape(*tiles.shape[:-2], -1)
+    return np.asarray((flat - flat @ basis.T @ basis).reshape(tiles.shape))
+
+
+def slope(tiles: Tiles) -> Tiles:
+    """Share of the best fitting plane in the variance of tiles ``(..., T, T)``, ``(...)``; 0 of those without any."""
+    flat = (tiles - tiles[..., :1, :1]).reshape(*tiles.shape[:-2], -1)
+    constant, *slanted = np.moveaxis(flat @ _planes(tiles.shape[-1], tiles.dtype).T, -1, 0)
+    total = np.einsum("...i,...i->...", flat, flat) - constant**2
+    return np.where(total > 1e-3, (slanted[0] ** 2 + slanted[1] ** 2) / np.maximum(total, 1e-3), 0.0)
+
+
+@functools.cache
+def _planes(side: int, dtype: npt.DTypeLike) -> Tiles:
+    """A constant tile and two slanted ones, ``(3, T * T)``, orthogonal and of norm one."""
     ramp = np.arange(side) - (side - 1) / 2
-    ramp /= max(float(np.sqrt(ramp @ ramp * side)), 1e-9)  # of norm one as a tile
-    rows, columns = (tiles.sum(axis) @ ramp for axis in (-1, -2))
-    planes = rows[..., None, None] * ramp[:, None] + columns[..., None, None] * ramp
-    return np.asarray(tiles - tiles.mean((-2, -1), keepdims=True) - planes)
+    planes = np.stack([np.ones((side, side)), np.tile(ramp, (side, 1)), np.tile(ramp[:, None], (1, side))])
+    planes /= np.maximum(np.sqrt((planes**2).sum((1, 2), keepdims=True)), 1e-9)
+    return planes.reshape(3, -1).astype(dtype)
 
 
 def unevenness(tiles: Tiles, block: int = 8) -> Tiles:
@@ -92,7 +109,7 @@ def unevenness(tiles: Tiles, block: int = 8) -> Tiles:
     if count < 2:
         return np.zeros(tiles.shape[:-2])
     cut = tiles[..., : count * block, : count * block].reshape(*tiles.shape[:-2], count, block, count, block)
-    power = (cut**2).mean((-3, -1))
+    power = np.einsum("...iyjx,...iyjx->...ij", cut, cut) / block**2
     return np.asarray(power.std((-2, -1)) / np.maximum(power.mean((-2, -1)), 1e-9))
 
 
@@ -107,8 +124,10 @@ def correlation(tiles: Tiles) -> Tiles:
     """
     if tiles.shape[-1] < 2:
         return np.zeros(tiles.shape[:-2])
-    along = (tiles[..., 1:] * tiles[..., :-1]).mean((-2, -1)) + (tiles[..., 1:, :] * tiles[..., :-1, :]).mean((-2, -1))
-    return np.asarray(along / 2 / np.maximum((tiles**2).mean((-2, -1)), 1e-9))
+    across, down = (tiles[..., 1:], tiles[..., :-1]), (tiles[..., 1:, :], tiles[..., :-1, :])
+    return np.asarray(
+        (_mean_product(*across) + _mean_product(*down)) / 2 / np.maximum(_mean_product(tiles, tiles), 1e-9)
+    )
 
 
 def blockiness(tiles: Tiles, block: int = 8) -> Tiles:
@@ -132,7 +151,11 @@ def blockiness(tiles: Tiles, block: int = 8) -> Tiles:
         return np.zeros(tiles.shape[:-2])
     excess = []
     for along, across in ((-1, -2), (-2, -1)):
-        steps = np.abs(np.diff(tiles, axis=along)).mean(across)
+        steps = np.abs(np.diff(tiles, axis=along)).sum(across) / tiles.shape[across]
         phases = np.sort([steps[..., phase::block].mean(-1) for phase in range(block)], axis=0)
         excess.append((phases[-1] + 0.01) / (phases[-2] + 0.01) - 1)  # 0.01 levels keep it finite in flat tiles
     return np.asarray(np.mean(excess, axis=0))
+
+
+def _mean_product(a: Tiles, b: Tiles) -> Tiles:
+    return np.asarray(np.einsum("...yx,...yx->...", a, b) / (a.shape[-1] * a.shape[-2]))
