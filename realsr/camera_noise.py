@@ -59,11 +59,11 @@ class AutoRule:
         return first_reason({
             "clipped": tiles.clipped > 0.01,
             "no noise": tiles.detrended < NO_NOISE,
-            "block edges": tiles.blockiness > MAX_BLOCKINESS,
             "gradient": tiles.slope > MAX_SLOPE,
             "scene": tiles.structure > MAX_STRUCTURE,
             "stripes": tiles.direction > MAX_DIRECTION,
             "uneven": tiles.unevenness > MAX_UNEVENNESS,
+            "block edges": tiles.blockiness > MAX_BLOCKINESS,
         })  # fmt: skip
 
     def candidates(self, tiles: TileStatistics) -> Mask:
