@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 import skimage
 from PIL import Image
@@ -17,6 +18,7 @@ from realsr.entries import Entry
 from realsr.errors import InputError
 from realsr.files import find_images, warn_once
 from realsr.images import Photo, gray_uint8, read_image, write_image
+from realsr.images.models import camera_model
 from realsr.noise import REASONS, NoiseRule, tile_statistics
 from realsr.structure import correlation, without_plane
 
@@ -286,3 +288,26 @@ def test_photos_of_several_cameras_are_said_with_their_counts(tmp_path, caplog):
         f"{tmp_path / 'photos'}: photos of 3 cameras: NIKON D800 (2 photos), Canon EOS 5D (1 photo), Google Pixel 7 "
         "(1 photo); a model learns one camera best, give a folder of each"
     ]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp", ".heic"])
+def test_the_camera_is_read_from_every_kind_of_file(tmp_path, suffix):
+    path = tmp_path / f"photo{suffix}"
+
+    def save_with(**options):
+        image = Image.new("RGB", (64, 64))
+        (pillow_heif.from_pillow(image) if suffix == ".heic" else image).save(path, **options)
+
+    exif = Image.Exif()
+    exif[271], exif[272] = "NIKON CORPORATION", "NIKON D800"
+    save_with(exif=exif.tobytes())
+    assert camera_model(path) == "NIKON D800"
+    exif[271], exif[272] = "Google", ""
+    save_with(exif=exif.tobytes())
+    assert camera_model(path) == "Google"
+    save_with()
+    assert camera_model(path) == ""
+    path.write_bytes(path.read_bytes()[:40])
+    assert camera_model(path) == ""
+    path.unlink()
+    assert camera_model(path) == ""
