@@ -31,7 +31,7 @@ from realsr.transfer import sent
 
 log = logging.getLogger(__name__)
 
-RIM = 6  # LR pixels around a crop that demosaicking, noise reduction and sharpening reach
+RIM = 4  # LR pixels around a crop that demosaicking, noise reduction and sharpening reach
 PARTS = ("kernel", "linear", "mosaic", "noise", "sharpening", "jpeg")
 
 
@@ -48,7 +48,7 @@ class Development:
         linear: whether light is linear; False blurs and adds noise to display values.
         noise: of each colour, ``(c0, c1, c2)`` of its noise's variance ``exp(c0 + c1*d + c2*d**2)`` on the sensor,
             where the signal has the display value d: whatever the camera's tone curve is, noise is as strong as seen.
-        seen: least and largest display value at which noise was seen; beyond them it is as strong as there.
+        seen: least and largest display value at which noise was seen.
     """
 
     demosaicking: Literal["malvar", "bilinear", "none"] = "malvar"
@@ -85,8 +85,11 @@ class Development:
             picture = self._developed(seen, back)
         else:
             c0, c1, c2 = sent(torch.tensor(self.noise), light.device).T[..., None, None]
-            d = self.display(seen.clamp(0, 1)).clamp(*self.seen)
-            picture = self._developed(seen + field * (0.5 * (c0 + d * (c1 + d * c2))).exp(), back)
+            signal = self.display(seen.clamp(0, 1))
+            d = signal.clamp(*self.seen)
+            # in the dark that no tile shows, as light itself: its variance goes with the signal
+            fainter = (self.light(signal) / self.light(d)).clamp(0.02, 1)
+            picture = self._developed(seen + field * (0.5 * (c0 + d * (c1 + d * c2))).exp() * fainter.sqrt(), back)
             if self.reduction:
                 clean = self._developed(seen, back)
                 picture = clean + smoothed(picture - clean, self.reduction)

@@ -69,9 +69,9 @@ def fit_development(noise: NoisePool, tables: JpegPool | None, without: Sequence
 
 
 def signature(residual: Tensor) -> Tensor:
-    """What tells how noise ``(N, 3, T, T)`` was developed, whatever its strength, ``(16,)``.
+    """What tells how noise ``(N, 3, T, T)`` was developed, whatever its strength, ``(13,)``.
 
-    Correlations of neighbouring pixels of gray (at 7 distances) and of single colours (at 3; weighed by a third), and
+    Correlations of neighbouring pixels of gray (at 7 distances) and of single colours (at 3; weighed by 0.6), and
     of the colours (3, by a half). All tiles weigh the same.
     """
     gray = (residual * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
@@ -86,7 +86,7 @@ def signature(residual: Tensor) -> Tensor:
     colours: Tensor = torch.corrcoef(residual.transpose(0, 1).flatten(1))
     return torch.cat([
         *(correlation(gray, *lag) for lag in LAGS),
-        *(correlation(residual, *lag) / 3 for lag in LAGS[:3]),
+        torch.stack([correlation(residual, *lag).mean() for lag in LAGS[:3]]) / 3**0.5,
         colours[[0, 0, 1], [1, 2, 2]] / 2,
     ])  # fmt: skip
 

@@ -203,7 +203,7 @@ def _run(cfg: DictConfig) -> None:
         raise InputError("data.source_dir is empty; give the folder of the camera's photos")
     source, side = _chosen(cfg.data.source_dir, cfg.photos), cfg.scale * (cfg.patch + 2 * RIM)
     tables = Path(cfg.pools).is_dir() and collect_tables(source, Path(cfg.pools) / "jpeg")
-    compared = {str(name): node for name, node in cfg.variants.items() if tables or node.jpeg_dir is None}
+    compared = {str(name): v for name, v in cfg.variants.items() if tables or not (v.jpeg_dir and v.jpeg_required)}
     if left_out := [str(name) for name in cfg.variants if name not in compared]:
         log.info("not compared, since the photos are no JPEG files: %s", ", ".join(left_out))
     variants = {name: load_variant(node, cfg.scale, cfg.pool.min_confidence) for name, node in compared.items()}

@@ -272,11 +272,14 @@ def test_a_bug_is_not_explained_away():
 def test_how_pools_are_drawn_from_is_set_on_the_command_line(compose, photo_folder):
     """Whatever the degradation: rows of an ablation validate on pools that they do not train on."""
     common = [*SMALL, f"data.source_dir={photo_folder('photos', 2)}"]
-    for name in [option for option in GROUPS["degradation"] if option != "bsrgan"]:  # which draws from no pools
+    drawn = compose("train", *common, "degradation=camera", "pool.turn=true").data.degradation.draw_kernels
+    assert instantiate(drawn) == KernelDraw(turn=True)
+    for name in sorted(set(GROUPS["degradation"]) - {"bsrgan", "camera"}):  # without pools, or without tiles of noise
         plain = instantiate(compose("train", *common, f"degradation={name}").data).make_degradation()
         assert (plain.draw_kernels, plain.draw_noise) == (KernelDraw(), NoiseDraw())
     settings = ["pool.by_confidence=true", "pool.turn=true", "pool.width_jitter=0.1", "noise=brightness_matched"]
-    made = instantiate(compose("train", *common, *settings, "noise.detrend=plane").data).make_degradation()
+    settings += ["noise.detrend=plane", "degradation=kernel_noise"]
+    made = instantiate(compose("train", *common, *settings).data).make_degradation()
     assert made.draw_kernels == KernelDraw(by_confidence=True, turn=True, width_jitter=0.1)
     assert made.draw_noise == NoiseDraw(nearest=0.1, detrend="plane")
     with pytest.raises(InputError, match=r"noise\.detrend=median: choose mean, plane"):

@@ -95,9 +95,9 @@ def test_the_command_writes_table_picture_and_figures(embedded, pools, tmp_path,
     )  # fmt: skip
     told = capsys.readouterr().out
     figures = json.loads((tmp_path / "outputs/gap/gap.json").read_text())
-    assert list(figures["variants"]) == [*LEARNT, "kernel_noise_jpeg", "again"]
+    assert list(figures["variants"]) == [*LEARNT, "kernel_noise_jpeg", "camera", "again"]
     assert figures["variants"]["again"] == figures["variants"]["kernel_noise"]
-    assert "nearest is kernel_noise_jpeg" in told and "train with degradation=kernel_noise_jpeg" in told
+    assert "nearest is camera" in told and "train with degradation=camera" in told
     assert re.search(rf"kernel_noise.*{figures['variants']['kernel_noise']['auc']:.3f}", told)
     picture = np.asarray(Image.open(tmp_path / "outputs/gap/gap.png"))
     assert picture.shape[2] == 3 and len(np.unique(picture.reshape(-1, 3), axis=0)) > 6
@@ -108,7 +108,7 @@ def test_variants_with_jpeg_are_left_out_where_the_photos_are_none(embedded, poo
         write_image(tmp_path / "photos" / f"{photo.stem}.png", read_image(photo))
     _run(monkeypatch, tmp_path, "data.source_dir=photos", f"data.hr={embedded / 'hr'}", f"pools={pools}", "patches=20")
     assert "not compared, since the photos are no JPEG files: kernel_noise_jpeg" in capsys.readouterr().out
-    assert list(json.loads((tmp_path / "outputs/gap/gap.json").read_text())["variants"]) == LEARNT
+    assert list(json.loads((tmp_path / "outputs/gap/gap.json").read_text())["variants"]) == [*LEARNT, "camera"]
 
 
 def _gap(auc):

@@ -224,17 +224,17 @@ class RealSRData(LightningDataModule):
                 f"no photo is large enough for HR crops of {self.crop_size} pixels (source photos are scaled by "
                 f"{self.cleanup:g} first); lower data.crop_size, or give larger photos"
             )
-        degrade = self.make_val_degradation(**held_out._asdict()).eval()
         if self.val_hr is not None:
             files = find_pairs(self.val_hr, self.val_lr, self.scale)
             contents = validation_contents(files, self.store_dir, stored)
-            pairs = read_pairs(files)
-            self.pairs = pairs if self.val_lr is not None else degraded(pairs, degrade, self.scale, self.val_seed)
+            self.pairs = read_pairs(files)
         else:
             source, clean, held = hold_out_images(source, clean, self.val_count, self.val_seed)
             contents = [(image.name, [image.content]) for image in held]
-            whole = [Pair(image.name, torch.empty(0), middle(image, self.val_size)) for image in held]
-            self.pairs = degraded(whole, degrade, self.scale, self.val_seed)
+            self.pairs = [Pair(image.name, torch.empty(0), middle(image, self.val_size)) for image in held]
+        if self.val_lr is None:
+            degrade = self.make_val_degradation(**held_out._asdict()).eval()
+            self.pairs = degraded(self.pairs, degrade, self.scale, self.val_seed)
         check_sizes(self.pairs, self.scale)
         self.looks = look_photos(self.source_dir, self.look_count, self.look_size)
         first = self.trainer is None or self.trainer.is_global_zero
