@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,25 @@ from rich.progress import track
 from realsr.config import check_writable, command
 from realsr.entries import Arrays, Entry
 from realsr.errors import InputError
-from realsr.files import find_images
+from realsr.files import SHEET, find_images
 from realsr.filling import AS_IT_IS, fill_pool
 from realsr.images import Photo, read_8_bit, write_image
+from realsr.images.models import tell_cameras
 from realsr.jpeg_pool import collect_tables
-from realsr.noise import NoiseRule, TileStatistics, cut_tiles, rejections, tile_statistics, unclipped_tiles
+from realsr.noise import (
+    IN_POOL,
+    REASONS,
+    STATISTICS,
+    Reasons,
+    TileRule,
+    TileStatistics,
+    count_reasons,
+    cut_tiles,
+    in_pool,
+    listed,
+    tile_statistics,
+    witnesses,
+)
 from realsr.pictures import contact_sheet, noise_picture
 from realsr.pools import NoisePool
 from realsr.report.pools import report_pools
@@ -31,118 +45,110 @@ from realsr.report.pools import report_pools
 log = logging.getLogger(__name__)
 
 
-def collect_noise(photos: Sequence[Path], folder: Path, rule: NoiseRule, redo: bool = True) -> NoisePool:
+def collect_noise(photos: Sequence[Path], folder: Path, rule: TileRule, redo: bool = True) -> NoisePool:
     """Fill the noise pool in ``folder`` from the photos, and draw its contact sheet and its page.
+
+    First every photo is looked at, tile by tile, and what was measured is kept in the pool. What is noise, all photos
+    tell together; where that moves as photos are added, tiles are chosen again from what was kept.
 
     Args:
         photos: of one camera.
         folder: of the pool.
         rule: which tiles to keep.
         redo: whether photos that were collected from by another rule are collected from anew; they are in any case
-            where that rule found nothing.
+            where that rule found nothing, or where an earlier version looked at less.
 
     Raises:
-        InputError: no tile qualifies; says which bound is nearest to letting some pass.
+        InputError: no tile is taken; says what the tiles show, and what would help.
     """
     check_writable(folder, otherwise=AS_IT_IS)
-    entries: dict[Path, Entry] = {}
+    tell_cameras(photos)
+    settings = {**dataclasses.asdict(rule), "statistics": STATISTICS}
+    found: dict[Path, tuple[Path, TileStatistics]] = {}
     skipped: list[str] = []
-    making = fill_pool(folder, photos, dataclasses.asdict(rule), lambda photo: _tiles_of(photo, rule), redo)
+    others: list[dict[str, Any]] = []  # settings of photos that were collected from otherwise
+    tiles_of_others = 0
+    making = fill_pool(folder, photos, settings, lambda photo: _looked_at(photo, rule), redo)
     for photo, result in track(making, "collecting noise", total=len(photos)):
         if isinstance(result, str):
             skipped.append(result)
             log.warning("skipped: %s", result)
+        elif result.manifest.get("settings") == settings:
+            tiles = TileStatistics.of(result.arrays)
+            found[photo] = result.path, tiles.where(rule.candidates(tiles))
         else:
-            entries[photo] = result
-    if not entries:
+            others.append(result.manifest.get("settings", {}))
+            tiles_of_others += len(result.arrays["tiles"])
+    if not found and not others:
         report_pools(folder.parent / "kernels", folder)
         raise InputError(f"no noise tile from {len(photos)} photos: {skipped[0]}")
-    if any(entry.manifest["settings"] != dataclasses.asdict(rule) for entry in entries.values()):
-        if not any(len(entry.arrays["tiles"]) for entry in entries.values()):
+    if others:
+        if earlier := any(made.get("statistics") != STATISTICS for made in others):
+            log.warning("%s: is of an earlier version, which looked at less; it is made anew", folder)
+        if earlier or not tiles_of_others:
             return collect_noise(photos, folder, rule)
-        log.info("%s is of another rule or version; python -m realsr.collect makes it anew", folder)
+        log.info("%s is of another rule; python -m realsr.collect makes it anew", folder)
     else:
-        _fill_up(entries, rule)
-    for photo, entry in entries.items():
-        log.info("%s: %d of %d tiles", photo.name, len(entry.arrays["tiles"]), len(entry.arrays["corner"]))
-    if not sum(len(entry.arrays["tiles"]) for entry in entries.values()):
-        report_pools(folder.parent / "kernels", folder)
-        raise InputError(f"no noise tile in {len(photos)} photos ({len(skipped)} skipped): {_advice(entries, rule)}")
+        rejected = _choose(found, rule)
+        if not any(rejected[name] for name in IN_POOL):
+            report_pools(folder.parent / "kernels", folder)
+            raise InputError(f"no noise tile in {len(photos)} photos ({len(skipped)} skipped): {rule.advice(rejected)}")
     pool = NoisePool.load(folder)
     sheet = contact_sheet(pool.tiles.permute(0, 2, 3, 1).numpy(), noise_picture, pool.photos)
-    write_image(folder / "contact_sheet.png", Photo(sheet))
+    write_image(folder / SHEET, Photo(sheet))
     log.info("%s: %d tiles of %d photos, %d photos skipped", folder, len(pool), len(set(pool.photos)), len(skipped))
     report_pools(folder.parent / "kernels", folder)
     return pool
 
 
-def _tiles_of(photo: Path, rule: NoiseRule) -> tuple[Arrays, dict[str, Any]]:
+def _looked_at(photo: Path, rule: TileRule) -> tuple[Arrays, dict[str, Any]]:
+    """What is measured of a photo's tiles; none is chosen yet."""
     image = read_8_bit(photo)
-    statistics = tile_statistics(image, rule.tile_size, rule.stride)
-    if not len(statistics.corner):
+    tiles = tile_statistics(image, rule.tile_size, rule.stride)
+    if not len(tiles.corner):
         raise InputError(f"{photo}: smaller than a tile of {rule.tile_size} pixels; lower collector.tile_size")
-    kept = ~np.any(list(rejections(statistics, rule).values()), axis=0)
-    tiles = cut_tiles(image, statistics.corner[kept], rule.tile_size)
-    return {"tiles": tiles, "kept": kept, **dataclasses.asdict(statistics)}, {}
+    return {
+        "tiles": cut_tiles(image, tiles.corner[:0], rule.tile_size),
+        "reason": rule.reasons(tiles),
+        **vars(tiles),
+    }, {}
 
 
-def _fill_up(entries: dict[Path, Entry], rule: NoiseRule) -> None:
-    """Add the flattest tiles of all photos until there are ``keep_best``."""
-    missing = rule.keep_best - sum(len(entry.arrays["tiles"]) for entry in entries.values())
-    candidates = [
-        (float(statistics.variance[index]), photo, int(index))
-        for photo, entry in entries.items()
-        for statistics in [_statistics(entry)]
-        for index in np.flatnonzero(unclipped_tiles(statistics) & ~entry.arrays["kept"])
-    ]
-    chosen = sorted(candidates)[: max(missing, 0)]
-    for photo in {photo for _, photo, _ in chosen}:
-        entry = entries[photo]
-        entry.arrays["kept"][[index for _, other, index in chosen if other == photo]] = True
-        corners = entry.arrays["corner"][entry.arrays["kept"]]
+def _choose(found: Mapping[Path, tuple[Path, TileStatistics]], rule: TileRule) -> dict[str, int]:
+    """Put the tiles that the rule chooses, of all photos, into the pool.
+
+    Args:
+        found: by photo its file in the pool, and what was measured of its candidates.
+        rule: that chooses.
+
+    Returns:
+        How many tiles of all photos have a reason, by its name in :data:`realsr.noise.REASONS`.
+    """
+    total, noiseless = dict.fromkeys(REASONS, 0), 0
+    chosen = rule.choose([tiles for _, tiles in found.values()])
+    for (photo, (path, tiles)), reasons in zip(found.items(), chosen, strict=True):
+        counts = _settle(photo, path, rule, reasons)
+        why = "" if counts[""] else f" ({listed(counts)})"
+        log.info("%s: %d of %d tiles%s", photo.name, sum(counts[name] for name in IN_POOL), sum(counts.values()), why)
+        total = {name: count + counts[name] for name, count in total.items()}
+        noiseless += int((in_pool(reasons) & ~witnesses(tiles)).sum())
+    if noiseless:
+        log.warning("%d tiles have no noise, they are constant or clipped; collector=auto leaves such out", noiseless)
+    return total
+
+
+def _settle(photo: Path, path: Path, rule: TileRule, reasons: Reasons) -> dict[str, int]:
+    """Cut what is chosen of a photo, given the reasons of its candidates, unless its file has it already."""
+    entry = Entry.read(path)
+    tiles = TileStatistics.of(entry.arrays)
+    every = rule.reasons(tiles)
+    every[rule.candidates(tiles)] = reasons
+    corners = tiles.corner[in_pool(every)]
+    if len(entry.arrays["tiles"]) != len(corners) or not np.array_equal(entry.arrays["reason"], every):
         entry.arrays["tiles"] = cut_tiles(read_8_bit(photo), corners, rule.tile_size)
+        entry.arrays["reason"] = every
         entry.write()
-    if chosen:
-        log.info(
-            "the rule gave too few: added the %d flattest tiles, variance up to %.1f",
-            len(chosen),
-            chosen[-1][0],
-        )
-
-
-def _advice(entries: dict[Path, Entry], rule: NoiseRule) -> str:
-    """Which bound to move, by how much."""
-    variance = np.concatenate([entry.arrays["variance"] for entry in entries.values()])
-    mean = np.concatenate([entry.arrays["mean"] for entry in entries.values()])
-    if not mean.max():
-        return "the photos are black; give photos with something in them"
-    dark = variance[(variance < rule.max_variance) & (mean <= rule.min_mean)]
-    if len(dark):
-        brightest = float(mean[variance < rule.max_variance].max())
-        return (
-            f"{len(dark)} tiles are flat enough but too dark, the brightest has mean {brightest:.1f}; "
-            f"lower collector.min_mean from {rule.min_mean:g}"
-        )
-    flat = (variance < rule.max_variance) & (mean > rule.min_mean)
-    if flat.any():
-        least = {
-            f"collector.max_{name}": np.concatenate([entry.arrays[name] for entry in entries.values()])[flat].min()
-            for name in ("clipped", "structure", "direction", "blockiness")
-            if getattr(rule, f"max_{name}") is not None
-        }
-        bounds = ", ".join(f"{name} (the least that one has is {value:.2f})" for name, value in least.items())
-        return f"{flat.sum()} tiles are flat and bright enough but show more than noise, or less; raise {bounds}"
-    nearest = np.sort(variance[mean > rule.min_mean])[:3]
-    if not len(nearest):
-        return f"no tile has a mean over {rule.min_mean:g}, the photos are black; lower collector.min_mean"
-    return (
-        f"the flattest have variance {', '.join(f'{v:.1f}' for v in nearest)}; raise collector.max_variance from "
-        f"{rule.max_variance:g}, lower collector.tile_size from {rule.tile_size}, or set collector.keep_best=50"
-    )
-
-
-def _statistics(entry: Entry) -> TileStatistics:
-    return TileStatistics(**{field.name: entry.arrays[field.name] for field in dataclasses.fields(TileStatistics)})
+    return count_reasons(every)
 
 
 def _run(cfg: DictConfig) -> None:

@@ -62,7 +62,7 @@ def find_images(folder: str | Path) -> list[Path]:
         but = f" but {others}; {mend}" if unread else "; give a folder of photos"
         raise InputError(f"{folder}: holds no image ({' '.join(SUFFIXES)}){but}")
     if unread:
-        _warn_once(f"{folder}: left out {others}; {mend}")
+        warn_once(f"{folder}: left out {others}; {mend}")
     return found
 
 
@@ -84,7 +84,8 @@ def _installed(package: str) -> bool:
 
 
 @functools.cache
-def _warn_once(line: str) -> None:
+def warn_once(line: str) -> None:
+    """Log a warning, the first time that it is given."""
     log.warning("%s", line)
 
 

@@ -1,80 +1,109 @@
-"""Noise: RealSR's rule for tiles that show nothing else (cut, keep the flat ones), and how strong it is."""
+"""Noise: tiles of photos that show nothing else, the paper's rule for them, and how strong noise is."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage, stats
 
 from realsr.errors import at_least
 from realsr.images import gray_uint8
-from realsr.structure import blockiness, direction, structure
+from realsr.structure import blockiness, correlation, direction, slope, structure, unevenness, without_plane
+
+Mask = npt.NDArray[np.bool_]
+Reasons = npt.NDArray[np.uint8]
+"""For every tile why it is not in the pool, as an index into :data:`REASONS`; those of ``IN_POOL`` are in it."""
+REASONS = {
+    "": "taken by the rule",
+    "added": "taken since there were fewer than `collector.keep_best`",
+    "too much variance": "`collector.max_variance` or more",
+    "too dark": "`collector.min_mean` or less",
+    "clipped": "more than 1 % of the pixels are black or white, where noise is cut off",
+    "no noise": "constant, or nearly",
+    "gradient": "more of the variance is a slope's than noise's",
+    "scene": "more at wavelengths over 16 pixels than noise has",
+    "stripes": "gradients of one direction",
+    "uneven": "stronger in a part of the tile than in another",
+    "block edges": "hardly more than the edges of JPEG's blocks",
+    "too strong": "stronger than the camera's noise is at this brightness, or smoother",
+    "enough": "noise, but the photo has `collector.per_photo` others",
+}
+IN_POOL = ("", "added")
+STATISTICS = 2  # version of what is measured of a tile: pools of others are made anew
+NO_NOISE = 0.1  # variance of a tile of two levels, one of which every ninth pixel has
 
 
-@dataclass(frozen=True)
-class NoiseRule:
-    """Which tiles of the photos show noise and nothing else.
+class TileRule(Protocol):
+    """Which tiles of a camera's photos are noise; a dataclass, whose fields are the pool's settings."""
 
-    The authors take tiles of 256 pixels with a gray variance under 20, and a gray mean over 0 (DF2K) or over 50
-    (DPED). Other cameras need other bounds. The variance does not tell noise from a faint scene: the last four bounds
-    look at what the authors do not, see :mod:`realsr.structure`; they are None (not looked at) in their presets.
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
-    Attributes:
-        tile_size: side in pixels, at least that of the LR crops.
-        stride: step in pixels between tiles.
-        max_variance: of the gray tile, in squared 8-bit levels.
-        min_mean: of the gray tile, in 8-bit levels.
-        keep_best: where the rule gives fewer tiles than this from all photos together, the flattest others that
-            are neither clipped black nor white fill up to this number, whatever they show: variance does more harm.
-        max_clipped: share of pixels that have a channel at 0 or at 255; None: any, and tiles without variance too.
-        max_structure: of the gray tile; None: anything.
-        max_direction: of the gray tile; None: anything.
-        max_blockiness: of the gray tile; None: anything.
-    """
+    @property
+    def tile_size(self) -> int:
+        """Side in pixels."""
 
-    tile_size: int = 256
-    stride: int = 256
-    max_variance: float = 20.0
-    min_mean: float = 0.0
-    keep_best: int = 0
-    max_clipped: float | None = None
-    max_structure: float | None = None
-    max_direction: float | None = None
-    max_blockiness: float | None = None
+    @property
+    def stride(self) -> int:
+        """Step in pixels between tiles."""
 
-    def __post_init__(self) -> None:
-        at_least(1, "collector.", tile_size=self.tile_size, stride=self.stride)
-        at_least(0, "collector.", max_variance=self.max_variance, keep_best=self.keep_best)
-        for name in ("max_clipped", "max_structure", "max_direction", "max_blockiness"):
-            if (bound := getattr(self, name)) is not None:
-                at_least(0, "collector.", **{name: bound})
+    def reasons(self, tiles: TileStatistics) -> Reasons:
+        """What speaks against the tiles of a photo, looked at alone; 0 where nothing does."""
+
+    def candidates(self, tiles: TileStatistics) -> Mask:
+        """The tiles of a photo that may be taken."""
+
+    def choose(self, photos: Sequence[TileStatistics]) -> list[Reasons]:
+        """What speaks against each candidate of each photo, all photos looked at."""
+
+    def advice(self, rejected: Mapping[str, int]) -> str:
+        """What to do where no tile is taken, given how many have which reason."""
 
 
 @dataclass(frozen=True)
 class TileStatistics:
-    """What the rule looks at, one entry for every tile of a photo, row by row.
+    """What rules look at, one entry for every tile of a photo, row by row.
 
     Attributes:
         corner: ``(T, 2)`` int, top-left ``(y, x)`` in pixels.
         variance: ``(T,)`` of the gray tile in squared 8-bit levels (population variance).
         mean: ``(T,)`` of the gray tile in 8-bit levels, [0, 255].
         clipped: ``(T,)`` share of pixels that have a channel at 0 or at 255: there the noise is cut off.
+        detrended: ``(T,)`` variance of the gray tile without its plane, of which the next ones are too.
+        slope: ``(T,)`` of :func:`realsr.structure.slope`, the largest of gray, red and blue.
         structure: ``(T,)`` of :func:`realsr.structure.structure`.
         direction: ``(T,)`` of :func:`realsr.structure.direction`.
+        unevenness: ``(T,)`` of :func:`realsr.structure.unevenness`.
         blockiness: ``(T,)`` of :func:`realsr.structure.blockiness`.
+        correlation: ``(T,)`` of :func:`realsr.structure.correlation`.
     """
 
-    corner: npt.NDArray[np.int64]
+    corner: npt.NDArray[np.int32]
     variance: npt.NDArray[np.float64]
     mean: npt.NDArray[np.float64]
-    clipped: npt.NDArray[np.float64]
-    structure: npt.NDArray[np.float64]
-    direction: npt.NDArray[np.float64]
-    blockiness: npt.NDArray[np.float64]
+    clipped: npt.NDArray[np.float32]
+    detrended: npt.NDArray[np.float32]
+    slope: npt.NDArray[np.float32]
+    structure: npt.NDArray[np.float32]
+    direction: npt.NDArray[np.float32]
+    unevenness: npt.NDArray[np.float32]
+    blockiness: npt.NDArray[np.float32]
+    correlation: npt.NDArray[np.float32]
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> TileStatistics:
+        """Those of a pool's file."""
+        return cls(**{field.name: arrays[field.name] for field in dataclasses.fields(cls)})
+
+    def where(self, mask: Mask) -> TileStatistics:
+        """Those of some of the tiles."""
+        return TileStatistics.of({name: values[mask] for name, values in vars(self).items()})
 
 
 def tile_statistics(image: npt.NDArray[np.uint8], tile_size: int, stride: int) -> TileStatistics:
@@ -85,59 +114,114 @@ def tile_statistics(image: npt.NDArray[np.uint8], tile_size: int, stride: int) -
         tile_size: side in pixels (256 in the authors' program).
         stride: step in pixels (256 there: tiles that do not overlap).
     """
-    gray = gray_uint8(image)
+    if min(image.shape[:2]) < tile_size:
+        return TileStatistics(np.zeros((0, 2), np.int32), *np.zeros((2, 0)), *np.zeros((8, 0), np.float32))
     clipped = ((image == 0) | (image == 255)).any(-1)
-    rows: list[tuple[float, ...]] = []
-    for y in range(0, image.shape[0] - tile_size + 1, stride):
-        for x in range(0, image.shape[1] - tile_size + 1, stride):
-            cut = slice(y, y + tile_size), slice(x, x + tile_size)
-            tile = gray[cut].astype(np.float64)
-            seen = (tile.var(), tile.mean(), clipped[cut].mean(), structure(tile), direction(tile), blockiness(tile))
-            rows.append((y, x, *map(float, seen)))
-    table: npt.NDArray[Any] = np.array(rows, dtype=np.float64).reshape(-1, 8)
-    return TileStatistics(table[:, :2].astype(np.int64), *table[:, 2:].T)
+    layers = gray_uint8(image), image[..., 0], image[..., 2], clipped
+    windows = [sliding_window_view(layer, (tile_size, tile_size))[::stride, ::stride] for layer in layers]
+    rows = []
+    for gray, red, blue, cut in zip(*windows, strict=True):
+        tiles = gray.astype(np.float32)
+        flat = without_plane(tiles)
+        slopes = [slope(colour) for colour in (tiles, red.astype(np.float32), blue.astype(np.float32))]
+        shapes = [measure(flat) for measure in (structure, direction, unevenness, blockiness, correlation)]
+        plain = gray.var((1, 2)), gray.mean((1, 2)), cut.mean((1, 2)), flat.var((1, 2))
+        rows.append((*plain, np.max(slopes, axis=0), *shapes))
+    variance, mean, *others = np.concatenate(rows, axis=1)
+    corner = np.argwhere(np.ones(windows[0].shape[:2], bool)) * stride
+    return TileStatistics(corner.astype(np.int32), variance, mean, *(a.astype(np.float32) for a in others))
 
 
-def flat_tiles(statistics: TileStatistics, max_variance: float, min_mean: float) -> npt.NDArray[np.bool_]:
-    """The rule: gray variance under ``max_variance`` and gray mean over ``min_mean`` (both strict)."""
-    return (statistics.variance < max_variance) & (statistics.mean > min_mean)
+def first_reason(against: Mapping[str, Mask]) -> Reasons:
+    """The first that applies to each tile, 0 where none does; names of :data:`REASONS`."""
+    codes = [list(REASONS).index(name) for name in against]
+    return np.select([*against.values()], codes, 0).astype(np.uint8)
 
 
-def structured_tiles(statistics: TileStatistics, rule: NoiseRule) -> dict[str, npt.NDArray[np.bool_]]:
-    """Tiles that show more than noise, ``(T,)``, by what they show."""
-    looks = {
-        "structure": (statistics.structure, rule.max_structure),
-        "stripes": (statistics.direction, rule.max_direction),
-        "block edges": (statistics.blockiness, rule.max_blockiness),
-    }
-    return {name: values > (math.inf if bound is None else bound) for name, (values, bound) in looks.items()}
+def in_pool(reasons: Reasons) -> Mask:
+    """Which tiles are taken."""
+    return reasons < len(IN_POOL)
 
 
-def rejections(statistics: TileStatistics, rule: NoiseRule) -> dict[str, npt.NDArray[np.bool_]]:
-    """The tiles that the rule rejects, ``(T,)``, by reason; a tile has one reason, the first that applies."""
-    none = np.zeros(len(statistics.variance), bool)
-    reasons = {
-        "too much variance": statistics.variance >= rule.max_variance,
-        "too dark": ~flat_tiles(statistics, rule.max_variance, rule.min_mean),
-        "clipped": none if rule.max_clipped is None else ~unclipped_tiles(statistics, rule.max_clipped),
-        **structured_tiles(statistics, rule),
-    }
-    left = ~none
-    for reason, applies in reasons.items():
-        reasons[reason] = applies & left
-        left &= ~applies
-    return reasons
+def count_reasons(reasons: Reasons) -> dict[str, int]:
+    """How many tiles have each reason, by name."""
+    return dict(zip(REASONS, np.bincount(reasons, minlength=len(REASONS)).tolist(), strict=True))
 
 
-def unclipped_tiles(statistics: TileStatistics, max_clipped: float = 0.01) -> npt.NDArray[np.bool_]:
+def listed(rejected: Mapping[str, int]) -> str:
+    """The reasons why tiles are not taken, the most frequent first: ``120 scene, 3 clipped``."""
+    counts = sorted(((-count, name) for name, count in rejected.items() if count and name not in IN_POOL))
+    return ", ".join(f"{-count} {name}" for count, name in counts)
+
+
+def witnesses(tiles: TileStatistics, max_clipped: float = 0.01) -> Mask:
     """Tiles that can witness noise at all.
 
     Not those with more than ``max_clipped`` of their pixels at 0 or 255, nor those without any variance.
     """
-    return (statistics.clipped <= max_clipped) & (statistics.variance > 0)
+    return (tiles.clipped <= max_clipped) & (tiles.variance > 0)
 
 
-def cut_tiles(image: npt.NDArray[np.uint8], corners: npt.NDArray[np.int64], tile_size: int) -> npt.NDArray[np.uint8]:
+@dataclass(frozen=True)
+class NoiseRule:
+    """The paper's rule: flat tiles, neither darker than a bound.
+
+    The authors take tiles of 256 pixels with a gray variance under 20, and a gray mean over 0 (DF2K) or over 50
+    (DPED). Other cameras need other bounds, and the variance does not tell noise from a faint scene, nor from a white
+    sky without noise: :class:`realsr.camera_noise.AutoRule` does.
+
+    Attributes:
+        tile_size: side in pixels, at least that of the LR crops.
+        stride: step in pixels between tiles.
+        max_variance: of the gray tile, in squared 8-bit levels; tiles of less are taken.
+        min_mean: of the gray tile, in 8-bit levels; tiles of more are taken.
+        keep_best: where the rule gives fewer tiles than this from all photos together, the flattest others that
+            are neither clipped black nor white fill up to this number, whatever they show: variance does more harm.
+    """
+
+    tile_size: int = 256
+    stride: int = 256
+    max_variance: float = 20.0
+    min_mean: float = 0.0
+    keep_best: int = 0
+
+    def __post_init__(self) -> None:
+        at_least(1, "collector.", tile_size=self.tile_size, stride=self.stride)
+        at_least(0, "collector.", max_variance=self.max_variance, keep_best=self.keep_best)
+
+    def reasons(self, tiles: TileStatistics) -> Reasons:
+        """Of a photo's tiles, as :class:`TileRule` says."""
+        dark = tiles.mean <= self.min_mean
+        return first_reason({"too much variance": tiles.variance >= self.max_variance, "too dark": dark})
+
+    def candidates(self, tiles: TileStatistics) -> Mask:
+        """Those that pass, and those that may fill up."""
+        passed = self.reasons(tiles) == 0
+        return passed | witnesses(tiles) if self.keep_best else passed
+
+    def choose(self, photos: Sequence[TileStatistics]) -> list[Reasons]:
+        """Of all photos: the flattest are added until there are ``keep_best``."""
+        chosen = [self.reasons(tiles) for tiles in photos]
+        missing = self.keep_best - sum(int((reasons == 0).sum()) for reasons in chosen)
+        others = sorted(
+            (float(tiles.variance[index]), photo, int(index))
+            for photo, tiles in enumerate(photos)
+            for index in np.flatnonzero((chosen[photo] > 0) & witnesses(tiles))
+        )
+        for _, photo, index in others[: max(missing, 0)]:
+            chosen[photo][index] = list(REASONS).index("added")
+        return chosen
+
+    def advice(self, rejected: Mapping[str, int]) -> str:
+        """Which bound rejects how many tiles; to raise one blindly would let scenes in."""
+        return (
+            f"{rejected['too much variance']} tiles have a variance of collector.max_variance={self.max_variance:g} or "
+            f"more, {rejected['too dark']} others a mean of collector.min_mean={self.min_mean:g} or less; "
+            "collector=auto finds out what this camera's noise is"
+        )
+
+
+def cut_tiles(image: npt.NDArray[np.uint8], corners: npt.NDArray[np.integer], tile_size: int) -> npt.NDArray[np.uint8]:
     """The tiles at ``corners`` ``(T, 2)`` as ``(T, tile_size, tile_size, 3)`` uint8."""
     tiles = [image[y : y + tile_size, x : x + tile_size] for y, x in corners]
     return np.stack(tiles) if tiles else np.zeros((0, tile_size, tile_size, 3), np.uint8)

@@ -137,7 +137,7 @@ class NoisePool:
                 stacks.append(tiles)
                 photos += [entry.manifest.get("photo", entry.path.stem)] * len(tiles)
         if not stacks:
-            raise InputError(f"{folder}: the noise pool has no tile; collect with a higher collector.max_variance")
+            raise InputError(f"{folder}: the noise pool has no tile; fill it with python -m realsr.collect")
         return cls(torch.from_numpy(np.concatenate(stacks)).permute(0, 3, 1, 2).contiguous(), photos)
 
     def __len__(self) -> int:

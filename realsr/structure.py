@@ -1,19 +1,20 @@
 """What a flat tile shows besides noise: a scene's gradients and texture, stripes, the edges of JPEG's blocks.
 
-Each is a plain number for a gray tile that does not depend on how strong the noise is, nor much on how smooth. The
-real cameras named below are those of the CC data (Nam et al., CVPR 2016), where the mean of 500 shots tells noise and
-scene apart: in tiles of 32 pixels with a variance under 25, which the authors' rule keeps, 41 % of the variance is the
-scene's. With ``collector=strict`` 12 % is; of the tiles that are nearly noise alone it rejects the clipped ones.
+Each is a plain number for a gray tile that does not depend on how strong the noise is, nor much on how smooth.
 """
 
 from __future__ import annotations
+
+import functools
 
 import numpy as np
 import numpy.typing as npt
 from scipy import fft
 
+Tiles = npt.NDArray[np.floating]
 
-def structure(tile: npt.NDArray[np.float64], window: int = 32) -> float:
+
+def structure(tiles: Tiles, window: int = 32) -> Tiles:
     """Share of a tile's variance that is a scene's and not noise's: gradients, soft edges, faint texture.
 
     Scenes are strongest at long wavelengths, where noise has no more than at shorter ones: sensor noise is white, and
@@ -26,26 +27,28 @@ def structure(tile: npt.NDArray[np.float64], window: int = 32) -> float:
     pixels (by a Gaussian of 1.2) has 0.13.
 
     Args:
-        tile: ``(T, T)`` gray.
+        tiles: ``(..., T, T)`` gray.
         window: side of the windows in pixels, nearly; a smaller tile is one window.
 
     Returns:
-        About 0 (slightly under it too) to 1; 0 for tiles without variance, or smaller than 8 pixels.
+        ``(...)``, about 0 (slightly under it too) to 1; 0 for tiles without variance, or smaller than 8 pixels.
     """
-    count = max(len(tile) // window, 1)
-    side = len(tile) // count
+    count = max(tiles.shape[-1] // window, 1)
+    side = tiles.shape[-1] // count
     if side < 8:
-        return 0.0
-    cut = tile[: count * side, : count * side].reshape(count, side, count, side).swapaxes(1, 2)
-    power = (fft.dctn(cut, axes=(2, 3), norm="ortho") ** 2).mean((0, 1))
-    power[0, 0] = 0
-    halves = np.maximum(*np.indices(power.shape))  # half-waves in a window: a wavelength of 2 * side / halves
+        return np.zeros(tiles.shape[:-2])
+    cut = tiles[..., : count * side, : count * side].reshape(*tiles.shape[:-2], count, side, count, side)
+    waves = fft.dctn(cut, axes=(-3, -1), norm="ortho")
+    power = np.einsum("...iyjx,...iyjx->...yx", waves, waves).reshape(*tiles.shape[:-2], -1)
+    halves = np.maximum(*np.indices((side, side)))  # half-waves in a window: a wavelength of 2 * side / halves
     low, next_to_it = halves <= side // 8, (halves > side // 8) & (halves <= side // 4)
-    surplus = power[low].sum() - (low.sum() - 1) * power[next_to_it].mean()
-    return float(surplus / power.sum()) if power.sum() > 1e-9 else 0.0
+    varying = halves > 0
+    surplus = varying * low - (low.sum() - 1) * next_to_it / next_to_it.sum()
+    above, total = (power @ weights.ravel().astype(power.dtype) for weights in (surplus, varying))
+    return np.where(total > 1e-9, above / np.maximum(total, 1e-9), 0.0)
 
 
-def direction(tile: npt.NDArray[np.float64]) -> float:
+def direction(tiles: Tiles) -> Tiles:
     """How much the gradients of a tile agree in direction: edges, stripes, wood, water; as fine as they may be.
 
     The coherence of the structure tensor, ``(l1 - l2) / (l1 + l2)`` of its eigenvalues. Noise has nearly none: in a
@@ -53,19 +56,81 @@ def direction(tile: npt.NDArray[np.float64]) -> float:
     100 tiles.
 
     Args:
-        tile: ``(T, T)`` gray in 8-bit levels.
+        tiles: ``(..., T, T)`` gray in 8-bit levels.
 
     Returns:
-        0 to 1; 0 for tiles smaller than 3 pixels.
+        ``(...)``, 0 to 1; 0 for tiles smaller than 3 pixels.
     """
-    if len(tile) < 3:
-        return 0.0
-    y, x = tile[2:, 1:-1] - tile[:-2, 1:-1], tile[1:-1, 2:] - tile[1:-1, :-2]
-    along_y, along_x, mixed = (y * y).mean(), (x * x).mean(), (x * y).mean()
-    return float(np.hypot(along_x - along_y, 2 * mixed) / max(along_x + along_y, 1e-9))
+    if tiles.shape[-1] < 3:
+        return np.zeros(tiles.shape[:-2])
+    y, x = tiles[..., 2:, 1:-1] - tiles[..., :-2, 1:-1], tiles[..., 1:-1, 2:] - tiles[..., 1:-1, :-2]
+    along_y, along_x, mixed = (_mean_product(a, b) for a, b in ((y, y), (x, x), (x, y)))
+    return np.asarray(np.hypot(along_x - along_y, 2 * mixed) / np.maximum(along_x + along_y, 1e-9))
 
 
-def blockiness(tile: npt.NDArray[np.float64], block: int = 8) -> float:
+def without_plane(tiles: Tiles) -> Tiles:
+    """Tiles ``(..., T, T)`` less the plane that fits each best by least squares, their mean included."""
+    basis = _planes(tiles.shape[-1], tiles.dtype)
+    flat = tiles.reshape(*tiles.shape[:-2], -1)
+    return np.asarray((flat - flat @ basis.T @ basis).reshape(tiles.shape))
+
+
+def slope(tiles: Tiles) -> Tiles:
+    """Share of the best fitting plane in the variance of tiles ``(..., T, T)``, ``(...)``; 0 of those without any."""
+    flat = (tiles - tiles[..., :1, :1]).reshape(*tiles.shape[:-2], -1)
+    constant, *slanted = np.moveaxis(flat @ _planes(tiles.shape[-1], tiles.dtype).T, -1, 0)
+    total = np.einsum("...i,...i->...", flat, flat) - constant**2
+    return np.where(total > 1e-3, (slanted[0] ** 2 + slanted[1] ** 2) / np.maximum(total, 1e-3), 0.0)
+
+
+@functools.cache
+def _planes(side: int, dtype: npt.DTypeLike) -> Tiles:
+    """A constant tile and two slanted ones, ``(3, T * T)``, orthogonal and of norm one."""
+    ramp = np.arange(side) - (side - 1) / 2
+    planes = np.stack([np.ones((side, side)), np.tile(ramp, (side, 1)), np.tile(ramp[:, None], (1, side))])
+    planes /= np.maximum(np.sqrt((planes**2).sum((1, 2), keepdims=True)), 1e-9)
+    return planes.reshape(3, -1).astype(dtype)
+
+
+def unevenness(tiles: Tiles, block: int = 8) -> Tiles:
+    """How much the strength of what a tile shows differs within it: of noise little, of leaves and letters much.
+
+    The coefficient of variation of the mean square of its blocks, which of noise is that of a mean of so many pixels.
+    In tiles of 32 pixels of six simulated cameras noise has 0.2 to 0.55, four of five textures over 0.5.
+
+    Args:
+        tiles: ``(..., T, T)`` gray of mean zero.
+        block: side of the blocks.
+
+    Returns:
+        ``(...)``, 0 or more; 0 for tiles smaller than two blocks, or without variance.
+    """
+    count = tiles.shape[-1] // block
+    if count < 2:
+        return np.zeros(tiles.shape[:-2])
+    cut = tiles[..., : count * block, : count * block].reshape(*tiles.shape[:-2], count, block, count, block)
+    power = np.einsum("...iyjx,...iyjx->...ij", cut, cut) / block**2
+    return np.asarray(power.std((-2, -1)) / np.maximum(power.mean((-2, -1)), 1e-9))
+
+
+def correlation(tiles: Tiles) -> Tiles:
+    """Correlation of neighbouring pixels, mean of the two directions: by a camera's processing, higher in a scene.
+
+    Args:
+        tiles: ``(..., T, T)`` gray of mean zero.
+
+    Returns:
+        ``(...)``, -1 to 1; 0 for tiles without variance, or of one pixel.
+    """
+    if tiles.shape[-1] < 2:
+        return np.zeros(tiles.shape[:-2])
+    across, down = (tiles[..., 1:], tiles[..., :-1]), (tiles[..., 1:, :], tiles[..., :-1, :])
+    return np.asarray(
+        (_mean_product(*across) + _mean_product(*down)) / 2 / np.maximum(_mean_product(tiles, tiles), 1e-9)
+    )
+
+
+def blockiness(tiles: Tiles, block: int = 8) -> Tiles:
     """How much larger steps are across the edges of JPEG's blocks than anywhere else.
 
     Neighbouring pixels differ by more across the edges of blocks. Where these are in the tile is not asked (photos may
@@ -76,17 +141,21 @@ def blockiness(tile: npt.NDArray[np.float64], block: int = 8) -> float:
     standard deviation 3 that was stored as JPEG has about 0.25 at quality 90, 0.5 to 0.7 at 80, 1 to 2 at 60.
 
     Args:
-        tile: ``(T, T)`` gray in 8-bit levels.
+        tiles: ``(..., T, T)`` gray in 8-bit levels.
         block: side of JPEG's blocks.
 
     Returns:
-        0 or more; 0 for tiles in which not every phase occurs.
+        ``(...)``, 0 or more; 0 for tiles in which not every phase occurs.
     """
-    if len(tile) <= block:
-        return 0.0
+    if tiles.shape[-1] <= block:
+        return np.zeros(tiles.shape[:-2])
     excess = []
-    for turned in (tile, tile.T):
-        steps = np.abs(np.diff(turned, axis=1)).mean(0)
-        phases = np.sort([steps[phase::block].mean() for phase in range(block)])
+    for along, across in ((-1, -2), (-2, -1)):
+        steps = np.abs(np.diff(tiles, axis=along)).sum(across) / tiles.shape[across]
+        phases = np.sort([steps[..., phase::block].mean(-1) for phase in range(block)], axis=0)
         excess.append((phases[-1] + 0.01) / (phases[-2] + 0.01) - 1)  # 0.01 levels keep it finite in flat tiles
-    return float(np.mean(excess))
+    return np.asarray(np.mean(excess, axis=0))
+
+
+def _mean_product(a: Tiles, b: Tiles) -> Tiles:
+    return np.asarray(np.einsum("...yx,...yx->...", a, b) / (a.shape[-1] * a.shape[-2]))

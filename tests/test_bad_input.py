@@ -32,7 +32,7 @@ from realsr.train import train
 from realsr.upscale import _run as run_upscale
 from realsr.upscale import upscale_file, upscale_files
 
-COLLECT = ["collector.tile_size=16", "collector.stride=16", "collector.keep_best=20"]
+COLLECT = ["collector=df2k", "collector.tile_size=16", "collector.stride=16", "collector.keep_best=20"]
 ESTIMATE = ["estimator.iterations=10", "accelerator=cpu"]
 
 
@@ -363,6 +363,7 @@ def test_a_run_is_resumed_with_its_own_model_only(mistake, compose, tiny, tmp_pa
         ),
         ("estimate", "estimator.iteration=3", "did you mean estimator.iterations?"),
         ("collect", "collector.tile_siz=3", "did you mean collector.tile_size?"),
+        ("collect", "collector.max_variance=40", "collector.max_variance: no such option but with collector=df2k"),
         ("upscale", "output=out", "ckpt is not set"),
         ("estimate", "accelerator=cpu", "data.source_dir is not set"),
         ("train", "data.source_dir=null", "no photos"),
@@ -516,9 +517,12 @@ def test_wandb_is_told_no_nonsense(mistake, tmp_path, monkeypatch, text, mode):
         ("estimate", "shard=2", "shard=2 shards=1: shards count from 0 to 0; give shards=N as well"),
         ("estimate", "shard=-1", "shards count from 0"),
         ("collect", "collector.stride=-3", "give 1 or more"),
-        ("collect", "collector.keep_best=-3", "give 0 or more"),
-        ("collect", "collector.max_variance=-1", "give 0 or more"),
-        ("collect", "collector.max_structure=-0.1", "collector.max_structure=-0.1: give 0 or more"),
+        ("collect", "collector.tile_size=8", "collector.tile_size=8: give 16 or more"),
+        ("collect", "collector.tolerance=0.5", "collector.tolerance=0.5: give 1 or more"),
+        ("collect", "collector.per_photo=0", "collector.per_photo=0: give 1 or more"),
+        ("collect", "collector=df2k collector.tile_size=0", "collector.tile_size=0: give 1 or more"),
+        ("collect", "collector=df2k collector.keep_best=-3", "give 0 or more"),
+        ("collect", "collector=dped collector.max_variance=-1", "give 0 or more"),
     ],
 )
 def test_numbers_out_of_range_in_the_pools_commands(mistake, photo_folder, tmp_path, name, override, says):

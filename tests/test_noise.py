@@ -7,7 +7,12 @@ import pytest
 from conftest import leaves, scene
 
 from realsr.images import gray_uint8
-from realsr.noise import cut_tiles, flat_tiles, noise_level, tile_statistics, unclipped_tiles
+from realsr.noise import NoiseRule, cut_tiles, noise_level, tile_statistics, witnesses
+
+
+def flat_tiles(statistics, max_variance, min_mean):
+    """What the paper's rule takes."""
+    return NoiseRule(max_variance=max_variance, min_mean=min_mean).reasons(statistics) == 0
 
 
 def picture(height: int = 48, width: int = 64) -> np.ndarray:
@@ -48,7 +53,7 @@ def test_statistics_are_numpys(size, stride):
 def test_image_smaller_than_a_tile_has_none(shape):
     statistics = tile_statistics(picture(*shape), 16, 16)
     assert statistics.corner.shape == (0, 2)
-    assert not len(flat_tiles(statistics, 20, 0)) and not len(unclipped_tiles(statistics))
+    assert not len(flat_tiles(statistics, 20, 0)) and not len(witnesses(statistics))
 
 
 def test_both_bounds_are_strict():
@@ -68,8 +73,8 @@ def test_clipped_and_noiseless_tiles_witness_nothing():
     image[0, 64:67, 0] = 0  # 3 of 256: beyond
     statistics = tile_statistics(image, 16, 16)
     np.testing.assert_allclose(statistics.clipped, [0, 0, 1 / 8, 2 / 256, 3 / 256])
-    np.testing.assert_array_equal(unclipped_tiles(statistics), [True, False, False, True, False])
-    np.testing.assert_array_equal(unclipped_tiles(statistics, 0.2), [True, False, True, True, True])
+    np.testing.assert_array_equal(witnesses(statistics), [True, False, False, True, False])
+    np.testing.assert_array_equal(witnesses(statistics, 0.2), [True, False, True, True, True])
 
 
 def test_cut_tiles():

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from realsr.camera_noise import AutoRule
 from realsr.collect import _run as run_collect
 from realsr.collect import collect_noise
 from realsr.entries import Entry
@@ -21,9 +22,10 @@ from realsr.estimators.patch_matching import PatchMatching
 from realsr.files import find_images
 from realsr.images import Photo, write_image
 from realsr.kernels import gaussian_kernel
-from realsr.noise import NoiseRule
+from realsr.noise import REASONS, NoiseRule
 from realsr.report.page import bullets, element, picture, prose, table, write_page
 from realsr.report.pools import report_pools
+from realsr.structure import without_plane
 
 ESTIMATOR = functools.partial(PatchMatching, iterations=10)
 ODD = '<b>a & b\'s "photo"`x`</td> äöü 写真.png'
@@ -97,7 +99,7 @@ def test_both_commands_write_the_same_page_and_name_it_last(photos, tmp_path, co
     caplog.set_level(logging.INFO)
     common = [f"data.source_dir='{photos}'", f"pool_dir={tmp_path / 'pools'}"]
     estimate = compose("estimate", *common, "workers=1", "estimator.iterations=10")
-    collect = compose("collect", *common, "collector={tile_size:32,stride:32}")
+    collect = compose("collect", *common, "collector=df2k", "collector.tile_size=32", "collector.stride=32")
     page = tmp_path / "pools" / "report.html"
     run_estimate(estimate)
     assert caplog.messages[-1] == f"report: {page}"
@@ -126,7 +128,7 @@ def test_the_page_has_every_photo_and_why_some_gave_nothing(photos, tmp_path):
     assert "9x9 pixels are too few" in reasons["small.png"] and "the photo is flat" in reasons[LONG]
     assert "smaller than a tile of 32 pixels" in dict(noise)["small.png"]
     assert not any(str(photos) in reason for _, reason in (*kernels, *noise))
-    assert {row["photo"] for row in page.table_of("tiles", "kept")} == {"photo0.png", ODD.replace("/", "_"), LONG}
+    assert {row["photo"] for row in page.table_of("tiles", "taken")} == {"photo0.png", ODD.replace("/", "_"), LONG}
     assert "iterations=10" in page.text and "tile_size=32" in page.text
 
 
@@ -144,54 +146,43 @@ def photo_of_every_kind(seed):
     return gray.clip(0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("keep_best", [0, 60])
-def test_the_counts_are_right(tmp_path, keep_best):
+@pytest.mark.parametrize("rule", [NoiseRule(32, 32, 30, 110, 0), NoiseRule(32, 32, 30, 110, 85), AutoRule(stride=32)])
+def test_the_counts_are_right(tmp_path, rule):
     """Against the tiles of the photos, by plain numpy; what no plain number says is taken from the pool."""
     for seed in range(3):
         write_image(tmp_path / "photos" / f"{seed}.png", Photo(np.repeat(photo_of_every_kind(seed)[..., None], 3, 2)))
-    rule = NoiseRule(
-        32, 32, 30, 110, keep_best, max_clipped=0.01, max_structure=0.2, max_direction=0.3, max_blockiness=0.5
-    )
     pool = collect_noise(find_images(tmp_path / "photos"), tmp_path / "pools" / "noise", rule)
     page = Page(tmp_path / "pools" / "report.html")
-    rows, totals = page.table_of("tiles", "kept"), page.table_of("reason", "option")
+    rows, totals = page.table_of("tiles", "taken"), page.table_of("reason", "what it says")
     names = [row["reason"] for row in totals]
-    added = 0
     for row, path in zip(rows, sorted((tmp_path / "pools" / "noise").glob("*.npz")), strict=True):
         assert row["photo"] == f"{path.name[0]}.png"
-        seen, gray = Entry.read(path).arrays, photo_of_every_kind(int(path.name[0])).astype(float)
+        reasons, gray = Entry.read(path).arrays["reason"], photo_of_every_kind(int(path.name[0])).astype(float)
         tiles = [gray[y : y + 32, x : x + 32] for y in range(0, 192, 32) for x in range(0, 192, 32)]
-        fails = np.array([
-            [tile.var() >= 30 for tile in tiles],
-            [tile.mean() <= 110 for tile in tiles],
-            [np.isin(tile, (0, 255)).mean() > 0.01 or np.ptp(tile) == 0 for tile in tiles],
-            seen["structure"] > 0.2,
-            seen["direction"] > 0.3,
-            seen["blockiness"] > 0.5,
-        ])  # fmt: skip
-        reason, by_rule = fails.argmax(0), ~fails.any(0)
-        expected = [int(((reason == i) & ~by_rule & ~seen["kept"]).sum()) for i in range(6)]
-        assert [int(row[name]) for name in names] == expected
-        assert (int(row["tiles"]), int(row["kept"])) == (36, by_rule.sum())
-        assert int(row["kept"]) + int(row["added"]) == seen["kept"].sum() == pool.photos.count(row["photo"])
-        kept = [tile for tile, keep in zip(tiles, seen["kept"], strict=True) if keep]
-        assert row["brightness"] == f"{min(map(np.mean, kept)):.0f} to {max(map(np.mean, kept)):.0f}"
-        assert float(row["noise level"]) == pytest.approx(np.sqrt(np.mean([tile.var() for tile in kept])), abs=0.051)
-        added += int(row["added"])
-    for i, total in enumerate(totals):
-        assert int(total["tiles"]) == sum(int(row[names[i]]) for row in rows)
-        assert keep_best or int(total["tiles"]) >= 3 or total["reason"] == "clipped"
-    assert [total["its value"] for total in totals] == ["30", "110", "0.01", "0.2", "0.3", "0.5"]
-    assert added == max(keep_best - sum(int(row["kept"]) for row in rows), 0)
-    assert (added > 10) == (keep_best > 0) and f"{added} tiles of this pool" in page.text
+        taken = [tile for tile, reason in zip(tiles, reasons, strict=True) if reason < 2]
+        assert (int(row["tiles"]), int(row["taken"])) == (36, len(taken)) and len(taken) == pool.photos.count(
+            row["photo"]
+        )
+        for name in names:
+            assert int(row[name]) == (reasons == list(REASONS).index(name)).sum()
+        if isinstance(rule, NoiseRule):
+            passed = [tile for tile in tiles if tile.var() < 30 and tile.mean() > 110]
+            assert len(passed) == len(taken) - int(row.get("added", 0))
+        assert row["brightness"] == f"{min(map(np.mean, taken)):.0f} to {max(map(np.mean, taken)):.0f}"
+        flat = without_plane(np.stack(taken))
+        assert float(row["noise level"]) == pytest.approx(np.sqrt(flat.var((1, 2)).mean()), abs=0.051)
+    for total in totals:
+        assert int(total["tiles"]) == sum(int(row[total["reason"]]) for row in rows) > 0
+    wanted = {"too much variance", "too dark"} if isinstance(rule, NoiseRule) else {"gradient", "stripes", "too strong"}
+    assert wanted <= set(names) and ("added" in names) == (getattr(rule, "keep_best", 0) > 0)
 
 
 def test_where_nothing_was_found_the_page_says_why_all_the_same(photo_folder, tmp_path):
     folder = photo_folder("photos", 2, 96, 96, noise=0.05)
     with pytest.raises(InputError, match="no noise tile"):
         collect_noise(find_images(folder), tmp_path / "pools" / "noise", NoiseRule(32, 32, max_variance=1))
-    rows = Page(tmp_path / "pools" / "report.html").table_of("tiles", "kept")
-    assert [(row["kept"], row["too much variance"]) for row in rows] == [("0", "9")] * 2
+    rows = Page(tmp_path / "pools" / "report.html").table_of("tiles", "taken")
+    assert [(row["taken"], row["too much variance"]) for row in rows] == [("0", "9")] * 2
     (folder / "photo0.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match="no kernel from 1 photos"):
         estimate_kernels(find_images(folder)[:1], tmp_path / "other" / "kernels", ESTIMATOR, 4, "cpu")
@@ -238,24 +229,18 @@ def test_a_row_has_the_widths_and_the_angle(tmp_path):
 
 
 def test_an_even_choice_of_tiles_is_shown(tmp_path):
+    strong = list(REASONS).index("too strong")
     for name, count in (("a", 70), ("b", 0), ("c", 30)):
-        kept = np.arange(120) < count
-        zeros = np.zeros(120)
-        arrays = {"tiles": np.full((count, 8, 8, 3), 9, np.uint8), "kept": kept, "corner": np.zeros((120, 2), int)}
-        arrays |= {
-            "variance": np.where(kept, 1, 99),
-            "mean": zeros + 9,
-            "clipped": zeros,
-        }  # as versions before wrote it
+        arrays = {"tiles": np.full((count, 8, 8, 3), 9, np.uint8), "mean": np.full(120, 9), "detrended": np.ones(120)}
+        arrays["reason"] = np.where(np.arange(120) < count, 0, strong).astype(np.uint8)
         Entry(tmp_path / "noise" / f"{name}.npz", arrays, {"photo": name, "settings": {"tile_size": 8}}).write()
     report_pools(tmp_path / "kernels", tmp_path / "noise")
     page = Page(tmp_path / "report.html")
     shown = [image["alt"] for image in page.images]
     assert len(shown) == 48 and shown.count("a") in (33, 34) and "b" not in shown
-    assert [(row["kept"], row["too much variance"]) for row in page.table_of("tiles", "kept")] == [
+    assert [(row["taken"], row["too strong"]) for row in page.table_of("tiles", "taken")] == [
         *(("70", "50"), ("0", "120"), ("30", "90"))
     ]
-    assert [row["its value"] for row in page.table_of("option")] == ["20.0", "0.0", *["not looked at"] * 4]
 
 
 def test_files_that_are_no_entries_are_named(tmp_path):

@@ -11,11 +11,12 @@ import skimage
 from PIL import Image
 from scipy import ndimage
 
+from realsr.camera_noise import MAX_BLOCKINESS, AutoRule
 from realsr.images import gray_uint8, read_image
-from realsr.noise import NoiseRule, flat_tiles, rejections, structured_tiles, tile_statistics
-from realsr.structure import blockiness, direction, structure
+from realsr.noise import REASONS, count_reasons, tile_statistics
+from realsr.structure import blockiness, correlation, direction, slope, structure, unevenness, without_plane
 
-STRICT = NoiseRule(tile_size=32, stride=32, max_structure=0.2, max_direction=0.3, max_blockiness=0.5)
+RULE = AutoRule(stride=32)
 
 
 def noise(height: int, width: int, sigma: float, smooth: float = 0.0, seed: int = 0) -> np.ndarray:
@@ -36,11 +37,10 @@ def stored(gray: np.ndarray, quality: int | None = None) -> np.ndarray:
 
 
 def shows(image: np.ndarray, *reasons: str) -> float:
-    """Share of the tiles that show what the reasons (or one of all) say; the authors' rule keeps them."""
+    """Share of the tiles that show what the reasons (or one of all) say."""
     statistics = tile_statistics(image, 32, 32)
-    assert flat_tiles(statistics, 26, 0).all()
-    found = structured_tiles(statistics, STRICT)
-    return np.any([found[reason] for reason in reasons or found], axis=0).mean()
+    counts = count_reasons(RULE.reasons(statistics))
+    return sum(counts[reason] for reason in reasons or list(REASONS)[1:]) / sum(counts.values())
 
 
 def in_tiles(image: np.ndarray, side: int = 32) -> np.ndarray:
@@ -53,9 +53,9 @@ def in_tiles(image: np.ndarray, side: int = 32) -> np.ndarray:
 @pytest.mark.parametrize("smooth", [0, 0.5, 0.8])
 @pytest.mark.parametrize("sigma", [0.7, 2, 4])
 def test_noise_passes(sigma, smooth, quality):
-    """White, and smooth over a few pixels as demosaicing leaves it, weak and strong: 99 of 100 tiles."""
+    """White, and smooth over a few pixels as demosaicing leaves it, weak and strong: 98 of 100 tiles."""
     image = stored(120 + noise(768, 768, sigma, smooth), quality)
-    assert shows(image) < 0.01
+    assert shows(image) < 0.02
 
 
 def test_noise_that_depends_on_brightness_and_differs_by_photo_passes():
@@ -85,22 +85,34 @@ def test_what_changes_slowly_does_little_to_lr_crops():
 
 
 @pytest.mark.parametrize("smooth", [0, 0.7])
-def test_gradients_are_rejected(smooth):
-    """Of 8 levels over a tile in noise of standard deviation 3: a variance of 5 and 9."""
-    ramp = np.tile(np.arange(768) % 32 / 4, (768, 1))
-    assert shows(stored(100 + ramp + noise(768, 768, 3, smooth)), "structure") > 0.95
-    assert shows(stored(100 + ramp / 4 + noise(768, 768, 3, smooth)), "structure") < 0.05
+@pytest.mark.parametrize("channel", [0, 2, slice(3)])
+def test_gradients_are_rejected(smooth, channel):
+    """Of 16 levels over a tile in noise of standard deviation 3, a variance of 21 and 9; also of colours alone."""
+    ramp = np.tile(np.arange(768) % 32 / 2, (768, 1))
+    noisy = noise(768, 768, 3, smooth)
+    assert shows(stored(100 + ramp / 4 + noisy), "gradient") == 0
+    image = stored(100 + noisy)
+    image[..., channel] = stored(100 + ramp + noisy)[..., channel]
+    assert shows(image, "gradient") > 0.95
 
 
-@pytest.mark.parametrize(("name", "least", "most"), [("brick", 0.5, 1), ("gravel", 0.5, 1), ("grass", 0, 0.4)])
+@pytest.mark.parametrize("smooth", [0, 0.7])
+def test_soft_shapes_are_rejected(smooth):
+    """A bump of 10 levels in the middle of each tile, in noise of standard deviation 3."""
+    y, x = np.indices((768, 768)) % 32 - 15.5
+    bump = 10 * np.exp(-(x**2 + y**2) / (2 * 8**2))
+    assert shows(stored(100 + bump + noise(768, 768, 3, smooth)), "scene") > 0.95
+
+
+@pytest.mark.parametrize(("name", "least", "most"), [("brick", 0.6, 1), ("gravel", 0.6, 1), ("grass", 0, 0.5)])
 def test_faint_texture_is_rejected(name, least, most):
-    """Half of the tiles of scikit-image's textures that are as strong as the noise; grass is as fine as noise."""
+    """Of the tiles of scikit-image's textures that are as strong as the noise; grass is as fine as noise."""
     texture = read_image(Path(skimage.__file__).parent / "data" / f"{name}.png").rgb[..., 0].astype(np.float64)
     tiles = in_tiles(texture)
     tiles *= 3 / tiles.std((1, 2), keepdims=True)
     noisy = tiles - tiles.mean((1, 2), keepdims=True) + in_tiles(noise(512, 512, 3))
-    found = [structure(tile) > 0.2 or direction(tile) > 0.3 for tile in noisy]
-    assert least < np.mean(found) <= most
+    rows = noisy.reshape(16, 16, 32, 32).swapaxes(1, 2).reshape(512, 512)
+    assert least < shows(stored(120 + rows)) <= most
 
 
 @pytest.mark.parametrize("angle", [0, 0.6, 1.6, 2.5])
@@ -109,8 +121,26 @@ def test_fine_stripes_are_rejected(angle):
     y, x = np.indices((512, 512))
     stripes = 3.5 * np.sin((x * np.cos(angle) + y * np.sin(angle)) * 2 * np.pi / 5)
     image = stored(100 + stripes + noise(512, 512, 2.5))
-    assert shows(image, "structure") < 0.05
+    assert shows(image, "scene") < 0.05
     assert shows(image, "stripes") > 0.95
+
+
+def test_what_is_on_a_part_of_a_tile_is_rejected():
+    """A corner of each tile with noise three times as strong."""
+    y, x = np.indices((512, 512)) % 32
+    assert shows(stored(100 + noise(512, 512, 2) * np.where((x < 12) & (y < 12), 4, 1)), "uneven") > 0.95
+
+
+def test_tiles_without_noise_are_told():
+    """Constant; of two levels, one of them rare; and clipped, at black or at white, in one channel."""
+    image = stored(100 + noise(64, 192, 2))
+    image[:32, :32] = 90
+    image[:32, 32:64] = 90
+    image[3:6, 40:50] = 91
+    image[:4, 64:96] = 0
+    image[:4, 96:128, 2] = 255
+    reasons = RULE.reasons(tile_statistics(image, 32, 32))
+    assert [list(REASONS)[r] for r in reasons] == ["no noise", "no noise", "clipped", "clipped", *[""] * 8]
 
 
 @pytest.mark.parametrize("angle", [0, 0.4, 1.3])
@@ -122,11 +152,17 @@ def test_direction_is_that_of_the_gradients_whatever_they_are(angle):
 
 
 @pytest.mark.parametrize("corner", [(0, 0), (3, 6), (4, 1)])
-@pytest.mark.parametrize(("quality", "low", "high"), [(95, 0, 0.02), (75, 0.7, 1), (60, 0.99, 1), (40, 0.99, 1)])
-def test_block_edges_are_rejected_wherever_they_are(quality, low, high, corner):
+@pytest.mark.parametrize(("quality", "low", "high"), [(95, 0, 0.02), (75, 0, 0.1), (20, 0.99, 1)])
+def test_what_jpeg_has_left_of_noise_is_rejected_wherever_blocks_are(quality, low, high, corner):
     """Of noise of standard deviation 3 that was stored as JPEG, also where the photo was cropped since."""
     image = stored(120 + noise(520, 520, 3, 0.7), quality)[corner[0] :, corner[1] :]
-    assert low <= shows(image, "block edges") <= high
+    assert low <= shows(image) <= high
+
+
+def test_block_edges_without_noise_are_rejected():
+    steps = np.random.default_rng(0).standard_normal((64, 64)).repeat(8, 0).repeat(8, 1)
+    blocks = blockiness(in_tiles(100 + 2 * steps + noise(512, 512, 0.3)))
+    assert (blocks > MAX_BLOCKINESS).all()
 
 
 def test_blockiness_is_the_excess_of_the_steps_over_the_edges():
@@ -141,37 +177,38 @@ def test_blockiness_is_the_excess_of_the_steps_over_the_edges():
 @pytest.mark.parametrize("side", [1, 2, 7, 8, 9, 16, 33, 50])
 def test_tiles_of_every_size_have_plain_numbers(side):
     for tile in (np.full((side, side), 7.0), noise(side, side, 3) if side > 1 else np.zeros((1, 1))):
-        for measure in (structure, direction, blockiness):
+        for measure in (structure, direction, blockiness, slope, unevenness, correlation):
             assert np.isfinite(measure(tile)) and measure(tile) < 2
-        if np.ptp(tile) == 0:
-            assert structure(tile) == direction(tile) == blockiness(tile) == 0
+            assert np.ptp(tile) or measure(tile - tile.mean()) == 0
 
 
-def test_a_tile_has_one_reason_and_no_bound_looks_at_nothing():
-    image = np.concatenate([stored(np.full((32, 128), 10) + noise(32, 128, 2)), stored(120 + noise(32, 128, 9))])
-    image[:32, 32:64] = stored(100 + np.tile(np.linspace(-6, 6, 32), (32, 1)))
-    image[:32, 64:128] = 255, 90, 90
-    image[:32, 96:128] = 90  # without variance
-    statistics = tile_statistics(image, 32, 32)
-    bounds = {"max_clipped": 0.01, "max_structure": 0.2, "max_direction": 0.3, "max_blockiness": 0.5}
-    reasons = rejections(statistics, NoiseRule(32, 32, min_mean=20, **bounds))
-    assert {name: mask.nonzero()[0].tolist() for name, mask in reasons.items()} == {
-        "too much variance": [4, 5, 6, 7],
-        "too dark": [0],
-        "clipped": [2, 3],
-        "structure": [1],
-        "stripes": [],
-        "block edges": [],
-    }
-    plain = rejections(statistics, NoiseRule(32, 32, min_mean=20))
-    assert not any(plain[name].any() for name in ("clipped", "structure", "stripes", "block edges"))
-    np.testing.assert_array_equal(
-        ~np.any(list(plain.values()), axis=0), flat_tiles(statistics, NoiseRule().max_variance, 20)
-    )
+def test_measures_of_many_tiles_are_those_of_each():
+    tiles = in_tiles(noise(96, 64, 3, 0.7) + np.linspace(0, 20, 64))
+    for measure in (structure, direction, blockiness, slope, unevenness, correlation, without_plane):
+        np.testing.assert_allclose(measure(tiles), [measure(tile) for tile in tiles], rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(measure(tiles.reshape(3, 2, 32, 32))[1, 1], measure(tiles[3]), rtol=1e-9, atol=1e-9)
+
+
+def test_planes_are_found_by_least_squares():
+    y, x = np.indices((24, 24))
+    tile = noise(24, 24, 2) + 100 + 0.3 * x - 0.2 * y
+    terms = np.stack([np.ones(576), x.ravel(), y.ravel()], 1)
+    rest = tile.ravel() - terms @ np.linalg.lstsq(terms, tile.ravel(), rcond=None)[0]
+    np.testing.assert_allclose(without_plane(tile).ravel(), rest, atol=1e-9)
+    assert slope(tile) == pytest.approx(1 - rest.var() / tile.var())
+
+
+@pytest.mark.parametrize("smooth", [0, 0.7, 1.2])
+def test_correlation_is_that_of_neighbours(smooth):
+    image = noise(512, 512, 3, smooth)
+    pairs = [
+        np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in ((image[1:], image[:-1]), (image[:, 1:], image[:, :-1]))
+    ]
+    assert correlation(image) == pytest.approx(np.mean(pairs), abs=0.01)
 
 
 def test_by_how_much_the_pool_changes():
-    """The authors' rule keeps tiles that are a quarter scene; of what else is looked at little is left.
+    """The paper's rule keeps tiles that are a quarter scene; of what is no slope, the other keeps little.
 
     A photo of clouds, fewer to the left, with noise as smooth as a camera's; both are known.
     """
@@ -179,15 +216,14 @@ def test_by_how_much_the_pool_changes():
     truth = noise(1024, 1024, 3, 0.7)
     image = stored(clean + truth)
     statistics = tile_statistics(image, 32, 32)
-    flat = flat_tiles(statistics, STRICT.max_variance, STRICT.min_mean)
-    kept = ~np.any(list(rejections(statistics, STRICT).values()), axis=0)
-    gray = gray_uint8(image).astype(np.float64)
-    scene_share, low_power = {}, {}
-    for name, chosen in {"authors": flat, "strict": kept}.items():
-        pool, clouds, noises = (in_tiles(a)[chosen] for a in (gray, clean, truth))
-        scene_share[name] = clouds.var((1, 2)).sum() / pool.var((1, 2)).sum()
-        lowest = [abs(np.fft.fft2(tiles)[:, [0, 1, 1], [1, 0, 1]]) ** 2 for tiles in (pool, noises)]
-        low_power[name] = lowest[0].sum() / lowest[1].sum()
-    assert scene_share["authors"] > 0.25 and scene_share["strict"] < 0.1
-    assert low_power["authors"] > 7 and low_power["strict"] < 2.6  # times the noise's own
-    assert 0.4 * flat.sum() < kept.sum() < 0.6 * flat.sum()
+    (reasons,) = AutoRule(stride=32, per_photo=1024).choose([statistics.where(RULE.candidates(statistics))])
+    kept = RULE.candidates(statistics)
+    kept[kept] = reasons == 0
+    share = {}
+    for name, chosen in {"paper": statistics.variance < 20, "auto": kept}.items():
+        pool, clouds = (in_tiles(a)[chosen] for a in (gray_uint8(image).astype(np.float64), clean))
+        share[name] = clouds.var((1, 2)).sum() / pool.var((1, 2)).sum()
+    flat, flat_truth = (without_plane(in_tiles(a)[kept]) for a in (gray_uint8(image).astype(np.float64), truth))
+    assert share["paper"] > 0.25 and share["auto"] < 0.22
+    assert flat.std() / flat_truth.std() == pytest.approx(1, abs=0.03)
+    assert kept.sum() > 0.6 * (statistics.variance < 20).sum()

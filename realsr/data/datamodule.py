@@ -30,7 +30,7 @@ from realsr.estimators.estimate import Estimator
 from realsr.files import find_images
 from realsr.interchange import is_foreign
 from realsr.jpeg_pool import require_tables
-from realsr.noise import NoiseRule
+from realsr.noise import TileRule
 from realsr.pools import check_confidence
 from realsr.workers import ignore_signals
 
@@ -99,7 +99,7 @@ class RealSRData(LightningDataModule):
         noise_dir: str | None,
         store_dir: str,
         estimator: Callable[[], Estimator],
-        collector: NoiseRule,
+        collector: TileRule,
         build_pools: bool = True,
         scale: int = 4,
         crop_size: int = 128,

@@ -28,6 +28,7 @@ from realsr.images.tags import (
 # Rating, RatingPercent, Copyright, and title, comment, author, keywords, subject as Windows keeps them
 _DESCRIPTIVE = {270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096)}
 _ORIENTATION, _EXIF, _GPS, _WIDTH, _HEIGHT = 0x0112, 0x8769, 0x8825, 40962, 40963
+_MAKE, _MODEL = 271, 272
 _RESOLUTION = (282, 283)
 _OF_EXIF = {33434, 33437, *range(34850, 34870), *range(36864, 42241)}
 _OF_GPS = set(range(32))
@@ -93,6 +94,21 @@ def orientation_in(fetch: Fetch) -> int:
     tag = read_tags(fetch, [e for e in entries if e.tag == _ORIENTATION], 8).get(_ORIENTATION)
     value = tag.number(start[0]) if tag else None
     return value if value is not None and 1 <= value <= 8 else 1
+
+
+def model_in(fetch: Fetch) -> str:
+    """Make and model of the camera as one name, ``NIKON D800``; empty where none is given or it is broken."""
+    start = read_header(fetch)
+    if start is None:
+        return ""
+    entries, _ = read_entries(fetch, *start)
+    tags = read_tags(fetch, [e for e in entries if e.tag in (_MAKE, _MODEL)], 400)
+    make, model = (
+        tags[tag].data.split(b"\0")[0].decode("ascii", "replace").strip() if tag in tags else ""
+        for tag in (_MAKE, _MODEL)
+    )
+    brand = make.split(" ")[0]  # NIKON CORPORATION calls its cameras NIKON D800
+    return model if model.lower().startswith(brand.lower()) else f"{brand} {model}".strip()
 
 
 def _kept(fetch: Fetch, layout: Layout, first: int) -> Directories:

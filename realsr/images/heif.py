@@ -41,6 +41,11 @@ def heif_size(path: Path) -> tuple[int, int]:
     return height, width
 
 
+def heif_exif(path: Path) -> bytes:
+    """The EXIF as it stands in the file; the pixels are not decoded."""
+    return bytes(_open(path).info.get("exif") or b"")
+
+
 def _open(path: Path, most_pixels: int = MOST_PIXELS) -> Any:
     import pillow_heif  # an extra
 

@@ -4,42 +4,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from realsr.entries import Entry
-from realsr.noise import NoiseRule, TileStatistics, rejections
+from realsr.noise import IN_POOL, REASONS, count_reasons, in_pool
 from realsr.pictures import noise_picture
 from realsr.report.page import Html, bullets, element, picture, prose, table
 from realsr.report.parts import Problems, count, read_pool, settings_of, settings_part, skipped_part
 
 SHOWN = 48  # tiles with pictures
-OPTIONS = {
-    "too much variance": ("max_variance", "variance"),
-    "too dark": ("min_mean", "mean"),
-    "clipped": ("max_clipped", "clipped"),
-    "structure": ("max_structure", "structure"),
-    "stripes": ("max_direction", "direction"),
-    "block edges": ("max_blockiness", "blockiness"),
-}
 
 
 @dataclass(frozen=True)
 class _Tiles:
-    """What a row says of a photo's tiles; ``kept`` in the rule's way, ``added`` by ``keep_best``."""
+    """What a row says of a photo's tiles: how many have each reason, and what those in the pool are like."""
 
     path: Path
     photo: str
-    looked_at: int
-    kept: int
-    added: int
-    rejected: dict[str, int]
-    seen: dict[str, npt.NDArray[np.float64]]  # statistics of the tiles that are in the pool
-    rule: NoiseRule
+    counts: dict[str, int]
+    variance: npt.NDArray[np.float64]
+    mean: npt.NDArray[np.float64]
     settings: str
+
+    @property
+    def taken(self) -> int:
+        """How many are in the pool."""
+        return sum(self.counts[name] for name in IN_POOL)
 
 
 def noise_part(folder: Path) -> Iterator[Html]:
@@ -49,7 +43,7 @@ def noise_part(folder: Path) -> Iterator[Html]:
     if not found and not skipped:
         yield element("p", prose("There is none yet: `python -m realsr.collect` cuts it out."))
         return
-    total, gave = sum(tiles.kept + tiles.added for tiles in found), sum(tiles.kept + tiles.added > 0 for tiles in found)
+    total, gave = sum(tiles.taken for tiles in found), sum(tiles.taken > 0 for tiles in found)
     yield element(
         "p",
         f"{count(total, 'tile')} of {count(gave, 'photo')}; {count(len(found) - gave, 'photo')} without one, "
@@ -64,65 +58,46 @@ def noise_part(folder: Path) -> Iterator[Html]:
 
 
 def _noise_tables(found: Sequence[_Tiles]) -> Iterator[Html]:
-    rule = found[0].rule if len({tiles.rule for tiles in found}) == 1 else None
-    yield element("h3", "What was rejected, and the option that changes it")
-    rows = []
-    for reason, (option, statistic) in OPTIONS.items():
-        bound = "differs" if rule is None else getattr(rule, option)
-        values = np.concatenate([tiles.seen[statistic] for tiles in found])
-        have = f"{values.min():.2f} / {np.median(values):.2f} / {values.max():.2f}" if len(values) else ""
-        rejected = sum(tiles.rejected[reason] for tiles in found)
-        given = "not looked at" if bound is None else bound
-        rows.append((reason, rejected, element("code", f"collector.{option}"), given, have))
-    yield table(("reason", "tiles", "option", "its value", "kept: least / median / most"), rows, "numbers")
-    added = sum(tiles.added for tiles in found)
+    totals = {name: sum(tiles.counts[name] for tiles in found) for name in REASONS}
+    shown = [name for name in REASONS if name and totals[name]]
+    yield element("h3", "What was rejected, and why")
+    yield table(("reason", "tiles", "what it says"), ((n, totals[n], prose(REASONS[n])) for n in shown), "numbers")
     yield bullets(
         prose(line)
         for line in (
-            "`collector.keep_best=N` fills up to N with the flattest others where the rule gives fewer: "
-            f"{count(added, 'tile')} of this pool.",
-            "`collector=strict` rejects for all of these reasons; `collector=df2k` and `dped` are the "
-            "authors' rules. `python -m realsr.collect` makes the pool anew.",
-            "A tile has one reason, the first that applies. Variance and brightness are of the gray tile, in 8-bit "
-            "levels.",
+            "A tile has one reason, the first that applies.",
+            "`collector=auto` finds out what the camera's noise is, `df2k` and `dped` are the paper's rules; "
+            "`python -m realsr.collect` makes the pool anew.",
         )
     )
     yield element("h3", "Every photo")
-    head = ("photo", "tiles", "kept", "added", *OPTIONS, "noise level", "brightness")
-    yield table(head, (_tile_row(tiles) for tiles in found), "numbers")
+    head = ("photo", "tiles", "taken", *shown, "noise level", "brightness")
+    yield table(head, (_tile_row(tiles, shown) for tiles in found), "numbers")
 
 
-def _tile_row(tiles: _Tiles) -> tuple[object, ...]:
+def _tile_row(tiles: _Tiles, shown: Sequence[str]) -> tuple[object, ...]:
     level = bright = ""
-    if len(tiles.seen["variance"]):
-        level = f"{math.sqrt(tiles.seen['variance'].mean()):.1f}"
-        bright = f"{tiles.seen['mean'].min():.0f} to {tiles.seen['mean'].max():.0f}"
-    rejected = (tiles.rejected[reason] for reason in OPTIONS)
-    return tiles.photo, tiles.looked_at, tiles.kept, tiles.added, *rejected, level, bright
+    if tiles.taken:
+        level = f"{math.sqrt(tiles.variance.mean()):.1f}"
+        bright = f"{tiles.mean.min():.0f} to {tiles.mean.max():.0f}"
+    counts = (tiles.counts[name] for name in shown)
+    return tiles.photo, sum(tiles.counts.values()), tiles.taken, *counts, level, bright
 
 
 def _tiles(entry: Entry, problems: Problems) -> list[_Tiles]:
-    """An entry's, or nothing and one problem more. What earlier versions did not look at is 0."""
-    arrays, settings = entry.arrays, entry.manifest.get("settings", {})
-    if not {"tiles", "kept", "corner", "variance", "mean"} <= set(arrays):
-        problems.append((entry.path.name, "is not of realsr.collect: what was rejected is not known"))
+    """An entry's, or nothing and one problem more."""
+    arrays = entry.arrays
+    if not {"tiles", "reason", "mean", "detrended"} <= set(arrays):
+        problems.append((entry.path.name, "is not of this version of realsr.collect: what was rejected is not known"))
         return []
-    kept = arrays["kept"].astype(bool)
-    zeros = np.zeros(len(kept))
-    statistics = TileStatistics(**{field.name: arrays.get(field.name, zeros) for field in fields(TileStatistics)})
-    rule = NoiseRule(**{field.name: settings[field.name] for field in fields(NoiseRule) if field.name in settings})
-    reasons = rejections(statistics, rule)
-    passed = ~np.any(list(reasons.values()), axis=0)
+    taken = in_pool(arrays["reason"])
     return [
         _Tiles(
             entry.path,
             str(entry.manifest.get("photo", entry.path.stem)),
-            len(kept),
-            int((kept & passed).sum()),
-            int((kept & ~passed).sum()),
-            {reason: int((mask & ~kept).sum()) for reason, mask in reasons.items()},
-            {name: getattr(statistics, name)[kept] for _, name in OPTIONS.values()},
-            rule,
+            count_reasons(arrays["reason"]),
+            arrays["detrended"][taken],
+            arrays["mean"][taken],
             settings_of(entry),
         )
     ]
@@ -133,8 +108,8 @@ def _tile_pictures(found: Sequence[_Tiles], total: int) -> Iterator[Html]:
     wanted = np.linspace(0, total - 1, min(SHOWN, total)).round().astype(int)
     first = 0
     for tiles in found:
-        mine = wanted[(wanted >= first) & (wanted < first + tiles.kept + tiles.added)] - first
-        first += tiles.kept + tiles.added
+        mine = wanted[(wanted >= first) & (wanted < first + tiles.taken)] - first
+        first += tiles.taken
         if len(mine):
             for tile in Entry.read(tiles.path).arrays["tiles"][mine]:
                 yield picture(noise_picture(tile, 96), tiles.photo, photo=True)

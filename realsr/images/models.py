@@ -1,0 +1,43 @@
+"""Which cameras photos are of, told by their headers."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from realsr.errors import InputError
+from realsr.files import HEIC, RAW, warn_once
+from realsr.images.exif import model_in
+from realsr.images.heif import heif_exif
+from realsr.images.opening import exif_of, naming_damage, open_image
+from realsr.images.tags import fetch_from
+
+
+def camera_model(path: Path) -> str:
+    """The camera's name by EXIF, such as ``NIKON D800``; empty for files that do not say, or cannot be read."""
+    try:
+        with naming_damage(path):
+            if path.suffix.lower() in RAW:
+                with path.open("rb") as file:
+                    return model_in(fetch_from(file))
+            if path.suffix.lower() in HEIC:
+                return model_in(fetch_from(io.BytesIO(heif_exif(path).removeprefix(b"Exif\0\0"))))
+            with open_image(path) as image, exif_of(image, path) as fetch:
+                return model_in(fetch)
+    except (InputError, OSError):
+        return ""  # what reads the photo says what is wrong with it
+
+
+def tell_cameras(photos: Sequence[Path], limit: int = 5) -> None:
+    """Warn, once, where photos are of several cameras, with how many are of each."""
+    models = Counter(filter(None, map(camera_model, photos))).most_common()
+    if len(models) > 1:
+        names = [f"{model} ({count} photo{'s' if count > 1 else ''})" for model, count in models[:limit]]
+        named = ", ".join([*names, "..."] if len(models) > limit else names)
+        folder = os.path.commonpath([photo.parent for photo in photos])
+        warn_once(
+            f"{folder}: photos of {len(models)} cameras: {named}; a model learns one camera best, give a folder of each"
+        )
