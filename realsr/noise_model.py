@@ -12,14 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from realsr.camera_noise import AutoRule
 from realsr.noise import cut_tiles, tile_statistics
+from realsr.structure import without_plane
 
 Array = npt.NDArray[np.float64]
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 REACH = 6  # pixels over which noise hangs together
-SIDE = 32  # of the tiles that are looked for in a photo
+ENOUGH = 2**25  # values of tiles that are looked at
 GROUPS = 8  # of tiles of like brightness
-EXCESS = 1.4  # a tile shows more than noise if its variance is so many times that of the calmest of like brightness
+RULE, TILES, LEAST = AutoRule(), 1000, 4  # which tiles of a photo are noise; how many are looked at, and needed
 
 
 @dataclass(frozen=True)
@@ -45,30 +47,29 @@ class NoiseModel:
     def of_tiles(cls, tiles: npt.NDArray[np.uint8]) -> NoiseModel:
         """The model of flat tiles ``(N, T, T, 3)`` uint8, N at least one.
 
-        Of tiles of like brightness those count whose variance is nearly the lowest, since others show more than noise.
         The plane that fits best is taken from each.
         """
-        gray = tiles @ (LUMA / 255)
-        level, flat = gray.mean((1, 2)), _without_plane(gray)
-        variance = flat.var((1, 2))
+        gray = tiles[:: tiles.size // ENOUGH + 1] @ (LUMA / 255)
+        level, flat = gray.mean((1, 2)), without_plane(gray)
         groups = [group for group in np.array_split(np.argsort(level), GROUPS) if len(group)]
-        groups = [group[variance[group] <= EXCESS * np.quantile(variance[group], 0.15)] for group in groups]
-        covariance = np.concatenate([_autocovariance(flat[group]) for group in groups])
         return cls(
-            covariance.mean(0),
+            np.mean([_autocovariance(tile) for tile in flat], axis=0),
             np.array([level[group].mean() for group in groups]),
-            np.array([variance[group].mean() for group in groups]),
+            np.array([flat[group].var() for group in groups]),
         )
 
     @classmethod
-    def of_photo(cls, image: npt.NDArray[np.uint8], least: int = 4) -> NoiseModel | None:
-        """The model of the flat tiles of a photo ``(H, W, 3)`` uint8; None where it has fewer than ``least``."""
-        stride = max(SIDE // 2, math.isqrt(image.shape[0] * image.shape[1] // 1000))  # a thousand tiles are enough
-        seen = tile_statistics(image, SIDE, stride)
-        flat = (seen.clipped <= 0.01) & (seen.variance > 0) & (seen.structure < 0.2) & (seen.direction < 0.3)
-        if flat.sum() < least:
-            return None
-        return cls.of_tiles(cut_tiles(image, seen.corner[flat], SIDE))
+    def of_photo(cls, image: npt.NDArray[np.uint8]) -> NoiseModel | None:
+        """The model of the flat tiles of a photo ``(H, W, 3)`` uint8; None where it has fewer than four."""
+        stride = max(RULE.stride, math.isqrt(image.shape[0] * image.shape[1] // TILES))
+        seen = tile_statistics(image, RULE.tile_size, stride)
+        found = seen.where(RULE.candidates(seen))
+        corners = found.corner[RULE.choose([found])[0] == 0]
+        return cls.of_tiles(cut_tiles(image, corners, RULE.tile_size)) if len(corners) >= LEAST else None
+
+    def times(self, factor: float) -> NoiseModel:
+        """Of so many times the variance."""
+        return NoiseModel(factor * self.covariance, self.levels, factor * self.variances)
 
     @property
     def variance(self) -> float:
@@ -97,20 +98,10 @@ class NoiseModel:
         return np.array([[(apart[0] - apart[1]) / 2, mixed], [mixed, (apart[0] - apart[2]) / 2]])
 
 
-def _autocovariance(tiles: Array) -> Array:
-    """Of each of ``(N, T, T)`` of mean zero, ``(N, 2R + 1, 2R + 1)``, by the FFT of the tile with zeros around it."""
-    side = tiles.shape[1]
+def _autocovariance(tile: Array) -> Array:
+    """Of a tile ``(T, T)`` of mean zero, ``(2R + 1, 2R + 1)``, by the FFT of the tile with zeros around it."""
+    side = len(tile)
     distance = np.arange(-min(REACH, side - 1), min(REACH, side - 1) + 1)
-    sums = np.fft.irfft2(np.abs(np.fft.rfft2(tiles, s=(2 * side, 2 * side))) ** 2, s=(2 * side, 2 * side))
+    sums = np.fft.irfft2(np.abs(np.fft.rfft2(tile, s=(2 * side, 2 * side))) ** 2, s=(2 * side, 2 * side))
     pairs = side - abs(distance)
-    return np.asarray(sums[:, distance[:, None], distance] / np.outer(pairs, pairs))
-
-
-def _without_plane(tiles: Array) -> Array:
-    """Tiles ``(N, T, T)`` less the plane that fits each best."""
-    ramp = np.arange(tiles.shape[1]) - (tiles.shape[1] - 1) / 2
-    ramp = ramp / max(float(np.sqrt((ramp**2).mean())), 0.5)
-    flat = tiles - tiles.mean((1, 2), keepdims=True)
-    for slope in (ramp[:, None], ramp[None, :]):
-        flat = flat - (flat * slope).mean((1, 2), keepdims=True) * slope
-    return np.asarray(flat)
+    return np.asarray(sums[np.ix_(distance, distance)] / np.outer(pairs, pairs))

@@ -84,8 +84,7 @@ def estimate_kernel(
     with one_thread():
         part, window = _part(image if isinstance(image, Tensor) else np.asarray(image))
         if isinstance(module, PatchMatching):
-            noise = NoiseModel.of_photo(to_uint(part)) if noise is None else noise
-            loader = module.crops(part, noise)
+            loader = module.crops(part, noise or NoiseModel.of_photo(to_uint(part)))
         else:
             loader = module.crops(part)
         fit_photo(module, loader, accelerator)

@@ -11,12 +11,14 @@ subsampled by 2 has blur ``(B + K) / 4`` in its own pixels. It looks like the ph
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from pytorch_lightning import LightningModule
+from scipy import linalg
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -74,7 +76,7 @@ class PatchMatching(LightningModule):
         patch: int = 7,
         projections: int = 32,
         learning_rate: float = 0.03,
-        prior: float = 0.003,
+        prior: float = 0.001,
         contrast_prior: float = 0.04,
         smooth: int = 1,
         seed: int = 0,
@@ -117,9 +119,10 @@ class PatchMatching(LightningModule):
         data = PatchCrops(image, self.iterations, self.count, self.crop, self.output_size, self.seed)
         self.density = data.density
         gray = data.image.double().numpy()
-        noise = NoiseModel.white(noise_level(gray)) if noise is None else noise
+        patches = _patch_covariance(data.image, self.patch, self.seed)
+        noise = _no_more_than(patches, NoiseModel.white(noise_level(gray)) if noise is None else noise)
         self.add_noise(noise)
-        values, vectors = torch.linalg.eigh(_patch_covariance(data.image, self.patch, self.seed))
+        values, vectors = torch.linalg.eigh(patches)
         least = 1e-6 * float(values.sum())  # of a photo in the dark as of one in the sun
         self.whitening = (vectors / (values.clamp_min(0) + least).sqrt()).float()
         detail = float(values[:-1].sum())  # without the first direction, which is the patch's brightness
@@ -253,6 +256,19 @@ def _patch_covariance(image: Tensor, patch: int, seed: int, count: int = 100_000
         index = torch.randint(total, (count,), generator=torch.Generator().manual_seed(seed))
     chosen = windows[index // windows.shape[1], index % windows.shape[1]].flatten(1)
     return torch.cov(chosen.T.double())
+
+
+def _no_more_than(patches: Tensor, noise: NoiseModel) -> NoiseModel:
+    """The noise, or so much of it as a photo has room for whose patches have this covariance ``(p**2, p**2)``.
+
+    In three of four directions a photo has at least as much variance as its noise. Photos of lower ISO speed than those
+    that the camera's noise was found in would else be taken for noise.
+    """
+    if noise.variance <= 0:
+        return noise
+    own = noise.of_patches(math.isqrt(len(patches)))
+    shares = linalg.eigvalsh(patches.numpy(), own + 1e-6 * noise.variance * np.eye(len(own)))
+    return noise.times(min(float(np.quantile(shares, 0.25)), 1.0))
 
 
 def _triangle(theta: Tensor) -> Tensor:
