@@ -20,16 +20,20 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from realsr.collect import collect_noise
 from realsr.config import check_writable, command
-from realsr.entries import Arrays
+from realsr.entries import Arrays, Entry
 from realsr.errors import InputError, at_least
 from realsr.estimators.estimate import Estimator, check_scale, estimate_kernel
+from realsr.estimators.patch_matching import PatchMatching
 from realsr.files import find_images
 from realsr.filling import AS_IT_IS, fill_pool
 from realsr.hardware import pick_device
 from realsr.images import Photo, read_image, write_image
 from realsr.interchange import check_form
 from realsr.kernel_sheet import kernel_sheet, thumbnails
+from realsr.noise import TileRule
+from realsr.noise_model import NoiseModel
 from realsr.pools import KernelPool, check_confidence, export_kernels
 from realsr.report.pools import report_pools
 from realsr.shards import jobs_here, shard_of
@@ -53,6 +57,7 @@ def estimate_kernels(
     workers: int = 1,
     min_confidence: float = 0.0,
     whole: bool = True,
+    noise: NoiseModel | None = None,
 ) -> KernelPool:
     """Fill the kernel pool in ``folder``, going on from what is there, draw its contact sheet and its page.
 
@@ -68,6 +73,7 @@ def estimate_kernels(
             suits the device. A photo's kernel does not depend on it.
         min_confidence: kernels of less are marked in the contact sheet.
         whole: whether these are all photos of the pool, and not a shard of them.
+        noise: of the camera, see :func:`camera_noise`; None: each photo's own.
 
     Raises:
         NoKernelError: no photo gave a kernel; says why the first one did not.
@@ -78,8 +84,12 @@ def estimate_kernels(
     device = pick_device(accelerator)
     check_scale(scale, estimator())  # a bad option of the estimator fails here, not once for every photo
 
-    make = functools.partial(_kernels_of, estimator=estimator, scale=scale, accelerator=accelerator)
+    make = functools.partial(_kernels_of, estimator=estimator, scale=scale, accelerator=accelerator, noise=noise)
     settings, processes = plain_settings(estimator), workers or default_workers(device)
+    if settings["estimator"] == PatchMatching.__qualname__:
+        settings["noise"] = "photo" if noise is None else "camera"
+        if not redo and (redo := _of_an_earlier_version(folder)):
+            log.info("%s: is of an earlier version, which took all noise for white; it is made anew", folder)
     filling = fill_pool(folder, photos, settings, make, redo, processes, whole)
     skipped: dict[Path, str] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -104,12 +114,12 @@ def estimate_kernels(
 
 
 def _kernels_of(
-    photo: Path, estimator: Callable[[], Estimator], scale: int, accelerator: str
+    photo: Path, estimator: Callable[[], Estimator], scale: int, accelerator: str, noise: NoiseModel | None
 ) -> tuple[Arrays, dict[str, Any]]:
     """What is kept of a photo: kernels, and what the contact sheet shows."""
     rgb = read_image(photo).rgb
     try:
-        estimate = estimate_kernel(rgb, scale, estimator, accelerator)
+        estimate = estimate_kernel(rgb, scale, estimator, accelerator, noise)
     except InputError as e:
         raise InputError(f"{photo}: {e}") from e
     if estimate.reasons:
@@ -125,6 +135,31 @@ def _kernels_of(
     }
 
 
+def camera_noise(photos: Sequence[Path], folder: Path, rule: TileRule) -> NoiseModel | None:
+    """The camera's noise, of the noise pool in ``folder``, which is filled first.
+
+    Args:
+        photos: all of the camera.
+        folder: of the pool.
+        rule: for tiles of photos that the pool has nothing of yet.
+
+    Returns:
+        None where no photo has a flat tile, which is logged.
+    """
+    try:
+        pool = collect_noise(photos, folder, rule, redo=False)
+    except InputError as e:
+        log.warning("kernels are estimated without the camera's noise, with each photo's own: %s", e)
+        return None
+    return NoiseModel.of_tiles(pool.tiles.permute(0, 2, 3, 1).numpy())
+
+
+def _of_an_earlier_version(folder: Path) -> bool:
+    """Whether a pool's kernels are by patch matching that took noise for white."""
+    made = [Entry.read(path).manifest.get("settings", {}) for path in folder.glob("*.npz")]
+    return any(settings.get("estimator") == PatchMatching.__qualname__ and "noise" not in settings for settings in made)
+
+
 def plain_settings(make: Callable[..., Any]) -> dict[str, Any]:
     """What a result depends on besides its photo: the module that ``make`` builds and its options, as plain values."""
     if not isinstance(make, functools.partial):
@@ -136,13 +171,15 @@ def plain_settings(make: Callable[..., Any]) -> dict[str, Any]:
 def _run(cfg: DictConfig) -> None:
     at_least(0, workers=cfg.workers)
     check_form(cfg.export)
-    photos = shard_of(find_images(cfg.data.source_dir), cfg.shard, cfg.shards)
+    every = find_images(cfg.data.source_dir)
+    photos = shard_of(every, cfg.shard, cfg.shards)
     if cfg.shards > 1:
         log.info("shard %d of %d: %d photos", cfg.shard, cfg.shards, len(photos))
     workers = cfg.workers or max(default_workers(pick_device(cfg.accelerator)) // jobs_here(cfg.shards), 1)
     folder = Path(cfg.pool_dir) / "kernels"
     try:
         if photos:
+            noise = camera_noise(every, Path(cfg.pool_dir) / "noise", instantiate(cfg.collector))
             estimate_kernels(
                 photos,
                 folder,
@@ -152,6 +189,7 @@ def _run(cfg: DictConfig) -> None:
                 workers=workers,
                 min_confidence=cfg.pool.min_confidence,
                 whole=cfg.shards == 1,
+                noise=noise,
             )
             if cfg.export is not None:
                 export_kernels(

@@ -17,6 +17,7 @@ from scipy import ndimage, signal
 from realsr.resample import cubic
 
 Kernel = npt.NDArray[np.float64]
+HR_BLUR = 0.25  # variance in HR pixels of the blur that sharp photographs have themselves, see bench_kernel_accuracy.py
 
 
 def centre_index(size: int, scale: int) -> float:
@@ -52,6 +53,19 @@ def gaussian_of(size: int, covariance: npt.NDArray[np.float64], scale: int) -> K
     values, vectors = np.linalg.eigh(covariance)
     angle = math.atan2(-vectors[1, 1], vectors[0, 1])
     return gaussian_kernel(size, (math.sqrt(values[1]), math.sqrt(values[0])), angle, scale)
+
+
+def kernel_of_blur(blur: npt.NDArray[np.float64], scale: int, size: int) -> Kernel:
+    """The kernel that gives sharp HR images a Gaussian blur when they are downscaled by ``scale``.
+
+    Args:
+        blur: covariance ``[[xx, xy], [xy, yy]]`` in squared LR pixels, y down, of the photo.
+        scale: subsampling factor.
+        size: side of the kernel.
+    """
+    values, vectors = np.linalg.eigh(blur * scale**2 - HR_BLUR * np.eye(2))
+    # a sampled Gaussian narrower than a third of a pixel is a single point
+    return gaussian_of(size, (vectors * values.clip(0.1)) @ vectors.T, scale)
 
 
 def normalise(kernel: npt.NDArray[np.floating]) -> Kernel:

@@ -144,7 +144,7 @@ def test_shards_fill_one_pool(photo_folder, tmp_path, compose, launcher, workers
     run(compose("estimate", *options, f"pool_dir={tmp_path / 'straight'}", "workers=1"))
     assert content(tmp_path / "pools" / "kernels") == content(tmp_path / "straight" / "kernels")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "pools", "straight"]
-    assert sorted(path.name for path in (tmp_path / "pools").iterdir()) == ["kernels", "report.html", "sweep"]
+    assert sorted(path.name for path in (tmp_path / "pools").iterdir()) == ["kernels", "noise", "report.html", "sweep"]
 
 
 def test_shards_without_a_usable_photo_do_not_end_a_sweep(photo_folder, tmp_path, compose, caplog):

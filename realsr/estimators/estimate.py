@@ -17,8 +17,9 @@ from realsr.estimators.crops import Map, detailed_window
 from realsr.estimators.kernelgan.module import KernelGAN
 from realsr.estimators.patch_matching import PatchMatching
 from realsr.fitting import fit_photo, one_thread
-from realsr.images import to_float
+from realsr.images import to_float, to_uint
 from realsr.kernels import Kernel
+from realsr.noise_model import NoiseModel
 
 Estimator = KernelGAN | PatchMatching
 MAX_SIDE = 2048  # pixels of a photo that are looked at, on both sides
@@ -59,6 +60,7 @@ def estimate_kernel(
     scale: int = 2,
     estimator: Callable[[], Estimator] = PatchMatching,
     accelerator: str = "auto",
+    noise: NoiseModel | None = None,
 ) -> KernelEstimate:
     """Estimate the kernel with which sharp HR images are to be blurred so that they look like the photo.
 
@@ -71,6 +73,7 @@ def estimate_kernel(
         scale: subsampling factor that the kernel is meant for.
         estimator: builds the module to train, e.g. ``functools.partial(KernelGAN, iterations=1500)``.
         accelerator: Lightning's name of the device.
+        noise: of the camera; None: that of the photo's flat tiles, and where it has none, white noise.
 
     Raises:
         InputError: the photo is too small, has no edges to learn from, or is no image; the estimator does not give
@@ -80,7 +83,11 @@ def estimate_kernel(
     check_scale(scale, module)
     with one_thread():
         part, window = _part(image if isinstance(image, Tensor) else np.asarray(image))
-        fit_photo(module, module.crops(part), accelerator)
+        if isinstance(module, PatchMatching):
+            loader = module.crops(part, noise or NoiseModel.of_photo(to_uint(part)))
+        else:
+            loader = module.crops(part)
+        fit_photo(module, loader, accelerator)
     final = {name: value.item() for name, value in module.losses.items()}
     try:
         if not all(map(math.isfinite, final.values())):

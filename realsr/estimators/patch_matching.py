@@ -11,22 +11,24 @@ subsampled by 2 has blur ``(B + K) / 4`` in its own pixels. It looks like the ph
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from pytorch_lightning import LightningModule
+from scipy import linalg
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from realsr.errors import InputError, at_least
 from realsr.estimators.crops import PARTS, RATIO, Map, PatchCrops
-from realsr.kernels import Kernel, centre_index, gaussian_of, max_normalised_correlation
+from realsr.kernels import Kernel, centre_index, kernel_of_blur, max_normalised_correlation
 from realsr.noise import noise_level
+from realsr.noise_model import NoiseModel
 
 WINDOW = 50  # iterations whose parameters are averaged; a block of them is a batch
-HR_BLUR = 0.25  # variance in HR pixels of the blur that sharp photographs have themselves, see bench_kernel_accuracy.py
 EDGES = 4000  # pixels with edges, under which the four parts see much the same and their agreement says little
 
 
@@ -35,7 +37,12 @@ class PatchMatching(LightningModule):
 
     The photo is divided into four parts with equally many edges. Each gives an estimate, all in one batch; their
     geometric mean is the result, and their agreement part of the confidence. Noise is matched too: what the downscaled
-    crops lack of white noise at the photo's own level is added to them, in the spectrum that makes it white again.
+    crops lack of the photo's noise is added to them, in the spectrum and with the strength at each brightness that make
+    it that of the photo again (:class:`realsr.noise_model.NoiseModel`).
+
+    Two things that are not blur are kept apart from it. Scenes have more or less contrast at fine scales than at coarse
+    ones: the downscaled crops may differ in contrast by a factor that is fitted too. The finest detail is what
+    demosaicking, sharpening and JPEG made of it: patches are compared smoothed.
 
     A batch is a window of 50 iterations, ``(large, small)`` of :class:`realsr.estimators.crops.PatchCrops`.
 
@@ -52,6 +59,8 @@ class PatchMatching(LightningModule):
         learning_rate: of Adam.
         prior: weight of the squared distance of the parameters to a width of 1.35 pixels in all directions, which
             decides where the photo says nothing.
+        contrast_prior: weight of the squared logarithm of the contrast between both scales.
+        smooth: how often patches are smoothed by (1, 2, 1) / 4 along both axes.
         seed: of crops, noise and directions.
     """
 
@@ -67,7 +76,9 @@ class PatchMatching(LightningModule):
         patch: int = 7,
         projections: int = 32,
         learning_rate: float = 0.03,
-        prior: float = 0.003,
+        prior: float = 0.001,
+        contrast_prior: float = 0.04,
+        smooth: int = 1,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -75,24 +86,32 @@ class PatchMatching(LightningModule):
         at_least(2, "estimator.", patch=patch)
         at_least(5, "estimator.", kernel_size=kernel_size)
         at_least(0, "estimator.", settled=settled, learning_rate=learning_rate, prior=prior, seed=seed)
+        at_least(0, "estimator.", contrast_prior=contrast_prior, smooth=smooth)
         # so that noise, which the kernel smears, and a few patches fit into the smaller crops
         at_least(RATIO * max(kernel_size, 2 * patch) + kernel_size, "estimator.", crop=crop)
         self.iterations, self.settled, self.count, self.crop = iterations, settled, crops_per_part, crop
         self.kernel_size, self.patch, self.projections = kernel_size, patch, projections
-        self.learning_rate, self.prior, self.seed = learning_rate, prior, seed
+        self.learning_rate, self.prior, self.contrast_prior, self.seed = learning_rate, prior, contrast_prior, seed
         self.output_size = (crop - kernel_size) // RATIO + 1
         self.automatic_optimization = False
         # log widths and shear, see `_triangle`
         self.theta = torch.nn.Parameter(torch.zeros(PARTS, 3))
+        self.contrast = torch.nn.Parameter(torch.zeros(()))  # its logarithm
         self.expected: Tensor
+        self.smoothing: Tensor
         self.register_buffer("expected", torch.tensor([0.3, 0.3, 0.0]), persistent=False)
+        self.register_buffer("smoothing", _smoothing(patch, smooth), persistent=False)
         self.density: Map = np.zeros((0, 0))
         self.means: list[Tensor] = []  # of theta, over each window
         self.iterations_done = 0
         self.losses: dict[str, Tensor] = {}
 
-    def crops(self, image: Tensor) -> DataLoader[tuple[Tensor, Tensor]]:
-        """What the module is to be fitted on, for a photo ``(3, H, W)`` in [0, 1]; looks at the photo's noise, too.
+    def crops(self, image: Tensor, noise: NoiseModel | None = None) -> DataLoader[tuple[Tensor, Tensor]]:
+        """What the module is to be fitted on, for a photo ``(3, H, W)`` in [0, 1].
+
+        Args:
+            image: the photo.
+            noise: of the camera; None takes it for white, as strong as the photo's least textured patches show.
 
         Raises:
             InputError: the photo is smaller than a crop, or has no edge to learn from.
@@ -100,31 +119,39 @@ class PatchMatching(LightningModule):
         data = PatchCrops(image, self.iterations, self.count, self.crop, self.output_size, self.seed)
         self.density = data.density
         gray = data.image.double().numpy()
-        self.noise = noise_level(gray)
-        values, vectors = torch.linalg.eigh(_patch_covariance(data.image, self.patch, self.seed))
+        patches = _patch_covariance(data.image, self.patch, self.seed)
+        noise = _no_more_than(patches, NoiseModel.white(noise_level(gray)) if noise is None else noise)
+        self.add_noise(noise)
+        values, vectors = torch.linalg.eigh(patches)
         least = 1e-6 * float(values.sum())  # of a photo in the dark as of one in the sun
         self.whitening = (vectors / (values.clamp_min(0) + least).sqrt()).float()
         detail = float(values[:-1].sum())  # without the first direction, which is the patch's brightness
         if detail <= 0:
             raise InputError("hardly an edge to estimate a kernel from, nearly all of the photo is flat")
+        of_noise = torch.from_numpy(noise.of_patches(self.patch)) @ vectors[:, :-1]
         # where no noise can be measured, as in a clipped photo, all that fills every direction may be noise
-        noise = self.noise**2 or max(float(values[0]), 0.0)
-        self.signal = max(1 - (len(values) - 1) * noise / detail, 0.0)
+        strength = float((vectors[:, :-1] * of_noise).sum()) or (len(values) - 1) * max(float(values[0]), 0.0)
+        self.signal = max(1 - strength / detail, 0.0)
         self.edges = float(self.density.sum() ** 2 / (self.density**2).sum())
         slopes = np.stack(np.gradient(gray)).reshape(2, -1)
-        # of each slope, half a difference of two pixels, half the noise's variance is noise
-        low, high = np.linalg.eigvalsh(slopes @ slopes.T / slopes.shape[1] - self.noise**2 / 2 * np.eye(2))
+        low, high = np.linalg.eigvalsh(slopes @ slopes.T / slopes.shape[1] - noise.of_slopes())
         self.roundness = float(max(low, 0.0) / max(high, 1e-12))
         return DataLoader(data, batch_size=WINDOW, generator=torch.Generator())
 
+    def add_noise(self, noise: NoiseModel) -> None:
+        """Match this noise from now on."""
+        self.covariance = torch.from_numpy(noise.covariance).float()
+        self.gains = torch.from_numpy(noise.gains(np.arange(256) / 255)).float()
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam."""
-        return torch.optim.Adam([self.theta], self.learning_rate)
+        return torch.optim.Adam([self.theta, self.contrast], self.learning_rate)
 
     def on_train_start(self) -> None:
         """Draws come from generators of this photo's own, so nothing that runs beside it can change them."""
         self.draws = torch.Generator(self.device).manual_seed(self.seed)
-        self.whitening = self.whitening.to(self.device)
+        for name in ("whitening", "covariance", "gains"):
+            setattr(self, name, getattr(self, name).to(self.device))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """A window of iterations, after which the mean parameters tell whether the fit has settled."""
@@ -133,7 +160,9 @@ class PatchMatching(LightningModule):
         for large, small in zip(*batch, strict=True):
             optimizer.zero_grad()
             distance = self.distance(large, small)
-            prior = self.prior * ((self.theta - self.expected) ** 2).sum()
+            prior = (
+                self.prior * ((self.theta - self.expected) ** 2).sum() + self.contrast_prior * self.contrast**2 * PARTS
+            )
             torch.autograd.backward(distance.sum() + prior)
             optimizer.step()
             total += self.theta.detach()
@@ -155,8 +184,11 @@ class PatchMatching(LightningModule):
         """
         kernels = _gaussians(self.theta, self.kernel_size)
         fake = F.conv2d(large.transpose(0, 1), kernels[:, None], stride=RATIO, groups=PARTS).transpose(0, 1)
-        fake = fake + self.noise * self._missing_noise(kernels, fake.shape)
-        directions = F.normalize(self._normal(self.projections, self.patch**2)) @ self.whitening.T
+        contrast, middle = self.contrast.exp(), fake.mean((2, 3), keepdim=True)
+        fake = middle + contrast * (fake - middle)
+        gains = self.gains[(255 * fake.detach()).round().clamp(0, 255).long()]
+        fake = fake + gains * self._missing_noise(contrast * kernels, fake.shape)
+        directions = F.normalize(self._normal(self.projections, self.patch**2)) @ self.whitening.T @ self.smoothing
         filters = directions.view(-1, 1, self.patch, self.patch)
         return _sorted_distance(_project(fake, filters), _project(small, filters)).view(PARTS, -1).mean(1)
 
@@ -199,17 +231,17 @@ class PatchMatching(LightningModule):
         return float((self.means[-1] - self.means[-2]).mean(0).abs().max())
 
     def _kernel(self, blur: Tensor, scale: int) -> Kernel:
-        """The kernel that gives sharp HR images this blur, in LR pixels, when they are downscaled by ``scale``."""
-        covariance = blur * scale**2 - HR_BLUR * torch.eye(2)
-        # a sampled Gaussian narrower than a third of a pixel is a single point
-        covariance = _of_eigenvalues(covariance, lambda values: values.clamp_min(0.1))
-        return gaussian_of((self.kernel_size + 3) * scale // 2 + 1, covariance.numpy(), scale)
+        return kernel_of_blur(blur.numpy(), scale, (self.kernel_size + 3) * scale // 2 + 1)
 
     def _missing_noise(self, kernels: Tensor, shape: torch.Size) -> Tensor:
-        """What white noise of variance one lacks after correlation with the kernel and subsampling, drawn anew."""
+        """What the photo's noise lacks after correlation with the kernels and subsampling, drawn anew."""
         size = shape[-1]
-        spectrum = (1 - _power_spectrum(kernels, size)).clamp_min(1e-8).sqrt()
-        return torch.fft.irfft2(torch.fft.rfft2(self._normal(*shape)) * spectrum[:, None], s=(size, size))
+        grid = size + len(self.covariance) // 2  # so that noise does not hang together with that across the border
+        whole = _power_spectrum(self.covariance[None], grid, 1)
+        left = _power_spectrum(_correlated(self.covariance, kernels), grid, RATIO)
+        spectrum = (whole - left).clamp_min(1e-10).sqrt()  # a root has no slope at zero
+        white = torch.fft.rfft2(self._normal(*shape[:2], grid, grid))
+        return torch.fft.irfft2(white * spectrum[:, None], s=(grid, grid))[..., :size, :size]
 
     def _normal(self, *shape: int) -> Tensor:
         return torch.randn(shape, generator=self.draws, device=self.device)
@@ -224,6 +256,19 @@ def _patch_covariance(image: Tensor, patch: int, seed: int, count: int = 100_000
         index = torch.randint(total, (count,), generator=torch.Generator().manual_seed(seed))
     chosen = windows[index // windows.shape[1], index % windows.shape[1]].flatten(1)
     return torch.cov(chosen.T.double())
+
+
+def _no_more_than(patches: Tensor, noise: NoiseModel) -> NoiseModel:
+    """The noise, or so much of it as a photo has room for whose patches have this covariance ``(p**2, p**2)``.
+
+    In three of four directions a photo has at least as much variance as its noise. Photos of lower ISO speed than those
+    that the camera's noise was found in would else be taken for noise.
+    """
+    if noise.variance <= 0:
+        return noise
+    own = noise.of_patches(math.isqrt(len(patches)))
+    shares = linalg.eigvalsh(patches.numpy(), own + 1e-6 * noise.variance * np.eye(len(own)))
+    return noise.times(min(float(np.quantile(shares, 0.25)), 1.0))
 
 
 def _triangle(theta: Tensor) -> Tensor:
@@ -242,22 +287,39 @@ def _gaussians(theta: Tensor, size: int) -> Tensor:
     return kernels / kernels.sum((1, 2), keepdim=True)
 
 
-def _power_spectrum(kernels: Tensor, size: int) -> Tensor:
-    """Power that white noise keeps at each frequency of ``rfft2`` after correlation and subsampling.
+def _correlated(covariance: Tensor, kernels: Tensor) -> Tensor:
+    """Autocovariance of noise after correlation with kernels ``(N, K, K)``: ``(N, 2K + C - 2, 2K + C - 2)``.
 
     Args:
-        kernels: ``(N, K, K)``.
-        size: of the subsampled, square image.
+        covariance: ``(C, C)``, the noise's own.
+        kernels: of each result.
+    """
+    own = F.conv2d(kernels[None], kernels[:, None], padding=kernels.shape[-1] - 1, groups=len(kernels))
+    return F.conv2d(own.transpose(0, 1), covariance[None, None], padding=len(covariance) - 1)[:, 0]
+
+
+def _power_spectrum(covariance: Tensor, size: int, step: int) -> Tensor:
+    """Power of noise at each frequency of ``rfft2``, when every ``step``-th pixel is kept.
+
+    Args:
+        covariance: ``(N, C, C)``, autocovariance before.
+        size: of the square image that is left.
+        step: 1 keeps all.
 
     Returns:
-        ``(N, size, size//2 + 1)``: of the kernels' autocorrelation at the distances that subsampling keeps.
+        ``(N, size, size//2 + 1)``.
     """
-    reach = kernels.shape[-1] - 1
-    full = F.conv2d(kernels[None], kernels[:, None], padding=reach, groups=len(kernels))[0]
-    kept = full[:, reach % RATIO :: RATIO, reach % RATIO :: RATIO]
-    middle = reach // RATIO
-    wrapped = F.pad(kept, (0, size - kept.shape[-1], 0, size - kept.shape[-1])).roll((-middle, -middle), (1, 2))
+    middle = covariance.shape[-1] // 2
+    kept = covariance[:, middle % step :: step, middle % step :: step]
+    wrapped = F.pad(kept, (0, size - kept.shape[-1], 0, size - kept.shape[-1])).roll((-(middle // step),) * 2, (1, 2))
     return torch.fft.rfft2(wrapped).real
+
+
+def _smoothing(side: int, times: int) -> Tensor:
+    """Smooths patches ``(side**2,)``: by (1, 2, 1) / 4 along both axes, so many times; nothing is beyond them."""
+    along = (2 * torch.eye(side) + torch.ones(side, side).triu(-1).tril(1) - torch.eye(side)) / 4
+    along = torch.linalg.matrix_power(along, times)
+    return torch.kron(along, along)
 
 
 def _project(images: Tensor, filters: Tensor) -> Tensor:

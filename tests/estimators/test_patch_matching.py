@@ -11,8 +11,9 @@ from conftest import leaves
 from scipy import linalg, optimize
 
 from realsr.estimators.estimate import estimate_kernel
-from realsr.estimators.patch_matching import HR_BLUR, PatchMatching, _gaussians, _sorted_distance
+from realsr.estimators.patch_matching import PatchMatching, _gaussians, _sorted_distance
 from realsr.kernels import (
+    HR_BLUR,
     bicubic_kernel,
     centre_index,
     centre_of_mass,
@@ -22,6 +23,7 @@ from realsr.kernels import (
     max_normalised_correlation,
     widths_and_angle,
 )
+from realsr.noise_model import NoiseModel
 from realsr.resample import blur_subsample
 
 SLANTED, ROUND = ((2.4, 1.0), 0.6), ((1.5, 1.5), 0.0)
@@ -234,6 +236,7 @@ def autocovariance(images, y, x):
 
 def test_noise_that_is_smaller_is_white_again_with_what_it_lacks():
     module = PatchMatching()
+    module.add_noise(NoiseModel.white(1))
     module.draws = torch.Generator().manual_seed(0)
     kernels = _gaussians(THETA, 13)
     noise = torch.randn(4, 600, 64, 64, generator=torch.Generator().manual_seed(1))
@@ -254,7 +257,8 @@ def test_noise_is_matched_at_the_photos_level():
     distances = {}
     for level in (0.0, 0.5, 1.0, 1.5):
         module = PatchMatching()
-        module.draws, module.noise = torch.Generator().manual_seed(0), level * NOISE
+        module.draws = torch.Generator().manual_seed(0)
+        module.add_noise(NoiseModel.white(level * NOISE))
         module.whitening = torch.eye(49) / NOISE
         distances[level] = module.distance(large, small).mean().item()
     assert distances[1.0] < 0.02

@@ -1,0 +1,107 @@
+"""A camera's noise in numbers: how the noise of neighbouring pixels hangs together, and how strong it is by brightness.
+
+Sensor noise is white, but demosaicking, noise reduction, sharpening and JPEG leave it smooth over a few pixels, and
+stronger in the dark than in the light or the other way. Both are read off flat tiles, of a noise pool or of one photo.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from realsr.camera_noise import AutoRule
+from realsr.noise import cut_tiles, tile_statistics
+from realsr.structure import without_plane
+
+Array = npt.NDArray[np.float64]
+LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+REACH = 6  # pixels over which noise hangs together
+ENOUGH = 2**25  # values of tiles that are looked at
+GROUPS = 8  # of tiles of like brightness
+RULE, TILES, LEAST = AutoRule(), 1000, 4  # which tiles of a photo are noise; how many are looked at, and needed
+
+
+@dataclass(frozen=True)
+class NoiseModel:
+    """Noise of the gray picture (BT.601), whose range is [0, 1].
+
+    Attributes:
+        covariance: ``(2R + 1, 2R + 1)``, autocovariance at distances of up to R rows and columns, the mean over tiles.
+        levels: ``(L,)`` brightness in [0, 1], rising.
+        variances: ``(L,)`` at these levels.
+    """
+
+    covariance: Array
+    levels: Array
+    variances: Array
+
+    @classmethod
+    def white(cls, level: float) -> NoiseModel:
+        """Of this standard deviation at all brightnesses, every pixel for itself."""
+        return cls(np.array([[level**2]]), np.zeros(1), np.array([level**2]))
+
+    @classmethod
+    def of_tiles(cls, tiles: npt.NDArray[np.uint8]) -> NoiseModel:
+        """The model of flat tiles ``(N, T, T, 3)`` uint8, N at least one.
+
+        The plane that fits best is taken from each.
+        """
+        gray = tiles[:: tiles.size // ENOUGH + 1] @ (LUMA / 255)
+        level, flat = gray.mean((1, 2)), without_plane(gray)
+        groups = [group for group in np.array_split(np.argsort(level), GROUPS) if len(group)]
+        return cls(
+            np.mean([_autocovariance(tile) for tile in flat], axis=0),
+            np.array([level[group].mean() for group in groups]),
+            np.array([flat[group].var() for group in groups]),
+        )
+
+    @classmethod
+    def of_photo(cls, image: npt.NDArray[np.uint8]) -> NoiseModel | None:
+        """The model of the flat tiles of a photo ``(H, W, 3)`` uint8; None where it has fewer than four."""
+        stride = max(RULE.stride, math.isqrt(image.shape[0] * image.shape[1] // TILES))
+        seen = tile_statistics(image, RULE.tile_size, stride)
+        found = seen.where(RULE.candidates(seen))
+        corners = found.corner[RULE.choose([found])[0] == 0]
+        return cls.of_tiles(cut_tiles(image, corners, RULE.tile_size)) if len(corners) >= LEAST else None
+
+    def times(self, factor: float) -> NoiseModel:
+        """Of so many times the variance."""
+        return NoiseModel(factor * self.covariance, self.levels, factor * self.variances)
+
+    @property
+    def variance(self) -> float:
+        """The mean over tiles."""
+        return float(self.covariance[len(self.covariance) // 2, len(self.covariance) // 2])
+
+    def gains(self, levels: Array) -> Array:
+        """How many times stronger noise is at these brightnesses in [0, 1] than in the mean."""
+        return np.sqrt(np.interp(levels, self.levels, self.variances) / max(self.variance, 1e-12))
+
+    def at(self, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> Array:
+        """Autocovariance at these distances in pixels."""
+        reach = len(self.covariance) // 2
+        near = (abs(rows) <= reach) & (abs(columns) <= reach)
+        return np.where(near, self.covariance[(near * rows) + reach, (near * columns) + reach], 0.0)
+
+    def of_patches(self, side: int) -> Array:
+        """Covariance of the noise in patches, ``(side**2, side**2)``."""
+        y, x = np.divmod(np.arange(side**2), side)
+        return self.at(y[:, None] - y, x[:, None] - x)
+
+    def of_slopes(self) -> Array:
+        """Covariance ``(2, 2)`` of noise in slopes (rows, columns), each half a difference of pixels two apart."""
+        apart = self.at(np.array([0, 2, 0, 1, 1]), np.array([0, 0, 2, -1, 1]))
+        mixed = (apart[3] - apart[4]) / 2
+        return np.array([[(apart[0] - apart[1]) / 2, mixed], [mixed, (apart[0] - apart[2]) / 2]])
+
+
+def _autocovariance(tile: Array) -> Array:
+    """Of a tile ``(T, T)`` of mean zero, ``(2R + 1, 2R + 1)``, by the FFT of the tile with zeros around it."""
+    side = len(tile)
+    distance = np.arange(-min(REACH, side - 1), min(REACH, side - 1) + 1)
+    sums = np.fft.irfft2(np.abs(np.fft.rfft2(tile, s=(2 * side, 2 * side))) ** 2, s=(2 * side, 2 * side))
+    pairs = side - abs(distance)
+    return np.asarray(sums[np.ix_(distance, distance)] / np.outer(pairs, pairs))
