@@ -48,7 +48,7 @@ class Development:
         linear: whether light is linear; False blurs and adds noise to display values.
         noise: of each colour, ``(c0, c1, c2)`` of its noise's variance ``exp(c0 + c1*d + c2*d**2)`` on the sensor,
             where the signal has the display value d: whatever the camera's tone curve is, noise is as strong as seen.
-        seen: least and largest display value at which noise was seen.
+        seen: display values between which it holds; beyond them noise is as strong as there.
     """
 
     demosaicking: Literal["malvar", "bilinear", "none"] = "malvar"
@@ -85,11 +85,8 @@ class Development:
             picture = self._developed(seen, back)
         else:
             c0, c1, c2 = sent(torch.tensor(self.noise), light.device).T[..., None, None]
-            signal = self.display(seen.clamp(0, 1))
-            d = signal.clamp(*self.seen)
-            # in the dark that no tile shows, as light itself: its variance goes with the signal
-            fainter = (self.light(signal) / self.light(d)).clamp(0.02, 1)
-            picture = self._developed(seen + field * (0.5 * (c0 + d * (c1 + d * c2))).exp() * fainter.sqrt(), back)
+            d = self.display(seen.clamp(0, 1)).clamp(*self.seen)
+            picture = self._developed(seen + field * (0.5 * (c0 + d * (c1 + d * c2))).exp(), back)
             if self.reduction:
                 clean = self._developed(seen, back)
                 picture = clean + smoothed(picture - clean, self.reduction)
@@ -181,7 +178,7 @@ class CameraDegradation(nn.Module):
         self.scale, self.draw_kernels = scale, draw_kernels
         self.jpeg = None if "jpeg" in without else jpeg
         self.development = fit_development(noise, self.jpeg, without)
-        self.noise = "noise" not in without
+        self.noise, self.noisy = noise, "noise" not in without
         self.kernels = None
         if kernels is not None and "kernel" not in without:
             self.kernels = lens_kernels(kernels, scale, self.development.blur())
@@ -215,7 +212,7 @@ class CameraDegradation(nn.Module):
         with torch.autocast(hr.device.type, enabled=False):
             rim = min(RIM, margin // self.scale)  # LR pixels that are developed, and then cut off
             light = self._light(self.development.light(hr.float()), generator, margin, rim)
-            field = torch.randn(light.shape, generator=generator) if self.noise else None
+            field = torch.randn(light.shape, generator=generator) if self.noisy else None
             lr = self.development.picture(light.clamp(0, 1), None if field is None else sent(field, hr.device))
             lr = lr[..., rim : lr.shape[-2] - rim, rim : lr.shape[-1] - rim]
             return quantize(lr) if self.jpeg is None else jpeg(lr, *self.jpeg.sample(len(lr), generator, margin > 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,7 @@ from realsr.jpeg import jpeg
 from realsr.jpeg_pool import JpegPool
 from realsr.pools import NoisePool, without_slope
 
-# what is tried of each part; descent starts from all of `STARTS`
+# what is tried of each part
 CHOICES: dict[str, tuple[Any, ...]] = {
     "demosaicking": ("malvar", "bilinear", "none"),
     "crosstalk": (0.0, 0.5, 1.0),
@@ -24,10 +25,10 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "reduction": (0.0, 0.4, 0.55, 0.7, 1.0),
     "radius": (0.7, 1.0, 1.5),
 }
-STARTS = {"demosaicking": CHOICES["demosaicking"], "crosstalk": CHOICES["crosstalk"], "sharpening": (0.0, 0.4, 0.9)}
 LAGS = ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0), (1, 2), (0, 3))  # rows and columns between correlated pixels
 TILES, SIDE = 64, 32  # that made noise is compared in
 USABLE = (8, 247)  # mean levels of a colour, beyond which its noise is cut off
+DARKER = 0.15  # display values down from the darkest tiles, over which the noise goes on as it does there
 
 
 def fit_development(noise: NoisePool, tables: JpegPool | None, without: Sequence[str] = ()) -> Development:
@@ -58,14 +59,11 @@ def fit_development(noise: NoisePool, tables: JpegPool | None, without: Sequence
         matched, made = walls.matched(development)
         return float((signature(made) - wanted).square().sum()), matched
 
-    starts = [
-        replace(sensor, demosaicking=way, crosstalk=crosstalk, sharpening=amount)
-        for way in choices["demosaicking"]
-        for crosstalk in choices["crosstalk"]
-        for amount in sorted({min(choices["sharpening"], key=lambda x: abs(x - a)) for a in STARTS["sharpening"]})
-    ]
-    descents = sorted(map(cost, starts), key=lambda found: found[0])[:3]
-    return min((_descended(found, choices, cost) for found in descents), key=lambda found: found[0])[1]
+    ways = itertools.product(choices["demosaicking"], choices["crosstalk"], choices["sharpening"][::2])
+    starts = [replace(sensor, demosaicking=way, crosstalk=share, sharpening=amount) for way, share, amount in ways]
+    begun = sorted(map(cost, starts), key=lambda found: found[0])[:3]
+    tried: set[tuple[Any, ...]] = set()
+    return min((_descended(found, choices, cost, tried) for found in begun), key=lambda found: found[0])[1]
 
 
 def signature(residual: Tensor) -> Tensor:
@@ -127,15 +125,17 @@ class Walls:
 
 
 def _descended(
-    found: tuple[float, Development], choices: dict[str, tuple[Any, ...]], cost: Any
+    found: tuple[float, Development], choices: dict[str, tuple[Any, ...]], cost: Any, tried: set[tuple[Any, ...]]
 ) -> tuple[float, Development]:
-    """Better and better neighbours of a development, one part after the other, twice."""
+    """Better and better neighbours of a development, one part after the other, twice; none is tried again."""
     for _ in range(2):
         for name, values in choices.items():
             for value in values:
                 trial = replace(found[1], **{name: value})
-                if getattr(found[1], name) != value and (other := cost(trial))[0] < found[0]:
+                key = tuple(getattr(trial, part) for part in choices)
+                if key not in tried and (other := cost(trial))[0] < found[0]:
                     found = other
+                tried.add(key)
     return found
 
 
@@ -153,7 +153,7 @@ def _sensor(levels: Tensor, variance: Tensor, linear: bool) -> Development:
             slight = 1e-5 * len(d) * np.diag([0.0, 1, 1])  # in few levels of brightness, no slope and no bend
             noise[colour] = np.linalg.solve(equations.T @ equations + slight, equations.T @ raw[use, colour])
     low, high = np.quantile(levels.numpy()[usable], [0.02, 0.98]) / 255 if usable.any() else (0.0, 1.0)
-    return replace(plain, noise=tuple(map(tuple, noise.tolist())), seen=(float(low), float(high)))
+    return replace(plain, noise=tuple(map(tuple, noise.tolist())), seen=(max(float(low) - DARKER, 0.0), float(high)))
 
 
 def _usable(levels: Tensor) -> Tensor:

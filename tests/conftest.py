@@ -128,7 +128,7 @@ def tiny(photo_folder, tmp_path):
         "data.look_size=32",
         "data.estimate_workers=1",
         "collector=df2k",
-        "collector={tile_size:16,stride:16,keep_best:20}",
+        *("collector.tile_size=16", "collector.stride=16", "collector.keep_best=20"),
         "callbacks.progress=null",
         "+debug=fast",
     ]

@@ -69,7 +69,7 @@ def test_walls_tell_how_a_camera_develops(name, quality, demosaicking, crosstalk
     gray = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
     ours, theirs = ((x * gray).sum(1).var((1, 2)).view(15, 4).mean(1).sqrt() for x in (made, pool.tiles / 255))
     assert torch.allclose(ours, theirs, rtol=0.25)
-    assert float((ours / theirs).log().mean().abs()) < 0.12
+    assert float((ours / theirs).log().mean().abs()) < 0.15
 
 
 def test_a_lens_is_the_kernel_without_the_development():

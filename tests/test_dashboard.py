@@ -209,10 +209,10 @@ def test_what_runs_differ_in_is_in_columns_and_checkpoints(dashboard):
     expected = {
         "ablation": None,
         "model": "esrgan_small",
-        "degradation": "kernel_noise",
+        "degradation": "camera",
         "blur": True,
         "noise": True,
-        "jpeg": False,
+        "jpeg": True,
         "draws": "uniform",
         "disc": "patch",
         "gan": "ragan",

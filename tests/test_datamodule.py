@@ -13,7 +13,8 @@ from realsr.images import Photo, write_image
 @pytest.fixture
 def data(compose, tiny):
     def make(*overrides, steps=6, done=0, rank=0, world=1):
-        module = instantiate(compose("train", *tiny, "data.num_workers=0", *overrides).data)
+        paper = [] if any(o.startswith("ablation=") for o in overrides) else ["degradation=kernel_noise"]
+        module = instantiate(compose("train", *tiny, *paper, "data.num_workers=0", *overrides).data)
         module.prepare_data()
         module.setup("fit")
         module.trainer = SimpleNamespace(global_step=done, max_steps=steps, global_rank=rank, world_size=world)
