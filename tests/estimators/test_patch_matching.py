@@ -11,7 +11,8 @@ from conftest import leaves
 from scipy import linalg, optimize
 
 from realsr.estimators.estimate import estimate_kernel
-from realsr.estimators.patch_matching import PatchMatching, _gaussians, _sorted_distance
+from realsr.estimators.patch_matching import PatchMatching
+from realsr.estimators.patches import gaussians, sorted_distance
 from realsr.kernels import (
     HR_BLUR,
     bicubic_kernel,
@@ -48,6 +49,7 @@ def with_blur(theta, signal=1.0, edges=1e5, **options):
     """The module as it would be after a fit."""
     module = PatchMatching(**options)
     module.means, module.signal, module.roundness, module.edges = [theta], signal, 0.5, edges
+    module.clear, module.fineness, module.interlacing = 1.0, 1.0, 0.4
     return module
 
 
@@ -207,7 +209,7 @@ def test_confidence_and_what_speaks_against_it(theta, signal, says):
 def test_the_distance_is_that_of_the_best_assignment():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(5, 40)), rng.normal(0.5, 2, size=(5, 40))
-    ours = _sorted_distance(torch.from_numpy(a), torch.from_numpy(b)).numpy()
+    ours = sorted_distance(torch.from_numpy(a), torch.from_numpy(b)).numpy()
     for row in range(5):
         cost = (a[row, :, None] - b[row]) ** 2
         np.testing.assert_allclose(ours[row], cost[optimize.linear_sum_assignment(cost)])
@@ -216,13 +218,13 @@ def test_the_distance_is_that_of_the_best_assignment():
 def test_the_gradient_of_the_distance():
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(3, 20, generator=generator, dtype=torch.float64) for _ in range(2))
-    assert torch.autograd.gradcheck(lambda x: _sorted_distance(x, b), a.requires_grad_())
+    assert torch.autograd.gradcheck(lambda x: sorted_distance(x, b), a.requires_grad_())
 
 
 def test_gaussians_are_those_of_kernels():
-    ours = _gaussians(torch.tensor([[np.log(2.0), np.log(1.2), 0.0]]).double(), 17)[0].numpy()
+    ours = gaussians(torch.tensor([[np.log(2.0), np.log(1.2), 0.0]]).double(), 17)[0].numpy()
     np.testing.assert_allclose(ours, gaussian_kernel(17, (2.0, 1.2), 0.0, 2), atol=1e-9)
-    for theta, kernel in zip(THETA.double(), _gaussians(THETA.double(), 61), strict=True):
+    for theta, kernel in zip(THETA.double(), gaussians(THETA.double(), 61), strict=True):
         root = np.array([[theta[1].exp(), theta[2]], [0, theta[0].exp()]])
         np.testing.assert_allclose(covariance(kernel.numpy()), root @ root.T, atol=0.01)
 
@@ -238,7 +240,7 @@ def test_noise_that_is_smaller_is_white_again_with_what_it_lacks():
     module = PatchMatching()
     module.add_noise(NoiseModel.white(1))
     module.draws = torch.Generator().manual_seed(0)
-    kernels = _gaussians(THETA, 13)
+    kernels = gaussians(THETA, 13)
     noise = torch.randn(4, 600, 64, 64, generator=torch.Generator().manual_seed(1))
     small = F.conv2d(noise.transpose(0, 1), kernels[:, None], stride=2, groups=4).transpose(0, 1)
     white = (small + module._missing_noise(kernels, small.shape)).double().numpy()
