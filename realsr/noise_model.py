@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from realsr.camera_noise import AutoRule
-from realsr.noise import cut_tiles, noise_level, tile_statistics
+from realsr.noise import NO_NOISE, cut_tiles, tile_statistics
 from realsr.structure import without_plane
 
 Array = npt.NDArray[np.float64]
@@ -22,7 +22,7 @@ REACH = 6  # pixels over which noise hangs together
 ENOUGH = 2**25  # values of tiles that are looked at
 GROUPS = 8  # of tiles of like brightness
 RULE, TILES, LEAST = AutoRule(), 1000, 4  # which tiles of a photo are noise; how many are looked at, and needed
-MOST = 8  # times :func:`realsr.noise.noise_level`, which takes noise for white; smooth noise has up to 5
+CALM, MOST = 0.3, 0.02  # if so large a share of tiles has less than this part of the variance, it was no noise
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class NoiseModel:
     def of_photo(cls, image: npt.NDArray[np.uint8]) -> NoiseModel | None:
         """The model of the flat tiles of a photo ``(H, W, 3)`` uint8; None where it has fewer than four.
 
-        Tiles of a photo of nothing but texture are recognised by their strength.
+        Noise is everywhere in a photo: what is much stronger than other tiles as bright is texture, and gives None.
         """
         stride = max(RULE.stride, math.isqrt(image.shape[0] * image.shape[1] // TILES))
         seen = tile_statistics(image, RULE.tile_size, stride)
@@ -72,7 +72,10 @@ class NoiseModel:
         if len(corners) < LEAST:
             return None
         model = cls.of_tiles(cut_tiles(image, corners, RULE.tile_size))
-        return model if model.variance < (MOST * noise_level(image @ (LUMA / 255))) ** 2 else None
+        real = (seen.clipped <= 0.01) & (seen.detrended > NO_NOISE)
+        there = np.interp(seen.mean[real] / 255, model.levels, model.variances) * 255**2
+        calmer = (seen.detrended[real] < CALM * there).mean()
+        return model if calmer < MOST else None
 
     def fineness(self, grid: int = 32) -> float:
         """Mean power at wavelengths under 3.3 pixels along either axis, over that at all wavelengths.

@@ -292,6 +292,8 @@ def _no_more_than(patches: Tensor, noise: NoiseModel) -> NoiseModel:
     """
     if noise.variance <= 0:
         return noise
-    own = noise.of_patches(math.isqrt(len(patches)))
-    shares = linalg.eigvalsh(patches.numpy(), own + 1e-6 * noise.variance * np.eye(len(own)))
+    values, vectors = np.linalg.eigh(noise.of_patches(math.isqrt(len(patches))))
+    # an autocovariance that was measured may leave a direction with nothing, or less
+    own = (vectors * values.clip(1e-3 * noise.variance)) @ vectors.T
+    shares = linalg.eigvalsh(patches.numpy(), own)
     return noise.times(min(float(np.quantile(shares, 0.25)), 1.0))
