@@ -132,6 +132,7 @@ def _kernels_of(
         "confidence": estimate.confidence,
         "reasons": estimate.reasons,
         "doubtful": estimate.confidence < HOPELESS,
+        **({} if estimate.blur is None else {"blur": estimate.blur.tolist()}),
     }
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from realsr.camera_noise import AutoRule
-from realsr.noise import cut_tiles, tile_statistics
+from realsr.noise import NO_NOISE, cut_tiles, tile_statistics
 from realsr.structure import without_plane
 
 Array = npt.NDArray[np.float64]
@@ -22,6 +22,7 @@ REACH = 6  # pixels over which noise hangs together
 ENOUGH = 2**25  # values of tiles that are looked at
 GROUPS = 8  # of tiles of like brightness
 RULE, TILES, LEAST = AutoRule(), 1000, 4  # which tiles of a photo are noise; how many are looked at, and needed
+CALM, MOST = 0.3, 0.02  # if so large a share of tiles has less than this part of the variance, it was no noise
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,34 @@ class NoiseModel:
 
     @classmethod
     def of_photo(cls, image: npt.NDArray[np.uint8]) -> NoiseModel | None:
-        """The model of the flat tiles of a photo ``(H, W, 3)`` uint8; None where it has fewer than four."""
+        """The model of the flat tiles of a photo ``(H, W, 3)`` uint8; None where it has fewer than four.
+
+        Noise is everywhere in a photo: what is much stronger than other tiles as bright is texture, and gives None.
+        """
         stride = max(RULE.stride, math.isqrt(image.shape[0] * image.shape[1] // TILES))
         seen = tile_statistics(image, RULE.tile_size, stride)
         found = seen.where(RULE.candidates(seen))
         corners = found.corner[RULE.choose([found])[0] == 0]
-        return cls.of_tiles(cut_tiles(image, corners, RULE.tile_size)) if len(corners) >= LEAST else None
+        if len(corners) < LEAST:
+            return None
+        model = cls.of_tiles(cut_tiles(image, corners, RULE.tile_size))
+        real = (seen.clipped <= 0.01) & (seen.detrended > NO_NOISE)
+        there = np.interp(seen.mean[real] / 255, model.levels, model.variances) * 255**2
+        calmer = (seen.detrended[real] < CALM * there).mean()
+        return model if calmer < MOST else None
+
+    def fineness(self, grid: int = 32) -> float:
+        """Mean power at wavelengths under 3.3 pixels along either axis, over that at all wavelengths.
+
+        White noise and none have 1, photos of cameras 0.1 and more, enlarged ones less: their noise is smoothed.
+        """
+        if self.variance <= 0:
+            return 1.0
+        reach = len(self.covariance) // 2
+        wrapped = np.pad(self.covariance, (0, grid - 2 * reach - 1))
+        power = np.fft.fft2(np.roll(wrapped, (-reach, -reach), (0, 1))).real
+        frequency = abs(np.fft.fftfreq(grid))
+        return float(power[np.maximum.outer(frequency, frequency) > 0.3].mean() / power.mean())
 
     def times(self, factor: float) -> NoiseModel:
         """Of so many times the variance."""

@@ -18,8 +18,9 @@ from realsr.entries import kernel_entries, read_entries
 from realsr.errors import InputError
 from realsr.interchange import remove_exported, write_kernels
 from realsr.jpeg_pool import JpegPool
-from realsr.kernels import centre_index, centre_of_mass, framed
+from realsr.kernels import centre_index, centre_of_mass, framed, kernel_of_blur
 from realsr.resample import mirror
+from realsr.shrinkage import shrunk
 from realsr.transfer import sent
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,9 @@ class KernelPool:
     def load(cls, folder: str | Path, scale: int, min_confidence: float = 0.0) -> KernelPool:
         """Read the kernels for ``scale`` from a pool's folder, or from files of other programs.
 
+        The files hold what each photo gave; of those whose manifest has a ``blur`` the pool has the kernels that
+        :func:`realsr.shrinkage.shrunk` makes of all together.
+
         Args:
             folder: of a pool, or what :func:`realsr.interchange.read_kernels` takes.
             scale: of the kernels.
@@ -55,18 +59,29 @@ class KernelPool:
                 is not finite or sums to nothing.
         """
         found = [
-            (entry.arrays[f"x{scale}"], entry.manifest["photo"], entry.manifest.get("confidence", 1.0))
+            (
+                entry.arrays[f"x{scale}"],
+                entry.manifest["photo"],
+                entry.manifest.get("confidence", 1.0),
+                entry.manifest.get("blur"),
+            )
             for entry in kernel_entries(folder, scale)
         ]
         kept = [item for item in found if item[2] >= min_confidence]
         if not kept:
-            best = max(confidence for *_, confidence in found)
+            best = max(confidence for _, _, confidence, _ in found)
             raise InputError(f"{folder}: min_confidence={min_confidence} leaves no kernel, the best has {best:.2f}")
         if min_confidence > 0:
             log.info("min_confidence=%g keeps %d of %d kernels for x%d", min_confidence, len(kept), len(found), scale)
-        size = max(kernel.shape[0] for kernel, *_ in kept)
+        kernels = [kernel for kernel, *_ in kept]
+        gaussian = [i for i, (*_, blur) in enumerate(kept) if blur is not None]
+        if len(gaussian) > 1:
+            blurs = shrunk(np.array([kept[i][3] for i in gaussian]), np.array([kept[i][2] for i in gaussian]))
+            for i, blur in zip(gaussian, blurs, strict=True):
+                kernels[i] = kernel_of_blur(blur, scale, len(kernels[i]))
+        size = max(len(kernel) for kernel in kernels)
         size += (size + 1) % 2
-        padded = np.stack([framed(kernel, size) for kernel, *_ in kept])
+        padded = np.stack([framed(kernel, size) for kernel in kernels])
         offset = np.median([np.abs(centre_of_mass(kernel) - centre_index(size, scale)).max() for kernel in padded])
         if offset > 0.5:
             log.warning(
@@ -75,8 +90,8 @@ class KernelPool:
                 folder,
                 offset,
             )
-        confidence = torch.tensor([confidence for *_, confidence in kept], dtype=torch.float64)
-        return cls(torch.from_numpy(padded).float(), [photo for _, photo, _ in kept], confidence)
+        confidence = torch.tensor([confidence for _, _, confidence, _ in kept], dtype=torch.float64)
+        return cls(torch.from_numpy(padded).float(), [photo for _, photo, *_ in kept], confidence)
 
     def __len__(self) -> int:
         return len(self.photos)

@@ -21,6 +21,7 @@ from realsr.estimators.kernelgan.module import KernelGAN
 from realsr.estimators.patch_matching import PatchMatching
 from realsr.files import find_images
 from realsr.images import Photo, write_image
+from realsr.pools import NoisePool
 from realsr.shards import CountShards, jobs_here, shard_of
 
 TINY = ["estimator.iterations=15", "accelerator=cpu"]
@@ -99,6 +100,61 @@ def test_entries_say_what_was_looked_at_and_how_sure_it_is(photo_folder, tmp_pat
     assert f"{photos / 'noise.png'}: confidence {bad['confidence']:.2f}, {bad['reasons'][0]}" in caplog.text
     assert "photo0.png: confidence" not in caplog.text
     assert len(np.load(tmp_path / "pools" / "kernels_npy" / "kernels_x4.npy")) == 2
+
+
+def test_the_cameras_noise_comes_first(photo_folder, tmp_path, compose, caplog):
+    caplog.set_level("INFO")
+    photos = photo_folder("photos", 2, 160, 192, 0.02)
+    wall = 0.5 + 0.02 * np.random.default_rng(0).standard_normal((160, 192, 3))
+    write_image(photos / "wall.png", Photo((255 * wall).round().astype(np.uint8)))
+    options = [*TINY, f"data.source_dir={photos}", f"pool_dir={tmp_path}", "workers=1"]
+    run(compose("estimate", *options))
+    assert len(NoisePool.load(tmp_path / "noise")) > 4
+    entries = [Entry.read(path) for path in (tmp_path / "kernels").glob("*.npz")]
+    assert {entry.manifest["settings"]["noise"] for entry in entries} == {"camera"}
+    assert "without the camera's noise" not in caplog.text
+
+
+def test_photos_without_a_flat_tile_have_noise_of_their_own(photo_folder, tmp_path, compose, caplog):
+    photos = photo_folder("photos", 2, 96, 96)
+    run(compose("estimate", *TINY, f"data.source_dir={photos}", f"pool_dir={tmp_path}", "workers=1"))
+    assert "kernels are estimated without the camera's noise, with each photo's own: no noise tile" in caplog.text
+    entries = [Entry.read(path) for path in (tmp_path / "kernels").glob("*.npz")]
+    assert [entry.manifest["settings"]["noise"] for entry in entries] == ["photo", "photo"]
+
+
+def test_kernels_of_an_earlier_version_are_made_anew(photo_folder, tmp_path, caplog):
+    """In training, too, where kernels of other settings stay."""
+    caplog.set_level("INFO")
+    photos = find_images(photo_folder("photos", 2, 96, 96))
+    settled = functools.partial(PatchMatching, iterations=15)
+    estimate_kernels(photos, tmp_path, settled, 4, "cpu")
+    made = content(tmp_path)
+    estimate_kernels(photos, tmp_path, functools.partial(PatchMatching, iterations=16), 4, "cpu", redo=False)
+    assert content(tmp_path) == made and "earlier version" not in caplog.text
+    for path in tmp_path.glob("*.npz"):
+        entry = Entry.read(path)
+        del entry.manifest["settings"]["noise"]
+        entry.arrays["x4"] = entry.arrays["x4"].T.copy()
+        entry.write()
+    estimate_kernels(photos, tmp_path, settled, 4, "cpu", redo=False)
+    assert content(tmp_path) == made
+    assert caplog.text.count("is of an earlier version, which took all noise for white; it is made anew") == 1
+
+
+def test_a_pool_draws_kernels_towards_the_cameras(photo_folder, tmp_path):
+    photos = find_images(photo_folder("photos", 3, 160, 160))
+    spreads = {}
+    for shrink in (True, False):
+        folder = tmp_path / str(shrink)
+        pool = estimate_kernels(
+            photos, folder, functools.partial(PatchMatching, iterations=50, shrink=shrink), 4, "cpu"
+        )
+        own = [Entry.read(path).arrays["x4"] for path in sorted(folder.glob("*.npz"))]
+        assert shrink != np.allclose(pool.kernels, np.stack(own), atol=1e-6)
+        spreads[shrink] = pool.kernels.std(0).sum()
+        np.testing.assert_allclose(pool.kernels.sum((1, 2)), 1, atol=1e-5)
+    assert spreads[True] < spreads[False]
 
 
 def test_an_export_alone_estimates_nothing(photo_folder, tmp_path, compose):

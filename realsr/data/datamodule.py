@@ -76,7 +76,7 @@ class RealSRData(LightningDataModule):
         val_noise_dir: likewise the noise pool.
         val_degradation: likewise the degradation, for rows whose own draws from no pools.
         samples_dir: where the embedded sample is written before anything is read; None: it is not wanted.
-        min_confidence: kernels of less confidence are left out.
+        min_confidence: kernels of less are left out.
         store_limit: GB that ``store_dir`` may hold; None: 95 % of what is free.
         crops_per_read: crops with consecutive numbers that are cut from one place, see :class:`HRCrops`.
         pool_dir: folder of our own pools, ``kernels``, ``noise`` and ``jpeg``; any other folder that is given for
@@ -199,11 +199,11 @@ class RealSRData(LightningDataModule):
                 collect_noise(photos, noise, self.collector, redo=False)
             for tables in {folder for folder in (self.jpeg_dir, self.val_jpeg_dir) if folder is not None}:
                 (require_tables if self.jpeg_required else collect_tables)(photos, tables)
+            how = (self.estimator, self.scale, self.accelerator, False, self.estimate_workers, self.min_confidence)
             for kernels in {folder for folder in (self.kernel_dir, self.val_kernel_dir) if folder is not None}:
                 if not is_foreign(kernels):
                     model = camera_noise(photos, self.noise_dir or kernels.parent / "noise", self.collector)
-                    how = (self.estimator, self.scale, self.accelerator, False, self.estimate_workers)
-                    estimate_kernels(photos, kernels, *how, self.min_confidence, noise=model)
+                    estimate_kernels(photos, kernels, *how, noise=model)
 
     # -- in every process ----------------------------------------------------------------------------------------
 

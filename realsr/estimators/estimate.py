@@ -17,7 +17,7 @@ from realsr.estimators.crops import Map, detailed_window
 from realsr.estimators.kernelgan.module import KernelGAN
 from realsr.estimators.patch_matching import PatchMatching
 from realsr.fitting import fit_photo, one_thread
-from realsr.images import to_float, to_uint
+from realsr.images import to_float
 from realsr.kernels import Kernel
 from realsr.noise_model import NoiseModel
 
@@ -38,6 +38,8 @@ class KernelEstimate:
         density: of the crops in it, ``(H, W)``, mean one.
         losses: last value of every loss, unweighted.
         iterations: that were run.
+        blur: covariance in squared pixels of the photo, ``(2, 2)``, for :func:`realsr.shrinkage.shrunk`; None where the
+            kernels are no Gaussians, or are to stay as they are.
     """
 
     scale: int
@@ -48,6 +50,7 @@ class KernelEstimate:
     density: Map
     losses: dict[str, float]
     iterations: int
+    blur: npt.NDArray[np.float64] | None = None
 
     @property
     def kernel(self) -> Kernel:
@@ -83,20 +86,19 @@ def estimate_kernel(
     check_scale(scale, module)
     with one_thread():
         part, window = _part(image if isinstance(image, Tensor) else np.asarray(image))
-        if isinstance(module, PatchMatching):
-            loader = module.crops(part, noise or NoiseModel.of_photo(to_uint(part)))
-        else:
-            loader = module.crops(part)
+        loader = module.crops(part, noise) if isinstance(module, PatchMatching) else module.crops(part)
         fit_photo(module, loader, accelerator)
     final = {name: value.item() for name, value in module.losses.items()}
     try:
         if not all(map(math.isfinite, final.values())):
             raise ValueError(f"losses are {final}")
         kernels, (confidence, reasons) = module.kernels(), module.confidence()
+        blur = module.mean_blur().numpy() if isinstance(module, PatchMatching) and module.shrink else None
     except ValueError as e:
         diverged = f"training diverged after {module.iterations_done} iterations: lower estimator.learning_rate"
         raise InputError(diverged) from e
-    return KernelEstimate(scale, kernels, confidence, reasons, window, module.density, final, module.iterations_done)
+    found = kernels, confidence, reasons, window, module.density, final, module.iterations_done, blur
+    return KernelEstimate(scale, *found)
 
 
 def check_scale(scale: int, module: Estimator) -> None:

@@ -23,12 +23,27 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from realsr.errors import InputError, at_least
-from realsr.estimators.crops import PARTS, RATIO, Map, PatchCrops
-from realsr.kernels import Kernel, centre_index, kernel_of_blur, max_normalised_correlation
+from realsr.estimators.crops import CLEAR, PARTS, RATIO, Map, PatchCrops, foreign_pixels, interlacing
+from realsr.estimators.patches import (
+    correlated,
+    gaussians,
+    of_eigenvalues,
+    patch_covariance,
+    power_spectrum,
+    project,
+    smoothing,
+    sorted_distance,
+    triangle,
+)
+from realsr.images import to_uint
+from realsr.kernels import Kernel, kernel_of_blur, max_normalised_correlation
 from realsr.noise import noise_level
 from realsr.noise_model import NoiseModel
 
 WINDOW = 50  # iterations whose parameters are averaged; a block of them is a batch
+NOISY = 0.7 / 255  # standard deviation of noise, over which it is no chance that no neighbour differs from a pixel
+WHITE = 0.85  # fineness of noise over which nothing has processed it, nor the finest detail
+FINE, INTERLACED = 0.08, 1.1  # the bounds of what photos have, see `NoiseModel.fineness` and `interlacing`
 EDGES = 4000  # pixels with edges, under which the four parts see much the same and their agreement says little
 
 
@@ -42,7 +57,8 @@ class PatchMatching(LightningModule):
 
     Two things that are not blur are kept apart from it. Scenes have more or less contrast at fine scales than at coarse
     ones: the downscaled crops may differ in contrast by a factor that is fitted too. The finest detail is what
-    demosaicking, sharpening and JPEG made of it: patches are compared smoothed.
+    demosaicking, sharpening and JPEG made of it, which the noise tells by not being white: patches are compared
+    smoothed.
 
     A batch is a window of 50 iterations, ``(large, small)`` of :class:`realsr.estimators.crops.PatchCrops`.
 
@@ -60,8 +76,10 @@ class PatchMatching(LightningModule):
         prior: weight of the squared distance of the parameters to a width of 1.35 pixels in all directions, which
             decides where the photo says nothing.
         contrast_prior: weight of the squared logarithm of the contrast between both scales.
-        smooth: how often patches are smoothed by (1, 2, 1) / 4 along both axes.
+        smooth: how often patches are smoothed by (1, 2, 1) / 4 along both axes, where the noise is not white.
         seed: of crops, noise and directions.
+        shrink: whether a pool draws the kernel towards those of the camera's other photos as far as it is no more
+            unlike them than scenes make it (:func:`realsr.shrinkage.shrunk`).
     """
 
     scales: tuple[int, ...] = (2, 3, 4)
@@ -76,10 +94,11 @@ class PatchMatching(LightningModule):
         patch: int = 7,
         projections: int = 32,
         learning_rate: float = 0.03,
-        prior: float = 0.001,
+        prior: float = 0.003,
         contrast_prior: float = 0.04,
         smooth: int = 1,
         seed: int = 0,
+        shrink: bool = True,
     ) -> None:
         super().__init__()
         at_least(1, "estimator.", iterations=iterations, crops_per_part=crops_per_part, projections=projections)
@@ -92,15 +111,17 @@ class PatchMatching(LightningModule):
         self.iterations, self.settled, self.count, self.crop = iterations, settled, crops_per_part, crop
         self.kernel_size, self.patch, self.projections = kernel_size, patch, projections
         self.learning_rate, self.prior, self.contrast_prior, self.seed = learning_rate, prior, contrast_prior, seed
+        self.shrink = shrink
         self.output_size = (crop - kernel_size) // RATIO + 1
         self.automatic_optimization = False
-        # log widths and shear, see `_triangle`
+        # log widths and shear, see `triangle`
         self.theta = torch.nn.Parameter(torch.zeros(PARTS, 3))
         self.contrast = torch.nn.Parameter(torch.zeros(()))  # its logarithm
         self.expected: Tensor
         self.smoothing: Tensor
         self.register_buffer("expected", torch.tensor([0.3, 0.3, 0.0]), persistent=False)
-        self.register_buffer("smoothing", _smoothing(patch, smooth), persistent=False)
+        self.register_buffer("smoothing", torch.eye(patch**2), persistent=False)
+        self.smooth = smooth
         self.density: Map = np.zeros((0, 0))
         self.means: list[Tensor] = []  # of theta, over each window
         self.iterations_done = 0
@@ -111,17 +132,23 @@ class PatchMatching(LightningModule):
 
         Args:
             image: the photo.
-            noise: of the camera; None takes it for white, as strong as the photo's least textured patches show.
+            noise: of the camera; None: of the photo's flat tiles; where it has none, white noise, as strong as the
+                photo's least textured patches show.
 
         Raises:
             InputError: the photo is smaller than a crop, or has no edge to learn from.
         """
-        data = PatchCrops(image, self.iterations, self.count, self.crop, self.output_size, self.seed)
-        self.density = data.density
+        own = NoiseModel.of_photo(to_uint(image))
+        noise = own if noise is None else noise
+        foreign = foreign_pixels(image, flat=noise is not None and noise.variance > NOISY**2)
+        data = PatchCrops(image, self.iterations, self.count, self.crop, self.output_size, self.seed, foreign)
+        self.density, self.clear = data.density, data.clear
         gray = data.image.double().numpy()
-        patches = _patch_covariance(data.image, self.patch, self.seed)
+        self.fineness, self.interlacing = own.fineness() if own else 1.0, interlacing(gray)
+        patches = patch_covariance(data.image, self.patch, self.seed)
         noise = _no_more_than(patches, NoiseModel.white(noise_level(gray)) if noise is None else noise)
         self.add_noise(noise)
+        self.smoothing = smoothing(self.patch, self.smooth if noise.fineness() < WHITE else 0)
         values, vectors = torch.linalg.eigh(patches)
         least = 1e-6 * float(values.sum())  # of a photo in the dark as of one in the sun
         self.whitening = (vectors / (values.clamp_min(0) + least).sqrt()).float()
@@ -182,21 +209,19 @@ class PatchMatching(LightningModule):
         Returns:
             Of each part, ``(4,)``.
         """
-        kernels = _gaussians(self.theta, self.kernel_size)
+        kernels = gaussians(self.theta, self.kernel_size)
         fake = F.conv2d(large.transpose(0, 1), kernels[:, None], stride=RATIO, groups=PARTS).transpose(0, 1)
         contrast, middle = self.contrast.exp(), fake.mean((2, 3), keepdim=True)
         fake = middle + contrast * (fake - middle)
-        gains = self.gains[(255 * fake.detach()).round().clamp(0, 255).long()]
+        gains = self.gains[(255 * fake.detach()).nan_to_num().round().clamp(0, 255).long()]
         fake = fake + gains * self._missing_noise(contrast * kernels, fake.shape)
         directions = F.normalize(self._normal(self.projections, self.patch**2)) @ self.whitening.T @ self.smoothing
         filters = directions.view(-1, 1, self.patch, self.patch)
-        return _sorted_distance(_project(fake, filters), _project(small, filters)).view(PARTS, -1).mean(1)
+        return sorted_distance(project(fake, filters), project(small, filters)).view(PARTS, -1).mean(1)
 
     def kernels(self) -> dict[int, Kernel]:
         """The kernels of all ``scales``."""
-        blur = self.blur()
-        mean = _of_eigenvalues(_of_eigenvalues(blur, torch.log).mean(0), torch.exp)
-        return {scale: self._kernel(mean, scale) for scale in self.scales}
+        return {scale: self._kernel(self.mean_blur(), scale) for scale in self.scales}
 
     def confidence(self) -> tuple[float, list[str]]:
         """How far to trust the kernel, 0 to 1, and what speaks against it."""
@@ -214,8 +239,20 @@ class PatchMatching(LightningModule):
             reasons.append(f"edges in {self.edges:.0f} pixels only")
         if border > 0.01:
             reasons.append(f"{border:.0%} of the kernel is at its border")
-        evidence = min(self.signal / 0.7, 1.0) * min(self.roundness / 0.05, 1.0) * min(self.edges / EDGES, 1.0)
+        if self.clear < CLEAR:
+            reasons.append(f"{1 - self.clear:.0%} of the detail is beside clipped or drawn pixels")
+        if self.fineness < FINE:
+            reasons.append("its noise is smooth, the photo was enlarged")
+        if self.interlacing > INTERLACED:
+            reasons.append("every other row differs, as in interlaced video")
+        bounds = (self.signal, 0.7), (self.roundness, 0.05), (self.edges, EDGES), (self.clear, CLEAR)
+        evidence = math.prod(min(value / bound, 1.0) for value, bound in bounds)
+        evidence *= 0.3 ** ((self.fineness < FINE) + (self.interlacing > INTERLACED))
         return max(agreement, 0.0) * evidence * max(1 - 10 * border, 0.0), reasons
+
+    def mean_blur(self) -> Tensor:
+        """Geometric mean of :meth:`blur` over the parts, ``(2, 2)``."""
+        return of_eigenvalues(of_eigenvalues(self.blur(), torch.log).mean(0), torch.exp)
 
     @torch.no_grad()
     def blur(self) -> Tensor:
@@ -224,8 +261,8 @@ class PatchMatching(LightningModule):
         Mean of the last two windows.
         """
         theta = torch.stack(self.means[-2:]).mean(0).double().cpu()
-        triangle = _triangle(theta)
-        return triangle @ triangle.mT / (RATIO**2 - 1)
+        root = triangle(theta)
+        return root @ root.mT / (RATIO**2 - 1)
 
     def _change(self) -> float:
         return float((self.means[-1] - self.means[-2]).mean(0).abs().max())
@@ -237,25 +274,14 @@ class PatchMatching(LightningModule):
         """What the photo's noise lacks after correlation with the kernels and subsampling, drawn anew."""
         size = shape[-1]
         grid = size + len(self.covariance) // 2  # so that noise does not hang together with that across the border
-        whole = _power_spectrum(self.covariance[None], grid, 1)
-        left = _power_spectrum(_correlated(self.covariance, kernels), grid, RATIO)
+        whole = power_spectrum(self.covariance[None], grid, 1)
+        left = power_spectrum(correlated(self.covariance, kernels), grid, RATIO)
         spectrum = (whole - left).clamp_min(1e-10).sqrt()  # a root has no slope at zero
         white = torch.fft.rfft2(self._normal(*shape[:2], grid, grid))
         return torch.fft.irfft2(white * spectrum[:, None], s=(grid, grid))[..., :size, :size]
 
     def _normal(self, *shape: int) -> Tensor:
         return torch.randn(shape, generator=self.draws, device=self.device)
-
-
-def _patch_covariance(image: Tensor, patch: int, seed: int, count: int = 100_000) -> Tensor:
-    """Covariance of the patches of an image ``(H, W)``, of ``count`` of them if there are more; float64."""
-    windows = image.unfold(0, patch, 1).unfold(1, patch, 1)
-    total = windows.shape[0] * windows.shape[1]
-    index = torch.arange(total)
-    if total > count:
-        index = torch.randint(total, (count,), generator=torch.Generator().manual_seed(seed))
-    chosen = windows[index // windows.shape[1], index % windows.shape[1]].flatten(1)
-    return torch.cov(chosen.T.double())
 
 
 def _no_more_than(patches: Tensor, noise: NoiseModel) -> NoiseModel:
@@ -266,80 +292,8 @@ def _no_more_than(patches: Tensor, noise: NoiseModel) -> NoiseModel:
     """
     if noise.variance <= 0:
         return noise
-    own = noise.of_patches(math.isqrt(len(patches)))
-    shares = linalg.eigvalsh(patches.numpy(), own + 1e-6 * noise.variance * np.eye(len(own)))
+    values, vectors = np.linalg.eigh(noise.of_patches(math.isqrt(len(patches))))
+    # an autocovariance that was measured may leave a direction with nothing, or less
+    own = (vectors * values.clip(1e-3 * noise.variance)) @ vectors.T
+    shares = linalg.eigvalsh(patches.numpy(), own)
     return noise.times(min(float(np.quantile(shares, 0.25)), 1.0))
-
-
-def _triangle(theta: Tensor) -> Tensor:
-    """Lower triangular roots ``(N, 2, 2)`` of the covariances (x, y): of log widths and shear ``(N, 3)``."""
-    x, y, shear = theta[:, 0].exp(), theta[:, 1].exp(), theta[:, 2]
-    return torch.stack([x, torch.zeros_like(x), shear, y], 1).view(-1, 2, 2)
-
-
-def _gaussians(theta: Tensor, size: int) -> Tensor:
-    """Kernels ``(N, size, size)`` of sum one, centred for :data:`RATIO`; y points down."""
-    root = _triangle(theta)[..., None, None]
-    offset = torch.arange(size, dtype=theta.dtype, device=theta.device) - centre_index(size, RATIO)
-    along = offset[None, None, :] / root[:, 0, 0]
-    across = (offset[None, :, None] - root[:, 1, 0] * along) / root[:, 1, 1]
-    kernels = torch.exp(-0.5 * (along**2 + across**2))
-    return kernels / kernels.sum((1, 2), keepdim=True)
-
-
-def _correlated(covariance: Tensor, kernels: Tensor) -> Tensor:
-    """Autocovariance of noise after correlation with kernels ``(N, K, K)``: ``(N, 2K + C - 2, 2K + C - 2)``.
-
-    Args:
-        covariance: ``(C, C)``, the noise's own.
-        kernels: of each result.
-    """
-    own = F.conv2d(kernels[None], kernels[:, None], padding=kernels.shape[-1] - 1, groups=len(kernels))
-    return F.conv2d(own.transpose(0, 1), covariance[None, None], padding=len(covariance) - 1)[:, 0]
-
-
-def _power_spectrum(covariance: Tensor, size: int, step: int) -> Tensor:
-    """Power of noise at each frequency of ``rfft2``, when every ``step``-th pixel is kept.
-
-    Args:
-        covariance: ``(N, C, C)``, autocovariance before.
-        size: of the square image that is left.
-        step: 1 keeps all.
-
-    Returns:
-        ``(N, size, size//2 + 1)``.
-    """
-    middle = covariance.shape[-1] // 2
-    kept = covariance[:, middle % step :: step, middle % step :: step]
-    wrapped = F.pad(kept, (0, size - kept.shape[-1], 0, size - kept.shape[-1])).roll((-(middle // step),) * 2, (1, 2))
-    return torch.fft.rfft2(wrapped).real
-
-
-def _smoothing(side: int, times: int) -> Tensor:
-    """Smooths patches ``(side**2,)``: by (1, 2, 1) / 4 along both axes, so many times; nothing is beyond them."""
-    along = (2 * torch.eye(side) + torch.ones(side, side).triu(-1).tril(1) - torch.eye(side)) / 4
-    along = torch.linalg.matrix_power(along, times)
-    return torch.kron(along, along)
-
-
-def _project(images: Tensor, filters: Tensor) -> Tensor:
-    """Patches of ``(N, crops, H, W)`` in the directions of ``filters (P, 1, p, p)``: ``(N*P, patches)``."""
-    count, crops = images.shape[:2]
-    projected = F.conv2d(images.flatten(0, 1)[:, None], filters)
-    return projected.view(count, crops, len(filters), -1).transpose(1, 2).flatten(0, 1).flatten(1)
-
-
-def _sorted_distance(a: Tensor, b: Tensor) -> Tensor:
-    """Squared differences of the sorted rows, the Wasserstein distance in one dimension, in the order of ``a``."""
-    if a.device.type == "cpu":  # numpy sorts several times faster
-        order = torch.from_numpy(np.argsort(a.detach().numpy(), 1))
-        b = torch.from_numpy(np.sort(b.numpy(), 1))
-    else:
-        order, b = a.argsort(1), b.sort(1)[0]
-    return (a - torch.empty_like(a).scatter_(1, order, b)) ** 2
-
-
-def _of_eigenvalues(matrix: Tensor, function: Any) -> Tensor:
-    """A function of symmetric matrices ``(..., n, n)``: of their eigenvalues."""
-    values, vectors = torch.linalg.eigh(matrix)
-    return vectors @ torch.diag_embed(function(values)) @ vectors.mT

@@ -15,7 +15,9 @@ from realsr.estimators.crops import (
     crop_probability,
     detailed_window,
     draw_corners,
+    foreign_pixels,
     gradient_map,
+    interlacing,
 )
 
 
@@ -163,6 +165,41 @@ def test_parts_of_a_photo_with_edges_in_one_place_are_drawn_there(edges):
     for part in _parts(probability):
         assert part.sum() == pytest.approx(1)
         assert not part.reshape(10, 12)[probability == 0].any()
+
+
+def test_crops_with_drawn_pixels_are_left_out_while_there_are_others():
+    image = leaves(200, 300)
+    foreign = np.zeros((200, 300), bool)
+    foreign[:, 250:] = True
+    crops = PatchCrops(image, 100, crops=3, large=64, small=26, seed=0, foreign=foreign)
+    assert 0.5 < crops.clear < 0.95
+    assert crops.large[..., 1].max() + 64 <= 250 + 2
+    foreign[::10] = True
+    crops = PatchCrops(image, 100, crops=3, large=64, small=26, seed=0, foreign=foreign)
+    assert crops.clear == 0 and crops.large[..., 1].max() + 64 > 260
+
+
+def test_what_is_drawn_is_white_or_the_same_all_around():
+    photo = (leaves(60, 80) + 0.02 * torch.randn(3, 60, 80, generator=torch.Generator().manual_seed(0))).clamp(0.1, 0.9)
+    assert not foreign_pixels(photo, flat=True).any()
+    photo[:, 10:20, 10:30] = 0.4
+    photo[:, 30:40, 5:15] = 0.0
+    photo[:, 50, 70] = 1.0
+    drawn = np.zeros((60, 80), bool)
+    drawn[50, 70] = True
+    np.testing.assert_array_equal(foreign_pixels(photo, flat=False), drawn)
+    drawn[10:20, 10:30] = drawn[30:40, 5:15] = True
+    np.testing.assert_array_equal(foreign_pixels(photo, flat=True), drawn)
+
+
+def test_interlacing_is_told_from_photos_and_noise():
+    gray = leaves(200, 200)[0].numpy().astype(float)
+    noise = np.random.default_rng(0).standard_normal(gray.shape)
+    assert interlacing(gray) < 0.7
+    assert interlacing(noise) == pytest.approx(1, abs=0.05)
+    moved = gray.copy()
+    moved[1::2] = np.roll(gray, 5, 1)[1::2]
+    assert min(interlacing(moved), interlacing(moved.T)) > 1.2
 
 
 # -- the window that is looked at ------------------------------------------------------------------------------------

@@ -8,10 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import leaves
-from scipy import linalg, optimize
+from PIL import Image, ImageDraw, ImageFont
+from scipy import linalg, ndimage, optimize
 
 from realsr.estimators.estimate import estimate_kernel
-from realsr.estimators.patch_matching import PatchMatching, _gaussians, _sorted_distance
+from realsr.estimators.patch_matching import PatchMatching
+from realsr.estimators.patches import gaussians, sorted_distance
+from realsr.images import to_uint
 from realsr.kernels import (
     HR_BLUR,
     bicubic_kernel,
@@ -23,11 +26,13 @@ from realsr.kernels import (
     max_normalised_correlation,
     widths_and_angle,
 )
+from realsr.noise import noise_level
 from realsr.noise_model import NoiseModel
 from realsr.resample import blur_subsample
 
 SLANTED, ROUND = ((2.4, 1.0), 0.6), ((1.5, 1.5), 0.0)
 NOISE = 8 / 255
+GRAY = np.linalg.norm([0.299, 0.587, 0.114])  # of noise of its own in each colour
 # log widths and shear of four parts: round, wide and slanted, narrow and high, wide and slanted the other way
 THETA = torch.tensor([[0.3, 0.3, 0.0], [0.8, 0.1, 0.7], [-0.5, 0.5, 0.0], [0.9, 0.9, -0.5]])
 
@@ -48,6 +53,7 @@ def with_blur(theta, signal=1.0, edges=1e5, **options):
     """The module as it would be after a fit."""
     module = PatchMatching(**options)
     module.means, module.signal, module.roundness, module.edges = [theta], signal, 0.5, edges
+    module.clear, module.fineness, module.interlacing = 1.0, 1.0, 0.4
     return module
 
 
@@ -152,6 +158,112 @@ def test_a_dark_photo_is_whitened_as_a_bright_one():
     np.testing.assert_allclose(powers[0] / 100**2, powers[1], rtol=1e-3, atol=1e-3 * powers[1].max())
 
 
+# -- noise and damage --------------------------------------------------------------------------------------------------
+
+
+def camera_noise(height, width, seed):
+    """Noise as cameras leave it, smooth over two pixels, of the standard deviation NOISE: ``(3, height, width)``."""
+    white = np.random.default_rng(seed).standard_normal((height + 16, width + 16))
+    noise = ndimage.gaussian_filter(white, 0.6)[8:-8, 8:-8]
+    return torch.from_numpy(NOISE * noise / noise.std()).float().expand(3, -1, -1)
+
+
+@cache
+def smooth_noise():
+    """The model of it, of flat tiles."""
+    return NoiseModel.of_tiles(np.stack([to_uint(0.5 + camera_noise(32, 32, seed)) for seed in range(200)]))
+
+
+def test_smooth_noise_is_not_taken_for_detail_where_its_spectrum_is_known():
+    """In a scene of little contrast; taken for white the kernel comes out much too narrow."""
+    picture = 0.5 + 0.4 * (photo(ROUND, 0) - 0.5) + camera_noise(200, 200, 1)
+    white, known = (
+        estimate_kernel(picture, accelerator="cpu", noise=noise).kernel
+        for noise in (NoiseModel.white(noise_level(picture[0].double().numpy())), smooth_noise())
+    )
+    truth = gaussian_kernel(25, *ROUND, scale=2)
+    assert max_normalised_correlation(known, truth) > 0.98
+    assert max_normalised_correlation(white, truth) < 0.9
+    assert widths_and_angle(white)[0] < 1 < 1.2 < widths_and_angle(known)[0]
+
+
+def test_a_photo_looks_for_its_noise_itself():
+    picture = torch.cat([photo(ROUND, 0), torch.full((3, 200, 120), 0.5)], 2) + camera_noise(200, 320, 1)
+    module = PatchMatching(iterations=1)
+    module.crops(picture)
+    assert module.covariance.shape == (13, 13)
+    assert module.covariance.max().sqrt().item() == pytest.approx(NOISE, rel=0.1)
+    truth = gaussian_kernel(25, *ROUND, scale=2)
+    assert max_normalised_correlation(estimate_kernel(picture, accelerator="cpu").kernel, truth) > 0.97
+
+
+def test_without_a_flat_tile_noise_is_taken_for_white():
+    module = PatchMatching(iterations=1)
+    module.crops(photo(ROUND, NOISE / 4))
+    assert module.covariance.shape == (1, 1)
+    assert module.covariance.item() ** 0.5 == pytest.approx(GRAY * NOISE / 4, rel=0.15)
+
+
+def test_a_photo_of_less_noise_than_the_camera_has_room_for_its_own():
+    module = PatchMatching(iterations=1)
+    module.crops(photo(ROUND, NOISE / 4), NoiseModel.white(4 * NOISE))
+    assert 1 < module.covariance.item() ** 0.5 / (GRAY * NOISE / 4) < 2
+    assert module.signal > 0.8
+
+
+def test_missing_noise_is_as_strong_as_brightness_has_it():
+    covariance = smooth_noise().covariance
+    module = PatchMatching(smooth=0)
+    module.draws, module.whitening = torch.Generator().manual_seed(0), torch.eye(49) / NOISE
+    module.add_noise(NoiseModel(covariance, np.array([0.2, 0.8]), covariance[6, 6] * np.array([1.75, 0.25])))
+    dark, light = torch.full((4, 4, 64, 64), 0.2), torch.full((4, 4, 64, 64), 0.8)
+    flat = torch.full((4, 4, 26, 26), 0.2), torch.full((4, 4, 26, 26), 0.8)
+    with torch.no_grad():
+        strengths = [
+            module.distance(large, small).mean().item() for large, small in zip((dark, light), flat, strict=True)
+        ]
+    assert strengths[0] / strengths[1] == pytest.approx(7, rel=0.3)
+
+
+def damaged():
+    """A photo with noise, and what it is told by, after what often happens to photos."""
+    picture = to_uint(photo(ROUND, 0) + camera_noise(200, 200, 1))
+    wide = np.concatenate([picture, to_uint(0.5 + camera_noise(200, 100, 2))], 1)
+    moved, text = wide.copy(), Image.fromarray(wide)
+    moved[1::2] = np.roll(wide, 5, 1)[1::2]
+    for y in range(0, 200, 24):
+        ImageDraw.Draw(text).text((-5, y), "SAMPLE SAMPLE SAMPLE SAMPLE", "white", ImageFont.load_default(20))
+    return {
+        "interlaced": (moved, "every other row differs"),
+        "text": (np.asarray(text), "beside clipped or drawn pixels"),
+        "enlarged": (np.asarray(Image.fromarray(wide).resize((600, 400), Image.Resampling.BICUBIC)), "was enlarged"),
+    }
+
+
+@pytest.mark.parametrize("name", damaged())
+def test_damage_is_told(name):
+    picture, says = damaged()[name]
+    found = estimate_kernel(picture, estimator=partial(PatchMatching, iterations=50), accelerator="cpu")
+    assert found.confidence < 0.5
+    assert any(says in reason for reason in found.reasons)
+
+
+@pytest.mark.parametrize("where", ["stamp", "bars"])
+def test_what_is_drawn_in_a_corner_does_no_harm(where):
+    picture = to_uint(photo(ROUND, 0) + camera_noise(200, 200, 1))
+    if where == "stamp":
+        ImageDraw.Draw(image := Image.fromarray(picture)).text(
+            (110, 170), "2026 11", (255, 150, 0), ImageFont.load_default(22)
+        )
+        picture = np.asarray(image)
+    else:
+        picture[:30] = picture[-30:] = 0
+    module = PatchMatching()
+    found = estimate_kernel(picture, estimator=lambda: module, accelerator="cpu", noise=smooth_noise())
+    assert max_normalised_correlation(found.kernel, gaussian_kernel(25, *ROUND, scale=2)) > 0.97
+    assert found.confidence > 0.8
+
+
 # -- from parameters to kernels and confidence -----------------------------------------------------------------------
 
 
@@ -207,7 +319,7 @@ def test_confidence_and_what_speaks_against_it(theta, signal, says):
 def test_the_distance_is_that_of_the_best_assignment():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(5, 40)), rng.normal(0.5, 2, size=(5, 40))
-    ours = _sorted_distance(torch.from_numpy(a), torch.from_numpy(b)).numpy()
+    ours = sorted_distance(torch.from_numpy(a), torch.from_numpy(b)).numpy()
     for row in range(5):
         cost = (a[row, :, None] - b[row]) ** 2
         np.testing.assert_allclose(ours[row], cost[optimize.linear_sum_assignment(cost)])
@@ -216,13 +328,13 @@ def test_the_distance_is_that_of_the_best_assignment():
 def test_the_gradient_of_the_distance():
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(3, 20, generator=generator, dtype=torch.float64) for _ in range(2))
-    assert torch.autograd.gradcheck(lambda x: _sorted_distance(x, b), a.requires_grad_())
+    assert torch.autograd.gradcheck(lambda x: sorted_distance(x, b), a.requires_grad_())
 
 
 def test_gaussians_are_those_of_kernels():
-    ours = _gaussians(torch.tensor([[np.log(2.0), np.log(1.2), 0.0]]).double(), 17)[0].numpy()
+    ours = gaussians(torch.tensor([[np.log(2.0), np.log(1.2), 0.0]]).double(), 17)[0].numpy()
     np.testing.assert_allclose(ours, gaussian_kernel(17, (2.0, 1.2), 0.0, 2), atol=1e-9)
-    for theta, kernel in zip(THETA.double(), _gaussians(THETA.double(), 61), strict=True):
+    for theta, kernel in zip(THETA.double(), gaussians(THETA.double(), 61), strict=True):
         root = np.array([[theta[1].exp(), theta[2]], [0, theta[0].exp()]])
         np.testing.assert_allclose(covariance(kernel.numpy()), root @ root.T, atol=0.01)
 
@@ -238,7 +350,7 @@ def test_noise_that_is_smaller_is_white_again_with_what_it_lacks():
     module = PatchMatching()
     module.add_noise(NoiseModel.white(1))
     module.draws = torch.Generator().manual_seed(0)
-    kernels = _gaussians(THETA, 13)
+    kernels = gaussians(THETA, 13)
     noise = torch.randn(4, 600, 64, 64, generator=torch.Generator().manual_seed(1))
     small = F.conv2d(noise.transpose(0, 1), kernels[:, None], stride=2, groups=4).transpose(0, 1)
     white = (small + module._missing_noise(kernels, small.shape)).double().numpy()

@@ -70,11 +70,11 @@ def test_a_photo_with_a_single_pixel_that_is_not_flat():
 
 
 def test_a_photo_that_is_clipped_but_for_a_part():
-    photo = torch.ones(3, 200, 200)
-    photo[:, 60:160, 40:160] = leaves(100, 120)
+    photo = torch.ones(3, 300, 300)
+    photo[:, 60:260, 40:260] = leaves(200, 220)
     found = run(photo)
     assert found.confidence > 0.5
-    assert found.density[:40].max() == 0 < found.density[70:150, 50:150].mean()
+    assert found.density[:40].max() == 0 < found.density[70:250, 50:250].mean()
 
 
 @BOTH
