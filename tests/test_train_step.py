@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 import realsr
+from realsr.camera import CameraDegradation
 from realsr.degradation import Degradation
 from realsr.draws import KernelDraw, NoiseDraw
 from realsr.esrgan import ESRGAN
@@ -75,26 +76,30 @@ def test_the_far_device_notes_what_a_host_waits_for():
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("kind", "options"),
     [
-        {"noise": None, "kernels": None},
-        {},
-        {"jpeg": jpeg_pool()},
-        {
-            "draw_kernels": KernelDraw(by_confidence=True, turn=True, width_jitter=0.1),
-            "draw_noise": NoiseDraw(nearest=0.5, detrend="plane"),
-        },
+        (Degradation, {"noise": None, "kernels": None}),
+        (Degradation, {}),
+        (Degradation, {"jpeg": jpeg_pool()}),
+        (
+            Degradation,
+            {
+                "draw_kernels": KernelDraw(by_confidence=True, turn=True, width_jitter=0.1),
+                "draw_noise": NoiseDraw(nearest=0.5, detrend="plane"),
+            },
+        ),
+        (CameraDegradation, {"jpeg": jpeg_pool()}),
     ],
-    ids=["bicubic", "paper", "jpeg", "draws"],
+    ids=["bicubic", "paper", "jpeg", "draws", "camera"],
 )
-def test_the_degradation_does_not_wait_for_the_device(monkeypatch, options):
+def test_the_degradation_does_not_wait_for_the_device(monkeypatch, kind, options):
     monkeypatch.setattr("realsr.jpeg._dct", functools.lru_cache(_dct.__wrapped__))  # not to be met by other tests
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # there is none of "meta"
     make = {"kernels": kernel_pool(), "noise": noise_pool(), **options}
     hr = torch.stack([scene(96, 96, seed) for seed in range(3)])
-    wanted = Degradation(4, **make)(hr, seeded(), margin=16)
+    wanted = kind(4, **make)(hr, seeded(), margin=16)
     with FarDevice() as device:
-        hr, degradation = hr.to("meta"), Degradation(4, **make)
+        hr, degradation = hr.to("meta"), kind(4, **make)
         first = degradation(hr, seeded(), margin=16)  # takes the pools along
         device.waits.clear()
         again = degradation(hr, seeded(), margin=16)

@@ -60,9 +60,10 @@ def find_scenes(photos, count, folder):
 
 
 def taken(camera, scenes, scale, folder, shot):
-    """Photos of scenes, and the scenes, each pair ``(H, W, 3)`` uint8."""
+    """Photos of scenes, and the scenes in the camera's tones, each pair ``(H, W, 3)`` uint8."""
     photos = measures.photograph(camera, scenes, scale, folder, shot)
-    return [(read_image(lr).rgb, measures.read_cut(hr, scale)) for lr, hr in zip(photos, scenes, strict=True)]
+    truth = (np.rint(255 * camera.ideal(measures.read_cut(hr, scale) / 255)).astype(np.uint8) for hr in scenes)
+    return [(read_image(lr).rgb, hr) for lr, hr in zip(photos, truth, strict=True)]
 
 
 def train_row(camera, scenes, pools, scale, args, shot, folder):
@@ -70,10 +71,9 @@ def train_row(camera, scenes, pools, scale, args, shot, folder):
     lpips = None if args.lpips is None else load_lpips("squeeze", args.lpips)
     pairs = taken(camera, scenes["test"], scale, folder / "test", shot + 1)
     tests = training.middles(dict(zip((p.stem for p in scenes["test"]), pairs, strict=True)), scale)
-    shots = []
+    clean, shots = [measures.read_cut(hr, scale) for hr in scenes["clean"]], []
     for index in range(SHOTS):
         shots += taken(camera, scenes["clean"], scale, folder / f"clean{index}", shot + 2 + index)
-    clean = [hr for _, hr in shots[: len(scenes["clean"])]]
     start = training.start_network(args.start)
     methods = {"bicubic": lambda lr: training.bicubic(lr, scale), "start": start.eval()}
     methods |= {name: load_generator(file) for name, file in (rival.split(":", 1) for rival in args.rival)}
@@ -104,10 +104,23 @@ def kernel_line(name, rows):
         return f"{np.median([r[key] for r in rows]):.3f} / {min(r[key] for r in rows):.3f}"
 
     widths, true = (np.median([r[key] for r in rows], axis=0) for key in ("widths", "true_widths"))
-    ranks = spearmanr([r["confidence"] for r in rows], [r["mnc"] for r in rows]).statistic if len(rows) > 2 else np.nan
-    sure = sum(r["mnc"] < 0.9 and r["confidence"] >= 0.5 for r in rows)
+    ranks = (
+        spearmanr([r["confidence"] for r in rows], [r["alone"] for r in rows]).statistic if len(rows) > 2 else np.nan
+    )
+    sure = sum(r["alone"] < 0.9 and r["confidence"] >= 0.5 for r in rows)
     shown = ["{:.1f} x {:.1f}".format(*pair) for pair in (widths, true)]
-    return [name, len(rows), both("mnc"), both("psnr"), *shown, both("round"), both("bicubic"), ranks, sure]
+    return [
+        name,
+        len(rows),
+        both("mnc"),
+        both("alone"),
+        both("psnr"),
+        *shown,
+        both("round"),
+        both("bicubic"),
+        ranks,
+        sure,
+    ]
 
 
 def report(results):
@@ -115,7 +128,8 @@ def report(results):
         kernels = {name: r[key] for name, r in results.items()}
         every = {**kernels, "all": [*itertools.chain(*kernels.values())]}
         rows = [kernel_line(name, found) for name, found in every.items() if found]
-        told(f"{key}: median / worst; MNC and PSNR in dB against the true ones", ["camera", "photos", "MNC", "PSNR",
+        told(f"{key}: median / worst; MNC and PSNR in dB against the true ones", [
+             "camera", "photos", "MNC", "photo alone", "PSNR",
              "widths", "true", "round", "bicubic", "rank of confidence", "sure under 0.9"], rows)  # fmt: skip
     for key, title in (("noise", "noise: pool / truth of standard deviations, correlation of neighbours"),
                        ("gap", "AUC against the camera's photos")):  # fmt: skip

@@ -16,7 +16,7 @@ from realsr.data.cameras import flat_picture
 from realsr.domains import opponent
 from realsr.entries import kernel_entries
 from realsr.errors import InputError
-from realsr.estimate import estimate_kernels
+from realsr.estimate import camera_noise, estimate_kernels
 from realsr.gap import RIM, cut_patches, load_variant, measure
 from realsr.images import read_image
 from realsr.jpeg_pool import collect_tables
@@ -28,7 +28,7 @@ from realsr.kernels import (
     normalise,
     widths_and_angle,
 )
-from realsr.pools import NoisePool, without_slope
+from realsr.pools import KernelPool, NoisePool, without_slope
 
 GRAYS = np.linspace(0.06, 0.94, 12)  # of walls that show the true noise
 THIRDS = {"dark": (0, 85), "middle": (85, 170), "bright": (170, 256)}  # levels
@@ -70,7 +70,13 @@ def learn(photos, pools, scale, options):
     steps = {
         "jpeg": lambda: collect_tables(photos, pools / "jpeg"),
         "noise": lambda: collect_noise(photos, pools / "noise", instantiate(cfg.collector)),
-        "kernels": lambda: estimate_kernels(photos, pools / "kernels", instantiate(cfg.estimator), scale),
+        "kernels": lambda: estimate_kernels(
+            photos,
+            pools / "kernels",
+            instantiate(cfg.estimator),
+            scale,
+            noise=camera_noise(photos, pools / "noise", instantiate(cfg.collector)),
+        ),
     }
     for name, step in steps.items():
         try:
@@ -112,14 +118,15 @@ def best_round(truth, scale):
 
 
 def kernel_rows(folder, truth, scale):
-    """What each photo's kernel is worth."""
-    rows = []
+    """What each photo's kernel is worth, as the pool gives it and (``alone``) as the photo by itself did."""
+    rows, pool = [], KernelPool.load(folder, scale)
+    drawn = dict(zip(pool.photos, pool.kernels.double().numpy(), strict=True))
     for entry in kernel_entries(folder, scale):
-        name = Path(entry.manifest["photo"]).stem
-        kernel, true = entry.arrays[f"x{scale}"], truth[name]
+        kernel, true = drawn[entry.manifest["photo"]], truth[Path(entry.manifest["photo"]).stem]
         rows.append({
-            "photo": name,
+            "photo": entry.manifest["photo"],
             "mnc": max_normalised_correlation(kernel, true),
+            "alone": max_normalised_correlation(entry.arrays[f"x{scale}"], true),
             "psnr": kernel_psnr(kernel, true),
             "widths": lobe_widths(kernel),
             "true_widths": lobe_widths(true),

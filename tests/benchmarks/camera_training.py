@@ -6,6 +6,7 @@ import time
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from realsr.images import to_float, to_uint
 from realsr.metrics import image_metrics
@@ -66,9 +67,10 @@ def _crop(picture, side, step, generator):
 def adapt(network, draw, minutes=None, steps=None, lpips=None, rate=1e-4, seed=0):
     """A copy of the network after so many minutes or steps, whichever end first, and how many steps it had.
 
-    Adam, whose rate falls to zero in the second half; L1, and 0.1 LPIPS if given.
+    Adam, whose rate falls to zero in the second half; L1, and 0.1 LPIPS if given; the weights' moving average.
     """
     network = copy.deepcopy(network).train()
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.99))
     optimizer = torch.optim.Adam(network.parameters(), rate)
     generator, began, done = torch.Generator().manual_seed(seed), time.monotonic(), 0
     while (spent := max((time.monotonic() - began) / (60 * (minutes or 1e9)), done / (steps or 1e9))) < 1:
@@ -79,8 +81,9 @@ def adapt(network, draw, minutes=None, steps=None, lpips=None, rate=1e-4, seed=0
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        average.update_parameters(network)
         done += 1
-    return network.eval(), done
+    return average.module.eval(), done
 
 
 def bicubic(lr, scale):
