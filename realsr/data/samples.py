@@ -6,8 +6,9 @@ together is, apart from its noise, nearly a blur: the effective kernel, which is
 against.
 
 Source photos are scenes seen at x2, so that they are as large as these pictures allow; the test photos are seen at
-x4, so that their ground truth is known at the scale that is asked for. Both come from the one camera, whose lengths
-are in its own pixels. Scenes have to be sharp, since no estimator can tell their blur from the camera's.
+x4, so that their ground truth, in the camera's tones, is known at the scale that is asked for. Both come from the one
+camera, whose lengths are in its own pixels. Scenes have to be sharp, since no estimator can tell their blur from the
+camera's.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from realsr.data.cameras import CAMERAS
@@ -62,7 +64,8 @@ def make_samples(folder: Path) -> None:
         _write(folder / "clean", name, scenes[name])
     for index, name in enumerate(TEST, len(SOURCE)):
         scene = crop_to_multiple(scenes[name], 4)
-        _write(folder / "test_hr", name, scene)
+        tones = CAMERA.ideal(scene.permute(1, 2, 0).double().numpy())
+        _write(folder / "test_hr", name, torch.from_numpy(tones).movedim(-1, 0))
         _photograph(folder / "test_lr", name, scene, 4, index)
     with atomic_write(folder / "truth.npz") as file:
         np.savez(file, camera=np.array(repr(CAMERA)), **truth)  # type: ignore[arg-type]
