@@ -48,7 +48,8 @@ class Development:
         linear: whether light is linear; False blurs and adds noise to display values.
         noise: of each colour, ``(c0, c1, c2)`` of its noise's variance ``exp(c0 + c1*d + c2*d**2)`` on the sensor,
             where the signal has the display value d: whatever the camera's tone curve is, noise is as strong as seen.
-        seen: display values between which it holds; beyond them noise is as strong as there.
+        seen: display values between which it holds; in darker places noise is as strong as there, in brighter ones
+            its variance goes with the signal.
     """
 
     demosaicking: Literal["malvar", "bilinear", "none"] = "malvar"
@@ -86,7 +87,9 @@ class Development:
         else:
             c0, c1, c2 = sent(torch.tensor(self.noise), light.device).T[..., None, None]
             d = self.display(seen.clamp(0, 1)).clamp(*self.seen)
-            picture = self._developed(seen + field * (0.5 * (c0 + d * (c1 + d * c2))).exp(), back)
+            brighter = (seen / self.light(d)).clamp(1, 64)  # than any tile: there noise grows as that of light does
+            deviation = (0.5 * (c0 + d * (c1 + d * c2))).exp() * brighter.sqrt()
+            picture = self._developed(seen + field * deviation, back)
             if self.reduction:
                 clean = self._developed(seen, back)
                 picture = clean + smoothed(picture - clean, self.reduction)
