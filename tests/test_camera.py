@@ -79,6 +79,12 @@ def test_walls_tell_how_a_camera_develops(name, quality, demosaicking, crosstalk
     assert float((ours / theirs).log().mean().abs()) < 0.15
 
 
+def test_of_a_large_pool_every_few_tiles_are_looked_at(system, monkeypatch):
+    monkeypatch.setattr("realsr.camera_fit.ENOUGH", 20 * 3 * 32 * 32)  # of 60 tiles: every fourth
+    few = fit_development(system.subset(range(0, len(system), 4)), None)
+    assert fit_development(system, None) == few
+
+
 def test_a_lens_is_the_kernel_without_the_development():
     pool = gaussians((16.0, 4.0, 9.0), (2.0, 0.0, 2.0))
     lens = lens_kernels(pool, 4, 0.25)  # 4 squared HR pixels
