@@ -23,7 +23,7 @@ from realsr.errors import InputError
 from realsr.images import quantize
 from realsr.jpeg import jpeg
 from realsr.jpeg_pool import JpegPool
-from realsr.kernels import centre_index, covariance, normalise
+from realsr.kernels import centre_index, covariance, gaussian_of, normalise
 from realsr.pools import KernelPool, NoisePool
 from realsr.resample import blur_subsample, imresize
 from realsr.sensor import CAMERA_FROM_SRGB, bilinear, degamma, demosaic, gamma, mosaic
@@ -32,6 +32,7 @@ from realsr.transfer import sent
 log = logging.getLogger(__name__)
 
 RIM = 4  # LR pixels around a crop that demosaicking, noise reduction and sharpening reach
+NARROW = 0.5  # variance in squared HR pixels; a kernel of less is a few points, which stretching would blow up
 PARTS = ("kernel", "linear", "mosaic", "noise", "sharpening", "jpeg")
 
 
@@ -124,7 +125,7 @@ def lens_kernels(kernels: KernelPool, scale: int, blurred: float) -> KernelPool:
     """Kernels of the lens and the pixels alone, of kernels that hold the camera's development as well.
 
     Their covariances lose what development blurs by, down to that of a pixel's own area (``scale**2 / 12``); their
-    shapes stay, stretched.
+    shapes stay, stretched, but for those too narrow to have one, which become Gaussians. Lobes under zero are left out.
 
     Args:
         kernels: pool of this scale.
@@ -132,11 +133,14 @@ def lens_kernels(kernels: KernelPool, scale: int, blurred: float) -> KernelPool:
         blurred: variance in squared LR pixels that development adds along each axis, by :meth:`Development.blur`.
     """
     made = []
-    for kernel in kernels.kernels.double().numpy():
+    for kernel in kernels.kernels.double().numpy().clip(0):
         values, vectors = np.linalg.eigh(covariance(kernel))  # of (y, x)
         wanted = np.maximum(values - scale**2 * blurred, scale**2 / 12)
+        if values[0] < NARROW:
+            made.append(gaussian_of(len(kernel), ((vectors * wanted) @ vectors.T)[::-1, ::-1], scale))
+            continue
         # what the new kernel has at x, the old one has at `lookup @ x`
-        lookup = vectors @ np.diag(np.sqrt(np.maximum(values, 1e-3) / wanted)) @ vectors.T
+        lookup = vectors @ np.diag(np.sqrt(values / wanted)) @ vectors.T
         middle = np.full(2, centre_index(len(kernel), scale))
         made.append(normalise(ndimage.affine_transform(kernel, lookup, middle - lookup @ middle).clip(0)))
     return replace(kernels, kernels=torch.from_numpy(np.stack(made)).float())

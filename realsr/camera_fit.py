@@ -27,6 +27,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 }
 LAGS = ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0), (1, 2), (0, 3))  # rows and columns between correlated pixels
 TILES, SIDE = 64, 32  # that made noise is compared in
+ENOUGH = 2**25  # values of the pool's tiles that are looked at
 USABLE = (8, 247)  # mean levels of a colour, beyond which its noise is cut off
 DARKER = 0.15  # display values down from the darkest tiles, over which the noise goes on as it does there
 
@@ -43,7 +44,7 @@ def fit_development(noise: NoisePool, tables: JpegPool | None, without: Sequence
         tables: pool of the photos' compression; None where they are not compressed.
         without: parts (:data:`realsr.camera.PARTS`) that are left out, and not fitted.
     """
-    tiles = noise.tiles.float()
+    tiles = noise.tiles[:: noise.tiles.numel() // ENOUGH + 1].float()
     levels, residual = tiles.mean((2, 3)), without_slope(tiles - tiles.mean((2, 3), keepdim=True))
     wanted, variance = signature(residual), residual.square().mean((2, 3))
     choices = dict(CHOICES)

@@ -11,7 +11,14 @@ from realsr.data.cameras import CAMERAS, flat_picture
 from realsr.errors import InputError
 from realsr.jpeg import standard_tables
 from realsr.jpeg_pool import JpegPool
-from realsr.kernels import centre_index, centre_of_mass, covariance, gaussian_of, max_normalised_correlation
+from realsr.kernels import (
+    bicubic_kernel,
+    centre_index,
+    centre_of_mass,
+    covariance,
+    gaussian_of,
+    max_normalised_correlation,
+)
 from realsr.pools import KernelPool, NoisePool
 
 
@@ -72,6 +79,12 @@ def test_walls_tell_how_a_camera_develops(name, quality, demosaicking, crosstalk
     assert float((ours / theirs).log().mean().abs()) < 0.15
 
 
+def test_of_a_large_pool_every_few_tiles_are_looked_at(system, monkeypatch):
+    monkeypatch.setattr("realsr.camera_fit.ENOUGH", 20 * 3 * 32 * 32)  # of 60 tiles: every fourth
+    few = fit_development(system.subset(range(0, len(system), 4)), None)
+    assert fit_development(system, None) == few
+
+
 def test_a_lens_is_the_kernel_without_the_development():
     pool = gaussians((16.0, 4.0, 9.0), (2.0, 0.0, 2.0))
     lens = lens_kernels(pool, 4, 0.25)  # 4 squared HR pixels
@@ -83,6 +96,13 @@ def test_a_lens_is_the_kernel_without_the_development():
         assert np.allclose(centre_of_mass(kernel), centre_index(33, 4), atol=0.02)
     back = lens_kernels(lens, 4, -0.25).kernels[0].double().numpy()
     assert max_normalised_correlation(back, pool.kernels[0].double().numpy()) > 0.999
+
+
+@pytest.mark.parametrize("kernel", [np.eye(33)[16][:, None] * np.eye(33)[16], bicubic_kernel(4)])
+def test_the_lens_of_a_kernel_without_width_is_a_pixel_wide(kernel):
+    pool = KernelPool(torch.from_numpy(kernel[None]).float(), ["photo"])
+    lens = lens_kernels(pool, 4, 0.1).kernels[0].double().numpy()
+    assert np.allclose(covariance(lens), np.eye(2) * 16 / 12, atol=0.05)  # stretched, they have 37 to 59
 
 
 def test_a_lens_keeps_the_shape_of_a_kernel():
@@ -98,6 +118,14 @@ def test_a_lens_keeps_the_shape_of_a_kernel():
     assert max_normalised_correlation(thinner, kernel) > 0.95
     assert max_normalised_correlation(thinner[::-1], kernel) < 0.9
     assert max_normalised_correlation(thinner.T, kernel) < 0.8
+
+
+def test_a_thin_kernel_stays_turned_as_it_was():
+    thin = gaussians((9.0, 8.7, 9.0))  # down to the right
+    lens = lens_kernels(thin, 4, 0.0).kernels[0].double().numpy()
+    values, vectors = np.linalg.eigh(covariance(lens))
+    assert values == pytest.approx([16 / 12, 17.7], rel=0.05)
+    assert abs(vectors[:, 1] @ [1, 1]) == pytest.approx(2**0.5, abs=0.01) and covariance(lens)[0, 1] > 0
 
 
 def test_development_blurs_and_sharpens():
