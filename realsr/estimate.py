@@ -34,7 +34,7 @@ from realsr.interchange import check_form
 from realsr.kernel_sheet import kernel_sheet, thumbnails
 from realsr.noise import TileRule
 from realsr.noise_model import NoiseModel
-from realsr.pools import KernelPool, check_confidence, export_kernels
+from realsr.pools import KernelPool, NoisePool, check_confidence, export_kernels
 from realsr.report.pools import report_pools
 from realsr.shards import jobs_here, shard_of
 from realsr.workers import default_workers
@@ -148,10 +148,14 @@ def camera_noise(photos: Sequence[Path], folder: Path, rule: TileRule) -> NoiseM
         None where no photo has a flat tile, which is logged.
     """
     try:
-        pool = collect_noise(photos, folder, rule, redo=False)
+        return model_of(collect_noise(photos, folder, rule, redo=False))
     except InputError as e:
         log.warning("kernels are estimated without the camera's noise, with each photo's own: %s", e)
         return None
+
+
+def model_of(pool: NoisePool) -> NoiseModel:
+    """The camera's noise, of the pool of its tiles."""
     return NoiseModel.of_tiles(pool.tiles.permute(0, 2, 3, 1).numpy())
 
 

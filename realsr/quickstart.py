@@ -35,7 +35,8 @@ def _run(cfg: DictConfig) -> None:
     photos, pools, run = folder / "photos", folder / "pools", folder / f"run_seed{cfg.seed}"
     if are_outdated(photos):
         log.info("%s: the sample is of a former camera, so all of it is made anew", folder)
-        for old in (photos, pools, *folder.glob("run_seed*"), *folder.glob("results_seed*")):
+        ours = [pools / name for name in ("kernels", "noise", "jpeg")]  # others may be kept beside them
+        for old in (*ours, *folder.glob("run_seed*"), *folder.glob("results_seed*"), photos):  # which tell, last
             shutil.rmtree(old, ignore_errors=True)
     last = run / "checkpoints" / "last.ckpt"
     _train(

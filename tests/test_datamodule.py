@@ -40,6 +40,12 @@ def test_batches_are_what_training_expects(data):
     assert 0 <= batch["lr"].min() <= batch["lr"].max() <= 1
 
 
+def test_noise_is_collected_once_for_lr_and_for_the_kernels(data, caplog):
+    caplog.set_level("INFO")
+    data()
+    assert sum(" tiles of " in record.getMessage() for record in caplog.records) == 1
+
+
 def test_lr_is_the_degraded_hr(data):
     """With neither kernels nor noise, LR is bicubic of the HR that comes with it, its margin included."""
     module = data("degradation=bicubic")

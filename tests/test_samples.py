@@ -2,8 +2,10 @@ import io
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 
+from realsr import quickstart
 from realsr.data.samples import CAMERA, CLEAN, SOURCE, TEST, are_outdated, make_samples
 from realsr.files import find_images
 from realsr.images import read_image
@@ -70,3 +72,21 @@ def test_samples_are_made_once_and_anew_for_another_camera(samples, tmp_path):
         p.name for p in find_images(samples / "camera")
     )
     assert (old / "camera" / "rocket.jpg").read_bytes() == photo.read_bytes()
+
+
+def test_the_quickstart_removes_its_own_alone_and_what_tells_so_last(tmp_path, monkeypatch):
+    for name in ("photos/camera", "pools/noise", "pools/nikon/noise", "run_seed3", "results_seed3", "run_of_mine"):
+        (tmp_path / name).mkdir(parents=True)
+    np.savez(tmp_path / "photos" / "truth.npz", rocket_x2=np.ones((17, 17)))  # of a former camera
+
+    def stopped(*options: str) -> None:
+        raise KeyboardInterrupt
+
+    removed = []
+    monkeypatch.setattr(quickstart.shutil, "rmtree", lambda path, **_: removed.append(path))
+    monkeypatch.setattr(quickstart, "_train", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        quickstart._run(OmegaConf.create({"folder": str(tmp_path), "seed": 0, "options": []}))
+    gone = {path.relative_to(tmp_path).as_posix() for path in removed if path.exists()}
+    assert gone == {"photos", "pools/noise", "run_seed3", "results_seed3"}
+    assert removed[-1] == tmp_path / "photos"  # interrupted before, it goes on with the rest

@@ -25,7 +25,7 @@ from realsr.data.tiles import TiledImage
 from realsr.data.validation import check_sizes, degraded, hold_out_images, look_photos, middle
 from realsr.degradation import Degradation
 from realsr.errors import InputError, at_least
-from realsr.estimate import camera_noise, estimate_kernels
+from realsr.estimate import camera_noise, estimate_kernels, model_of
 from realsr.estimators.estimate import Estimator
 from realsr.files import find_images
 from realsr.interchange import is_foreign
@@ -195,14 +195,15 @@ class RealSRData(LightningDataModule):
             validation_contents(files, self.store_dir, self._stored(), self.num_workers)
         if self.source_dir is not None and self.build_pools:
             photos = find_images(self.source_dir)
-            for noise in {folder for folder in (self.noise_dir, self.val_noise_dir) if folder is not None}:
-                collect_noise(photos, noise, self.collector, redo=False)
+            folders = {folder for folder in (self.noise_dir, self.val_noise_dir) if folder is not None}
+            noise = {folder: collect_noise(photos, folder, self.collector, redo=False) for folder in folders}
             for tables in {folder for folder in (self.jpeg_dir, self.val_jpeg_dir) if folder is not None}:
                 (require_tables if self.jpeg_required else collect_tables)(photos, tables)
             how = (self.estimator, self.scale, self.accelerator, False, self.estimate_workers, self.min_confidence)
             for kernels in {folder for folder in (self.kernel_dir, self.val_kernel_dir) if folder is not None}:
                 if not is_foreign(kernels):
-                    model = camera_noise(photos, self.noise_dir or kernels.parent / "noise", self.collector)
+                    where = self.noise_dir or kernels.parent / "noise"
+                    model = model_of(noise[where]) if where in noise else camera_noise(photos, where, self.collector)
                     estimate_kernels(photos, kernels, *how, noise=model)
 
     # -- in every process ----------------------------------------------------------------------------------------
