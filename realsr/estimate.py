@@ -136,26 +136,32 @@ def _kernels_of(
     }
 
 
-def camera_noise(photos: Sequence[Path], folder: Path, rule: TileRule) -> NoiseModel | None:
+def camera_noise(
+    photos: Sequence[Path],
+    folder: Path,
+    rule: TileRule,
+    estimator: Callable[[], Estimator],
+    pool: NoisePool | None = None,
+) -> NoiseModel | None:
     """The camera's noise, of the noise pool in ``folder``, which is filled first.
 
     Args:
         photos: all of the camera.
         folder: of the pool.
         rule: for tiles of photos that the pool has nothing of yet.
+        estimator: that is to have it.
+        pool: what the folder holds, where it has just been filled.
 
     Returns:
-        None where no photo has a flat tile, which is logged.
+        None where no photo has a flat tile, which is logged; and for KernelGAN, which does without.
     """
+    if not isinstance(estimator(), PatchMatching):
+        return None
     try:
-        return model_of(collect_noise(photos, folder, rule, redo=False))
+        pool = pool or collect_noise(photos, folder, rule, redo=False)
     except InputError as e:
         log.warning("kernels are estimated without the camera's noise, with each photo's own: %s", e)
         return None
-
-
-def model_of(pool: NoisePool) -> NoiseModel:
-    """The camera's noise, of the pool of its tiles."""
     return NoiseModel.of_tiles(pool.tiles.permute(0, 2, 3, 1).numpy())
 
 
@@ -176,6 +182,9 @@ def plain_settings(make: Callable[..., Any]) -> dict[str, Any]:
 def _run(cfg: DictConfig) -> None:
     at_least(0, workers=cfg.workers)
     check_form(cfg.export)
+    check_confidence(cfg.pool.min_confidence)
+    estimator = instantiate(cfg.estimator)
+    check_scale(cfg.scale, estimator())  # before the noise is collected
     every = find_images(cfg.data.source_dir)
     photos = shard_of(every, cfg.shard, cfg.shards)
     if cfg.shards > 1:
@@ -184,11 +193,11 @@ def _run(cfg: DictConfig) -> None:
     folder = Path(cfg.pool_dir) / "kernels"
     try:
         if photos:
-            noise = camera_noise(every, Path(cfg.pool_dir) / "noise", instantiate(cfg.collector))
+            noise = camera_noise(every, Path(cfg.pool_dir) / "noise", instantiate(cfg.collector), estimator)
             estimate_kernels(
                 photos,
                 folder,
-                instantiate(cfg.estimator),
+                estimator,
                 cfg.scale,
                 cfg.accelerator,
                 workers=workers,

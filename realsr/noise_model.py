@@ -90,6 +90,11 @@ class NoiseModel:
         frequency = abs(np.fft.fftfreq(grid))
         return float(power[np.maximum.outer(frequency, frequency) > 0.3].mean() / power.mean())
 
+    def as_strong_as(self, other: NoiseModel) -> NoiseModel:
+        """So much of it that it has the other's variance at most of the other's brightnesses."""
+        there = np.interp(other.levels, self.levels, self.variances)
+        return self.times(float(np.median(other.variances / np.maximum(there, 1e-12))))
+
     def times(self, factor: float) -> NoiseModel:
         """Of so many times the variance."""
         return NoiseModel(factor * self.covariance, self.levels, factor * self.variances)

@@ -25,7 +25,7 @@ from realsr.data.tiles import TiledImage
 from realsr.data.validation import check_sizes, degraded, hold_out_images, look_photos, middle
 from realsr.degradation import Degradation
 from realsr.errors import InputError, at_least
-from realsr.estimate import camera_noise, estimate_kernels, model_of
+from realsr.estimate import camera_noise, estimate_kernels
 from realsr.estimators.estimate import Estimator
 from realsr.files import find_images
 from realsr.interchange import is_foreign
@@ -51,7 +51,7 @@ class RealSRData(LightningDataModule):
         noise_dir: folder of the noise pool; None: no noise.
         store_dir: folder for decoded HR images.
         estimator: makes the kernels that the pool lacks.
-        collector: makes the noise tiles that the pool lacks.
+        collector: makes the noise tiles that the pool lacks; kernels are estimated with the noise of all tiles.
         build_pools: False takes the pools as they are.
         scale: of the super-resolution.
         crop_size: side of the HR crops in pixels, a multiple of the scale.
@@ -71,8 +71,7 @@ class RealSRData(LightningDataModule):
         seed: of every draw in training.
         val_seed: of what is held out and how it is degraded; runs of several seeds share it, so that their metrics
             differ by training alone.
-        val_kernel_dir: kernel pool that validation's LR is made with; that of training unless an ablation sets it,
-            whose rows are to be compared on the same images.
+        val_kernel_dir: kernel pool of validation's LR; training's unless ablations share another to be comparable.
         val_noise_dir: likewise the noise pool.
         val_degradation: likewise the degradation, for rows whose own draws from no pools.
         samples_dir: where the embedded sample is written before anything is read; None: it is not wanted.
@@ -83,9 +82,9 @@ class RealSRData(LightningDataModule):
             a pool has to hold one already. None: whatever is missing is made.
         jpeg_dir: folder of the pool of the photos' quantisation tables, which is filled first; None: no compression.
         jpeg_required: whether photos without tables are an error; else LR is then not compressed.
-        val_jpeg_dir: likewise for validation; that of training unless set.
-        source_shards: folder or URL of a sharded set (:mod:`realsr.data.sharded`) of cleaned-up source photos, which
-            crops are then cut from; ``source_dir`` may be given as well, for the pools.
+        val_jpeg_dir: that of validation; training's unless set.
+        source_shards: folder or URL of a sharded set (:mod:`realsr.data.sharded`) of cleaned-up source photos, in
+            which crops are cut; ``source_dir`` may be given as well, for the pools.
         clean_shards: likewise of clean photos, in place of ``clean_dir``. No image of a sharded set is held out.
         shard_cache: folder for shards that are fetched from a URL.
         shard_cache_limit: GB that it may hold.
@@ -191,8 +190,8 @@ class RealSRData(LightningDataModule):
         sets = [PhotoSet(find_images(folder), factor) for folder, factor in self.hr_dirs if folder is not None]
         prepare_hr(sets, self.store_dir, self.crop_size, self.store_limit, self.num_workers)
         if self.val_hr is not None:  # looked at before pools are made for hours
-            files = find_pairs(self.val_hr, self.val_lr, self.scale)
-            validation_contents(files, self.store_dir, self._stored(), self.num_workers)
+            pairs = find_pairs(self.val_hr, self.val_lr, self.scale)
+            validation_contents(pairs, self.store_dir, self._stored(), self.num_workers)
         if self.source_dir is not None and self.build_pools:
             photos = find_images(self.source_dir)
             folders = {folder for folder in (self.noise_dir, self.val_noise_dir) if folder is not None}
@@ -200,11 +199,10 @@ class RealSRData(LightningDataModule):
             for tables in {folder for folder in (self.jpeg_dir, self.val_jpeg_dir) if folder is not None}:
                 (require_tables if self.jpeg_required else collect_tables)(photos, tables)
             how = (self.estimator, self.scale, self.accelerator, False, self.estimate_workers, self.min_confidence)
-            for kernels in {folder for folder in (self.kernel_dir, self.val_kernel_dir) if folder is not None}:
-                if not is_foreign(kernels):
-                    where = self.noise_dir or kernels.parent / "noise"
-                    model = model_of(noise[where]) if where in noise else camera_noise(photos, where, self.collector)
-                    estimate_kernels(photos, kernels, *how, noise=model)
+            for kernels in {f for f in (self.kernel_dir, self.val_kernel_dir) if f is not None and not is_foreign(f)}:
+                where = self.noise_dir or kernels.parent / "noise"
+                model = camera_noise(photos, where, self.collector, self.estimator, noise.get(where))
+                estimate_kernels(photos, kernels, *how, noise=model)
 
     # -- in every process ----------------------------------------------------------------------------------------
 

@@ -132,14 +132,14 @@ class PatchMatching(LightningModule):
 
         Args:
             image: the photo.
-            noise: of the camera; None: of the photo's flat tiles; where it has none, white noise, as strong as the
-                photo's least textured patches show.
+            noise: of the camera, whose strength is that of the photo's flat tiles, for ISO speeds differ; None: theirs
+                alone; without any white noise, as strong as the least textured patches show.
 
         Raises:
             InputError: the photo is smaller than a crop, or has no edge to learn from.
         """
         own = NoiseModel.of_photo(to_uint(image))
-        noise = own if noise is None else noise
+        noise = own if noise is None else noise if own is None else noise.as_strong_as(own)
         foreign = foreign_pixels(image, flat=noise is not None and noise.variance > NOISY**2)
         data = PatchCrops(image, self.iterations, self.count, self.crop, self.output_size, self.seed, foreign)
         self.density, self.clear = data.density, data.clear

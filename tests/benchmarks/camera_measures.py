@@ -75,7 +75,7 @@ def learn(photos, pools, scale, options):
             pools / "kernels",
             instantiate(cfg.estimator),
             scale,
-            noise=camera_noise(photos, pools / "noise", instantiate(cfg.collector)),
+            noise=camera_noise(photos, pools / "noise", instantiate(cfg.collector), instantiate(cfg.estimator)),
         ),
     }
     for name, step in steps.items():

@@ -174,12 +174,23 @@ def smooth_noise():
     return NoiseModel.of_tiles(np.stack([to_uint(0.5 + camera_noise(32, 32, seed)) for seed in range(200)]))
 
 
+class TakesNoiseForWhite(PatchMatching):
+    """As an earlier version did."""
+
+    def add_noise(self, noise):
+        super().add_noise(NoiseModel.white(noise_level(self.gray)))
+
+    def crops(self, image, noise=None):
+        self.gray = image[0].double().numpy()
+        return super().crops(image, noise)
+
+
 def test_smooth_noise_is_not_taken_for_detail_where_its_spectrum_is_known():
     """In a scene of little contrast; taken for white the kernel comes out much too narrow."""
     picture = 0.5 + 0.4 * (photo(ROUND, 0) - 0.5) + camera_noise(200, 200, 1)
     white, known = (
-        estimate_kernel(picture, accelerator="cpu", noise=noise).kernel
-        for noise in (NoiseModel.white(noise_level(picture[0].double().numpy())), smooth_noise())
+        estimate_kernel(picture, estimator=estimator, accelerator="cpu", noise=smooth_noise()).kernel
+        for estimator in (partial(TakesNoiseForWhite, smooth=0), PatchMatching)
     )
     truth = gaussian_kernel(25, *ROUND, scale=2)
     assert max_normalised_correlation(known, truth) > 0.98
@@ -209,6 +220,14 @@ def test_a_photo_of_less_noise_than_the_camera_has_room_for_its_own():
     module.crops(photo(ROUND, NOISE / 4), NoiseModel.white(4 * NOISE))
     assert 1 < module.covariance.item() ** 0.5 / (GRAY * NOISE / 4) < 2
     assert module.signal > 0.8
+
+
+@pytest.mark.parametrize("strength", [0.5, 3])
+def test_noise_of_another_iso_speed_is_as_strong_as_in_the_photo(strength):
+    noise = strength * camera_noise(200, 320, 1)
+    module = PatchMatching(iterations=1)
+    module.crops(torch.cat([photo(ROUND, 0), torch.full((3, 200, 120), 0.5)], 2) + noise, smooth_noise())
+    assert module.covariance.max().sqrt().item() == pytest.approx(strength * NOISE, rel=0.1)
 
 
 def test_missing_noise_is_as_strong_as_brightness_has_it():
