@@ -5,15 +5,15 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hydra.utils import instantiate
 from PIL import Image
 
-from realsr.collect import collect_noise
+from realsr.camera import CameraDegradation
+from realsr.camera_noise import AutoRule
 from realsr.data.samples import CAMERA, CLEAN, SOURCE, TEST, make_samples, read_scene
 from realsr.degradation import Degradation
 from realsr.domains import Separation
 from realsr.errors import InputError
-from realsr.estimate import estimate_kernels
+from realsr.estimate import camera_noise, estimate_kernels
 from realsr.estimators.patch_matching import PatchMatching
 from realsr.files import find_images
 from realsr.gap import Gap, advice, cut_patches, main, measure
@@ -50,10 +50,9 @@ def pools(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pools")
     make_samples(folder / "photos")
     photos = find_images(folder / "photos" / "camera")
-    rule = {"tile_size": 32, "stride": 32, "max_variance": 25, "min_mean": 50, "keep_best": 50}
-    collect_noise(photos, folder / "noise", instantiate({"_target_": "realsr.noise.NoiseRule", **rule}))
+    noise = camera_noise(photos, folder / "noise", AutoRule(), PatchMatching)
     collect_tables(photos, folder / "jpeg")
-    estimate_kernels(photos, folder / "kernels", PatchMatching, 4)
+    estimate_kernels(photos, folder / "kernels", PatchMatching, 4, noise=noise)
     return folder
 
 
@@ -62,21 +61,23 @@ def test_the_true_camera_leaves_no_gap_and_what_was_learnt_the_least(embedded, p
     real = cut_patches(find_images(embedded / "photos"), 32, 150, seed=1)
     hr = cut_patches(find_images(embedded / "hr"), 160, 150, seed=2)
     kernels, noise = KernelPool.load(pools / "kernels", 4), NoisePool.load(pools / "noise")
+    tables = JpegPool.load(pools / "jpeg")
     variants = {
         "bicubic": Degradation(4),
         "noise": Degradation(4, noise=noise),
         "kernel": Degradation(4, kernels),
         "kernel_noise": Degradation(4, kernels, noise),
-        "kernel_noise_jpeg": Degradation(4, kernels, noise, JpegPool.load(pools / "jpeg")),
+        "kernel_noise_jpeg": Degradation(4, kernels, noise, tables),
+        "camera": CameraDegradation(4, kernels, noise, tables),
     }
     gaps = measure(real, hr, variants)
     again = cut_patches(find_images(embedded / "again"), 40, 150, seed=3)
     gaps |= measure(real, again, {"truth": lambda photos, generator: photos})
     auc = {name: gap.separation.auc for name, gap in gaps.items()}
-    assert min(variants, key=auc.get) == "kernel_noise_jpeg"
+    assert min(variants, key=auc.get) == "camera"
     assert 0.4 < auc["truth"] < 0.6
     assert gaps["truth"].separation.low < 0.5 < gaps["truth"].separation.high
-    assert auc["truth"] + 0.2 < auc["kernel_noise_jpeg"] < auc["kernel_noise"] < auc["bicubic"]
+    assert auc["truth"] < auc["camera"] < auc["kernel_noise_jpeg"] - 0.05 < auc["bicubic"], auc
     for key in ("noise", "noise_spectrum", "spectrum", "edges"):
         worst = max(gaps[name].distances[key] for name in variants)
         assert gaps["truth"].distances[key] < 0.35 * worst
