@@ -262,6 +262,17 @@ def test_pools_of_earlier_versions_are_made_anew_and_it_is_said(tmp_path, caplog
     assert len(new) != len(made) and all("unevenness" in entry.arrays for entry in entries_of(folder))
 
 
+def test_a_photo_that_is_added_to_a_pool_of_another_rule_changes_nothing(tmp_path):
+    folder = tmp_path / "pool" / "noise"
+    photos = [tmp_path / "0.png", tmp_path / "1.png"]
+    for seed, photo in enumerate(photos):
+        save(photo, noisy(np.full((96, 96), 128.0), seed=seed))
+    made = collect_noise(photos[:1], folder, NoiseRule(tile_size=32, stride=32))
+    added = collect_noise(photos, folder, AutoRule(), redo=False)
+    assert (added.tiles == made.tiles).all()
+    assert "its tiles are not chosen yet" in (tmp_path / "pool" / "report.html").read_text()
+
+
 # -- whose photos they are -------------------------------------------------------------------------------------------
 
 

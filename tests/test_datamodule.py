@@ -62,6 +62,12 @@ def test_lr_is_the_degraded_hr(data):
     )
 
 
+def test_validation_of_a_few_pixels_is_refused_before_lr_is_made(data, monkeypatch):
+    monkeypatch.setattr("realsr.data.datamodule.degraded", None)  # a colour mosaic of less than 3 pixels fails there
+    with pytest.raises(InputError, match="has 8x8 pixels, and 19 on a side are needed for SSIM"):
+        data("degradation=bicubic", "data.val_size=8")
+
+
 @pytest.mark.parametrize("crops_per_read", [1, 3])
 def test_draws_do_not_depend_on_workers_and_resume_from_a_step(data, crops_per_read):
     """Bitwise; with three crops a read, batches of four begin and end in the middle of a read."""

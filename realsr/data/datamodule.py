@@ -232,10 +232,10 @@ class RealSRData(LightningDataModule):
             source, clean, held = hold_out_images(source, clean, self.val_count, self.val_seed)
             contents = [(image.name, [image.content]) for image in held]
             self.pairs = [Pair(image.name, torch.empty(0), middle(image, self.val_size)) for image in held]
+        check_sizes(self.pairs, self.scale)
         if self.val_lr is None:
             degrade = self.make_val_degradation(**held_out._asdict()).eval()
             self.pairs = degraded(self.pairs, degrade, self.scale, self.val_seed)
-        check_sizes(self.pairs, self.scale)
         self.looks = look_photos(self.source_dir, self.look_count, self.look_size)
         first = self.trainer is None or self.trainer.is_global_zero
         pools = {name: getattr(self, name) for name in POOLS}

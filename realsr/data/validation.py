@@ -63,10 +63,10 @@ def degraded(pairs: Sequence[Pair], degrade: Degradation, scale: int, seed: int)
 
 
 def check_sizes(pairs: Sequence[Pair], scale: int) -> None:
-    """Raise InputError if an image is too small to be measured: now, and not after the first thousand steps."""
+    """Raise InputError if an image is too small to be measured: before LR is made, and not after a thousand steps."""
     least = least_side(scale)
     for name, _, hr in pairs:
-        if hr is not None and min(hr.shape[-2:]) < least:
+        if hr is not None and min(hr.shape[-2:]) // scale * scale < least:
             raise InputError(
                 f"validation: {name} has {hr.shape[-1]}x{hr.shape[-2]} pixels, and {least} on a side are needed for "
                 "SSIM; raise data.val_size, or give larger photos (data.val_hr, if it is given)"

@@ -91,6 +91,9 @@ def _tiles(entry: Entry, problems: Problems) -> list[_Tiles]:
         problems.append((entry.path.name, "is not of this version of realsr.collect: what was rejected is not known"))
         return []
     taken = in_pool(arrays["reason"])
+    if taken.sum() != len(arrays["tiles"]):  # realsr.collect is at work, was interrupted, or kept another rule's tiles
+        problems.append((entry.path.name, "its tiles are not chosen yet: python -m realsr.collect goes on"))
+        return []
     return [
         _Tiles(
             entry.path,
