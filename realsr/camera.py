@@ -42,6 +42,7 @@ class Development:
 
     Attributes:
         demosaicking: ``malvar``, ``bilinear``, or ``none``: every pixel has all colours.
+        gray: whether the sensor sees no colours, so that noise is the same in all.
         crosstalk: how far the sensor's colours are from sRGB's, 0 for not at all, 1 for the known cameras' mean.
         reduction: standard deviation in pixels of the Gaussian that smooths the noise, and not the picture.
         sharpening: amount of unsharp masking of display values.
@@ -54,6 +55,7 @@ class Development:
     """
 
     demosaicking: Literal["malvar", "bilinear", "none"] = "malvar"
+    gray: bool = False
     crosstalk: float = 0.0
     reduction: float = 0.0
     sharpening: float = 0.0
@@ -86,6 +88,7 @@ class Development:
         if field is None:
             picture = self._developed(seen, back)
         else:
+            field = field[:, :1] if self.gray else field
             c0, c1, c2 = sent(torch.tensor(self.noise), light.device).T[..., None, None]
             d = self.display(seen.clamp(0, 1)).clamp(*self.seen)
             brighter = (seen / self.light(d).clamp(min=1e-4)).clamp(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,6 +17,8 @@ from realsr.images import quantize
 from realsr.jpeg import jpeg
 from realsr.jpeg_pool import JpegPool
 from realsr.pools import NoisePool, without_slope
+
+log = logging.getLogger(__name__)
 
 # what is tried of each part
 CHOICES: dict[str, tuple[Any, ...]] = {
@@ -48,13 +51,20 @@ def fit_development(noise: NoisePool, tables: JpegPool | None, without: Sequence
     levels, residual = tiles.mean((2, 3)), without_slope(tiles - tiles.mean((2, 3), keepdim=True))
     wanted, variance = signature(residual), residual.square().mean((2, 3))
     choices = dict(CHOICES)
-    if "mosaic" in without:
+    gray = bool((tiles == tiles[:, :1]).all())
+    if gray or "mosaic" in without:
         choices["demosaicking"] = ("none",)
+    if gray:
+        choices["crosstalk"] = (0.0,)
     if "sharpening" in without:
         choices["sharpening"] = (0.0,)
-    sensor = _sensor(levels, variance, linear="linear" not in without)
+    sensor = replace(_sensor(levels, variance, linear="linear" not in without), gray=gray)
     chosen = torch.linspace(0, len(tiles) - 1, min(TILES, len(tiles))).round().long()
     walls = Walls(levels[chosen], variance[chosen], tables)
+
+    if not bool(wanted.isfinite().all()):
+        log.warning("camera: a colour has no noise in any tile, so demosaicking and sharpening are not known")
+        return walls.matched(replace(sensor, demosaicking=choices["demosaicking"][0]))[0]
 
     def cost(development: Development) -> tuple[float, Development]:
         matched, made = walls.matched(development)

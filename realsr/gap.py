@@ -203,8 +203,9 @@ def _run(cfg: DictConfig) -> None:
         raise InputError("data.source_dir is empty; give the folder of the camera's photos")
     source, side = _chosen(cfg.data.source_dir, cfg.photos), cfg.scale * (cfg.patch + 2 * RIM)
     tables = Path(cfg.pools).is_dir() and collect_tables(source, Path(cfg.pools) / "jpeg")
-    compared = {str(name): v for name, v in cfg.variants.items() if tables or not (v.jpeg_dir and v.jpeg_required)}
-    if left_out := [str(name) for name in cfg.variants if name not in compared]:
+    need = [str(name) for name, v in cfg.variants.items() if v.jpeg_dir and v.get("jpeg_required", True)]
+    compared = {str(name): v for name, v in cfg.variants.items() if tables or name not in need}
+    if left_out := [name for name in need if not tables]:
         log.info("not compared, since the photos are no JPEG files: %s", ", ".join(left_out))
     variants = {name: load_variant(node, cfg.scale, cfg.pool.min_confidence) for name, node in compared.items()}
     real = cut_patches(source, cfg.patch, cfg.patches, draw_seed(cfg.seed, 1))

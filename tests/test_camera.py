@@ -180,6 +180,23 @@ def test_every_part_counts_and_draws_follow_the_seed(system):
     assert CameraDegradation(4, *pools, without=["sharpening"]).development.sharpening == 0
 
 
+def test_a_gray_camera_has_gray_noise():
+    tiles = (128 + 4 * torch.randn(8, 1, 32, 32, generator=seeded())).round().byte().repeat(1, 3, 1, 1)
+    degradation = CameraDegradation(4, None, NoisePool(tiles, ["photo"] * 8))
+    assert degradation.development.gray
+    lr = degradation(torch.full((2, 3, 96, 96), 0.5), seeded(), 16)
+    assert float((lr - lr[:, :1]).abs().max()) == 0
+    assert 3 < 255 * float(lr.std()) < 5
+
+
+def test_a_colour_without_noise_is_said(system, caplog):
+    tiles = system.tiles.clone()
+    tiles[:, 2] = 0
+    degradation = CameraDegradation(4, None, NoisePool(tiles, system.photos))
+    assert "a colour has no noise" in caplog.text
+    assert bool(degradation(torch.full((1, 3, 96, 96), 0.5), seeded(), 16).isfinite().all())
+
+
 def test_bad_input(system):
     with pytest.raises(InputError, match=r"data\.noise_dir"):
         CameraDegradation(4, gaussians((4.0, 0.0, 4.0)))
