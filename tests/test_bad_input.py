@@ -161,7 +161,8 @@ def test_photos_smaller_than_a_crop(mistake, photo_folder, height, width, says):
     line = mistake("estimate", f"data.source_dir={photos}", *ESTIMATE)
     assert says in line and "photo0.png" in line
     assert "collector.tile_size" in mistake("collect", f"data.source_dir={photos}")
-    assert "no kernel from 2 photos" in mistake("train", f"data.source_dir={photos}", "pool_dir=other")
+    line = mistake("train", f"data.source_dir={photos}", "pool_dir=other", "degradation=kernel")
+    assert "no kernel from 2 photos" in line
 
 
 def test_crops_larger_than_all_photos(mistake):

@@ -26,7 +26,7 @@ from realsr.data.validation import check_sizes, degraded, hold_out_images, look_
 from realsr.degradation import Degradation
 from realsr.errors import InputError, at_least
 from realsr.estimate import camera_noise, estimate_kernels
-from realsr.estimators.estimate import Estimator
+from realsr.estimators.estimate import Estimator, check_scale
 from realsr.files import find_images
 from realsr.interchange import is_foreign
 from realsr.jpeg_pool import collect_tables, require_tables
@@ -69,8 +69,7 @@ class RealSRData(LightningDataModule):
         accelerator: Lightning's name of the device that estimates kernels.
         estimate_workers: processes that estimate kernels side by side; 0: what suits the device.
         seed: of every draw in training.
-        val_seed: of what is held out and how it is degraded; runs of several seeds share it, so that their metrics
-            differ by training alone.
+        val_seed: of what is held out for validation and how it is degraded; runs of several seeds share it.
         val_kernel_dir: kernel pool of validation's LR; training's unless ablations share another to be comparable.
         val_noise_dir: likewise the noise pool.
         val_degradation: likewise the degradation, for rows whose own draws from no pools.
@@ -78,13 +77,11 @@ class RealSRData(LightningDataModule):
         min_confidence: kernels of less are left out.
         store_limit: GB that ``store_dir`` may hold; None: 95 % of what is free.
         crops_per_read: crops with consecutive numbers that are cut from one place, see :class:`HRCrops`.
-        pool_dir: folder of our own pools, ``kernels``, ``noise`` and ``jpeg``; any other folder that is given for
-            a pool has to hold one already. None: whatever is missing is made.
+        pool_dir: folder of our own pools; others that are given have to hold a pool. None: all that lack are made.
         jpeg_dir: folder of the pool of the photos' quantisation tables, which is filled first; None: no compression.
         jpeg_required: whether photos without tables are an error; else LR is then not compressed.
         val_jpeg_dir: that of validation; training's unless set.
-        source_shards: folder or URL of a sharded set (:mod:`realsr.data.sharded`) of cleaned-up source photos, in
-            which crops are cut; ``source_dir`` may be given as well, for the pools.
+        source_shards: folder or URL of cleaned-up source photos (:mod:`realsr.data.sharded`) in place of those there.
         clean_shards: likewise of clean photos, in place of ``clean_dir``. No image of a sharded set is held out.
         shard_cache: folder for shards that are fetched from a URL.
         shard_cache_limit: GB that it may hold.
@@ -194,12 +191,15 @@ class RealSRData(LightningDataModule):
             validation_contents(pairs, self.store_dir, self._stored(), self.num_workers)
         if self.source_dir is not None and self.build_pools:
             photos = find_images(self.source_dir)
+            own = {f for f in (self.kernel_dir, self.val_kernel_dir) if f is not None and not is_foreign(f)}
+            if own:
+                check_scale(self.scale, self.estimator())  # a bad option fails before noise is collected
             folders = {folder for folder in (self.noise_dir, self.val_noise_dir) if folder is not None}
             noise = {folder: collect_noise(photos, folder, self.collector, redo=False) for folder in folders}
             for tables in {folder for folder in (self.jpeg_dir, self.val_jpeg_dir) if folder is not None}:
                 (require_tables if self.jpeg_required else collect_tables)(photos, tables)
             how = (self.estimator, self.scale, self.accelerator, False, self.estimate_workers, self.min_confidence)
-            for kernels in {f for f in (self.kernel_dir, self.val_kernel_dir) if f is not None and not is_foreign(f)}:
+            for kernels in own:
                 where = self.noise_dir or kernels.parent / "noise"
                 model = camera_noise(photos, where, self.collector, self.estimator, noise.get(where))
                 estimate_kernels(photos, kernels, *how, noise=model)
