@@ -99,7 +99,7 @@ def made_from(pools: Mapping[str, Path | None], images: Sequence[TiledImage]) ->
         pools: folders by the name of their option; of several with one folder the first counts.
         images: of training.
     """
-    names = {folder: name for name, folder in reversed([*pools.items()]) if folder is not None}
+    names = {folder: name for name, folder in reversed([*pools.items()]) if folder is not None and folder.exists()}
     return {
         **{name.removesuffix("_dir"): pool_record(folder) for folder, name in names.items()},
         "photos": {"shared": {}, "files": {image.path.name: {"photo": image.name} for image in images}},
