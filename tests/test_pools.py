@@ -314,7 +314,7 @@ def test_noise_pool_loads_all_tiles(folder):
 
 def test_noise_pool_errors(folder):
     write_tiles(folder / "a.npz", 0)
-    with pytest.raises(InputError, match=f"{folder}.*no tile.*max_variance"):
+    with pytest.raises(InputError, match=f"{folder}.*no tile.*realsr.collect"):
         NoisePool.load(folder)
     write_tiles(folder / "b.npz", 2, 4)
     write_tiles(folder / "c.npz", 2, 6)
