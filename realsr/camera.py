@@ -31,6 +31,7 @@ from realsr.transfer import sent
 
 log = logging.getLogger(__name__)
 
+LUMA = torch.tensor([0.299, 0.587, 0.114])[:, None, None]  # ITU-R BT.601
 RIM = 4  # LR pixels around a crop that demosaicking, noise reduction and sharpening reach
 NARROW = 0.5  # variance in squared HR pixels; a kernel of less is a few points, which stretching would blow up
 PARTS = ("kernel", "linear", "mosaic", "noise", "sharpening", "jpeg")
@@ -45,6 +46,7 @@ class Development:
         gray: whether the sensor sees no colours, so that noise is the same in all.
         crosstalk: how far the sensor's colours are from sRGB's, 0 for not at all, 1 for the known cameras' mean.
         reduction: standard deviation in pixels of the Gaussian that smooths the noise, and not the picture.
+        chroma: standard deviation in pixels of the Gaussian that smooths the noise of the colours against luma.
         sharpening: amount of unsharp masking of display values.
         radius: standard deviation in pixels of its blur.
         linear: whether light is linear; False blurs and adds noise to display values.
@@ -58,6 +60,7 @@ class Development:
     gray: bool = False
     crosstalk: float = 0.0
     reduction: float = 0.0
+    chroma: float = 0.0
     sharpening: float = 0.0
     radius: float = 1.0
     linear: bool = True
@@ -96,9 +99,11 @@ class Development:
             )  # than any tile: there noise grows as that of light does
             deviation = (0.5 * (c0 + d * (c1 + d * c2))).exp() * brighter.sqrt()
             picture = self._developed(seen + field * deviation, back)
-            if self.reduction:
+            if self.reduction or self.chroma:
                 clean = self._developed(seen, back)
-                picture = clean + smoothed(picture - clean, self.reduction)
+                noise = smoothed(picture - clean, self.reduction)
+                luma = (noise * sent(LUMA, noise.device)).sum(1, keepdim=True)
+                picture = clean + luma + smoothed(noise - luma, self.chroma)
         if self.sharpening:
             picture = picture + self.sharpening * (picture - smoothed(picture, self.radius))
         return picture.clamp(0, 1)
@@ -110,7 +115,7 @@ class Development:
         """
         draws = torch.Generator().manual_seed(0)
         chart = self.light(0.5 + 0.04 * torch.randn(8, 1, side, side, generator=draws)).repeat(1, 3, 1, 1)
-        picture = self.picture(chart) * torch.tensor([0.299, 0.587, 0.114])[:, None, None]
+        picture = self.picture(chart) * LUMA
         before, after = (torch.fft.rfft2(x - x.mean()) for x in (self.display(chart[:, 0]), picture.sum(1)))
         left = ((after * before.conj()).sum(0) / before.abs().square().sum(0)).real
         frequency = (torch.fft.fftfreq(side)[:, None] ** 2 + torch.fft.rfftfreq(side) ** 2).sqrt()
@@ -241,7 +246,9 @@ class CameraDegradation(nn.Module):
 
 
 def smoothed(images: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of ``(N, C, h, w)`` by a standard deviation in pixels, borders mirrored."""
+    """Gaussian blur of ``(N, C, h, w)`` by a standard deviation in pixels, borders mirrored; none by 0."""
+    if not sigma:
+        return images
     reach = min(int(3 * sigma + 1), *(side - 1 for side in images.shape[-2:]))
     taps = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=images.dtype) / sigma) ** 2)
     row = sent(taps / taps.sum(), images.device).expand(images.shape[1], 1, 1, -1)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from realsr.camera import RIM, Development
+from realsr.camera import LUMA, RIM, Development
 from realsr.images import quantize
 from realsr.jpeg import jpeg
 from realsr.jpeg_pool import JpegPool
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 CHOICES: dict[str, tuple[Any, ...]] = {
     "demosaicking": ("malvar", "bilinear", "none"),
     "crosstalk": (0.0, 0.5, 1.0),
+    "chroma": (0.0, 0.7, 1.5, 3.0),
     "sharpening": (0.0, 0.2, 0.4, 0.6, 0.9, 1.3),
     "reduction": (0.0, 0.4, 0.55, 0.7, 1.0),
     "radius": (0.7, 1.0, 1.5),
@@ -83,7 +84,7 @@ def signature(residual: Tensor) -> Tensor:
     Correlations of neighbouring pixels of gray (at 7 distances) and of single colours (at 3; weighed by 0.6), and
     of the colours (3, by a half). All tiles weigh the same.
     """
-    gray = (residual * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+    gray = (residual * LUMA).sum(1, keepdim=True)
     strength = gray.square().mean((2, 3), keepdim=True).sqrt() + 0.2  # of 255 levels, so that none is divided by 0
     gray, residual = gray / strength, residual / strength
     height, width = residual.shape[-2:]
