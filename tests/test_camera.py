@@ -166,7 +166,7 @@ def test_a_crop_is_a_part_of_the_photo(system):
 def test_every_part_counts_and_draws_follow_the_seed(system):
     pools = gaussians((5.0, 1.0, 7.0)), system, tables(80)
     full = CameraDegradation(4, *pools)
-    full.development = Development("malvar", 0.5, 0.4, 0.5, 1.0, True, ((-8.5, 3.0, 0.0),) * 3)
+    full.development = Development(crosstalk=0.5, sharpening=0.5, noise=((-8.5, 3.0, 0.0),) * 3)
     hr = scene(160, 160).repeat(2, 1, 1, 1)
     lr = full(hr, seeded(), 32)
     assert lr.shape == (2, 3, 24, 24)
