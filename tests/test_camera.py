@@ -6,7 +6,7 @@ import torch
 from conftest import scene
 
 from realsr.camera import PARTS, CameraDegradation, Development, lens_kernels, smoothed
-from realsr.camera_fit import fit_development
+from realsr.camera_fit import fit_development, signature
 from realsr.data.cameras import CAMERAS, flat_picture
 from realsr.errors import InputError
 from realsr.jpeg import standard_tables
@@ -83,6 +83,18 @@ def test_of_a_large_pool_every_few_tiles_are_looked_at(system, monkeypatch):
     monkeypatch.setattr("realsr.camera_fit.ENOUGH", 20 * 3 * 32 * 32)  # of 60 tiles: every fourth
     few = fit_development(system.subset(range(0, len(system), 4)), None)
     assert fit_development(system, None) == few
+
+
+def test_colours_that_a_camera_smooths_more_are_found():
+    true = Development("bilinear", chroma=1.5, noise=((-8.0, 2.0, 0.0),) * 3)
+    levels = torch.linspace(0.2, 0.8, 40)[:, None, None, None].expand(-1, 3, 48, 48)
+    fields = [torch.randn(levels.shape, generator=seeded(seed)) for seed in range(2)]
+    seen = 255 * true.picture(true.light(levels), fields[0])[..., 8:40, 8:40]
+    found = fit_development(NoisePool(seen.round().byte(), ["wall"] * 40), None)
+    assert found.chroma > 0
+    made = 255 * found.picture(found.light(levels), fields[1])[..., 8:40, 8:40]
+    ours, theirs = (signature(x - x.mean((2, 3), keepdim=True)) for x in (made, seen))
+    assert float((ours - theirs).abs().max()) < 0.05
 
 
 def test_a_lens_is_the_kernel_without_the_development():
