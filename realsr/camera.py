@@ -94,9 +94,8 @@ class Development:
             field = field[:, :1] if self.gray else field
             c0, c1, c2 = sent(torch.tensor(self.noise), light.device).T[..., None, None]
             d = self.display(seen.clamp(0, 1)).clamp(*self.seen)
-            brighter = (seen / self.light(d).clamp(min=1e-4)).clamp(
-                1, 64
-            )  # than any tile: there noise grows as that of light does
+            # in places brighter than any tile, noise grows as that of light does
+            brighter = (seen / self.light(d).clamp(min=1e-4)).clamp(1, 64)
             deviation = (0.5 * (c0 + d * (c1 + d * c2))).exp() * brighter.sqrt()
             picture = self._developed(seen + field * deviation, back)
             if self.reduction or self.chroma:
