@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from realsr.camera import LUMA, RIM, Development
+from realsr.development import LUMA, RIM, Development
+from realsr.domains import opponent, power_spectrum
 from realsr.images import quantize
 from realsr.jpeg import jpeg
 from realsr.jpeg_pool import JpegPool
@@ -29,7 +30,8 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "reduction": (0.0, 0.4, 0.55, 0.7, 1.0),
     "radius": (0.7, 1.0, 1.5),
 }
-LAGS = ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0), (1, 2), (0, 3))  # rows and columns between correlated pixels
+LITTLE = 0.3  # power, of gray noise's mean at all frequencies, under which less counts little
+SIMPLER = 0.1  # that a fit with a pixel of noise reduction has to be better by
 TILES, SIDE = 64, 32  # that made noise is compared in
 ENOUGH = 2**25  # values of the pool's tiles that are looked at
 USABLE = (8, 247)  # mean levels of a colour, beyond which its noise is cut off
@@ -39,14 +41,14 @@ DARKER = 0.15  # display values down from the darkest tiles, over which the nois
 def fit_development(noise: NoisePool, tables: JpegPool | None, without: Sequence[str] = ()) -> Development:
     """The development under which a sensor's noise becomes the pool's.
 
-    A colour's variance by its brightness tells the sensor's noise, through the slope of the tone curve. The
-    correlation of neighbouring pixels and of the colours tells demosaicking, crosstalk, noise reduction and sharpening:
-    walls as bright as the pool's tiles are developed with each in turn, and compressed by the photos' tables.
+    A colour's variance by its brightness tells the sensor's noise, through the slope of the tone curve. The spectra of
+    gray and of the colours tell demosaicking, crosstalk, noise reduction and sharpening: walls as bright as the pool's
+    tiles are developed with each in turn, and compressed by the photos' tables.
 
     Args:
         noise: pool of flat tiles.
         tables: pool of the photos' compression; None where they are not compressed.
-        without: parts (:data:`realsr.camera.PARTS`) that are left out, and not fitted.
+        without: parts (:data:`realsr.development.PARTS`) that are left out, and not fitted.
     """
     tiles = noise.tiles[:: noise.tiles.numel() // ENOUGH + 1].float()
     levels, residual = tiles.mean((2, 3)), without_slope(tiles - tiles.mean((2, 3), keepdim=True))
@@ -63,42 +65,31 @@ def fit_development(noise: NoisePool, tables: JpegPool | None, without: Sequence
     chosen = torch.linspace(0, len(tiles) - 1, min(TILES, len(tiles))).round().long()
     walls = Walls(levels[chosen], variance[chosen], tables)
 
-    if not bool(wanted.isfinite().all()):
+    if bool((variance.amax(0) == 0).any()):
         log.warning("camera: a colour has no noise in any tile, so demosaicking and sharpening are not known")
         return walls.matched(replace(sensor, demosaicking=choices["demosaicking"][0]))[0]
 
-    def cost(development: Development) -> tuple[float, Development]:
-        matched, made = walls.matched(development)
-        return float((signature(made) - wanted).square().sum()), matched
+    def cost(development: Development, times: int = 1) -> tuple[float, Development]:
+        matched, made = walls.matched(development, times)
+        # noise that was smoothed and sharpened is much like noise that was left: the simpler, if both explain it
+        return float((signature(made) - wanted).square().sum()) + SIMPLER * development.reduction, matched
 
-    ways = itertools.product(choices["demosaicking"], choices["crosstalk"], choices["sharpening"][::2])
+    ways = itertools.product(choices["demosaicking"], choices["crosstalk"][::2], choices["sharpening"])
     starts = [replace(sensor, demosaicking=way, crosstalk=share, sharpening=amount) for way, share, amount in ways]
-    begun = sorted(map(cost, starts), key=lambda found: found[0])[:3]
+    begun = sorted((cost(start, times=2) for start in starts), key=lambda found: found[0])[:3]
     tried: set[tuple[Any, ...]] = set()
     return min((_descended(found, choices, cost, tried) for found in begun), key=lambda found: found[0])[1]
 
 
 def signature(residual: Tensor) -> Tensor:
-    """What tells how noise ``(N, 3, T, T)`` was developed, whatever its strength, ``(13,)``.
+    """What tells how noise ``(N, 3, T, T)`` was developed, whatever its strength, ``(30,)``.
 
-    Correlations of neighbouring pixels of gray (at 7 distances) and of single colours (at 3; weighed by 0.6), and
-    of the colours (3, by a half). All tiles weigh the same.
+    The logarithm of its power at ten frequencies (:data:`realsr.domains.BANDS`), of gray and of two colour differences.
+    All tiles weigh the same.
     """
     gray = (residual * LUMA).sum(1, keepdim=True)
     strength = gray.square().mean((2, 3), keepdim=True).sqrt() + 0.2  # of 255 levels, so that none is divided by 0
-    gray, residual = gray / strength, residual / strength
-    height, width = residual.shape[-2:]
-
-    def correlation(planes: Tensor, down: int, across: int) -> Tensor:
-        product = planes[..., : height - down, : width - across] * planes[..., down:, across:]
-        return product.mean((0, 2, 3)) / planes.square().mean((0, 2, 3))
-
-    colours: Tensor = torch.corrcoef(residual.transpose(0, 1).flatten(1))
-    return torch.cat([
-        *(correlation(gray, *lag) for lag in LAGS),
-        torch.stack([correlation(residual, *lag).mean() for lag in LAGS[:3]]) / 3**0.5,
-        colours[[0, 0, 1], [1, 2, 2]] / 2,
-    ])  # fmt: skip
+    return (power_spectrum(opponent(residual / strength / 255)).mean(0) + LITTLE).log().flatten().float()
 
 
 class Walls:

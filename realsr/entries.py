@@ -110,7 +110,8 @@ def kernel_entries(folder: str | Path, scale: int) -> Iterator[Entry]:
             have = ", ".join(sorted(name for name in entry.arrays if name.startswith("x"))) or "nothing"
             raise InputError(f"{entry.path}: has no x{scale} kernel, only {have}; estimate with that scale")
         entry.manifest.setdefault("photo", entry.path.stem)
-        entry.arrays[f"x{scale}"] = checked_kernel(entry.arrays[f"x{scale}"], entry.path)
+        for name in {f"x{scale}", "response"} & set(entry.arrays):
+            entry.arrays[name] = checked_kernel(entry.arrays[name], entry.path)
         yield entry
 
 
@@ -172,3 +173,14 @@ def _check_manifest(manifest: Any, path: Path) -> None:
     sure = manifest.get("confidence", 1.0)
     if not (isinstance(sure, (int, float)) and 0 <= sure <= 1):
         raise InputError(f"{path}: in its manifest confidence is {sure!r:.40}, not 0 to 1; delete the file or mend it")
+    blur = manifest.get("blur")
+    if blur is not None and not _is_covariance(blur):
+        raise InputError(f"{path}: in its manifest blur is {blur!r:.40}, no covariance of (2, 2); delete or mend it")
+
+
+def _is_covariance(value: Any) -> bool:
+    try:
+        matrix = np.array(value, np.float64)
+    except (TypeError, ValueError):
+        return False
+    return matrix.shape == (2, 2) and bool(np.isfinite(matrix).all()) and float(np.linalg.eigvalsh(matrix)[0]) > 0

@@ -6,6 +6,7 @@ import functools
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from realsr.camera_fit import fit_development
 from realsr.collect import collect_noise
 from realsr.config import check_writable, command
 from realsr.entries import Arrays, Entry
@@ -31,6 +33,7 @@ from realsr.filling import AS_IT_IS, fill_pool
 from realsr.hardware import pick_device
 from realsr.images import Photo, read_image, write_image
 from realsr.interchange import check_form
+from realsr.jpeg_pool import JpegPool, collect_tables
 from realsr.kernel_sheet import kernel_sheet, thumbnails
 from realsr.noise import TileRule
 from realsr.noise_model import NoiseModel
@@ -89,7 +92,7 @@ def estimate_kernels(
     if settings["estimator"] == PatchMatching.__qualname__:
         settings["noise"] = "photo" if noise is None else "camera"
         if not redo and (redo := _of_an_earlier_version(folder)):
-            log.info("%s: is of an earlier version, which took all noise for white; it is made anew", folder)
+            log.info("%s: is of an earlier version, which took sharpening for the lens; it is made anew", folder)
     filling = fill_pool(folder, photos, settings, make, redo, processes, whole)
     skipped: dict[Path, str] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -125,6 +128,8 @@ def _kernels_of(
     if estimate.reasons:
         log.warning("%s: confidence %.2f, %s", photo, estimate.confidence, "; ".join(estimate.reasons))
     arrays: Arrays = {f"x{scale}": kernel for scale, kernel in estimate.kernels.items()}
+    if estimate.response is not None:
+        arrays["response"] = estimate.response
     thumbnail, density = thumbnails(rgb, estimate)
     return {**arrays, "thumbnail": thumbnail, "density": density}, {
         "iterations": estimate.iterations,
@@ -143,7 +148,7 @@ def camera_noise(
     estimator: Callable[[], Estimator],
     pool: NoisePool | None = None,
 ) -> NoiseModel | None:
-    """The camera's noise, of the noise pool in ``folder``, which is filled first.
+    """The camera's noise and development, by the noise pool in ``folder``, which is filled first.
 
     Args:
         photos: all of the camera.
@@ -151,6 +156,8 @@ def camera_noise(
         rule: for tiles of photos that the pool has nothing of yet.
         estimator: that is to have it.
         pool: what the folder holds, where it has just been filled.
+
+    The tables that the photos are compressed by lie beside the folder, in ``jpeg``, and are filled too.
 
     Returns:
         None where no photo has a flat tile, which is logged; and for KernelGAN, which does without.
@@ -162,13 +169,17 @@ def camera_noise(
     except InputError as e:
         log.warning("kernels are estimated without the camera's noise, with each photo's own: %s", e)
         return None
-    return NoiseModel.of_tiles(pool.tiles.permute(0, 2, 3, 1).numpy())
+    tables = folder.parent / "jpeg"
+    jpeg = JpegPool.load(tables) if collect_tables(photos, tables) else None
+    tiles = pool.tiles.permute(0, 2, 3, 1).numpy()
+    return replace(NoiseModel.of_tiles(tiles), response=fit_development(pool, jpeg).response())
 
 
 def _of_an_earlier_version(folder: Path) -> bool:
-    """Whether a pool's kernels are by patch matching that took noise for white."""
-    made = [Entry.read(path).manifest.get("settings", {}) for path in folder.glob("*.npz")]
-    return any(settings.get("estimator") == PatchMatching.__qualname__ and "noise" not in settings for settings in made)
+    """Whether a pool's kernels are by patch matching that took the camera's development for the lens."""
+    matched = PatchMatching.__qualname__
+    made = [entry for entry in map(Entry.read, folder.glob("*.npz"))]
+    return any(e.manifest.get("settings", {}).get("estimator") == matched and "response" not in e.arrays for e in made)
 
 
 def plain_settings(make: Callable[..., Any]) -> dict[str, Any]:

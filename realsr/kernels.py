@@ -17,6 +17,8 @@ from scipy import ndimage, signal
 from realsr.resample import cubic
 
 Kernel = npt.NDArray[np.float64]
+GRID, TAPS = 64, 11  # sides of the frequencies that a response is worked out at, and of the response
+DIVISION = 0.01  # squared gain under which a frequency counts as lost, and is not brought back
 HR_BLUR = 0.25  # variance in HR pixels of the blur that sharp photographs have themselves, see bench_kernel_accuracy.py
 
 
@@ -66,6 +68,32 @@ def kernel_of_blur(blur: npt.NDArray[np.float64], scale: int, size: int) -> Kern
     values, vectors = np.linalg.eigh(blur * scale**2 - HR_BLUR * np.eye(2))
     # a sampled Gaussian narrower than a third of a pixel is a single point
     return gaussian_of(size, (vectors * values.clip(0.1)) @ vectors.T, scale)
+
+
+def frequencies(side: int) -> npt.NDArray[np.float64]:
+    """Those of ``fft2`` in cycles a pixel, whatever their direction, ``(side, side)``."""
+    along = np.fft.fftfreq(side)
+    return np.hypot(along[:, None], along)
+
+
+def kernel_of_gains(gains: npt.NDArray[np.float64]) -> Kernel:
+    """The kernel ``(11, 11)`` that multiplies frequencies, those of :func:`frequencies` ``(64, 64)``, by real gains."""
+    inner = slice(GRID // 2 - TAPS // 2, GRID // 2 + TAPS // 2 + 1)
+    return normalise(np.fft.fftshift(np.fft.ifft2(gains).real)[inner, inner])
+
+
+def inverse(response: Kernel) -> Kernel:
+    """The kernel ``(11, 11)`` that undoes a symmetric one as far as it left anything (Wiener's filter)."""
+    size = len(response)
+    gains = np.fft.fft2(np.roll(np.pad(response, (0, GRID - size)), (-(size // 2),) * 2, (0, 1))).real
+    return kernel_of_gains(gains / (gains**2 + DIVISION))
+
+
+def developed(kernel: Kernel, response: Kernel, scale: int) -> Kernel:
+    """A kernel followed by a response in pixels of the image that is ``scale`` times smaller; of the same size."""
+    spread = np.zeros((scale * (len(response) - 1) + 1,) * 2)
+    spread[::scale, ::scale] = response
+    return normalise(signal.convolve(kernel, spread, mode="same"))
 
 
 def normalise(kernel: npt.NDArray[np.floating]) -> Kernel:
@@ -167,12 +195,27 @@ def covariance(kernel: Kernel) -> npt.NDArray[np.float64]:
     return np.array([[(weight * y * y).sum(), yx], [yx, (weight * x * x).sum()]])
 
 
+def gaussian_like(kernel: Kernel, frequency: float) -> npt.NDArray[np.float64]:
+    """Covariance ``[[xx, xy], [xy, yy]]`` of the Gaussian that leaves as much of this frequency, in cycles a pixel.
+
+    In squared pixels, y down. Moments of a kernel with halos and ripples say little about its width.
+    """
+    y, x = np.indices(kernel.shape)
+    along, across, slanted = (
+        -np.log(abs((kernel * np.exp(2j * np.pi * frequency * phase)).sum())) / (2 * np.pi**2 * frequency**2)
+        for phase in (x, y, (x + y) / math.sqrt(2))
+    )
+    mixed = slanted - (along + across) / 2
+    return np.array([[along, mixed], [mixed, across]])
+
+
 def widths_and_angle(kernel: Kernel) -> tuple[float, float, float]:
     """``(wide, narrow, angle)``: standard deviations along the principal axes, in pixels, and where the wider points.
 
-    The angle is that of :func:`gaussian_kernel`: in radians, counter-clockwise from the x axis with y up; in [0, pi].
+    Of what is positive, without the halos of sharpening. The angle is that of :func:`gaussian_kernel`: in radians,
+    counter-clockwise from the x axis with y up; in [0, pi].
     """
-    variances, axes = np.linalg.eigh(covariance(kernel))
+    variances, axes = np.linalg.eigh(covariance(kernel.clip(0)))
     narrow, wide = np.sqrt(np.clip(variances, 0, None))
     y, x = axes[:, 1]
     return float(wide), float(narrow), math.atan2(-y, x) % math.pi

@@ -7,12 +7,14 @@ stronger in the dark than in the light or the other way. Both are read off flat 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy import signal
 
 from realsr.camera_noise import AutoRule
+from realsr.kernels import framed
 from realsr.noise import NO_NOISE, cut_tiles, tile_statistics
 from realsr.structure import without_plane
 
@@ -33,11 +35,14 @@ class NoiseModel:
         covariance: ``(2R + 1, 2R + 1)``, autocovariance at distances of up to R rows and columns, the mean over tiles.
         levels: ``(L,)`` brightness in [0, 1], rising.
         variances: ``(L,)`` at these levels.
+        response: ``(T, T)``, what the camera's development, which noise passes as the picture does, makes of small
+            details, see :meth:`realsr.development.Development.response`; a single 1 where it is not known.
     """
 
     covariance: Array
     levels: Array
     variances: Array
+    response: Array = field(default_factory=lambda: np.ones((1, 1)))
 
     @classmethod
     def white(cls, level: float) -> NoiseModel:
@@ -97,7 +102,14 @@ class NoiseModel:
 
     def times(self, factor: float) -> NoiseModel:
         """Of so many times the variance."""
-        return NoiseModel(factor * self.covariance, self.levels, factor * self.variances)
+        return replace(self, covariance=factor * self.covariance, variances=factor * self.variances)
+
+    def filtered(self, kernel: Array) -> NoiseModel:
+        """Of a picture that was correlated with a symmetric kernel, as far as its neighbours are told of."""
+        spread = signal.convolve(self.covariance, signal.convolve(kernel, kernel))
+        covariance = framed(spread, len(self.covariance))
+        gain = covariance.max() / max(self.covariance.max(), 1e-12)
+        return replace(self, covariance=covariance, variances=gain * self.variances)
 
     @property
     def variance(self) -> float:

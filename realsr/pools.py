@@ -18,7 +18,7 @@ from realsr.entries import kernel_entries, read_entries
 from realsr.errors import InputError
 from realsr.interchange import remove_exported, write_kernels
 from realsr.jpeg_pool import JpegPool
-from realsr.kernels import centre_index, centre_of_mass, framed, kernel_of_blur
+from realsr.kernels import centre_index, centre_of_mass, developed, framed, kernel_of_blur
 from realsr.resample import mirror
 from realsr.shrinkage import shrunk
 from realsr.transfer import sent
@@ -47,7 +47,7 @@ class KernelPool:
         """Read the kernels for ``scale`` from a pool's folder, or from files of other programs.
 
         The files hold what each photo gave; of those whose manifest has a ``blur`` the pool has the kernels that
-        :func:`realsr.shrinkage.shrunk` makes of all together.
+        :func:`realsr.shrinkage.shrunk` makes of all together, each followed by the camera's ``response``.
 
         Args:
             folder: of a pool, or what :func:`realsr.interchange.read_kernels` takes.
@@ -58,27 +58,22 @@ class KernelPool:
             InputError: the folder is missing or empty, has no kernel of this scale or of this confidence, or one that
                 is not finite or sums to nothing.
         """
-        found = [
-            (
-                entry.arrays[f"x{scale}"],
-                entry.manifest["photo"],
-                entry.manifest.get("confidence", 1.0),
-                entry.manifest.get("blur"),
-            )
-            for entry in kernel_entries(folder, scale)
-        ]
-        kept = [item for item in found if item[2] >= min_confidence]
+        found = list(kernel_entries(folder, scale))
+        sure = np.array([entry.manifest.get("confidence", 1.0) for entry in found])
+        kept = [entry for entry, confidence in zip(found, sure, strict=True) if confidence >= min_confidence]
         if not kept:
-            best = max(confidence for _, _, confidence, _ in found)
+            best = max(sure)
             raise InputError(f"{folder}: min_confidence={min_confidence} leaves no kernel, the best has {best:.2f}")
+        sure = sure[sure >= min_confidence]
         if min_confidence > 0:
             log.info("min_confidence=%g keeps %d of %d kernels for x%d", min_confidence, len(kept), len(found), scale)
-        kernels = [kernel for kernel, *_ in kept]
-        gaussian = [i for i, (*_, blur) in enumerate(kept) if blur is not None]
+        kernels = [entry.arrays[f"x{scale}"] for entry in kept]
+        gaussian = [i for i, entry in enumerate(kept) if entry.manifest.get("blur") is not None]
         if len(gaussian) > 1:
-            blurs = shrunk(np.array([kept[i][3] for i in gaussian]), np.array([kept[i][2] for i in gaussian]))
+            blurs = shrunk(np.array([kept[i].manifest["blur"] for i in gaussian]), sure[gaussian])
             for i, blur in zip(gaussian, blurs, strict=True):
-                kernels[i] = kernel_of_blur(blur, scale, len(kernels[i]))
+                response = kept[i].arrays.get("response", np.ones((1, 1)))
+                kernels[i] = developed(kernel_of_blur(blur, scale, len(kernels[i])), response, scale)
         size = max(len(kernel) for kernel in kernels)
         size += (size + 1) % 2
         padded = np.stack([framed(kernel, size) for kernel in kernels])
@@ -90,8 +85,8 @@ class KernelPool:
                 folder,
                 offset,
             )
-        confidence = torch.tensor([confidence for _, _, confidence, _ in kept], dtype=torch.float64)
-        return cls(torch.from_numpy(padded).float(), [photo for _, photo, *_ in kept], confidence)
+        photos = [entry.manifest["photo"] for entry in kept]
+        return cls(torch.from_numpy(padded).float(), photos, torch.from_numpy(sure.astype(np.float64)))
 
     def __len__(self) -> int:
         return len(self.photos)

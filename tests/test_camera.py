@@ -7,9 +7,10 @@ import pytest
 import torch
 from conftest import scene
 
-from realsr.camera import PARTS, CameraDegradation, Development, lens_kernels, smoothed
+from realsr.camera import CameraDegradation, lens_kernels
 from realsr.camera_fit import fit_development, signature
 from realsr.data.cameras import CAMERAS, flat_picture
+from realsr.development import PARTS, Development, smoothed
 from realsr.errors import InputError
 from realsr.jpeg import standard_tables
 from realsr.jpeg_pool import JpegPool
@@ -18,6 +19,7 @@ from realsr.kernels import (
     centre_index,
     centre_of_mass,
     covariance,
+    developed,
     gaussian_of,
     max_normalised_correlation,
 )
@@ -32,8 +34,8 @@ def walls(name: str) -> NoisePool:
     return NoisePool(torch.from_numpy(tiles).permute(0, 3, 1, 2).contiguous(), ["wall"] * len(tiles))
 
 
-def tables(quality: int) -> JpegPool:
-    return JpegPool(standard_tables(torch.tensor([quality])), torch.tensor([[2, 2]]), ["wall"])
+def tables(quality: int, subsampling: int = 2) -> JpegPool:
+    return JpegPool(standard_tables(torch.tensor([quality])), torch.full((1, 2), subsampling), ["wall"])
 
 
 def gaussians(*variances: tuple[float, float, float]) -> KernelPool:
@@ -66,7 +68,8 @@ def system() -> NoisePool:
     ],
 )
 def test_walls_tell_how_a_camera_develops(name, quality, demosaicking, crosstalk, sharpening):
-    pool, coding = walls(name), None if quality is None else tables(quality)
+    subsampling = 1 if CAMERAS[name].subsampling == "4:4:4" else 2
+    pool, coding = walls(name), None if quality is None else tables(quality, subsampling)
     found = fit_development(pool, coding)
     assert (found.demosaicking, found.crosstalk) == (demosaicking, crosstalk)
     assert sharpening[0] <= found.sharpening <= sharpening[1]
@@ -96,30 +99,30 @@ def test_colours_that_a_camera_smooths_more_are_found():
     assert found.chroma > 0
     made = 255 * found.picture(found.light(levels), fields[1])[..., 8:40, 8:40]
     ours, theirs = (signature(x - x.mean((2, 3), keepdim=True)) for x in (made, seen))
-    assert float((ours - theirs).abs().max()) < 0.08
+    assert float((ours - theirs).abs().max()) < 0.4
     plain = replace(found, chroma=0.0)
     made = 255 * plain.picture(plain.light(levels), fields[1])[..., 8:40, 8:40]
-    assert float((signature(made - made.mean((2, 3), keepdim=True)) - theirs).abs().max()) > 0.1
+    assert float((signature(made - made.mean((2, 3), keepdim=True)) - theirs).abs().max()) > 2
 
 
 def test_a_lens_is_the_kernel_without_the_development():
-    pool = gaussians((16.0, 4.0, 9.0), (2.0, 0.0, 2.0))
-    lens = lens_kernels(pool, 4, 0.25)  # 4 squared HR pixels
-    wide, narrow = lens.kernels.double().numpy()
-    assert np.allclose(covariance(wide), [[9 - 4, 4], [4, 16 - 4]], atol=0.15)
-    assert np.allclose(covariance(narrow), np.eye(2) * 16 / 12, atol=0.05)  # not less than a pixel's area
-    for kernel in (wide, narrow):
-        assert kernel.sum() == pytest.approx(1, abs=1e-6)
-        assert np.allclose(centre_of_mass(kernel), centre_index(33, 4), atol=0.02)
-    back = lens_kernels(lens, 4, -0.25).kernels[0].double().numpy()
-    assert max_normalised_correlation(back, pool.kernels[0].double().numpy()) > 0.999
+    pool = gaussians((16.0, 4.0, 9.0), (4.0, 0.0, 4.0))
+    response = Development("malvar", sharpening=0.4).response()
+    whole = [developed(kernel, response, 4) for kernel in pool.kernels.double().numpy()]
+    assert min(kernel.min() for kernel in whole) < -1e-3  # halos
+    lens = lens_kernels(KernelPool(torch.from_numpy(np.stack(whole)).float(), pool.photos), 4, response)
+    for found, true in zip(lens.kernels.double().numpy(), pool.kernels.double().numpy(), strict=True):
+        assert max_normalised_correlation(found, true) > 0.999
+        assert covariance(found) == pytest.approx(covariance(true), abs=0.25)
+        assert found.sum() == pytest.approx(1, abs=1e-6)
+        assert np.allclose(centre_of_mass(found), centre_index(33, 4), atol=0.02)
 
 
 @pytest.mark.parametrize("kernel", [np.eye(33)[16][:, None] * np.eye(33)[16], bicubic_kernel(4)])
 def test_the_lens_of_a_kernel_without_width_is_a_pixel_wide(kernel):
     pool = KernelPool(torch.from_numpy(kernel[None]).float(), ["photo"])
-    lens = lens_kernels(pool, 4, 0.1).kernels[0].double().numpy()
-    assert np.allclose(covariance(lens), np.eye(2) * 16 / 12, atol=0.05)  # stretched, they have 37 to 59
+    lens = lens_kernels(pool, 4, Development("bilinear").response()).kernels[0].double().numpy()
+    assert np.allclose(covariance(lens), np.eye(2) * 16 / 12, atol=0.05)
 
 
 def test_a_lens_keeps_the_shape_of_a_kernel():
@@ -127,35 +130,37 @@ def test_a_lens_keeps_the_shape_of_a_kernel():
     kernel[10:26, 16:20] = 1  # a bar
     kernel[10:14, 20:26] = 1  # with a foot, so that no two turns of it are alike
     kernel /= kernel.sum()
-    pool = KernelPool(torch.from_numpy(kernel[None]).float(), ["photo"])
-    # about where the camera's grid has its centre, so that a kernel's own shift stays
-    same = lens_kernels(pool, 4, 0.0).kernels[0].double().numpy()
-    assert max_normalised_correlation(same, kernel) > 0.999
-    thinner = lens_kernels(pool, 4, 0.03).kernels[0].double().numpy()
-    assert max_normalised_correlation(thinner, kernel) > 0.95
-    assert max_normalised_correlation(thinner[::-1], kernel) < 0.9
-    assert max_normalised_correlation(thinner.T, kernel) < 0.8
+    response = Development("malvar", sharpening=0.4).response()
+    pool = KernelPool(torch.from_numpy(developed(kernel, response, 4)[None]).float(), ["photo"])
+    same = lens_kernels(pool, 4, response).kernels[0].double().numpy()
+    assert max_normalised_correlation(same, kernel) > 0.99
+    assert max_normalised_correlation(same[::-1], kernel) < 0.9
+    assert max_normalised_correlation(same.T, kernel) < 0.8
 
 
 def test_a_thin_kernel_stays_turned_as_it_was():
     thin = gaussians((9.0, 8.7, 9.0))  # down to the right
-    lens = lens_kernels(thin, 4, 0.0).kernels[0].double().numpy()
+    lens = lens_kernels(thin, 4, Development("none").response()).kernels[0].double().numpy()
     values, vectors = np.linalg.eigh(covariance(lens))
     assert values == pytest.approx([16 / 12, 17.7], rel=0.05)
     assert abs(vectors[:, 1] @ [1, 1]) == pytest.approx(2**0.5, abs=0.01) and covariance(lens)[0, 1] > 0
 
 
-def test_development_blurs_and_sharpens():
-    # a Gaussian of variance 0.36 after the sensor would blur as the bilinear one: the mean over its four kinds of pixel
-    assert Development("bilinear").blur() == pytest.approx(0.36, abs=0.02)
-    assert abs(Development("malvar").blur()) < 0.06
-    assert Development("none").blur() == pytest.approx(0, abs=0.01)
-    sharp = Development("none", sharpening=0.5, radius=1.0).blur()
-    # unsharp masking leaves 1 + a (1 - exp(-2 pi^2 f^2)) of frequency f, a Gaussian exp(-2 pi^2 v f^2)
-    f = np.linspace(0.1, 0.3, 101)
-    weight = f**3  # frequencies on rings, weighed by their squares
-    left = np.log(1 + 0.5 * (1 - np.exp(-2 * np.pi**2 * f**2)))
-    assert sharp == pytest.approx(-(left * weight).sum() / (2 * np.pi**2 * (f**2 * weight).sum()), rel=0.05)
+def gains(response: np.ndarray) -> np.ndarray:
+    """Of 0.1, 0.2 and 0.3 cycles a pixel across."""
+    offsets = np.arange(len(response)) - len(response) // 2
+    return np.cos(2 * np.pi * np.outer([0.1, 0.2, 0.3], offsets)) @ response.sum(0)
+
+
+def test_the_response_of_a_development():
+    assert Development("none").response() == pytest.approx(np.pad([[1.0]], 5), abs=1e-4)
+    f = np.array([0.1, 0.2, 0.3])
+    # unsharp masking leaves 1 + a (1 - exp(-2 pi^2 f^2)) of frequency f
+    sharp = Development("none", sharpening=0.5, radius=1.0).response()
+    assert gains(sharp) == pytest.approx(1 + 0.5 * (1 - np.exp(-2 * np.pi**2 * f**2)), abs=0.03)
+    # the bilinear one blurs as a Gaussian of variance 0.36 would, the mean over its four kinds of pixel
+    assert gains(Development("bilinear").response()) == pytest.approx(np.exp(-2 * np.pi**2 * 0.36 * f**2), abs=0.06)
+    assert gains(Development("malvar").response()).min() > 0.95
 
 
 def test_without_noise_gray_stays_gray_and_light_adds_up(system):

@@ -119,7 +119,7 @@ def test_the_ablation_sweep_ends_with_one_table(tmp_path):
         "trainer.val_check_interval=2", "callbacks.last.every_n_train_steps=1", cwd=tmp_path,
     )  # fmt: skip
     rows = list(csv.DictReader((tmp_path / "outputs" / "ablation" / "table.csv").open()))
-    assert [row["run"] for row in rows] == ["bicubic", "noise", "kernel", "vgg128", "patch"]
+    assert [row["run"] for row in rows] == ["bicubic", "noise", "kernel", "vgg128", "patch", "camera"]
     assert all(float(row["psnr"]) > 20 for row in rows)
     table = (tmp_path / "outputs" / "ablation" / "table.md").read_text()
     assert table.startswith("| run | PSNR |")

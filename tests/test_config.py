@@ -121,8 +121,9 @@ def test_the_published_tracks_are_set_as_their_authors_did(compose, photo_folder
 def test_ablation_rows_differ_from_the_method_in_one_factor(compose, photo_folder, row):
     folder = photo_folder("photos", 2)
     cfg = compose("train", f"data.source_dir={folder}", "+sweep=ablation", f"ablation={row}", *SMALL)
-    method = {"kernel_dir": True, "noise_dir": True, "disc": "PatchDiscriminator"}
+    method = {"kernel_dir": True, "noise_dir": True, "disc": "PatchDiscriminator", "degradation": "Degradation"}
     this = {
+        "degradation": cfg.data.degradation._target_.rpartition(".")[2],
         "kernel_dir": cfg.data.kernel_dir is not None,
         "noise_dir": cfg.data.noise_dir is not None,
         "disc": cfg.model.discriminator._target_.rpartition(".")[2],
@@ -134,6 +135,7 @@ def test_ablation_rows_differ_from_the_method_in_one_factor(compose, photo_folde
         "kernel": {"noise_dir"},
         "vgg128": {"disc"},
         "patch": set(),
+        "camera": {"degradation"},
     }
     assert differ == expected[row]
     assert cfg.data.val_kernel_dir is not None
@@ -182,7 +184,8 @@ def test_rows_keep_their_own_degradation_in_an_experiment_that_has_one(compose):
         compose("train", "+sweep=ablation", f"ablation={row}", "experiment=realsr_dped", "data.source_dir=x")
         for row in ABLATIONS
     ]
-    assert len({(c.data.kernel_dir, c.data.noise_dir, c.model.discriminator._target_) for c in rows}) == len(ABLATIONS)
+    factors = {(c.data.kernel_dir, c.data.jpeg_dir, c.data.noise_dir, c.model.discriminator._target_) for c in rows}
+    assert len(factors) == len(ABLATIONS)
 
 
 @pytest.mark.parametrize("name", ["vgg", "lpips"])

@@ -87,7 +87,7 @@ def test_entries_say_what_was_looked_at_and_how_sure_it_is(photo_folder, tmp_pat
     entries = {entry.manifest["photo"]: entry for entry in map(Entry.read, (tmp_path / "pools/kernels").glob("*.npz"))}
     assert sorted(entries) == ["noise.png", "photo0.png", "photo1.png"]
     for name, entry in entries.items():
-        assert set(entry.arrays) == {"x2", "x3", "x4", "thumbnail", "density"}
+        assert set(entry.arrays) == {"x2", "x3", "x4", "thumbnail", "density", "response"}
         sides = (160, 80) if name != "noise.png" else (133, 160)
         assert entry.arrays["thumbnail"].shape == (*sides, 3) and entry.arrays["density"].shape == sides
         assert entry.arrays["thumbnail"].dtype == entry.arrays["density"].dtype == np.uint8
@@ -134,12 +134,13 @@ def test_kernels_of_an_earlier_version_are_made_anew(photo_folder, tmp_path, cap
     assert content(tmp_path) == made and "earlier version" not in caplog.text
     for path in tmp_path.glob("*.npz"):
         entry = Entry.read(path)
-        del entry.manifest["settings"]["noise"]
+        del entry.arrays["response"]
+        entry.manifest["settings"]["smooth"] = 1
         entry.arrays["x4"] = entry.arrays["x4"].T.copy()
         entry.write()
     estimate_kernels(photos, tmp_path, settled, 4, "cpu", redo=False)
     assert content(tmp_path) == made
-    assert caplog.text.count("is of an earlier version, which took all noise for white; it is made anew") == 1
+    assert caplog.text.count("is of an earlier version, which took sharpening for the lens; it is made anew") == 1
 
 
 def test_a_pool_draws_kernels_towards_the_cameras(photo_folder, tmp_path):

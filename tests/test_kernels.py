@@ -216,3 +216,28 @@ def test_gaussian_of_has_the_covariance(scale, matrix):
     y, x = np.indices(kernel.shape) - K.centre_index(41, scale)
     density = stats.multivariate_normal(cov=matrix).pdf(np.stack([x, y], -1))
     np.testing.assert_allclose(kernel, density / density.sum(), atol=1e-9)
+
+
+def test_a_response_is_undone():
+    x = np.arange(11) - 5
+    smooth = np.exp(-0.5 * (x[:, None] ** 2 + x**2) / 0.25)
+    smooth /= smooth.sum()
+    kernel = K.gaussian_kernel(33, (2.5, 1.8), 0.4, 4)
+    back = K.developed(K.developed(kernel, smooth, 4), K.inverse(smooth), 4)
+    assert K.max_normalised_correlation(back, kernel) > 0.999
+    assert K.max_normalised_correlation(K.developed(kernel, smooth, 4), kernel) < 0.985
+    assert K.inverse(np.ones((1, 1))) == pytest.approx(np.pad([[1.0]], 5), abs=1e-9)
+
+
+def test_the_gaussian_that_leaves_as_much_of_a_frequency():
+    kernel = K.gaussian_kernel(33, (2.5, 1.5), 0.7, 4)
+    yx = K.covariance(kernel)
+    assert K.gaussian_like(kernel, 0.05) == pytest.approx(yx[::-1, ::-1], abs=0.03)
+
+
+def test_widths_are_of_the_lobe_without_halos():
+    kernel = K.gaussian_kernel(33, (2.0, 1.5), 0.4, 4)
+    sharp = K.developed(kernel, 1.5 * np.pad([[1.0]], 2) - 0.5 * K.gaussian_kernel(5, (1.0, 1.0), 0, 1), 4)
+    assert sharp.min() < -1e-3 and K.covariance(sharp)[0, 0] < 0.3 * K.covariance(kernel)[0, 0]
+    wide, narrow, angle = K.widths_and_angle(sharp)
+    assert (wide, narrow) == pytest.approx((2.0, 1.5), rel=0.15) and angle == pytest.approx(0.4, abs=0.1)

@@ -31,6 +31,17 @@ def test_autocovariance_is_that_of_the_noise():
     assert model.covariance[6, 7] > 0.5 * model.variance
 
 
+def test_noise_is_filtered_as_the_picture():
+    model = NoiseModel.of_tiles(tiles(sigma=0))
+    impulse = np.zeros((5, 5))
+    impulse[2, 2] = 1
+    kernel = ndimage.gaussian_filter(impulse, 0.6, mode="constant")
+    own = np.array([[ndimage.correlate(kernel, kernel, mode="constant")[2, 2 + x]] for x in range(3)])[:, 0]
+    found = model.filtered(kernel)
+    assert found.covariance[6, 6:9] == pytest.approx(model.variance * own, abs=0.01 * model.variance)
+    assert found.variances / model.variances == pytest.approx(own[0], rel=0.03)
+
+
 def test_strength_follows_the_brightness():
     dark, light = tiles(level=0.2, strength=8), tiles(level=0.8, strength=2)
     model = NoiseModel.of_tiles(np.concatenate([light, dark]))

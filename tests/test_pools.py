@@ -11,12 +11,15 @@ import torch
 from scipy import ndimage
 
 from realsr import __version__
+from realsr.development import Development
 from realsr.entries import Entry
 from realsr.errors import InputError
 from realsr.files import file_hash
 from realsr.filling import fill_pool, read_skipped
+from realsr.kernels import developed, kernel_of_blur
 from realsr.pools import KernelPool, NoisePool, hold_out
 from realsr.resample import blur_subsample
+from realsr.shrinkage import shrunk
 
 
 def kernel(size: int, seed: int = 0) -> np.ndarray:
@@ -259,6 +262,22 @@ def test_kernels_are_normalised(folder):
     pool = KernelPool.load(folder, 4)
     assert pool.kernels.dtype == torch.float32 and pool.photos == ["a.png"]
     np.testing.assert_allclose(pool.kernels[0], kernel(5), atol=1e-7)
+
+
+def test_kernels_of_a_pool_hold_the_cameras_development(folder):
+    response = Development("malvar", sharpening=0.4).response()
+    blurs = [np.diag([0.3, 0.4]), np.diag([0.4, 0.3])]
+    for i, blur in enumerate(blurs):
+        whole = developed(kernel_of_blur(blur, 4, 33), response, 4)
+        Entry(folder / f"{i}.npz", {"x4": whole, "response": response}, {"blur": blur.tolist()}).write()
+    for found, blur in zip(
+        KernelPool.load(folder, 4).kernels.double().numpy(), shrunk(np.array(blurs), np.ones(2)), strict=True
+    ):
+        assert found == pytest.approx(developed(kernel_of_blur(blur, 4, 33), response, 4), abs=1e-6)
+        assert found.min() < -1e-3
+    Entry(folder / "2.npz", {"x4": kernel(33), "response": np.zeros((3, 2))}, {}).write()
+    with pytest.raises(InputError, match=r"2\.npz: a kernel is a square array"):
+        KernelPool.load(folder, 4)
 
 
 def test_mixed_sizes_keep_the_centre_convention(folder):
@@ -511,6 +530,10 @@ def test_files_of_photos_that_are_gone_are_told_and_stay(folder, photos, caplog,
         ({"confidence": None}, "confidence is None"),
         ({"reasons": "blurred"}, "reasons is 'blurred', not a list"),
         ({"reasons": [1]}, r"reasons is \[1\], not a list"),
+        ({"blur": 3}, "blur is 3, no covariance"),
+        ({"blur": [[1, 2], [3]]}, "no covariance"),
+        ({"blur": [[1, 0], [0, -1]]}, "no covariance"),
+        ({"blur": [[1, 0], [0, float("nan")]]}, "no covariance"),
     ],
 )
 def test_odd_manifests_are_named(folder, manifest, says):

@@ -38,8 +38,9 @@ class KernelEstimate:
         density: of the crops in it, ``(H, W)``, mean one.
         losses: last value of every loss, unweighted.
         iterations: that were run.
-        blur: covariance in squared pixels of the photo, ``(2, 2)``, for :func:`realsr.shrinkage.shrunk`; None where the
-            kernels are no Gaussians, or are to stay as they are.
+        blur: of the lens, covariance in squared pixels of the photo, ``(2, 2)``, for :func:`realsr.shrinkage.shrunk`;
+            None where it is no Gaussian, or is to stay as it is.
+        response: what the camera's development makes of small details, which is in the kernels too, ``(T, T)``.
     """
 
     scale: int
@@ -51,6 +52,7 @@ class KernelEstimate:
     losses: dict[str, float]
     iterations: int
     blur: npt.NDArray[np.float64] | None = None
+    response: Kernel | None = None
 
     @property
     def kernel(self) -> Kernel:
@@ -93,12 +95,14 @@ def estimate_kernel(
         if not all(map(math.isfinite, final.values())):
             raise ValueError(f"losses are {final}")
         kernels, (confidence, reasons) = module.kernels(), module.confidence()
-        blur = module.mean_blur().numpy() if isinstance(module, PatchMatching) and module.shrink else None
+        blur = response = None
+        if isinstance(module, PatchMatching):
+            blur, response = module.mean_blur().numpy() if module.shrink else None, module.response
     except ValueError as e:
         diverged = f"training diverged after {module.iterations_done} iterations: lower estimator.learning_rate"
         raise InputError(diverged) from e
-    found = kernels, confidence, reasons, window, module.density, final, module.iterations_done, blur
-    return KernelEstimate(scale, *found)
+    fit = module.density, final, module.iterations_done
+    return KernelEstimate(scale, kernels, confidence, reasons, window, *fit, blur, response)
 
 
 def check_scale(scale: int, module: Estimator) -> None:

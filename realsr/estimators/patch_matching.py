@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from realsr.errors import InputError, at_least
-from realsr.estimators.crops import CLEAR, PARTS, RATIO, Map, PatchCrops, foreign_pixels, interlacing
+from realsr.estimators.crops import CLEAR, LUMA, PARTS, RATIO, Map, PatchCrops, foreign_pixels, interlacing
 from realsr.estimators.patches import (
     correlated,
     gaussians,
@@ -36,14 +36,16 @@ from realsr.estimators.patches import (
     triangle,
 )
 from realsr.images import to_uint
-from realsr.kernels import Kernel, kernel_of_blur, max_normalised_correlation
+from realsr.kernels import Kernel, developed, inverse, kernel_of_blur, max_normalised_correlation
 from realsr.noise import noise_level
 from realsr.noise_model import NoiseModel
+from realsr.resample import blur
 
 WINDOW = 50  # iterations whose parameters are averaged; a block of them is a batch
 NOISY = 0.7 / 255  # standard deviation of noise, over which it is no chance that no neighbour differs from a pixel
 WHITE = 0.85  # fineness of noise over which nothing has processed it, nor the finest detail
 FINE, INTERLACED = 0.08, 1.1  # the bounds of what photos have, see `NoiseModel.fineness` and `interlacing`
+SHARPEST = 0.15  # squared pixels: half the contrast left of 0.48 cycles a pixel, of the lens and the pixels' own area
 EDGES = 4000  # pixels with edges, under which the four parts see much the same and their agreement says little
 
 
@@ -55,10 +57,11 @@ class PatchMatching(LightningModule):
     crops lack of the photo's noise is added to them, in the spectrum and with the strength at each brightness that make
     it that of the photo again (:class:`realsr.noise_model.NoiseModel`).
 
-    Two things that are not blur are kept apart from it. Scenes have more or less contrast at fine scales than at coarse
-    ones: the downscaled crops may differ in contrast by a factor that is fitted too. The finest detail is what
-    demosaicking, sharpening and JPEG made of it, which the noise tells by not being white: patches are compared
-    smoothed.
+    Three things that are not blur of the lens are kept apart from it. What demosaicking and sharpening make of small
+    details is the same in all photos of a camera, and its noise tells it: it is undone in the photo first, and comes
+    back in the kernels. Scenes have more or less contrast at fine scales than at coarse ones: the downscaled crops may
+    differ in contrast by a factor that is fitted too. The finest detail is not to be trusted where the noise is not
+    white: patches are compared a little smoothed.
 
     A batch is a window of 50 iterations, ``(large, small)`` of :class:`realsr.estimators.crops.PatchCrops`.
 
@@ -76,7 +79,8 @@ class PatchMatching(LightningModule):
         prior: weight of the squared distance of the parameters to a width of 1.35 pixels in all directions, which
             decides where the photo says nothing.
         contrast_prior: weight of the squared logarithm of the contrast between both scales.
-        smooth: how often patches are smoothed by (1, 2, 1) / 4 along both axes, where the noise is not white.
+        smooth: share that a pixel of a patch gives to each neighbour along both axes, where the noise is not white;
+            half of it where the development is known.
         seed: of crops, noise and directions.
         shrink: whether a pool draws the kernel towards those of the camera's other photos as far as it is no more
             unlike them than scenes make it (:func:`realsr.shrinkage.shrunk`).
@@ -96,7 +100,7 @@ class PatchMatching(LightningModule):
         learning_rate: float = 0.03,
         prior: float = 0.003,
         contrast_prior: float = 0.04,
-        smooth: int = 1,
+        smooth: float = 0.25,
         seed: int = 0,
         shrink: bool = True,
     ) -> None:
@@ -122,6 +126,7 @@ class PatchMatching(LightningModule):
         self.register_buffer("expected", torch.tensor([0.3, 0.3, 0.0]), persistent=False)
         self.register_buffer("smoothing", torch.eye(patch**2), persistent=False)
         self.smooth = smooth
+        self.response: Kernel = np.ones((1, 1))
         self.density: Map = np.zeros((0, 0))
         self.means: list[Tensor] = []  # of theta, over each window
         self.iterations_done = 0
@@ -141,14 +146,22 @@ class PatchMatching(LightningModule):
         own = NoiseModel.of_photo(to_uint(image))
         noise = own if noise is None else noise if own is None else noise.as_strong_as(own)
         foreign = foreign_pixels(image, flat=noise is not None and noise.variance > NOISY**2)
+        self.fineness, self.interlacing = (
+            own.fineness() if own else 1.0,
+            interlacing(image.double().permute(1, 2, 0).numpy() @ LUMA),
+        )
+        white = noise is None or noise.fineness() >= WHITE
+        if noise is not None:
+            self.response = noise.response
+            undone = inverse(self.response)
+            image, noise = blur(image[None], torch.from_numpy(undone).to(image)[None])[0], noise.filtered(undone)
         data = PatchCrops(image, self.iterations, self.count, self.crop, self.output_size, self.seed, foreign)
         self.density, self.clear = data.density, data.clear
         gray = data.image.double().numpy()
-        self.fineness, self.interlacing = own.fineness() if own else 1.0, interlacing(gray)
         patches = patch_covariance(data.image, self.patch, self.seed)
         noise = _no_more_than(patches, NoiseModel.white(noise_level(gray)) if noise is None else noise)
         self.add_noise(noise)
-        self.smoothing = smoothing(self.patch, self.smooth if noise.fineness() < WHITE else 0)
+        self.smoothing = smoothing(self.patch, 0.0 if white else self.smooth / (1 + (self.response.size > 1)))
         values, vectors = torch.linalg.eigh(patches)
         least = 1e-6 * float(values.sum())  # of a photo in the dark as of one in the sun
         self.whitening = (vectors / (values.clamp_min(0) + least).sqrt()).float()
@@ -221,13 +234,13 @@ class PatchMatching(LightningModule):
 
     def kernels(self) -> dict[int, Kernel]:
         """The kernels of all ``scales``."""
-        return {scale: self._kernel(self.mean_blur(), scale) for scale in self.scales}
+        return {scale: developed(self._lens(self.mean_blur(), scale), self.response, scale) for scale in self.scales}
 
     def confidence(self) -> tuple[float, list[str]]:
         """How far to trust the kernel, 0 to 1, and what speaks against it."""
-        kernel = self.kernels()[RATIO]
-        parts = [max_normalised_correlation(self._kernel(part, RATIO), kernel) for part in self.blur()]
-        border = 1 - float(kernel[2:-2, 2:-2].sum())
+        lens = self._lens(self.mean_blur(), RATIO)
+        parts = [max_normalised_correlation(self._lens(part, RATIO), lens) for part in self.blur()]
+        border = 1 - float(lens[2:-2, 2:-2].sum())
         reasons = []
         if (agreement := min(parts)) < 0.9:
             reasons.append(f"parts of the photo disagree ({agreement:.2f})")
@@ -258,16 +271,17 @@ class PatchMatching(LightningModule):
     def blur(self) -> Tensor:
         """Covariance of the blur that each part of the photo has, in the photo's squared pixels, ``(4, 2, 2)`` (x, y).
 
-        Mean of the last two windows.
+        Mean of the last two windows. Of a camera whose development is known, it is no sharper than lenses are.
         """
         theta = torch.stack(self.means[-2:]).mean(0).double().cpu()
         root = triangle(theta)
-        return root @ root.mT / (RATIO**2 - 1)
+        found = root @ root.mT / (RATIO**2 - 1)
+        return found if self.response.size == 1 else of_eigenvalues(found, lambda values: values.clamp_min(SHARPEST))
 
     def _change(self) -> float:
         return float((self.means[-1] - self.means[-2]).mean(0).abs().max())
 
-    def _kernel(self, blur: Tensor, scale: int) -> Kernel:
+    def _lens(self, blur: Tensor, scale: int) -> Kernel:
         return kernel_of_blur(blur.numpy(), scale, (self.kernel_size + 3) * scale // 2 + 1)
 
     def _missing_noise(self, kernels: Tensor, shape: torch.Size) -> Tensor:

@@ -68,10 +68,9 @@ def power_spectrum(covariance: Tensor, size: int, step: int) -> Tensor:
     return torch.fft.rfft2(wrapped).real
 
 
-def smoothing(side: int, times: int) -> Tensor:
-    """Smooths patches ``(side**2,)``: by (1, 2, 1) / 4 along both axes, so many times; nothing is beyond them."""
-    along = (2 * torch.eye(side) + torch.ones(side, side).triu(-1).tril(1) - torch.eye(side)) / 4
-    along = torch.linalg.matrix_power(along, times)
+def smoothing(side: int, share: float) -> Tensor:
+    """Smooths patches ``(side**2,)`` along both axes: a pixel gives this share to each neighbour in them."""
+    along = (1 - 3 * share) * torch.eye(side) + share * torch.ones(side, side).triu(-1).tril(1)
     return torch.kron(along, along)
 
 

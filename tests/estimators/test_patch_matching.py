@@ -1,6 +1,7 @@
 """Patch matching: kernels that are known are found, and every part of it against numpy and scipy."""
 
 import re
+from dataclasses import replace
 from functools import cache, partial
 
 import numpy as np
@@ -11,6 +12,7 @@ from conftest import leaves
 from PIL import Image, ImageDraw, ImageFont
 from scipy import linalg, ndimage, optimize
 
+from realsr.development import Development
 from realsr.estimators.estimate import estimate_kernel
 from realsr.estimators.patch_matching import PatchMatching
 from realsr.estimators.patches import gaussians, sorted_distance
@@ -21,6 +23,7 @@ from realsr.kernels import (
     centre_index,
     centre_of_mass,
     covariance,
+    developed,
     gaussian_kernel,
     kernel_psnr,
     max_normalised_correlation,
@@ -28,7 +31,7 @@ from realsr.kernels import (
 )
 from realsr.noise import noise_level
 from realsr.noise_model import NoiseModel
-from realsr.resample import blur_subsample
+from realsr.resample import blur, blur_subsample
 
 SLANTED, ROUND = ((2.4, 1.0), 0.6), ((1.5, 1.5), 0.0)
 NOISE = 8 / 255
@@ -55,6 +58,22 @@ def with_blur(theta, signal=1.0, edges=1e5, **options):
     module.means, module.signal, module.roundness, module.edges = [theta], signal, 0.5, edges
     module.clear, module.fineness, module.interlacing = 1.0, 1.0, 0.4
     return module
+
+
+def test_sharpening_that_the_noise_tells_is_in_the_kernel_and_not_in_the_lens():
+    """A photo that was sharpened: without its response, the lens is taken for wider than it is, without a halo."""
+    response = Development("none", sharpening=0.8, radius=1.0).response()
+    truth = gaussian_kernel(25, *ROUND, scale=2)
+    plain = photo(ROUND, 0.01)
+    sharp = blur(plain[None], torch.from_numpy(response).float()[None])[0]
+    tiles = np.stack([to_uint(0.5 + 0.01 * torch.randn(3, 32, 32)) for _ in range(50)])
+    model = NoiseModel.of_tiles(tiles).filtered(response)
+    known = estimate_kernel(sharp, 2, accelerator="cpu", noise=replace(model, response=response))
+    unknown = estimate_kernel(sharp, 2, accelerator="cpu", noise=model)
+    whole = developed(truth, response, 2)
+    assert known.kernel.min() < -1e-3 and unknown.kernel.min() > -1e-9
+    assert kernel_psnr(known.kernel, whole) > kernel_psnr(unknown.kernel, whole) + 3
+    assert known.response is not None and known.response.shape == (11, 11)
 
 
 # -- what comes out --------------------------------------------------------------------------------------------------

@@ -1,0 +1,124 @@
+"""How a camera makes a picture of the light on its sensor: mosaic, noise, demosaicking, colours, sharpening."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from realsr.kernels import GRID, Kernel, frequencies, kernel_of_gains
+from realsr.sensor import CAMERA_FROM_SRGB, bilinear, degamma, demosaic, gamma, mosaic
+from realsr.transfer import sent
+
+LUMA = torch.tensor([0.299, 0.587, 0.114])[:, None, None]  # ITU-R BT.601
+RIM = 4  # LR pixels around a crop that demosaicking, noise reduction and sharpening reach
+PARTS = ("kernel", "linear", "mosaic", "noise", "sharpening", "jpeg")  # of a camera, which ablations leave out
+RINGS = 32  # of frequencies up to one cycle a pixel, each with its gain
+
+
+@dataclass(frozen=True)
+class Development:
+    """A sensor, and how the camera makes a picture of what it sees.
+
+    Attributes:
+        demosaicking: ``malvar``, ``bilinear``, or ``none``: every pixel has all colours.
+        gray: whether the sensor sees no colours, so that noise is the same in all.
+        crosstalk: how far the sensor's colours are from sRGB's, 0 for not at all, 1 for the known cameras' mean.
+        reduction: standard deviation in pixels of the Gaussian that smooths the noise, and not the picture.
+        chroma: standard deviation in pixels of the Gaussian that smooths the noise of the colours against luma.
+        sharpening: amount of unsharp masking of display values.
+        radius: standard deviation in pixels of its blur.
+        linear: whether light is linear; False blurs and adds noise to display values.
+        noise: of each colour, ``(c0, c1, c2)`` of its noise's variance ``exp(c0 + c1*d + c2*d**2)`` on the sensor,
+            where the signal has the display value d: whatever the camera's tone curve is, noise is as strong as seen.
+        seen: display values between which it holds; in darker places noise is as strong as there, in brighter ones
+            its variance goes with the signal.
+    """
+
+    demosaicking: Literal["malvar", "bilinear", "none"] = "malvar"
+    gray: bool = False
+    crosstalk: float = 0.0
+    reduction: float = 0.0
+    chroma: float = 0.0
+    sharpening: float = 0.0
+    radius: float = 1.0
+    linear: bool = True
+    noise: tuple[tuple[float, ...], ...] = ((0.0, 0.0, 0.0),) * 3
+    seen: tuple[float, float] = (0.0, 1.0)
+
+    def light(self, images: Tensor) -> Tensor:
+        """What falls on the sensor, of display values in [0, 1]."""
+        return degamma(images) if self.linear else images
+
+    def display(self, light: Tensor) -> Tensor:
+        """Inverse of :meth:`light`."""
+        return gamma(light) if self.linear else light
+
+    def picture(self, light: Tensor, field: Tensor | None = None) -> Tensor:
+        """The camera's picture, before compression.
+
+        Args:
+            light: ``(N, 3, h, w)`` on the sensor, in sRGB's colours, [0, 1].
+            field: ``(N, 3, h, w)`` of independent normal numbers for the noise; None adds none.
+
+        Returns:
+            ``(N, 3, h, w)`` display values in [0, 1].
+        """
+        mixing = torch.eye(3) + self.crosstalk * (CAMERA_FROM_SRGB - torch.eye(3))
+        back = sent(torch.linalg.inv(mixing), light.device)
+        seen = _mixed(light, sent(mixing, light.device))
+        if field is None:
+            picture = self._developed(seen, back)
+        else:
+            field = field[:, :1] if self.gray else field
+            c0, c1, c2 = sent(torch.tensor(self.noise), light.device).T[..., None, None]
+            d = self.display(seen.clamp(0, 1)).clamp(*self.seen)
+            # in places brighter than any tile, noise grows as that of light does
+            brighter = (seen / self.light(d).clamp(min=1e-4)).clamp(1, 64)
+            deviation = (0.5 * (c0 + d * (c1 + d * c2))).exp() * brighter.sqrt()
+            picture = self._developed(seen + field * deviation, back)
+            if self.reduction or self.chroma:
+                clean = self._developed(seen, back)
+                noise = smoothed(picture - clean, self.reduction)
+                luma = (noise * sent(LUMA, noise.device)).sum(1, keepdim=True)
+                picture = clean + luma + smoothed(noise - luma, self.chroma)
+        if self.sharpening:
+            picture = picture + self.sharpening * (picture - smoothed(picture, self.radius))
+        return picture.clamp(0, 1)
+
+    def response(self, side: int = 128) -> Kernel:
+        """What developing does to small details in display values: a kernel ``(11, 11)``, alike in all directions.
+
+        Of a chart of low contrast without noise, by frequency. A sensor without mosaic and sharpening has a single 1.
+        """
+        draws = torch.Generator().manual_seed(0)
+        chart = self.light(0.5 + 0.04 * torch.randn(8, 1, side, side, generator=draws)).repeat(1, 3, 1, 1)
+        pictures = self.display(chart[:, 0]), (self.picture(chart) * LUMA).sum(1)
+        before, after = (np.fft.fft2(x.double().numpy() - float(x.mean())) for x in pictures)
+        ring = np.rint(RINGS * frequencies(side)).astype(int).ravel()
+        kept, power = (np.bincount(ring, (x * before.conj()).real.sum(0).ravel())[1:] for x in (after, before))
+        return kernel_of_gains(np.interp(frequencies(GRID), np.arange(1, len(kept) + 1) / RINGS, kept / power))
+
+    def _developed(self, seen: Tensor, back: Tensor) -> Tensor:
+        if self.demosaicking != "none":
+            seen = (demosaic if self.demosaicking == "malvar" else bilinear)(mosaic(seen))
+        return self.display(_mixed(seen, back).clamp(0, 1))
+
+
+def smoothed(images: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur of ``(N, C, h, w)`` by a standard deviation in pixels, borders mirrored; none by 0."""
+    if not sigma:
+        return images
+    reach = min(int(3 * sigma + 1), *(side - 1 for side in images.shape[-2:]))
+    taps = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=images.dtype) / sigma) ** 2)
+    row = sent(taps / taps.sum(), images.device).expand(images.shape[1], 1, 1, -1)
+    images = F.conv2d(F.pad(images, (reach, reach, 0, 0), mode="reflect"), row, groups=images.shape[1])
+    return F.conv2d(F.pad(images, (0, 0, reach, reach), mode="reflect"), row.mT, groups=images.shape[1])
+
+
+def _mixed(images: Tensor, matrix: Tensor) -> Tensor:
+    return (matrix @ images.flatten(2)).view(images.shape)
