@@ -9,10 +9,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from realsr.development import LUMA, RIM, Development
+from realsr.development import KNOTS, LUMA, RIM, Development
 from realsr.domains import opponent, power_spectrum
 from realsr.images import quantize
 from realsr.jpeg import jpeg
@@ -20,6 +21,8 @@ from realsr.jpeg_pool import JpegPool
 from realsr.pools import NoisePool, without_slope
 
 log = logging.getLogger(__name__)
+
+Array = npt.NDArray[np.float64]
 
 # what is tried of each part
 CHOICES: dict[str, tuple[Any, ...]] = {
@@ -35,7 +38,7 @@ SIMPLER = 0.1  # that a fit with a pixel of noise reduction has to be better by
 TILES, SIDE = 64, 32  # that made noise is compared in
 ENOUGH = 2**25  # values of the pool's tiles that are looked at
 USABLE = (8, 247)  # mean levels of a colour, beyond which its noise is cut off
-DARKER = 0.15  # display values down from the darkest tiles, over which the noise goes on as it does there
+CALM = 0.3  # share of the tiles of a brightness that may be calmer than its noise
 
 
 def fit_development(noise: NoisePool, tables: JpegPool | None, without: Sequence[str] = ()) -> Development:
@@ -61,9 +64,13 @@ def fit_development(noise: NoisePool, tables: JpegPool | None, without: Sequence
         choices["crosstalk"] = (0.0,)
     if "sharpening" in without:
         choices["sharpening"] = (0.0,)
-    sensor = replace(_sensor(levels, variance, linear="linear" not in without), gray=gray)
+    seen, brightest = by_brightness(levels, variance)
+    sensor = _sensor(Development(linear="linear" not in without, gray=gray), seen, brightest)
     chosen = torch.linspace(0, len(tiles) - 1, min(TILES, len(tiles))).round().long()
-    walls = Walls(levels[chosen], variance[chosen], tables)
+    strength = [
+        np.interp(level, np.linspace(0, 255, KNOTS), logs) for level, logs in zip(levels[chosen].T, seen, strict=True)
+    ]
+    walls = Walls(levels[chosen], torch.from_numpy(np.exp(strength).T).float(), tables)
 
     if bool((variance.amax(0) == 0).any()):
         log.warning("camera: a colour has no noise in any tile, so demosaicking and sharpening are not known")
@@ -97,7 +104,7 @@ class Walls:
 
     Args:
         levels: ``(N, 3)`` mean of each tile's colours in [0, 255].
-        variance: ``(N, 3)`` of each tile's noise, in squared levels.
+        variance: ``(N, 3)`` of the noise that each is to show, in squared levels.
         tables: pool of the photos' compression, or None.
     """
 
@@ -116,7 +123,8 @@ class Walls:
             ratio = ((self.variance + 0.1) / (made.square().mean((2, 3)) + 0.1)).log()
             mean = (ratio * self.usable).sum(0) / self.usable.sum(0).clamp(min=1)
             shift = mean.clamp(-2.5, 2.5).tolist()
-            noise = tuple((c0 + more, c1, c2) for more, (c0, c1, c2) in zip(shift, development.noise, strict=True))
+            colours = zip(shift, development.noise, strict=True)
+            noise = tuple(tuple(log + more for log in logs) for more, logs in colours)
             development = replace(development, noise=noise)
             made = self._seen(development)
         return development, made
@@ -142,21 +150,39 @@ def _descended(
     return found
 
 
-def _sensor(levels: Tensor, variance: Tensor, linear: bool) -> Development:
-    """The noise of each colour on the sensor, if development neither smoothed nor sharpened it."""
-    plain = Development(linear=linear)
-    light = plain.light(levels / 255)
-    slope = 255 * (plain.display(light + 1e-3) - plain.display(light)) / 1e-3
-    raw = ((variance + 0.02) / slope**2).log().double().numpy()  # of 255 levels, so that none is minus infinity
-    noise, usable = np.full((3, 3), [-30.0, 0, 0]), _usable(levels).numpy()
+def by_brightness(levels: Tensor, variance: Tensor) -> tuple[Array, list[int]]:
+    """How strong each colour's noise is, by its brightness.
+
+    Of tiles as bright, those with less noise count, since others show texture too. Darker and brighter than any tile,
+    it stays what it is.
+
+    Args:
+        levels: ``(N, 3)`` mean of each tile's colours in [0, 255].
+        variance: ``(N, 3)`` of each tile's noise, in squared levels.
+
+    Returns:
+        ``(3, 17)`` logarithms of the variance at brightnesses of 0 to 255, and the brightest that is told of a colour.
+    """
+    found, brightest = np.full((3, KNOTS), np.log(0.02)), [KNOTS - 1] * 3
+    logs = (variance + 0.02).log().double().numpy()  # of 255 levels, so that none is minus infinity
+    knots, usable = (levels / 255 * (KNOTS - 1)).round().long().numpy(), _usable(levels).numpy()
     for colour, use in enumerate(usable.T):
-        if use.any():
-            d = levels[:, colour].double().numpy()[use] / 255
-            equations = np.stack([d**0, d, d**2], 1)
-            slight = 1e-5 * len(d) * np.diag([0.0, 1, 1])  # in few levels of brightness, no slope and no bend
-            noise[colour] = np.linalg.solve(equations.T @ equations + slight, equations.T @ raw[use, colour])
-    low, high = np.quantile(levels.numpy()[usable], [0.02, 0.98]) / 255 if usable.any() else (0.0, 1.0)
-    return replace(plain, noise=tuple(map(tuple, noise.tolist())), seen=(max(float(low) - DARKER, 0.0), float(high)))
+        least = max(use.sum() / 100, 1)
+        told = [k for k in range(KNOTS) if (use & (knots[:, colour] == k)).sum() >= least]
+        if told:
+            values = [np.quantile(logs[use & (knots[:, colour] == k), colour], CALM) for k in told]
+            found[colour], brightest[colour] = np.interp(np.arange(KNOTS), told, values), told[-1]
+    return found, brightest
+
+
+def _sensor(plain: Development, seen: Array, brightest: list[int]) -> Development:
+    """The development with the sensor's noise, if it neither smoothed nor sharpened; ``seen`` in 255 levels."""
+    light = plain.light(torch.linspace(0, 1, KNOTS))
+    slope = 255 * (plain.display(light + 1e-3) - plain.display(light)) / 1e-3
+    logs = torch.from_numpy(seen).float() - 2 * slope.log()
+    for colour, last in enumerate(brightest):  # beyond, noise grows as that of light does
+        logs[colour, last:] = logs[colour, last] + (light[last:] / light[last].clamp(min=1e-4)).log()
+    return replace(plain, noise=tuple(map(tuple, logs.tolist())))
 
 
 def _usable(levels: Tensor) -> Tensor:

@@ -45,6 +45,10 @@ from realsr.report.pools import report_pools
 log = logging.getLogger(__name__)
 
 
+class NoNoiseError(InputError):
+    """Of all photos none gave a tile of noise."""
+
+
 def collect_noise(photos: Sequence[Path], folder: Path, rule: TileRule, redo: bool = True) -> NoisePool:
     """Fill the noise pool in ``folder`` from the photos, and draw its contact sheet and its page.
 
@@ -59,7 +63,7 @@ def collect_noise(photos: Sequence[Path], folder: Path, rule: TileRule, redo: bo
             where that rule found nothing, or where an earlier version looked at less.
 
     Raises:
-        InputError: no tile is taken; says what the tiles show, and what would help.
+        NoNoiseError: no tile is taken; says what the tiles show, and what would help.
     """
     check_writable(folder, otherwise=AS_IT_IS)
     tell_cameras(photos)
@@ -81,7 +85,7 @@ def collect_noise(photos: Sequence[Path], folder: Path, rule: TileRule, redo: bo
             tiles_of_others += len(result.arrays["tiles"])
     if not found and not others:
         report_pools(folder.parent / "kernels", folder)
-        raise InputError(f"no noise tile from {len(photos)} photos: {skipped[0]}")
+        raise NoNoiseError(f"no noise tile from {len(photos)} photos: {skipped[0]}")
     if others:
         if earlier := any(made.get("statistics") != STATISTICS for made in others):
             log.warning("%s: is of an earlier version, which looked at less; it is made anew", folder)
@@ -92,7 +96,9 @@ def collect_noise(photos: Sequence[Path], folder: Path, rule: TileRule, redo: bo
         rejected = _choose(found, rule)
         if not any(rejected[name] for name in IN_POOL):
             report_pools(folder.parent / "kernels", folder)
-            raise InputError(f"no noise tile in {len(photos)} photos ({len(skipped)} skipped): {rule.advice(rejected)}")
+            raise NoNoiseError(
+                f"no noise tile in {len(photos)} photos ({len(skipped)} skipped): {rule.advice(rejected)}"
+            )
     pool = NoisePool.load(folder)
     sheet = contact_sheet(pool.tiles.permute(0, 2, 3, 1).numpy(), noise_picture, pool.photos)
     write_image(folder / SHEET, Photo(sheet))

@@ -17,6 +17,7 @@ from realsr.transfer import sent
 LUMA = torch.tensor([0.299, 0.587, 0.114])[:, None, None]  # ITU-R BT.601
 RIM = 4  # LR pixels around a crop that demosaicking, noise reduction and sharpening reach
 PARTS = ("kernel", "linear", "mosaic", "noise", "sharpening", "jpeg")  # of a camera, which ablations leave out
+KNOTS = 17  # display values from 0 to 1 at which the strength of noise is told
 RINGS = 32  # of frequencies up to one cycle a pixel, each with its gain
 
 
@@ -33,10 +34,8 @@ class Development:
         sharpening: amount of unsharp masking of display values.
         radius: standard deviation in pixels of its blur.
         linear: whether light is linear; False blurs and adds noise to display values.
-        noise: of each colour, ``(c0, c1, c2)`` of its noise's variance ``exp(c0 + c1*d + c2*d**2)`` on the sensor,
-            where the signal has the display value d: whatever the camera's tone curve is, noise is as strong as seen.
-        seen: display values between which it holds; in darker places noise is as strong as there, in brighter ones
-            its variance goes with the signal.
+        noise: of each colour, the logarithm of its noise's variance on the sensor where the signal has the display
+            values 0, 1/16, ... 1; lines between. Whatever the camera's tone curve is, noise is as strong as seen.
     """
 
     demosaicking: Literal["malvar", "bilinear", "none"] = "malvar"
@@ -47,8 +46,7 @@ class Development:
     sharpening: float = 0.0
     radius: float = 1.0
     linear: bool = True
-    noise: tuple[tuple[float, ...], ...] = ((0.0, 0.0, 0.0),) * 3
-    seen: tuple[float, float] = (0.0, 1.0)
+    noise: tuple[tuple[float, ...], ...] = ((-30.0,) * KNOTS,) * 3
 
     def light(self, images: Tensor) -> Tensor:
         """What falls on the sensor, of display values in [0, 1]."""
@@ -75,11 +73,7 @@ class Development:
             picture = self._developed(seen, back)
         else:
             field = field[:, :1] if self.gray else field
-            c0, c1, c2 = sent(torch.tensor(self.noise), light.device).T[..., None, None]
-            d = self.display(seen.clamp(0, 1)).clamp(*self.seen)
-            # in places brighter than any tile, noise grows as that of light does
-            brighter = (seen / self.light(d).clamp(min=1e-4)).clamp(1, 64)
-            deviation = (0.5 * (c0 + d * (c1 + d * c2))).exp() * brighter.sqrt()
+            deviation = (0.5 * self._log_variance(self.display(seen.clamp(0, 1)))).exp()
             picture = self._developed(seen + field * deviation, back)
             if self.reduction or self.chroma:
                 clean = self._developed(seen, back)
@@ -102,6 +96,14 @@ class Development:
         ring = np.rint(RINGS * frequencies(side)).astype(int).ravel()
         kept, power = (np.bincount(ring, (x * before.conj()).real.sum(0).ravel())[1:] for x in (after, before))
         return kernel_of_gains(np.interp(frequencies(GRID), np.arange(1, len(kept) + 1) / RINGS, kept / power))
+
+    def _log_variance(self, display: Tensor) -> Tensor:
+        """Of the noise where the signal ``(N, 3, h, w)`` has these display values."""
+        place = (KNOTS - 1) * display
+        low = place.long().clamp(max=KNOTS - 2)
+        table = sent(torch.tensor(self.noise), display.device).flatten()
+        of_colour = low + KNOTS * torch.arange(3, device=display.device)[:, None, None]
+        return torch.lerp(table[of_colour], table[of_colour + 1], place - low)
 
     def _developed(self, seen: Tensor, back: Tensor) -> Tensor:
         if self.demosaicking != "none":

@@ -22,7 +22,7 @@ from rich.progress import (
 )
 
 from realsr.camera_fit import fit_development
-from realsr.collect import collect_noise
+from realsr.collect import NoNoiseError, collect_noise
 from realsr.config import check_writable, command
 from realsr.entries import Arrays, Entry
 from realsr.errors import InputError, at_least
@@ -166,7 +166,7 @@ def camera_noise(
         return None
     try:
         pool = pool or collect_noise(photos, folder, rule, redo=False)
-    except InputError as e:
+    except NoNoiseError as e:
         log.warning("kernels are estimated without the camera's noise, with each photo's own: %s", e)
         return None
     tables = folder.parent / "jpeg"

@@ -202,7 +202,7 @@ def _run(cfg: DictConfig) -> None:
     if not cfg.data.source_dir:
         raise InputError("data.source_dir is empty; give the folder of the camera's photos")
     source, side = _chosen(cfg.data.source_dir, cfg.photos), cfg.scale * (cfg.patch + 2 * RIM)
-    tables = Path(cfg.pools).is_dir() and collect_tables(source, Path(cfg.pools) / "jpeg")
+    tables = Path(cfg.pools).is_dir() and collect_tables(source, Path(cfg.pools) / "jpeg", whole=False)
     need = [str(name) for name, v in cfg.variants.items() if v.jpeg_dir and v.get("jpeg_required", True)]
     compared = {str(name): v for name, v in cfg.variants.items() if tables or name not in need}
     if left_out := [name for name in need if not tables]:

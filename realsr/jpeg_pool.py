@@ -79,12 +79,13 @@ class JpegPool:
         return JpegPool(self.tables.to(device), self.subsampling, self.photos)
 
 
-def collect_tables(photos: Sequence[Path], folder: Path) -> int:
+def collect_tables(photos: Sequence[Path], folder: Path, whole: bool = True) -> int:
     """Fill the JPEG pool in ``folder`` from the photos' headers, going on from what is there.
 
     Args:
         photos: files as the camera wrote them; those that are not called .jpg or .jpeg, or are no JPEG, are left out.
         folder: of the pool.
+        whole: whether these are all photos of the pool.
 
     Returns:
         The number of photos that have an entry; 0 is no error, the pool is needed by some degradations only.
@@ -93,7 +94,9 @@ def collect_tables(photos: Sequence[Path], folder: Path) -> int:
     if not files:
         return 0
     check_writable(folder)
-    left_out = [result for _, result in fill_pool(folder, files, {}, _tables_of) if isinstance(result, str)]
+    left_out = [
+        result for _, result in fill_pool(folder, files, {}, _tables_of, whole=whole) if isinstance(result, str)
+    ]
     count = len(files) - len(left_out)
     log.info("%s: quantisation tables of %d of %d photos", folder, count, len(photos))
     if left_out and count:
