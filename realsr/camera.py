@@ -125,10 +125,16 @@ class CameraDegradation(nn.Module):
         with torch.autocast(hr.device.type, enabled=False):
             rim = min(RIM, margin // self.scale)  # LR pixels that are developed, and then cut off
             light = self._light(self.development.light(hr.float()), generator, margin, rim)
-            field = torch.randn(light.shape, generator=generator) if self.noisy else None
+            field = self._field(light.shape, generator) if self.noisy else None
             lr = self.development.picture(light.clamp(0, 1), None if field is None else sent(field, hr.device))
             lr = lr[..., rim : lr.shape[-2] - rim, rim : lr.shape[-1] - rim]
             return quantize(lr) if self.jpeg is None else jpeg(lr, *self.jpeg.sample(len(lr), generator, margin > 0))
+
+    def _field(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
+        """Normal numbers, in each image as strong as the noise of one of the camera's photos."""
+        photos = torch.tensor(self.development.photos)
+        drawn = photos[torch.randint(len(photos), (shape[0],), generator=generator)]
+        return torch.randn(shape, generator=generator) * (drawn / 2).exp()[:, None, None, None]
 
     def _light(self, light: Tensor, generator: torch.Generator, margin: int, rim: int) -> Tensor:
         """Light on the sensor, with a rim of so many pixels."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from realsr.development import KNOTS, LUMA, RIM, Development
@@ -38,7 +39,6 @@ SIMPLER = 0.1  # that a fit with a pixel of noise reduction has to be better by
 TILES, SIDE = 64, 32  # that made noise is compared in
 ENOUGH = 2**25  # values of the pool's tiles that are looked at
 USABLE = (8, 247)  # mean levels of a colour, beyond which its noise is cut off
-CALM = 0.3  # share of the tiles of a brightness that may be calmer than its noise
 
 
 def fit_development(noise: NoisePool, tables: JpegPool | None, without: Sequence[str] = ()) -> Development:
@@ -66,6 +66,8 @@ def fit_development(noise: NoisePool, tables: JpegPool | None, without: Sequence
         choices["sharpening"] = (0.0,)
     seen, brightest = by_brightness(levels, variance)
     sensor = _sensor(Development(linear="linear" not in without, gray=gray), seen, brightest)
+    photos = np.array(noise.photos[:: noise.tiles.numel() // ENOUGH + 1])
+    sensor = replace(sensor, photos=_by_photo(photos, levels, variance, seen))
     chosen = torch.linspace(0, len(tiles) - 1, min(TILES, len(tiles))).round().long()
     strength = [
         np.interp(level, np.linspace(0, 255, KNOTS), logs) for level, logs in zip(levels[chosen].T, seen, strict=True)
@@ -153,8 +155,7 @@ def _descended(
 def by_brightness(levels: Tensor, variance: Tensor) -> tuple[Array, list[int]]:
     """How strong each colour's noise is, by its brightness.
 
-    Of tiles as bright, those with less noise count, since others show texture too. Darker and brighter than any tile,
-    it stays what it is.
+    The median of tiles about as bright. Darker and brighter than any tile, it stays what it is.
 
     Args:
         levels: ``(N, 3)`` mean of each tile's colours in [0, 255].
@@ -167,12 +168,27 @@ def by_brightness(levels: Tensor, variance: Tensor) -> tuple[Array, list[int]]:
     logs = (variance + 0.02).log().double().numpy()  # of 255 levels, so that none is minus infinity
     knots, usable = (levels / 255 * (KNOTS - 1)).round().long().numpy(), _usable(levels).numpy()
     for colour, use in enumerate(usable.T):
-        least = max(use.sum() / 100, 1)
-        told = [k for k in range(KNOTS) if (use & (knots[:, colour] == k)).sum() >= least]
-        if told:
-            values = [np.quantile(logs[use & (knots[:, colour] == k), colour], CALM) for k in told]
-            found[colour], brightest[colour] = np.interp(np.arange(KNOTS), told, values), told[-1]
+        at = [logs[use & (knots[:, colour] == k), colour] for k in range(KNOTS)]
+        counts = np.array([len(of) for of in at], np.float64)
+        told = np.flatnonzero(counts >= max(counts.sum() / 100, 1))
+        if len(told):
+            sums = counts * [np.median(of) if len(of) else 0.0 for of in at]
+            smooth = ndimage.gaussian_filter1d(sums, 1) / ndimage.gaussian_filter1d(counts, 1).clip(1e-9)
+            found[colour], brightest[colour] = np.interp(np.arange(KNOTS), told, smooth[told]), int(told[-1])
     return found, brightest
+
+
+def _looked_up(seen: Array, levels: Tensor) -> Array:
+    """Of :func:`by_brightness`, at the mean levels ``(N, 3)`` of tiles: ``(N, 3)``."""
+    colours = zip(levels.T.numpy(), seen, strict=True)
+    return np.stack([np.interp(level, np.linspace(0, 255, KNOTS), told) for level, told in colours], 1)
+
+
+def _by_photo(photos: npt.NDArray[np.str_], levels: Tensor, variance: Tensor, seen: Array) -> tuple[float, ...]:
+    """How much stronger each photo's noise is than the camera's at that brightness: the logarithm of the variance's."""
+    more = np.where(_usable(levels), np.log(variance.numpy() + 0.02) - _looked_up(seen, levels), np.nan)
+    medians = [float(np.nanmedian(of)) for name in np.unique(photos) if np.isfinite(of := more[photos == name]).any()]
+    return tuple(medians) or (0.0,)
 
 
 def _sensor(plain: Development, seen: Array, brightest: list[int]) -> Development:

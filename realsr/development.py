@@ -36,6 +36,7 @@ class Development:
         linear: whether light is linear; False blurs and adds noise to display values.
         noise: of each colour, the logarithm of its noise's variance on the sensor where the signal has the display
             values 0, 1/16, ... 1; lines between. Whatever the camera's tone curve is, noise is as strong as seen.
+        photos: logarithms of how much stronger it is in each of the camera's photos, whose ISO speeds differ.
     """
 
     demosaicking: Literal["malvar", "bilinear", "none"] = "malvar"
@@ -47,6 +48,7 @@ class Development:
     radius: float = 1.0
     linear: bool = True
     noise: tuple[tuple[float, ...], ...] = ((-30.0,) * KNOTS,) * 3
+    photos: tuple[float, ...] = (0.0,)
 
     def light(self, images: Tensor) -> Tensor:
         """What falls on the sensor, of display values in [0, 1]."""

@@ -43,6 +43,11 @@ def gaussians(*variances: tuple[float, float, float]) -> KernelPool:
     return KernelPool(torch.from_numpy(np.stack(kernels)).float(), ["photo"] * len(kernels))
 
 
+def rising(dark: float, more: float) -> tuple[tuple[float, ...], ...]:
+    """Logarithms of the noise's variance, that rise by ``more`` up to white."""
+    return (tuple((dark + more * np.linspace(0, 1, 17)).tolist()),) * 3
+
+
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
@@ -91,7 +96,7 @@ def test_of_a_large_pool_every_few_tiles_are_looked_at(system, monkeypatch):
 
 
 def test_colours_that_a_camera_smooths_more_are_found():
-    true = Development("bilinear", chroma=1.5, noise=((-8.0, 2.0, 0.0),) * 3)
+    true = Development("bilinear", chroma=1.5, noise=rising(-8.0, 2.0))
     levels = torch.linspace(0.2, 0.8, 40)[:, None, None, None].expand(-1, 3, 48, 48)
     fields = [torch.randn(levels.shape, generator=seeded(seed)) for seed in range(2)]
     seen = 255 * true.picture(true.light(levels), fields[0])[..., 8:40, 8:40]
@@ -188,7 +193,7 @@ def test_a_crop_is_a_part_of_the_photo(system):
 def test_every_part_counts_and_draws_follow_the_seed(system):
     pools = gaussians((5.0, 1.0, 7.0)), system, tables(80)
     full = CameraDegradation(4, *pools)
-    full.development = Development(crosstalk=0.5, sharpening=0.5, noise=((-8.5, 3.0, 0.0),) * 3)
+    full.development = Development(crosstalk=0.5, sharpening=0.5, noise=rising(-8.5, 3.0))
     hr = scene(160, 160).repeat(2, 1, 1, 1)
     lr = full(hr, seeded(), 32)
     assert lr.shape == (2, 3, 24, 24)
@@ -209,6 +214,25 @@ def test_a_gray_camera_has_gray_noise():
     lr = degradation(torch.full((2, 3, 96, 96), 0.5), seeded(), 16)
     assert float((lr - lr[:, :1]).abs().max()) == 0
     assert 3 < 255 * float(lr.std()) < 5
+
+
+def test_noise_is_as_strong_as_in_one_of_the_photos():
+    draws, levels = seeded(), [(40.0, 3.0), (120.0, 3.0), (120.0, 9.0), (200.0, 6.0)]
+    tiles = torch.cat([level + strength * torch.randn(40, 3, 32, 32, generator=draws) for level, strength in levels])
+    photos = [name for name in ("dark", "calm", "loud", "light") for _ in range(40)]
+    development = fit_development(NoisePool(tiles.round().byte(), photos), None)
+    calm, dark, light, loud = np.exp(np.array(development.photos) / 2)  # by their names
+    assert loud / calm == pytest.approx(3, rel=0.05)
+    assert (dark, light) == pytest.approx((1, 1), rel=0.1)
+    degradation = CameraDegradation(4, None, NoisePool(tiles.round().byte(), photos)).eval()
+    made = degradation(torch.full((200, 3, 128, 128), 120 / 255), seeded(), 16)
+    strengths = 255 * made.std((1, 2, 3))
+    assert strengths.min() == pytest.approx(3, rel=0.15) and strengths.max() == pytest.approx(9, rel=0.15)
+    for level, strength in ((40, 3), (200, 6)):
+        one = replace(development, photos=(0.0,))
+        wall = torch.full((1, 3, 64, 64), level / 255)
+        made = one.picture(one.light(wall), torch.randn(wall.shape, generator=seeded()))
+        assert 255 * float(made.std()) == pytest.approx(strength, rel=0.15)
 
 
 def test_a_colour_without_noise_is_said(system, caplog):
