@@ -36,6 +36,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 }
 LITTLE = 0.3  # power, of gray noise's mean at all frequencies, under which less counts little
 SIMPLER = 0.1  # that a fit with a pixel of noise reduction has to be better by
+SCENE = 0.2  # standard deviation over photos of the logarithm of the noise's variance, by scenes alone
 TILES, SIDE = 64, 32  # that made noise is compared in
 ENOUGH = 2**25  # values of the pool's tiles that are looked at
 USABLE = (8, 247)  # mean levels of a colour, beyond which its noise is cut off
@@ -155,7 +156,7 @@ def _descended(
 def by_brightness(levels: Tensor, variance: Tensor) -> tuple[Array, list[int]]:
     """How strong each colour's noise is, by its brightness.
 
-    The median of tiles about as bright. Darker and brighter than any tile, it stays what it is.
+    The geometric mean of tiles about as bright. Darker and brighter than any tile, it stays what it is.
 
     Args:
         levels: ``(N, 3)`` mean of each tile's colours in [0, 255].
@@ -172,7 +173,7 @@ def by_brightness(levels: Tensor, variance: Tensor) -> tuple[Array, list[int]]:
         counts = np.array([len(of) for of in at], np.float64)
         told = np.flatnonzero(counts >= max(counts.sum() / 100, 1))
         if len(told):
-            sums = counts * [np.median(of) if len(of) else 0.0 for of in at]
+            sums = counts * [np.mean(of) if len(of) else 0.0 for of in at]
             smooth = ndimage.gaussian_filter1d(sums, 1) / ndimage.gaussian_filter1d(counts, 1).clip(1e-9)
             found[colour], brightest[colour] = np.interp(np.arange(KNOTS), told, smooth[told]), int(told[-1])
     return found, brightest
@@ -185,10 +186,15 @@ def _looked_up(seen: Array, levels: Tensor) -> Array:
 
 
 def _by_photo(photos: npt.NDArray[np.str_], levels: Tensor, variance: Tensor, seen: Array) -> tuple[float, ...]:
-    """How much stronger each photo's noise is than the camera's at that brightness: the logarithm of the variance's."""
+    """How much stronger each photo's noise is than the camera's at that brightness: the logarithm of the variance's.
+
+    As far as photos differ by more than scenes make them, whose texture counts as noise.
+    """
     more = np.where(_usable(levels), np.log(variance.numpy() + 0.02) - _looked_up(seen, levels), np.nan)
     medians = [float(np.nanmedian(of)) for name in np.unique(photos) if np.isfinite(of := more[photos == name]).any()]
-    return tuple(medians) or (0.0,)
+    spread = np.std(medians) if medians else 0.0
+    share = max(1 - (SCENE / max(spread, 1e-9)) ** 2, 0.0)
+    return tuple(float(share * median) for median in medians) or (0.0,)
 
 
 def _sensor(plain: Development, seen: Array, brightest: list[int]) -> Development:

@@ -222,7 +222,7 @@ def test_noise_is_as_strong_as_in_one_of_the_photos():
     photos = [name for name in ("dark", "calm", "loud", "light") for _ in range(40)]
     development = fit_development(NoisePool(tiles.round().byte(), photos), None)
     calm, dark, light, loud = np.exp(np.array(development.photos) / 2)  # by their names
-    assert loud / calm == pytest.approx(3, rel=0.05)
+    assert loud / calm == pytest.approx(3, rel=0.1)
     assert (dark, light) == pytest.approx((1, 1), rel=0.1)
     degradation = CameraDegradation(4, None, NoisePool(tiles.round().byte(), photos)).eval()
     made = degradation(torch.full((200, 3, 128, 128), 120 / 255), seeded(), 16)
