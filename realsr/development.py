@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -47,8 +47,8 @@ class Development:
     sharpening: float = 0.0
     radius: float = 1.0
     linear: bool = True
-    noise: tuple[tuple[float, ...], ...] = ((-30.0,) * KNOTS,) * 3
-    photos: tuple[float, ...] = (0.0,)
+    noise: tuple[tuple[float, ...], ...] = field(default=((-30.0,) * KNOTS,) * 3, repr=False)
+    photos: tuple[float, ...] = field(default=(0.0,), repr=False)
 
     def light(self, images: Tensor) -> Tensor:
         """What falls on the sensor, of display values in [0, 1]."""
