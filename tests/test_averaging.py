@@ -108,7 +108,8 @@ def test_all_that_follows_takes_the_average_unless_told_otherwise(fit, compose, 
         load_weights(network, ckpt, ("generator_ema." if averaged and ema else "generator.",))
         for photo, picture in zip(find_images(lr), pictures[ema], strict=True):
             expected = upscale_tiled(network, to_float(read_image(photo).rgb)[None], 4)
-            np.testing.assert_array_equal(picture, to_uint(expected[0]))
+            # upscale computes in another order, and may round a tie to the other side
+            np.testing.assert_allclose(picture.astype(int), to_uint(expected[0]), atol=1)
     validated = json.loads((folder / "metrics.json").read_text())["val/psnr"]
     assert psnr[True] == pytest.approx(validated, abs=1e-5)
     if averaged:
