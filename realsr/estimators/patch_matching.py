@@ -110,6 +110,8 @@ class PatchMatching(LightningModule):
         at_least(5, "estimator.", kernel_size=kernel_size)
         at_least(0, "estimator.", settled=settled, learning_rate=learning_rate, prior=prior, seed=seed)
         at_least(0, "estimator.", contrast_prior=contrast_prior, smooth=smooth)
+        if smooth > 0.33:
+            raise InputError(f"estimator.smooth={smooth}: is the share that goes to each neighbour, give 0 to 0.33")
         # so that noise, which the kernel smears, and a few patches fit into the smaller crops
         at_least(RATIO * max(kernel_size, 2 * patch) + kernel_size, "estimator.", crop=crop)
         self.iterations, self.settled, self.count, self.crop = iterations, settled, crops_per_part, crop
