@@ -1,3 +1,4 @@
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from realsr.checks import _fits
 from realsr.config import conf_dir, explain
 from realsr.draws import KernelDraw, NoiseDraw
 from realsr.errors import InputError
+from realsr.estimators.patch_matching import PatchMatching
 
 GROUPS = {
     group: sorted(path.stem for path in (Path(conf_dir()) / group).glob("*.yaml"))
@@ -287,3 +289,10 @@ def test_how_pools_are_drawn_from_is_set_on_the_command_line(compose, photo_fold
     assert made.draw_noise == NoiseDraw(nearest=0.1, detrend="plane")
     with pytest.raises(InputError, match=r"noise\.detrend=median: choose mean, plane"):
         compose("train", *common, "noise.detrend=median")
+
+
+def test_the_commands_estimate_kernels_as_the_library_does(compose):
+    option = compose("estimate", "data.source_dir=x").estimator
+    given = {name: value for name, value in option.items() if not name.startswith("_")}
+    default = {name: of.default for name, of in inspect.signature(PatchMatching).parameters.items()}
+    assert given == {name: default[name] for name in given}
