@@ -70,10 +70,7 @@ def fit_development(noise: NoisePool, tables: JpegPool | None, without: Sequence
     photos = np.array(noise.photos[:: noise.tiles.numel() // ENOUGH + 1])
     sensor = replace(sensor, photos=_by_photo(photos, levels, variance, seen))
     chosen = torch.linspace(0, len(tiles) - 1, min(TILES, len(tiles))).round().long()
-    strength = [
-        np.interp(level, np.linspace(0, 255, KNOTS), logs) for level, logs in zip(levels[chosen].T, seen, strict=True)
-    ]
-    walls = Walls(levels[chosen], torch.from_numpy(np.exp(strength).T).float(), tables)
+    walls = Walls(levels[chosen], torch.from_numpy(np.exp(_looked_up(seen, levels[chosen]))).float(), tables)
 
     if bool((variance.amax(0) == 0).any()):
         log.warning("camera: a colour has no noise in any tile, so demosaicking and sharpening are not known")

@@ -178,7 +178,7 @@ def camera_noise(
 def _of_an_earlier_version(folder: Path) -> bool:
     """Whether a pool's kernels are by patch matching that took the camera's development for the lens."""
     matched = PatchMatching.__qualname__
-    made = [entry for entry in map(Entry.read, folder.glob("*.npz"))]
+    made = list(map(Entry.read, folder.glob("*.npz")))
     return any(e.manifest.get("settings", {}).get("estimator") == matched and "response" not in e.arrays for e in made)
 
 
