@@ -54,7 +54,8 @@ def fit_development(noise: NoisePool, tables: JpegPool | None, without: Sequence
         tables: pool of the photos' compression; None where they are not compressed.
         without: parts (:data:`realsr.development.PARTS`) that are left out, and not fitted.
     """
-    tiles = noise.tiles[:: noise.tiles.numel() // ENOUGH + 1].float()
+    step = noise.tiles.numel() // ENOUGH + 1
+    tiles, photos = noise.tiles[::step].float(), np.array(noise.photos[::step])
     levels, residual = tiles.mean((2, 3)), without_slope(tiles - tiles.mean((2, 3), keepdim=True))
     wanted, variance = signature(residual), residual.square().mean((2, 3))
     choices = dict(CHOICES)
@@ -67,7 +68,6 @@ def fit_development(noise: NoisePool, tables: JpegPool | None, without: Sequence
         choices["sharpening"] = (0.0,)
     seen, brightest = by_brightness(levels, variance)
     sensor = _sensor(Development(linear="linear" not in without, gray=gray), seen, brightest)
-    photos = np.array(noise.photos[:: noise.tiles.numel() // ENOUGH + 1])
     sensor = replace(sensor, photos=_by_photo(photos, levels, variance, seen))
     chosen = torch.linspace(0, len(tiles) - 1, min(TILES, len(tiles))).round().long()
     walls = Walls(levels[chosen], torch.from_numpy(np.exp(_looked_up(seen, levels[chosen]))).float(), tables)
