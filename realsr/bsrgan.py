@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from realsr.degradation import refuse_pools
 from realsr.errors import InputError
 from realsr.jpeg import BLOCK, jpeg, standard_tables
 from realsr.jpeg_pool import JpegPool
@@ -124,12 +125,7 @@ class BSRGANDegradation(nn.Module):
         jpeg: JpegPool | None = None,
     ) -> None:
         super().__init__()
-        for name, pool in (("kernel", kernels), ("noise", noise), ("jpeg", jpeg)):
-            if pool is not None:
-                raise InputError(
-                    f"degradation=bsrgan draws from no pools; give data.{name}_dir=null and data.val_{name}_dir=null, "
-                    "and to validate on the camera's pairs data.val_hr=DIR data.val_lr=DIR"
-                )
+        refuse_pools("bsrgan", kernels=kernels, noise=noise, jpeg=jpeg)
         shares, endless = {"halve": halve, "jpeg_share": jpeg_share, "sensor_share": sensor_share}, math.inf
         for name, given, low, high in (
             ("kernel_sizes", kernel_sizes, 1, endless), ("noise_level", noise_level, 0, 255),

@@ -27,6 +27,7 @@ from realsr.checks import SPECIAL_KEYS, check_config, nearest
 from realsr.errors import InputError, one_line
 from realsr.files import atomic_write
 from realsr.hardware import pick_device
+from realsr.networks.starts import shipped
 from realsr.workers import STOP_SIGNALS
 
 NO_CLUSTER = 'Could not detect "srun"'  # what submitit says
@@ -115,9 +116,13 @@ def _leave_failure(error: Exception, line: str | None) -> None:
 def _quote_path(option: str) -> str:
     """Quote the value where it is the name of a file or folder into which Hydra's grammar would read something.
 
-    A ``~`` for the home directory is read here, since some shells leave it as it is behind a ``=``.
+    ``start`` takes a file as well as the name of a group's option. A ``~`` for the home directory is read here, since
+    some shells leave it as it is behind a ``=``.
     """
     key, _, value = option.partition("=")
+    if key == "start" and ("." in value or "/" in value):
+        option = f"start.weights={value}"
+        key = "start.weights"
     if value.startswith("~"):
         value = os.path.expanduser(value)  # noqa: PTH111  (which fails where there is no such user)
         option = f"{key}={value}"
@@ -280,6 +285,7 @@ def _sweep_name(group: str | None) -> str | None:
 OmegaConf.register_new_resolver("pool_name", _pool_name, replace=True)
 OmegaConf.register_new_resolver("on_gpu", lambda name: pick_device(name).type == "cuda", replace=True)
 OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
+OmegaConf.register_new_resolver("shipped", shipped, replace=True)
 OmegaConf.register_new_resolver("given", lambda value: value is not None, replace=True)
 
 

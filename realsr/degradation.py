@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from realsr.draws import KernelDraw, NoiseDraw
+from realsr.errors import InputError
 from realsr.images import quantize
 from realsr.jpeg import jpeg
 from realsr.jpeg_pool import JpegPool
@@ -102,3 +103,14 @@ class Degradation(nn.Module):
             self.noise = self.noise.to(device)
         if self.jpeg is not None and self.jpeg.tables.device != device:
             self.jpeg = self.jpeg.to(device)
+
+
+def refuse_pools(name: str, **pools: object) -> None:
+    """Raise InputError if a pool is given to the degradation of that name, which draws from none."""
+    for pool, given in pools.items():
+        if given is not None:
+            option = f"{'kernel' if pool == 'kernels' else pool}_dir"
+            raise InputError(
+                f"degradation={name} draws from no pools; give data.{option}=null and data.val_{option}=null, and to "
+                "validate on the camera's pairs data.val_hr=DIR data.val_lr=DIR"
+            )

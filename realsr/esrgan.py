@@ -21,6 +21,7 @@ from realsr.finite import FiniteCheck, NonFinite, Policy, of_all_processes, requ
 from realsr.losses.adversarial import AdversarialLoss
 from realsr.losses.perceptual import LPIPSLoss
 from realsr.metrics import image_metrics
+from realsr.networks.community import scale_of
 from realsr.networks.rates import parameter_groups
 from realsr.networks.weights import load_weights
 from realsr.tiling import upscale_tiled
@@ -34,7 +35,7 @@ class ESRGAN(LightningModule):
     Steps are generator steps everywhere: ``trainer.global_step``, ``max_steps``, milestones, logs, file names.
 
     Args:
-        generator: ``(N, 3, H, W)`` to ``(N, 3, s*H, s*W)``, with an attribute ``scale``.
+        generator: ``(N, 3, H, W)`` to ``(N, 3, s*H, s*W)``.
         optimizer: builds the generator's optimiser from its parameters.
         discriminator_optimizer: likewise the discriminator's; None takes the generator's.
         discriminator: ``(N, 3, H, W)`` to logits; None leaves the adversarial loss out.
@@ -47,7 +48,8 @@ class ESRGAN(LightningModule):
         milestones: steps, of each network's own, at which its learning rate is halved.
         warmup_steps: at the start, with L1 alone: a PSNR stage within the run.
         head_start: steps after them in which the discriminator learns beside a generator that stands still.
-        init_from: file with weights for the generator; see :mod:`realsr.networks.weights`.
+        init_from: file with weights for the generator, with which it is compared in the end; see
+            :mod:`realsr.networks.weights`.
         init_discriminator_from: likewise for the discriminator.
         lr_scale: factors of the learning rate for parts of the generator, by name (:mod:`realsr.networks.rates`).
         ema: whether a moving average of the generator is kept, for validation and what comes after training.
@@ -96,6 +98,7 @@ class ESRGAN(LightningModule):
         self.automatic_optimization = False
         if init_from is not None:
             load_weights(generator, init_from)
+            log.info("start: %s, %s x%d", init_from, type(generator).__name__, scale_of(generator))
         if init_discriminator_from is not None:
             if discriminator is None:
                 raise InputError("model.init_discriminator_from: there is no discriminator; choose disc=patch")
@@ -112,14 +115,15 @@ class ESRGAN(LightningModule):
             k: torch.compile(n, dynamic=False) if compile and n else n for k, n in named.items()
         }
         # frozen networks stay out of checkpoints and of DDP's sight
-        self.frozen: dict[str, Any] = {"perceptual": perceptual, "lpips": lpips}
+        start = None if init_from is None else copy.deepcopy(generator).requires_grad_(False).eval()
+        self.frozen: dict[str, Any] = {"perceptual": perceptual, "lpips": lpips, "start": start}
         self.optimizer, self.discriminator_optimizer = optimizer, discriminator_optimizer or optimizer
         self.milestones, self.warmup_steps, self.head_start = tuple(milestones), warmup_steps, head_start
         self.pixel_weight, self.perceptual_weight = pixel_weight, perceptual_weight
         self.adversarial_weight = adversarial_weight
         self.ema_decay, self.clip_norm, self.compiled = ema_decay, clip_norm, compile
         self.non_finite = NonFinite(non_finite)
-        self.scale = int(generator.scale)  # type: ignore[arg-type]
+        self.scale = scale_of(generator)
 
     def forward(self, lr: Tensor) -> Tensor:
         """``(N, 3, H, W)`` in [0, 1] to ``(N, 3, s*H, s*W)``, not clamped, by the average where there is one."""

@@ -18,8 +18,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer, seed_everything
 
+from realsr.adaptation import judged, verdict
 from realsr.checkpoints import RunRecord, trainer_plugins
 from realsr.config import FAILED, METRICS, OPTIONS, check_writable, command, output_dir
+from realsr.data.datamodule import RealSRData
 from realsr.data.datasets import share
 from realsr.devices import check_processes, ending_together, is_row_apart, quiet_unless_first, run_apart
 from realsr.errors import InputError, at_least
@@ -27,7 +29,8 @@ from realsr.esrgan import ESRGAN
 from realsr.files import atomic_write
 from realsr.hardware import pick_device
 from realsr.metrics import MEASURES
-from realsr.networks.weights import read_checkpoint
+from realsr.networks.starts import start_file
+from realsr.networks.weights import generator_spec, read_checkpoint
 from realsr.workers import end_workers
 
 log = logging.getLogger(__name__)
@@ -65,6 +68,7 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
         InputError: bad input, or a run lies in ``folder`` already and ``ckpt`` does not say to go on with it.
     """
     device = pick_device(cfg.accelerator)
+    take_start(cfg)
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     ckpt = resume_path(cfg.ckpt, folder, config["model"])
     check_writable(folder)
@@ -111,11 +115,41 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
         wandb.finish()
     metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/") and v == v}
     if trainer.is_global_zero:
+        metrics |= compare_with_start(model, data)
         with atomic_write(folder / METRICS) as file:
             file.write(json.dumps(metrics, indent=1).encode())
-        shown = "  ".join(f"{name.removeprefix('val/')} {value:.4f}" for name, value in sorted(metrics.items()))
+        shown = "  ".join(
+            f"{k.removeprefix('val/')} {v:.4f}" for k, v in sorted(metrics.items()) if k.startswith("val/")
+        )
         log.info("done: %s; checkpoints in %s", shown or "no validation", folder / "checkpoints")
     return metrics
+
+
+def take_start(cfg: DictConfig) -> None:
+    """Have the weights of ``start`` loaded, into the generator that they fit.
+
+    Raises:
+        InputError: there are no such weights, they cannot be downloaded, or are of no network that is known.
+    """
+    if cfg.start.weights is None:
+        return
+    file = start_file(cfg.start.weights)
+    cfg.model.init_from = str(file)
+    cfg.model.generator = generator_spec(file)
+
+
+def compare_with_start(model: ESRGAN, data: RealSRData) -> dict[str, float]:
+    """Say whether the network is better than the one it started from; the start's means by ``start/NAME``."""
+    start = model.frozen["start"]
+    if start is None:
+        return {}
+    lpips = model.frozen["lpips"]
+    means = [
+        judged(network.to(model.device), model.scale, data.pairs, data.looks, lpips, model.device)
+        for network in (start, model.eval())
+    ]
+    log.info(verdict(*means))
+    return {f"start/{name}": value for name, value in means[0].items()}
 
 
 def resume_path(ckpt: str | None, folder: Path, model: dict[str, Any]) -> Path | None:

@@ -1,14 +1,28 @@
-"""Published networks of other architectures through spandrel, an extra: to be compared with and used, not trained."""
+"""Networks of other architectures, through spandrel: published ones, and what is trained of them."""
 
 from __future__ import annotations
 
+import copy
+import pkgutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from realsr.errors import InputError
+
+PROBE = 64  # pixels of a side; a multiple of what any architecture asks for
+
+
+def scale_of(network: nn.Module) -> int:
+    """By how much a generator enlarges: its ``scale``, else measured; spandrel's have no common name for it."""
+    scale = getattr(network, "scale", None)
+    if isinstance(scale, int):
+        return scale
+    outline = copy.deepcopy(network).to("meta")
+    return int(outline(torch.zeros(1, 3, PROBE, PROBE, device="meta")).shape[-1]) // PROBE
 
 
 class CommunityNetwork(nn.Module):
@@ -31,6 +45,14 @@ class CommunityNetwork(nn.Module):
         """
         return self.descriptor(lr)
 
+    def spec(self) -> dict[str, Any]:
+        """How the network is built: ``_target_``, by the name under which spandrel has its class, and its options."""
+        kind = type(self.network)
+        package = pkgutil.resolve_name(kind.__module__.partition(".__arch")[0])
+        name = next(name for name, value in vars(package).items() if value is kind)
+        options: dict[str, Any] = self.network.hyperparameters  # type: ignore[assignment]
+        return {"_target_": f"{package.__name__}.{name}", **options}
+
 
 def load_community(content: Mapping[str, Any], path: str | Path) -> CommunityNetwork:
     """The generator of a checkpoint whose architecture spandrel recognises, in float32.
@@ -40,16 +62,12 @@ def load_community(content: Mapping[str, Any], path: str | Path) -> CommunityNet
         path: of the file, for messages.
 
     Raises:
-        InputError: no architecture that is known, one that does something else than to enlarge RGB images, or spandrel
-            is not installed.
+        InputError: no architecture that is known, or one that does something else than to enlarge RGB images.
     """
     keys = ", ".join(map(str, list(content)[:2])) or "none"
     unknown = f"{path}: holds no generator of realsr, no RRDBNet and no EDSR"
-    try:
-        from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError
-    except ImportError as e:
-        hint = "other published ones are opened after pip install -e '.[community]'"
-        raise InputError(f"{unknown} (its keys: {keys} ...); {hint}") from e
+    from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError  # two seconds
+
     try:
         model = ModelLoader().load_from_state_dict(dict(content))
     except UnsupportedModelError as e:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from realsr.errors import InputError
-from realsr.networks.compact import CompactRRDBNet
 from realsr.networks.edsr import EDSR, LEVELS, MEAN
-from realsr.networks.rrdb import RRDBNet
 
 State = dict[str, Tensor]
 
@@ -83,8 +82,8 @@ def _is_shift(key: str, value: Tensor) -> bool:
     return wanted is not None and wanted.shape == value.shape and torch.allclose(value.float(), wanted, 1e-3, 1e-3)
 
 
-def network_of(state: State, path: str | Path) -> nn.Module | None:
-    """The x4 generator of ours whose weights, under our names, these are; None if they are of another network.
+def spec_of_state(state: State, path: str | Path) -> dict[str, Any] | None:
+    """How to build the x4 generator of ours whose weights, under our names, these are; None if of another network.
 
     EDSR's residual scale is not in its files: it is 0.1 with the paper's 256 features, 1 with any other number.
 
@@ -99,13 +98,18 @@ def network_of(state: State, path: str | Path) -> nn.Module | None:
         growth, tail = (state[f"{name}.weight"].shape[0] for name in ("body.0.rdb1.conv1", "conv_up1"))
         if "conv_up3.weight" in state or any("conv1x1" in key for key in state):  # x8; ESRGAN+
             return None
-        return RRDBNet(features, blocks, growth) if tail == features else CompactRRDBNet(features, blocks, growth, tail)
+        target = "realsr.networks.rrdb.RRDBNet"
+        return (
+            {"_target_": target, "features": features, "blocks": blocks, "growth": growth} if tail == features else None
+        )
     if _has_convolutions(state, "body.0.conv1", "conv_after_body", "upsample.0"):
         steps = sum(f"upsample.{index}.weight" in state for index in (0, 2, 4))
         scale = 3 if state["upsample.0.weight"].shape[0] == 9 * features else 2**steps
         if scale != EDSR.scale:
             raise InputError(f"{path}: holds an EDSR for x{scale}; only those for x{EDSR.scale} are taken")
-        return EDSR(features, blocks, residual_scale=0.1 if features == 256 else 1.0)
+        scaling = 0.1 if features == 256 else 1.0
+        target = "realsr.networks.edsr.EDSR"
+        return {"_target_": target, "features": features, "blocks": blocks, "residual_scale": scaling}
     return None
 
 

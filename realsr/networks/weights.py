@@ -10,7 +10,7 @@ import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -18,10 +18,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from realsr.errors import InputError
-from realsr.networks.community import load_community
-from realsr.networks.foreign import State, network_of, our_names
+from realsr.networks.community import CommunityNetwork, load_community
+from realsr.networks.foreign import State, our_names, spec_of_state
 
 HEADER = "__metadata__"  # safetensors' own name for what its files say in strings
+COMMUNITY = "spandrel.architectures."  # where the networks are that others publish
 MOST_UNPACKED = 10  # times the size of a file; PyTorch packs nothing
 
 
@@ -101,7 +102,9 @@ def load_weights(
     Raises:
         InputError: no such file, no checkpoint, or of another architecture: says what differs.
     """
-    state = our_names(find_state(read_checkpoint(path), prefixes))
+    state = find_state(read_checkpoint(path), prefixes)
+    if not type(network).__module__.startswith(COMMUNITY):
+        state = our_names(state)
     _check_shapes(network, state, path)
     _fill(network, state, path)
 
@@ -149,7 +152,7 @@ def load_generator(path: str | Path, ema: bool = True) -> nn.Module:
     """The generator of a checkpoint, ready to upscale by its ``scale``.
 
     Our checkpoints say how theirs is built; the architecture of published RRDBNets and EDSRs is read off their shapes
-    (:func:`realsr.networks.foreign.network_of`), and what is neither is left to :mod:`realsr.networks.community`.
+    (:func:`realsr.networks.foreign.spec_of_state`), and that of all others by :mod:`realsr.networks.community`.
 
     Args:
         path: of the checkpoint.
@@ -168,18 +171,31 @@ def generator_of(content: Mapping[str, Any], path: str | Path, ema: bool = True)
     state = our_names(foreign)
     if spec is not None and not state:
         raise InputError(f"{path}: holds no weights")
-
-    def built() -> nn.Module | None:
-        return _build(spec, state, path) if spec is not None else network_of(state, path)
-
-    with torch.device("meta"):  # without memory, of which the network of a stranger's file may claim any amount
-        outline = built()
-    if outline is None:
+    if spec is None:
+        spec = spec_of_state(state, path)
+    if spec is None or _target(spec).startswith(COMMUNITY):
         return load_community(foreign or content, path).eval()
+    with torch.device("meta"):  # without memory, of which the network of a stranger's file may claim any amount
+        outline = _build(spec, state, path)
     _check_shapes(outline, state, path)
-    generator = cast(nn.Module, built())
+    generator = _build(spec, state, path)
     _fill(generator, state, path)
     return generator.eval()
+
+
+def generator_spec(path: str | Path) -> dict[str, Any]:
+    """How the generator of a file is built, to be trained further: ``_target_`` and its options.
+
+    Raises:
+        InputError: as by :func:`load_generator`.
+    """
+    content = read_checkpoint(path)
+    generator = generator_of(content, path)
+    if isinstance(generator, CommunityNetwork):
+        return generator.spec()
+    spec = spec_of(content) or spec_of_state(our_names(find_state(content)), path)
+    assert spec is not None
+    return dict(spec)
 
 
 def spec_of(content: Mapping[str, Any]) -> Any:
@@ -200,20 +216,24 @@ def inside(content: Any, *names: str) -> Any:
     return content
 
 
+def _target(spec: Any) -> str:
+    return str(spec.get("_target_")) if isinstance(spec, Mapping) else str(spec)
+
+
 def _build(spec: Any, state: State, path: str | Path) -> nn.Module:
     """The network that a checkpoint's config names, for its weights ``state``.
 
     A checkpoint may come from anyone and Hydra's `instantiate` calls whatever it is told to, so the class is looked
     up here: a network defined in realsr.networks, with plain values as options.
     """
-    target = str(spec.get("_target_")) if isinstance(spec, Mapping) else str(spec)
+    target = _target(spec)
     module, _, name = target.rpartition(".")
     network = None
     if module.startswith("realsr.networks."):
         with contextlib.suppress(ImportError):
             network = getattr(importlib.import_module(module), name, None)
     if not (isinstance(network, type) and issubclass(network, nn.Module) and network.__module__ == module):
-        raise InputError(f"{path}: its generator {target!r} is none of realsr.networks")
+        raise InputError(f"{path}: its generator {target!r} is none of realsr.networks, nor of {COMMUNITY[:-1]}")
     options = {k: v for k, v in spec.items() if k != "_target_"}
     most = max(16, len(state), *(side for value in state.values() for side in value.shape))
     try:

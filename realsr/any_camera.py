@@ -1,0 +1,154 @@
+"""LR of cameras that are drawn anew for every image: for a network that starts well on any camera, then to be adapted.
+
+The parts are those of :mod:`realsr.camera`, in the same order. There a camera's photos tell how strong each part is;
+here it is drawn from ranges that most cameras lie in.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from realsr.degradation import refuse_pools
+from realsr.development import KNOTS, RIM, Development
+from realsr.errors import InputError
+from realsr.jpeg import BLOCK, jpeg, standard_tables
+from realsr.jpeg_pool import JpegPool
+from realsr.kernels import gaussian_kernel
+from realsr.pools import KernelPool, NoisePool
+from realsr.resample import blur_subsample
+from realsr.sensor import degamma
+from realsr.transfer import sent
+
+DEMOSAICKING = ("malvar", "bilinear", "none")
+Range = tuple[float, float]
+
+
+class AnyCamera(nn.Module):
+    """Each image through a camera of its own: lens, mosaic, noise, development and JPEG, all drawn.
+
+    Nothing is drawn from pools; ``eval()`` changes nothing. Bounds are inclusive, the smaller first.
+
+    Args:
+        scale: integer subsampling factor.
+        blur: bounds of the lens' variance along each axis in squared LR pixels, drawn by its logarithm. A pixel's own
+            area, which is in it, has 1/12.
+        shot: bounds of the variance of the noise for each unit of raw signal in [0, 1], drawn by its logarithm.
+        read: bounds of the standard deviation of the noise in the dark, of the same unit, likewise.
+        gains: bounds of the white balance of red and of blue, by which their noise is stronger.
+        crosstalk: bounds of the distance of the sensor's colours from sRGB's (:class:`Development`).
+        reduction: bounds of the smoothing of the noise in LR pixels; half of the cameras have none.
+        chroma: bounds of the smoothing of its colours, likewise.
+        sharpening: bounds of the amount of unsharp masking; a third of the cameras have none.
+        radius: bounds of its standard deviation in LR pixels.
+        quality: bounds of JPEG's quality, 1 to 100; half of the images have their chroma halved.
+        kernels: None, as ``noise`` and ``jpeg``.
+        noise: None.
+        jpeg: None.
+
+    Raises:
+        InputError: a pool is given, or bounds make no sense.
+    """
+
+    def __init__(
+        self,
+        scale: int,
+        blur: Range,
+        shot: Range,
+        read: Range,
+        gains: Range,
+        crosstalk: Range,
+        reduction: Range,
+        chroma: Range,
+        sharpening: Range,
+        radius: Range,
+        quality: tuple[int, int],
+        kernels: KernelPool | None = None,
+        noise: NoisePool | None = None,
+        jpeg: JpegPool | None = None,
+    ) -> None:
+        super().__init__()
+        refuse_pools("any_camera", kernels=kernels, noise=noise, jpeg=jpeg)
+        for name, given, low, high in (
+            ("blur", blur, 1 / 12, 4), ("shot", shot, 1e-9, 1), ("read", read, 1e-9, 1), ("gains", gains, 0.1, 10),
+            ("crosstalk", crosstalk, 0, 2), ("reduction", reduction, 0, RIM / 2), ("chroma", chroma, 0, RIM / 2),
+            ("sharpening", sharpening, 0, 5), ("radius", radius, 0.1, RIM / 2), ("quality", quality, 1, 100),
+        ):  # fmt: skip
+            if not low <= given[0] <= given[1] <= high:
+                bounds = f"[{given[0]:g},{given[1]:g}]"
+                raise InputError(f"data.degradation.{name}={bounds}: give {low:g} to {high:g}, the smaller first")
+        self.scale, self.blur, self.shot, self.read, self.gains = scale, blur, shot, read, gains
+        self.crosstalk, self.reduction, self.chroma = crosstalk, reduction, chroma
+        self.sharpening, self.radius, self.quality = sharpening, radius, quality
+        self.size = 2 * math.ceil(4 * scale * math.sqrt(blur[1])) + 1
+
+    @property
+    def margin(self) -> int:
+        """Pixels around an HR crop that the blur and the development read, a multiple of the scale."""
+        return (math.ceil(self.size / 2 / self.scale) + RIM) * self.scale
+
+    @torch.no_grad()
+    def forward(self, hr: Tensor, generator: torch.Generator, margin: int = 0) -> Tensor:
+        """Degrade a batch; see :meth:`realsr.degradation.Degradation.forward`.
+
+        Args:
+            hr: ``(N, 3, H + 2*margin, W + 2*margin)`` RGB in [0, 1]; H and W multiples of the scale.
+            generator: the CPU's.
+            margin: real pixels around the wanted H x W, a multiple of the scale; mirrored where too few.
+
+        Returns:
+            ``(N, 3, H/scale, W/scale)`` of 256 levels in [0, 1].
+        """
+        with torch.autocast(hr.device.type, enabled=False):
+            rim = min(RIM, margin // self.scale)  # LR pixels that are developed, and then cut off
+            kernels = torch.stack([self.draw_kernel(generator) for _ in hr])
+            light = blur_subsample(degamma(hr.float()), sent(kernels, hr.device), self.scale, margin - rim * self.scale)
+            field = sent(torch.randn(light.shape, generator=generator), hr.device)
+            developed = [
+                self.draw_development(generator).picture(one[None].clamp(0, 1), noise[None])
+                for one, noise in zip(light, field, strict=True)
+            ]
+            lr = torch.cat(developed)[..., rim : light.shape[-2] - rim, rim : light.shape[-1] - rim]
+            quality = torch.randint(self.quality[0], self.quality[1] + 1, (len(hr),), generator=generator)
+            factors = torch.randint(1, 3, (len(hr), 1), generator=generator).expand(-1, 2)
+            phase = torch.randint(2 * BLOCK if margin else 1, (len(hr), 2), generator=generator)
+            return jpeg(lr, sent(standard_tables(quality), hr.device), factors, phase)
+
+    def draw_kernel(self, generator: torch.Generator) -> Tensor:
+        """A lens' ``(K, K)``: a Gaussian of any direction."""
+        sigmas = [self.scale * math.sqrt(_logarithmic(self.blur, generator)) for _ in range(2)]
+        angle = _uniform((0, math.pi), generator)
+        return torch.from_numpy(gaussian_kernel(self.size, (sigmas[0], sigmas[1]), angle, self.scale)).float()
+
+    def draw_development(self, generator: torch.Generator) -> Development:
+        """A sensor, and how its picture is made."""
+        shot, read = _logarithmic(self.shot, generator), _logarithmic(self.read, generator)
+        signal = degamma(torch.linspace(0, 1, KNOTS)).double().numpy()
+        gains = _uniform(self.gains, generator), 1.0, _uniform(self.gains, generator)
+        noise = [np.log(gain * shot * signal + (gain * read) ** 2) for gain in gains]
+        return Development(
+            demosaicking=DEMOSAICKING[int(torch.multinomial(torch.tensor([2.0, 2.0, 1.0]), 1, generator=generator))],
+            crosstalk=_uniform(self.crosstalk, generator),
+            reduction=_often(1 / 2, self.reduction, generator),
+            chroma=_often(1 / 2, self.chroma, generator),
+            sharpening=_often(2 / 3, self.sharpening, generator),
+            radius=_uniform(self.radius, generator),
+            noise=tuple(tuple(levels.tolist()) for levels in noise),
+        )
+
+
+def _uniform(bounds: Range, generator: torch.Generator) -> float:
+    return bounds[0] + (bounds[1] - bounds[0]) * float(torch.rand((), generator=generator))
+
+
+def _logarithmic(bounds: Range, generator: torch.Generator) -> float:
+    return math.exp(_uniform((math.log(bounds[0]), math.log(bounds[1])), generator))
+
+
+def _often(share: float, bounds: Range, generator: torch.Generator) -> float:
+    """0 but for this share of the draws."""
+    drawn = _uniform(bounds, generator)
+    return drawn if float(torch.rand((), generator=generator)) < share else 0.0

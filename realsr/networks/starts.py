@@ -1,0 +1,53 @@
+"""Where a training starts: weights of a file, or published ones that are downloaded once."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+from urllib.error import URLError
+from urllib.parse import urlparse
+
+import torch
+
+from realsr.errors import InputError
+from realsr.files import file_hash
+
+log = logging.getLogger(__name__)
+
+
+def shipped(name: str) -> str:
+    """Path of weights that lie in the package."""
+    return str(Path(__file__).with_name(f"{name}.safetensors"))
+
+
+def start_file(weights: str) -> Path:
+    """The file of a start's weights; those with an address come into torch's hub cache, once.
+
+    The SHA-256 of what came is kept beside it and compared from then on: an address may come to mean another file.
+
+    Args:
+        weights: a path, or an address of http or https.
+
+    Raises:
+        InputError: it cannot be downloaded, or is no longer what came first.
+    """
+    if not weights.startswith(("http://", "https://")):
+        return Path(weights)
+    address = hashlib.sha256(weights.encode()).hexdigest()[:8]  # two publishers may use one name
+    folder = Path(torch.hub.get_dir()) / "checkpoints" / f"realsr-{address}"
+    file = folder / Path(urlparse(weights).path).name
+    kept = file.with_name(f"{file.name}.sha256")
+    if not file.exists():
+        log.info("%s -> %s", weights, file)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(weights, str(file), kept.read_text() if kept.exists() else None)
+        except (URLError, OSError, RuntimeError) as e:  # RuntimeError: another hash
+            raise InputError(f"{weights}: cannot be downloaded ({e}); fetch it elsewhere and give start=FILE") from e
+    found = file_hash(file)
+    if not kept.exists():
+        kept.write_text(found)
+    if kept.read_text() != found:
+        raise InputError(f"{file}: is not what was downloaded first (SHA-256 {kept.read_text()[:12]}...); delete it")
+    return file
