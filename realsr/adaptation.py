@@ -44,7 +44,9 @@ def judged(
 
 def verdict(start: dict[str, float], adapted: dict[str, float]) -> str:
     """One line: both networks' means, and which is better by those that tell."""
-    shown, better, worse = [], [], []
+    shown: list[str] = []
+    better: list[str] = []
+    worse: list[str] = []
     for name, metric in MEASURES.items():
         if name in start and name in adapted:
             shown.append(f"{metric.name} {metric.written(start[name])} -> {metric.written(adapted[name])}")

@@ -7,6 +7,7 @@ here it is drawn from ranges that most cameras lie in.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from realsr.resample import blur_subsample
 from realsr.sensor import degamma
 from realsr.transfer import sent
 
-DEMOSAICKING = ("malvar", "bilinear", "none")
+DEMOSAICKING: tuple[Literal["malvar", "bilinear", "none"], ...] = ("malvar", "bilinear", "none")
 Range = tuple[float, float]
 
 

@@ -118,9 +118,8 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
         metrics |= compare_with_start(model, data)
         with atomic_write(folder / METRICS) as file:
             file.write(json.dumps(metrics, indent=1).encode())
-        shown = "  ".join(
-            f"{k.removeprefix('val/')} {v:.4f}" for k, v in sorted(metrics.items()) if k.startswith("val/")
-        )
+        named = sorted((k.removeprefix("val/"), v) for k, v in metrics.items() if k.startswith("val/"))
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in named)
         log.info("done: %s; checkpoints in %s", shown or "no validation", folder / "checkpoints")
     return metrics
 

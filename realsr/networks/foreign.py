@@ -98,10 +98,9 @@ def spec_of_state(state: State, path: str | Path) -> dict[str, Any] | None:
         growth, tail = (state[f"{name}.weight"].shape[0] for name in ("body.0.rdb1.conv1", "conv_up1"))
         if "conv_up3.weight" in state or any("conv1x1" in key for key in state):  # x8; ESRGAN+
             return None
-        target = "realsr.networks.rrdb.RRDBNet"
-        return (
-            {"_target_": target, "features": features, "blocks": blocks, "growth": growth} if tail == features else None
-        )
+        if tail != features:
+            return None
+        return {"_target_": "realsr.networks.rrdb.RRDBNet", "features": features, "blocks": blocks, "growth": growth}
     if _has_convolutions(state, "body.0.conv1", "conv_after_body", "upsample.0"):
         steps = sum(f"upsample.{index}.weight" in state for index in (0, 2, 4))
         scale = 3 if state["upsample.0.weight"].shape[0] == 9 * features else 2**steps
