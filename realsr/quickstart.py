@@ -49,7 +49,7 @@ def _run(cfg: DictConfig) -> None:
         *cfg.options,
     )
     results = folder / f"results_seed{cfg.seed}"
-    pairs = find_pairs(photos / "test_hr", photos / "test_lr", 4)
+    pairs = find_pairs(photos / "test_hr", photos / "test_lr_x4", 4)
     judge = build_judge(4, {"lpips": cfg.lpips}, "cpu")
     methods = [bicubic(4), network("model", last, 4)]
     done = evaluate(pairs, methods, judge, results)

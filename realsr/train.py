@@ -83,8 +83,8 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     seed_everything(cfg.seed, verbose=False)
     data = instantiate(cfg.data)
     model = instantiate(cfg.model)
-    if model.frozen["perceptual"] is None and model.discriminator is not None:
-        log.warning("perceptual=none: training without the paper's perceptual loss, textures will be weaker")
+    if model.frozen["perceptual"] is None and (model.discriminator is not None or cfg.model.perceptual is not None):
+        log.warning("training without a perceptual loss: textures will be weaker")
     if model.discriminator is not None and model.warmup_steps:
         never = " (never: trainer.max_steps is no more)" if cfg.trainer.max_steps <= model.warmup_steps else ""
         log.info("with L1 alone until step %d, then with the GAN%s", model.warmup_steps, never)

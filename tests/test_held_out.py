@@ -101,12 +101,12 @@ def test_other_photos_pass_and_it_is_said(data, tmp_path, caplog):
 
 def test_the_embedded_sample_passes(data, tmp_path):
     pytest.importorskip("skimage")
-    folders = {name: tmp_path / "s" / name for name in ("camera", "clean", "test_hr", "test_lr")}
+    folders = {name: tmp_path / "s" / name for name in ("camera", "clean", "test_hr", "test_lr_x4")}
     given = dict(zip(("source_dir", "clean_dir", "val_hr", "val_lr"), folders.values(), strict=True))
     module = data(samples_dir=tmp_path / "s", **given)
     assert held_out_text(module.held_out) == "2 photos; none is in training (checked by content)"
     content = {"held_out": module.held_out}
-    assert seen_in_training(content, folder_contents(find_pairs(folders["test_hr"], folders["test_lr"], 4))) == []
+    assert seen_in_training(content, folder_contents(find_pairs(folders["test_hr"], folders["test_lr_x4"], 4))) == []
     for name in ("camera", "clean"):
         photos = folder_contents(find_pairs(None, folders[name], 4))
         assert seen_in_training(content, photos) == list(photos)

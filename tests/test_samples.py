@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from realsr import quickstart
-from realsr.data.samples import CAMERA, CLEAN, SOURCE, TEST, are_outdated, make_samples
+from realsr.data.samples import CAMERA, CLEAN, SCALES, SOURCE, TEST, are_outdated, make_samples
 from realsr.files import find_images
 from realsr.images import read_image
 from realsr.kernels import max_normalised_correlation
@@ -20,18 +20,19 @@ def samples(tmp_path_factory):
 
 
 def test_the_folders_hold_what_the_truth_file_says(samples):
-    files = {kind: find_images(samples / kind) for kind in ("camera", "clean", "test_hr", "test_lr")}
+    tests = {scale: f"test_lr_x{scale}" for scale in SCALES}
+    files = {kind: find_images(samples / kind) for kind in ("camera", "clean", "test_hr", *tests.values())}
     assert len(files["camera"]) == len(SOURCE)
     assert len(files["clean"]) == len(CLEAN)
-    assert [p.stem for p in files["test_hr"]] == [p.stem for p in files["test_lr"]]
     assert not set(SOURCE) & set(TEST)
     assert not set(CLEAN) & set(TEST)
-    assert {p.suffix for p in files["camera"] + files["test_lr"]} == {".jpg"}
-    for large, small in zip(files["test_hr"], files["test_lr"], strict=True):
-        hr, lr = read_image(large).rgb, read_image(small).rgb
-        assert hr.shape[:2] == (4 * lr.shape[0], 4 * lr.shape[1])
+    assert {p.suffix for p in files["camera"] + files["test_lr_x4"]} == {".jpg"}
+    for scale, folder in tests.items():
+        for large, small in zip(files["test_hr"], files[folder], strict=True):
+            hr, lr = read_image(large).rgb, read_image(small).rgb
+            assert large.stem == small.stem and hr.shape[:2] == (scale * lr.shape[0], scale * lr.shape[1])
     truth = np.load(samples / "truth.npz")
-    assert set(truth.files) == {"camera", *(f"{p.stem}_x{s}" for p in files["camera"] for s in (2, 4))}
+    assert set(truth.files) == {"camera", *(f"{p.stem}_x{s}" for p in files["camera"] for s in SCALES)}
 
 
 def test_the_photos_are_the_cameras_own_files(samples):

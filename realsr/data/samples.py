@@ -5,8 +5,8 @@ motion, another in every photo; a colour mosaic with shot and read noise; sharpe
 together is, apart from its noise, nearly a blur: the effective kernel, which is the truth that estimates are held
 against.
 
-Source photos are scenes seen at x2, so that they are as large as these pictures allow; the test photos are seen at
-x4, so that their ground truth, in the camera's tones, is known at the scale that is asked for. Both come from the one
+Source photos are scenes seen at x2, so that they are as large as these pictures allow; the test photos are seen at x2,
+x3 and x4, so that their ground truth, in the camera's tones, is known at the scale that is asked for. Both come from the one
 camera, whose lengths are in its own pixels. Scenes have to be sharp, since no estimator can tell their blur from the
 camera's.
 """
@@ -14,6 +14,7 @@ camera's.
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 from pathlib import Path
 
@@ -35,13 +36,14 @@ CLEAN = ("astronaut.png", "ihc.png", "motorcycle_left.png")
 TEST = ("chelsea.png", "coffee.png")
 REDUCED = {"retina.jpg": 0.35, "hubble_deep_field.jpg": 0.5}  # these pictures are soft at their full size
 CAMERA = CAMERAS["compact"]
+SCALES = (2, 3, 4)
 
 
 def make_samples(folder: Path) -> None:
-    """Write ``camera/``, ``clean/``, ``test_lr/``, ``test_hr/`` and the true kernels ``truth.npz`` into ``folder``.
+    """Write ``camera/``, ``clean/``, ``test_hr/``, ``test_lr_x4/`` and the true kernels ``truth.npz`` into ``folder``.
 
-    The pictures are always the same. ``truth.npz`` holds for each camera photo ``<name>_x2`` and ``<name>_x4``, and the
-    ``camera`` in words; samples of another camera are made anew.
+    The pictures are always the same; test photos and kernels (``<name>_x4`` in ``truth.npz``) are there for each of
+    :data:`SCALES`. ``truth.npz`` has the ``camera`` in words; samples of another camera are made anew.
 
     Raises:
         InputError: scikit-image is not installed.
@@ -52,21 +54,22 @@ def make_samples(folder: Path) -> None:
     scenes = {name: read_scene(name) for name in (*SOURCE, *CLEAN, *TEST)}
     if outdated:
         log.info("%s: samples of a former camera are made anew", folder)
-        for kind in ("camera", "clean", "test_hr", "test_lr"):
+        for kind in ("camera", "clean", "test_hr", *(f"test_lr_x{scale}" for scale in SCALES)):
             shutil.rmtree(folder / kind, ignore_errors=True)
     truth: dict[str, Kernel] = {}
     for index, name in enumerate(SOURCE):
         _photograph(folder / "camera", name, scenes[name], 2, index)
-        for scale in (2, 4):
+        for scale in SCALES:
             spreads = CAMERA.spreads(scale, _draws(index))
             truth[f"{Path(name).stem}_x{scale}"] = CAMERA.effective_kernel(spreads, scale)
     for name in CLEAN:
         _write(folder / "clean", name, scenes[name])
     for index, name in enumerate(TEST, len(SOURCE)):
-        scene = crop_to_multiple(scenes[name], 4)
+        scene = crop_to_multiple(scenes[name], math.lcm(*SCALES))
         tones = CAMERA.ideal(scene.permute(1, 2, 0).double().numpy())
         _write(folder / "test_hr", name, torch.from_numpy(tones).movedim(-1, 0))
-        _photograph(folder / "test_lr", name, scene, 4, index)
+        for scale in SCALES:
+            _photograph(folder / f"test_lr_x{scale}", name, scene, scale, index)
     with atomic_write(folder / "truth.npz") as file:
         np.savez(file, camera=np.array(repr(CAMERA)), **truth)  # type: ignore[arg-type]
 
@@ -76,7 +79,7 @@ def are_outdated(folder: Path) -> bool:
     if not (folder / "truth.npz").exists():
         return False
     with np.load(folder / "truth.npz") as truth:
-        return "camera" not in truth or str(truth["camera"]) != repr(CAMERA)
+        return "camera" not in truth or str(truth["camera"]) != repr(CAMERA) or not (folder / "test_lr_x4").is_dir()
 
 
 def read_scene(name: str) -> Tensor:
