@@ -75,6 +75,15 @@ def test_samples_are_made_once_and_anew_for_another_camera(samples, tmp_path):
     assert (old / "camera" / "rocket.jpg").read_bytes() == photo.read_bytes()
 
 
+def test_a_truth_of_the_users_own_is_not_taken_for_ours(samples, tmp_path):
+    ours = dict(np.load(samples / "truth.npz"))
+    for theirs in ({}, {"kernel": ours["rocket_x2"]}, {**ours, "camera": np.array("another"), "notes": np.ones(1)}):
+        np.savez(tmp_path / "truth.npz", **theirs)
+        assert not are_outdated(tmp_path)
+    np.savez(tmp_path / "truth.npz", **{**ours, "camera": np.array("another")})
+    assert are_outdated(tmp_path)
+
+
 def test_the_quickstart_removes_its_own_alone_and_what_tells_so_last(tmp_path, monkeypatch):
     for name in ("photos/camera", "pools/noise", "pools/nikon/noise", "run_seed3", "results_seed3", "run_of_mine"):
         (tmp_path / name).mkdir(parents=True)

@@ -75,11 +75,13 @@ def make_samples(folder: Path) -> None:
 
 
 def are_outdated(folder: Path) -> bool:
-    """Whether ``folder`` holds samples that another camera took."""
+    """Whether ``folder`` holds samples that another camera took; a file of the user's own tells nothing."""
     if not (folder / "truth.npz").exists():
         return False
     with np.load(folder / "truth.npz") as truth:
-        return "camera" not in truth or str(truth["camera"]) != repr(CAMERA) or not (folder / "test_lr_x4").is_dir()
+        kernels = set(truth) - {"camera"}
+        ours = bool(kernels) and kernels <= {f"{Path(name).stem}_x{scale}" for name in SOURCE for scale in SCALES}
+        return ours and (str(truth.get("camera")) != repr(CAMERA) or not (folder / "test_lr_x4").is_dir())
 
 
 def read_scene(name: str) -> Tensor:
