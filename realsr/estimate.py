@@ -60,7 +60,7 @@ def estimate_kernels(
     workers: int = 1,
     min_confidence: float = 0.0,
     whole: bool = True,
-    noise: NoiseModel | None = None,
+    noise: Callable[[], NoiseModel | None] | None = None,
 ) -> KernelPool:
     """Fill the kernel pool in ``folder``, going on from what is there, draw its contact sheet and its page.
 
@@ -76,7 +76,7 @@ def estimate_kernels(
             suits the device. A photo's kernel does not depend on it.
         min_confidence: kernels of less are marked in the contact sheet.
         whole: whether these are all photos of the pool, and not a shard of them.
-        noise: of the camera, see :func:`camera_noise`; None: each photo's own.
+        noise: gives the camera's, see :func:`camera_noise`; asked if a photo lacks its kernel. None: each photo's own.
 
     Raises:
         NoKernelError: no photo gave a kernel; says why the first one did not.
@@ -85,18 +85,20 @@ def estimate_kernels(
     check_confidence(min_confidence)
     check_writable(folder, otherwise=AS_IT_IS)
     device = pick_device(accelerator)
-    check_scale(scale, estimator())  # a bad option of the estimator fails here, not once for every photo
+    check_scale(scale, made := estimator())  # a bad option of the estimator fails here, not once for every photo
 
-    make = functools.partial(_kernels_of, estimator=estimator, scale=scale, accelerator=accelerator, noise=noise)
+    make = functools.partial(_kernels_of, estimator=estimator, scale=scale, accelerator=accelerator, noise=None)
     settings, processes = plain_settings(estimator), workers or default_workers(device)
-    if settings["estimator"] == PatchMatching.__qualname__:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    progress, learn = Progress(*columns, TextColumn("ETA"), TimeRemainingColumn()), None
+    if isinstance(made, PatchMatching):
         settings["noise"] = "photo" if noise is None else "camera"
+        learn = None if noise is None else functools.partial(_learnt, noise, progress)
         if not redo and (redo := _of_an_earlier_version(folder)):
             log.info("%s: is of an earlier version, which took sharpening for the lens; it is made anew", folder)
-    filling = fill_pool(folder, photos, settings, make, redo, processes, whole)
+    filling = fill_pool(folder, photos, settings, make, redo, processes, whole, learn)
     skipped: dict[Path, str] = {}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with closing(filling), Progress(*columns, TextColumn("ETA"), TimeRemainingColumn()) as progress:
+    with closing(filling), progress:
         task = progress.add_task("estimating kernels", total=len(photos))
         for photo, result in filling:
             progress.advance(task)
@@ -114,6 +116,19 @@ def estimate_kernels(
         log.info("min_confidence=%g keeps %d of %d kernels for x%d", min_confidence, len(kept), len(pool), scale)
     report_pools(folder, folder.parent / "noise")
     return pool
+
+
+def _learnt(
+    noise: Callable[[], NoiseModel | None], progress: Progress
+) -> tuple[dict[str, Any], dict[str, NoiseModel | None]]:
+    """What is known of kernels once the camera's noise is: a setting and a keyword of :func:`_kernels_of`."""
+    (task,) = progress.task_ids
+    progress.update(task, visible=False)  # collecting noise has a bar of its own
+    progress.stop()
+    model = noise()
+    progress.start()
+    progress.update(task, visible=True)
+    return {"noise": "photo" if model is None else "camera"}, {"noise": model}
 
 
 def _kernels_of(
@@ -145,7 +160,6 @@ def camera_noise(
     photos: Sequence[Path],
     folder: Path,
     rule: TileRule,
-    estimator: Callable[[], Estimator],
     pool: NoisePool | None = None,
 ) -> NoiseModel | None:
     """The camera's noise and development, by the noise pool in ``folder``, which is filled first.
@@ -154,16 +168,13 @@ def camera_noise(
         photos: all of the camera.
         folder: of the pool.
         rule: for tiles of photos that the pool has nothing of yet.
-        estimator: that is to have it.
         pool: what the folder holds, where it has just been filled.
 
     The tables that the photos are compressed by lie beside the folder, in ``jpeg``, and are filled too.
 
     Returns:
-        None where no photo has a flat tile, which is logged; and for KernelGAN, which does without.
+        None where no photo has a flat tile, which is logged.
     """
-    if not isinstance(estimator(), PatchMatching):
-        return None
     try:
         pool = pool or collect_noise(photos, folder, rule, redo=False)
     except NoNoiseError as e:
@@ -204,7 +215,9 @@ def _run(cfg: DictConfig) -> None:
     folder = Path(cfg.pool_dir) / "kernels"
     try:
         if photos:
-            noise = camera_noise(every, Path(cfg.pool_dir) / "noise", instantiate(cfg.collector), estimator)
+            mine = set(photos)  # first, so that shards share out what is to be collected of all photos
+            every.sort(key=lambda photo: photo not in mine)
+            noise = functools.partial(camera_noise, every, Path(cfg.pool_dir) / "noise", instantiate(cfg.collector))
             estimate_kernels(
                 photos,
                 folder,

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 AS_IT_IS = "choose another folder, or train with the pools as they are: data.build_pools=false"
 
 Make = Callable[[Path], tuple[Arrays, dict[str, Any]]]
+Learn = Callable[[], tuple[dict[str, Any], dict[str, Any]]]
 
 
 def fill_pool(
@@ -37,6 +38,7 @@ def fill_pool(
     redo: bool = True,
     workers: int = 1,
     whole: bool = True,
+    learn: Learn | None = None,
 ) -> Generator[tuple[Path, Entry | str], None, None]:
     """Make the entries that are missing; each is on disk, whole, as soon as it is made.
 
@@ -53,6 +55,8 @@ def fill_pool(
         redo: whether entries made with other settings are made anew.
         workers: processes that make entries side by side, see :func:`realsr.workers.side_by_side`.
         whole: whether these photos are all that the pool is to hold, and not a share of them.
+        learn: for what takes long to know. Asked once, if a photo has no current entry: gives settings that take the
+            place of those here, by which entries are looked at again, and further keywords of ``make``.
 
     Yields:
         Each photo with its entry, or with the reason why it has none: first those that are current.
@@ -79,11 +83,16 @@ def fill_pool(
             continue
         missing.append(photo)
         outdated += [] if entry is None else [entry]
+    if whole:
+        _tell_others(folder, {digest[:8] for digest in seen})
+    if missing and learn is not None:
+        learnt, keywords = learn()
+        make = functools.partial(make, **keywords)
+        yield from fill_pool(folder, missing, {**settings, **learnt}, make, redo, workers, whole=False)
+        return
     if outdated:
         was = _differences(outdated[0].manifest.get("settings", {}), settings)
         log.info("%s: %d of other settings (%s) are made anew", folder, len(outdated), was)
-    if whole:
-        _tell_others(folder, {digest[:8] for digest in seen})
     yield from side_by_side(functools.partial(_made, folder, settings, make), missing, workers)
 
 
@@ -126,6 +135,10 @@ def _tell_others(folder: Path, known: set[str], limit: int = 3) -> None:
 
 def _made(folder: Path, settings: dict[str, Any], make: Make, photo: Path) -> Entry | str:
     """The photo's new entry, written, or the reason why it has none."""
+    with suppress(OSError):  # of a photo that is gone, which is told below
+        entry = _found(folder, photo, file_hash(photo))
+        if entry is not None and entry.manifest.get("settings") == settings:
+            return entry  # another program was faster
     reason = None
     try:
         arrays, details = make(photo)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
+from realsr.camera_fit import fit_development
 from realsr.data.datasets import HRCrops, StepSampler, draw_seed
 from realsr.errors import InputError
 from realsr.images import Photo, write_image
@@ -44,6 +45,18 @@ def test_noise_is_collected_once_for_lr_and_for_the_kernels(data, caplog):
     caplog.set_level("INFO")
     data()
     assert sum(" tiles of " in record.getMessage() for record in caplog.records) == 1
+
+
+def test_the_development_is_fitted_for_kernels_that_are_missing_alone(data, monkeypatch):
+    fits = []
+    monkeypatch.setattr("realsr.estimate.fit_development", lambda *pools: fits.append(pools) or fit_development(*pools))
+    kernels = data().kernel_dir
+    assert len(fits) == 1
+    data()
+    assert len(fits) == 1
+    next(kernels.glob("photo0*.npz")).unlink()
+    data()
+    assert len(fits) == 2
 
 
 def test_lr_is_the_degraded_hr(data):

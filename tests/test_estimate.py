@@ -115,6 +115,23 @@ def test_the_cameras_noise_comes_first(photo_folder, tmp_path, compose, caplog):
     assert "without the camera's noise" not in caplog.text
 
 
+def test_the_cameras_noise_is_asked_for_where_a_kernel_is_missing(photo_folder, tmp_path, compose, monkeypatch):
+    photos = photo_folder("photos", 2, 160, 192, 0.02)
+    options = [*TINY, f"data.source_dir={photos}", f"pool_dir={tmp_path}", "workers=1"]
+    asked = []
+    monkeypatch.setattr("realsr.estimate.camera_noise", lambda photos, *_: asked.append([p.name for p in photos]))
+    run(compose("estimate", *options, "estimator=kernelgan", "estimator.channels=8"))
+    assert not asked
+    run(compose("estimate", *options, "shards=2", "shard=1"))
+    assert asked == [["photo1.png", "photo0.png"]]  # its own first: the other shard measures the others meanwhile
+    made = content(tmp_path / "kernels")
+    monkeypatch.undo()
+    run(compose("estimate", *options))  # there is noise, so kernels without it are made anew
+    assert content(tmp_path / "kernels") != made
+    monkeypatch.setattr("realsr.estimate.camera_noise", lambda *_: pytest.fail("no kernel is missing"))
+    run(compose("estimate", *options))
+
+
 def test_photos_without_a_flat_tile_have_noise_of_their_own(photo_folder, tmp_path, compose, caplog):
     photos = photo_folder("photos", 2, 96, 96)
     run(compose("estimate", *TINY, f"data.source_dir={photos}", f"pool_dir={tmp_path}", "workers=1"))

@@ -1,3 +1,4 @@
+import functools
 import json
 import re
 import sys
@@ -50,7 +51,7 @@ def pools(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pools")
     make_samples(folder / "photos")
     photos = find_images(folder / "photos" / "camera")
-    noise = camera_noise(photos, folder / "noise", AutoRule(), PatchMatching)
+    noise = functools.partial(camera_noise, photos, folder / "noise", AutoRule())
     collect_tables(photos, folder / "jpeg")
     estimate_kernels(photos, folder / "kernels", PatchMatching, 4, noise=noise)
     return folder

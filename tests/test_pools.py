@@ -109,6 +109,55 @@ def test_fill_pool_skips_what_is_done(folder, photos):
     assert [e.manifest for e in second] == [e.manifest for e in first]
 
 
+def test_what_takes_long_to_know_is_learnt_once_where_an_entry_is_missing(folder, photos):
+    asked = []
+
+    def fill(noise, redo=True):
+        def learn():
+            asked.append(noise)
+            return {"noise": noise}, {"sigma": noise}
+
+        def make(photo, sigma):
+            made.append((photo.stem, sigma))
+            return {}, {}
+
+        made = []
+        results = list(fill_pool(folder, photos, {"noise": "camera"}, make, redo, learn=learn))
+        assert sorted(photo for photo, _ in results) == photos
+        return made
+
+    assert fill("photo") == [(name, "photo") for name in "abcd"]
+    assert fill("photo") == [] and asked == ["photo", "photo"]
+    assert fill("camera", redo=False) == [] and len(asked) == 2
+    assert fill("camera") == [(name, "camera") for name in "abcd"]
+    assert fill("camera") == fill("photo") == [] and asked == ["photo", "photo", "camera"]
+    photos[1].write_bytes(b"another picture")
+    assert fill("camera") == [("b", "camera")] and len(asked) == 4
+
+
+def test_what_another_program_has_made_meanwhile_is_not_made_again(folder, photos):
+    other = Maker()
+
+    def make(photo):
+        list(fill_pool(folder, photos[2:], {}, other))
+        return {}, {}
+
+    results = dict(fill_pool(folder, photos, {}, make))
+    assert other.made == ["c.png", "d.png"]
+    assert [set(results[photo].arrays) for photo in photos] == [set(), set(), {"x4"}, {"x4"}]
+
+
+def test_a_photo_that_is_gone_meanwhile_is_skipped(folder, photos):
+    def make(photo):
+        photos[1].unlink(missing_ok=True)
+        if not photo.exists():
+            raise InputError(f"{photo}: cannot be read")
+        return {}, {}
+
+    results = dict(fill_pool(folder, photos, {}, make))
+    assert results[photos[1]] == f"{photos[1]}: cannot be read" and len(results) == 4
+
+
 def test_fill_pool_redoes_changed_settings(folder, photos):
     list(fill_pool(folder, photos[:2], {"steps": 1}, Maker()))
     kept, redone = Maker(), Maker()

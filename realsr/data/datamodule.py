@@ -201,8 +201,8 @@ class RealSRData(LightningDataModule):
             how = (self.estimator, self.scale, self.accelerator, False, self.estimate_workers, self.min_confidence)
             for kernels in own:
                 where = self.noise_dir or kernels.parent / "noise"
-                model = camera_noise(photos, where, self.collector, self.estimator, noise.get(where))
-                estimate_kernels(photos, kernels, *how, noise=model)
+                ask = functools.partial(camera_noise, photos, where, self.collector, noise.get(where))
+                estimate_kernels(photos, kernels, *how, noise=ask)
 
     # -- in every process ----------------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """What bench_camera.py measures of a camera: kernels, noise and made LR, against the truth."""
 
+import functools
 import io
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
@@ -75,7 +76,7 @@ def learn(photos, pools, scale, options):
             pools / "kernels",
             instantiate(cfg.estimator),
             scale,
-            noise=camera_noise(photos, pools / "noise", instantiate(cfg.collector), instantiate(cfg.estimator)),
+            noise=functools.partial(camera_noise, photos, pools / "noise", instantiate(cfg.collector)),
         ),
     }
     for name, step in steps.items():
