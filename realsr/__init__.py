@@ -20,6 +20,9 @@ the large clean one, ``sr`` the network's estimate of it.
 from __future__ import annotations
 
 import importlib
+import os
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,6 +33,21 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["Ensemble", "Tiles", "load_model", "upscale"]
+
+
+def _let_threads_sleep() -> None:
+    """Have PyTorch's threads sleep while they wait for one another, in our commands, unless the user has a say.
+
+    They spin else, and keep the core from the thread that they wait for: a training beside another program takes many
+    times as long (tests/benchmarks/bench_train_step.py --busy). OpenMP reads it once, when PyTorch is imported.
+    """
+    command = sys.argv[:1] == ["-m"] or Path(*sys.argv[:1]).name.startswith("realsr-")  # while -m looks for its module
+    said = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys()
+    if command and not said and "torch" not in sys.modules:
+        os.environ["OMP_WAIT_POLICY"] = "passive"
+
+
+_let_threads_sleep()
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,8 @@ That both compute the same losses is checked first. Goal: plain over ours at lea
 the last line is of the process's own seconds, which vary less on a machine that others use; the clock's stand above it.
 VGG19 has random weights here, which cost what trained ones do.
 Run alone: python tests/benchmarks/bench_train_step.py [--quick] [--small]
+Our step beside others that compute all the time, a thread for each core, by the clock: what OpenMP does by default
+against what our commands tell it: ... --busy [python|torch] [--quick]. Goal: half of the speed that it has alone.
 On a GPU, against plain float32: ... --device cuda --batch 16 --precision bf16-mixed --channels-last --compile
 """
 
@@ -16,6 +18,7 @@ import copy
 import logging
 import os
 import statistics
+import sys
 import tempfile
 import time
 import warnings
@@ -24,6 +27,7 @@ import hydra
 import torch
 import torch.nn.functional as F
 import torchvision
+from busy import LOADS, compare
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import open_dict
@@ -135,6 +139,18 @@ class TakeTurns(Callback):
             self.worst = max(self.worst, difference)
 
 
+class OnDemand(Callback):
+    """A step for every line that comes in; writes its seconds."""
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if not sys.stdin.readline():
+            raise SystemExit  # nobody is there to ask
+        self.start = time.perf_counter()
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        print(time.perf_counter() - self.start, file=sys.__stdout__, flush=True)
+
+
 def compose(folder, overrides):
     """The config that the command would see, with its output in ``folder``."""
     with hydra.initialize_config_dir(conf_dir(), version_base="1.3"):
@@ -177,7 +193,7 @@ def measure(args, folder):
         module.frozen["perceptual"].to(device)
     exact = args.precision == "32-true" and not args.channels_last and not args.compile
     settle = torch.cuda.synchronize if args.device == "cuda" else lambda: None
-    turns = TakeTurns(Plain(module, device), settle, 1e-5 if exact else 0.05)
+    turns = OnDemand() if args.on_demand else TakeTurns(Plain(module, device), settle, 1e-5 if exact else 0.05)
     batches = [
         {"lr": torch.rand(batch, 3, crop // 4, crop // 4), "hr": torch.rand(batch, 3, crop, crop), "index": [0] * batch}
         for _ in range(4)
@@ -203,13 +219,22 @@ def main():
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--batch", type=int)
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--busy", nargs="?", const="python", choices=LOADS, help="beside others; implies --small")
+    parser.add_argument("--on-demand", metavar="FOLDER", help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.accelerator = "gpu" if args.device == "cuda" else "cpu"
-    torch.set_num_threads(1)
+    if not args.on_demand:
+        torch.set_num_threads(1)
     os.environ["FORCE_COLOR"] = "1"  # the progress bar is drawn as on a terminal
     warnings.simplefilter("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    if args.on_demand:
+        measure(args, args.on_demand)
     with tempfile.TemporaryDirectory() as folder:
+        if args.busy:
+            batch = args.batch or (1 if args.quick else 8)
+            command = [sys.executable, __file__, "--small", "--batch", str(batch), "--steps", str(10**6)]
+            return compare([*command, "--on-demand", folder], args.busy, 1 if args.quick else 20)
         turns, batch = measure(args, folder)
     print(f"{CHECKED} steps compared: losses differ by {turns.worst:.1e} at most, relatively")
     for name, times, peaks in (("plain, float32", turns.theirs, turns.peaks[1]), ("ours", turns.ours, turns.peaks[0])):
