@@ -21,7 +21,7 @@ from realsr.formats import FORMATS, Opened
 from realsr.networks.community import CommunityNetwork
 from realsr.networks.onnx_graph import architecture, first_reason, fitting
 from realsr.networks.rrdb import RRDBNet
-from realsr.networks.weights import generator_of, inside, read_checkpoint, spec_of
+from realsr.networks.weights import checkpoint_file, generator_of, inside, read_checkpoint, spec_of
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def export(
     """Write the generator of a checkpoint in another format, read it back and compare what it computes.
 
     Args:
-        ckpt: any file that :func:`realsr.networks.weights.load_generator` opens.
+        ckpt: anything that :func:`realsr.networks.weights.load_generator` opens.
         output: the file; by default beside ``ckpt``, with the suffix of the format.
         format: key of :data:`realsr.formats.FORMATS`.
         half: whether to write float16.
@@ -56,10 +56,11 @@ def export(
     """
     if format not in FORMATS:
         raise InputError(f"format={format}: choose {', '.join(FORMATS)}{nearest(format, FORMATS)}")
+    ckpt = checkpoint_file(ckpt)
     content = read_checkpoint(ckpt)
     kind = FORMATS[format]
     given = Path(output) if output is not None else None
-    target = _target(Path(ckpt), given, format, "-fp16" if half else "", overwrite)
+    target = _target(ckpt, given, format, "-fp16" if half else "", overwrite)
     generator = generator_of(content, ckpt, ema)
     check_writable(target.parent, 10_000_000 + 4 * sum(p.numel() for p in generator.parameters()))
     data = kind.write(generator, half, about(generator, content, half))

@@ -22,7 +22,7 @@ from realsr.files import file_hash
 from realsr.hardware import pick_device
 from realsr.kernels import Kernel
 from realsr.library import picture
-from realsr.networks.weights import generator_of, read_checkpoint
+from realsr.networks.weights import checkpoint_file, generator_of, read_checkpoint
 from realsr.resample import imresize
 from realsr.tiling import OVERLAP, TILE, upscale_tiled
 from realsr.zssr import ZSSR, zero_shot
@@ -86,6 +86,7 @@ def network(
     Raises:
         InputError: there is none in it, or one of another scale.
     """
+    path = checkpoint_file(path)
     content = read_checkpoint(path)
     generator = generator_of(content, path, ema)
     if int(generator.scale) != scale:  # type: ignore[arg-type]

@@ -52,7 +52,7 @@ def load_model(
     """The network of a checkpoint or of an ``.onnx`` file.
 
     Args:
-        ckpt: the file; of any kind that :func:`realsr.networks.weights.load_generator` takes, or ``.onnx``.
+        ckpt: anything that :func:`realsr.networks.weights.load_generator` takes, or an ``.onnx`` file.
         backend: what computes it. ``auto``: PyTorch for checkpoints, ONNX Runtime for ``.onnx``.
         accelerator: ``auto``, ``cpu`` or ``gpu``.
         precision: of weights and activations, by Lightning's names; ``32-true`` is exact, but that on GPUs of Nvidia's

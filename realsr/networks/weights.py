@@ -26,15 +26,21 @@ COMMUNITY = "spandrel.architectures."  # where the networks are that others publ
 MOST_UNPACKED = 10  # times the size of a file; PyTorch packs nothing
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The content of a ``.safetensors`` or PyTorch file; code in it is never run (``weights_only``).
+def checkpoint_file(path: str | Path) -> Path:
+    """The file that ``ckpt=`` means: the folder of a run stands for its last checkpoint."""
+    last = Path(path) / "checkpoints" / "last.ckpt"
+    return last if last.is_file() else Path(path)
 
-    What a ``.safetensors`` file says in its header is under :data:`HEADER`.
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The content of a ``.safetensors`` or PyTorch file, or of a run's last checkpoint (:func:`checkpoint_file`).
+
+    Code in it is never run (``weights_only``). What a ``.safetensors`` file says in its header is under :data:`HEADER`.
 
     Raises:
         InputError: the file is missing, damaged, or not a checkpoint.
     """
-    path = Path(path)
+    path = checkpoint_file(path)
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint")
     try:
@@ -155,7 +161,7 @@ def load_generator(path: str | Path, ema: bool = True) -> nn.Module:
     (:func:`realsr.networks.foreign.spec_of_state`), and that of all others by :mod:`realsr.networks.community`.
 
     Args:
-        path: of the checkpoint.
+        path: of the checkpoint, or of a run's folder.
         ema: whether to take the averaged weights, where there are some, or the raw ones.
 
     Raises:
