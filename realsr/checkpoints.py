@@ -29,12 +29,18 @@ from realsr.entries import pool_changes
 from realsr.errors import at_least
 from realsr.files import atomic_write
 from realsr.filling import remove_leftovers
+from realsr.resume import apply_options, tell
 from realsr.workers import STOP_SIGNALS
 
 log = logging.getLogger(__name__)
 
-SHAPING = ("seed", "data", "model")  # sections of the config that shape a step
-FREE = ("num_workers", "estimate_workers", "accelerator", "store_limit", "shard_cache_limit", "look_count", "lpips")
+# options whose change is told, by how their names begin; those that shape a step; what changes nothing wherever it is
+TOLD = ("seed", "data.", "model.", "trainer.", "callbacks.last.", "callbacks.best.")
+SHAPING = ("seed", "data.", "model.", "trainer.precision", "trainer.devices", "trainer.num_nodes")
+FREE = (
+    *("num_workers", "estimate_workers", "accelerator", "store_limit", "shard_cache_limit", "look_count", "lpips"),
+    *("dirpath", "default_root_dir", "enable_progress_bar"),
+)
 EXACT = ("realsr", "torch", "numpy", "cuda", "cudnn", "gpu")  # versions that a step's numbers may depend on
 
 
@@ -58,12 +64,12 @@ class BestCheckpoint(Checkpoint):
             trainer.save_checkpoint(self.path, weights_only=False)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best score so far."""
-        return {"score": self.score}
+        """The best score so far, and of what."""
+        return {"score": self.score, "monitor": self.monitor}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with it, unless the file of that score is not here."""
-        if self.path.exists():
+        """Go on with it, unless the file of that score is not here, or another metric is asked for now."""
+        if self.path.exists() and state_dict.get("monitor", self.monitor) == self.monitor:
             self.score = state_dict["score"]
 
 
@@ -182,6 +188,8 @@ class WholeCheckpoints(TorchCheckpointIO):
 class RunRecord(Callback):
     """The resolved config, the versions and what the pools are made of: in every checkpoint, and looked at on resume.
 
+    On resume the config of now is put in force, so that what is stored is always what a run was made with.
+
     Args:
         config: plain containers, as ``OmegaConf.to_container(cfg, resolve=True)`` gives them.
         data: whose pools they are.
@@ -202,20 +210,26 @@ class RunRecord(Callback):
         checkpoint["held_out"] = self.data.held_out
 
     def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Warn of what keeps the run from going on exactly."""
+        """Put the options in force that are given now; say what changed, and whether the run goes on exactly."""
         was, now = checkpoint.get("versions", {}), versions()
-        told = [f"{k} is {now.get(k)}, was {was.get(k)}" for k in EXACT if was.get(k) != now.get(k)]
-        old, new = (dict(_options({k: of.get(k) for k in SHAPING}, "")) for of in (checkpoint["config"], self.config))
-        told += [f"{k}={new.get(k)}, was {old.get(k)}" for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
+        others = [f"{k} is {now.get(k)}, was {was.get(k)}" for k in EXACT if was.get(k) != now.get(k)]
+        options = apply_options(module, checkpoint) | self._changes(checkpoint["config"])
         changes = pool_changes(checkpoint.get("pools", {}), self.data.records)
-        if changes:
-            told.append(f"{len(changes)} files of the pools or photos differ, the first {changes[0]}")
-        if told:
-            log.warning("the run will not go on exactly as it began: %s", "; ".join(told))
+        files = [f"{len(changes)} files of the pools or photos differ, the first {changes[0]}"] if changes else []
+        exactly = not (others or files or any(name.startswith(SHAPING) for name in options))
+        if told := [*others, *tell(options), *files]:
+            say, end = (log.info, "") if exactly else (log.warning, "; the run will not go on exactly as it began")
+            say("in force from step %d: %s%s", checkpoint["global_step"], "; ".join(told), end)
+
+    def _changes(self, config: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """Options that another config has otherwise: as they are, as they were."""
+        old, new = (dict(_options(of, "")) for of in (config, self.config))
+        both = {name: (new.get(name), old.get(name)) for name in {*old, *new} if name.startswith(TOLD)}
+        return {name: (is_, was) for name, (is_, was) in both.items() if is_ != was}
 
 
 def _options(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """What is set in a section, by its full name, but for what changes no step."""
+    """What is set in a section, by its full name, but for what changes nothing."""
     if isinstance(value, dict):
         for key, inner in value.items():
             if key not in FREE:

@@ -27,7 +27,6 @@ from realsr.checks import SPECIAL_KEYS, check_config, nearest
 from realsr.errors import InputError, one_line
 from realsr.files import atomic_write
 from realsr.hardware import pick_device
-from realsr.networks.starts import shipped
 from realsr.workers import STOP_SIGNALS
 
 NO_CLUSTER = 'Could not detect "srun"'  # what submitit says
@@ -285,7 +284,6 @@ def _sweep_name(group: str | None) -> str | None:
 OmegaConf.register_new_resolver("pool_name", _pool_name, replace=True)
 OmegaConf.register_new_resolver("on_gpu", lambda name: pick_device(name).type == "cuda", replace=True)
 OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
-OmegaConf.register_new_resolver("shipped", shipped, replace=True)
 OmegaConf.register_new_resolver("given", lambda value: value is not None, replace=True)
 
 

@@ -23,6 +23,7 @@ from realsr.losses.perceptual import LPIPSLoss
 from realsr.metrics import image_metrics
 from realsr.networks.community import scale_of
 from realsr.networks.rates import parameter_groups
+from realsr.networks.starts import start_file
 from realsr.networks.weights import load_weights
 from realsr.tiling import upscale_tiled
 
@@ -48,8 +49,8 @@ class ESRGAN(LightningModule):
         milestones: steps, of each network's own, at which its learning rate is halved.
         warmup_steps: at the start, with L1 alone: a PSNR stage within the run.
         head_start: steps after them in which the discriminator learns beside a generator that stands still.
-        init_from: file with weights for the generator, with which it is compared in the end; see
-            :mod:`realsr.networks.weights`.
+        init_from: weights for the generator, with which it is compared in the end; see
+            :mod:`realsr.networks.starts`.
         init_discriminator_from: likewise for the discriminator.
         lr_scale: factors of the learning rate for parts of the generator, by name (:mod:`realsr.networks.rates`).
         ema: whether a moving average of the generator is kept, for validation and what comes after training.
@@ -97,7 +98,7 @@ class ESRGAN(LightningModule):
             raise InputError(f"model.clip_norm={clip_norm}: give more than 0, or null for no clipping")
         self.automatic_optimization = False
         if init_from is not None:
-            load_weights(generator, init_from)
+            load_weights(generator, start_file(init_from))
             log.info("start: %s, %s x%d", init_from, type(generator).__name__, scale_of(generator))
         if init_discriminator_from is not None:
             if discriminator is None:

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from realsr.config import check_writable, command
 from realsr.data.folders import find_pairs
-from realsr.data.samples import are_outdated
+from realsr.data.samples import are_outdated, make_samples
 from realsr.entries import Entry
 from realsr.errors import InputError
 from realsr.evaluate import build_judge, present
@@ -48,6 +48,7 @@ def _run(cfg: DictConfig) -> None:
         *(["ckpt=last"] if last.exists() else []),
         *cfg.options,
     )
+    make_samples(photos)  # a run that was done before has looked at none
     results = folder / f"results_seed{cfg.seed}"
     pairs = find_pairs(photos / "test_hr", photos / "test_lr_x4", 4)
     judge = build_judge(4, {"lpips": cfg.lpips}, "cpu")

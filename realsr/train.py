@@ -7,7 +7,6 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,8 @@ from realsr.files import atomic_write
 from realsr.hardware import pick_device
 from realsr.metrics import MEASURES
 from realsr.networks.starts import start_file
-from realsr.networks.weights import generator_spec, read_checkpoint
+from realsr.networks.weights import generator_spec
+from realsr.resume import check_changes, check_same, nothing_left, read_metrics, read_run, resume_path
 from realsr.workers import end_workers
 
 log = logging.getLogger(__name__)
@@ -63,14 +63,14 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
 
     Returns:
         The last validation's metrics; they are also in ``folder/metrics.json``, which a run that is not done has not.
+        Of a run that was done before, those of then; nothing else happens.
 
     Raises:
         InputError: bad input, or a run lies in ``folder`` already and ``ckpt`` does not say to go on with it.
     """
     device = pick_device(cfg.accelerator)
-    take_start(cfg)
-    config: Any = OmegaConf.to_container(cfg, resolve=True)
-    ckpt = resume_path(cfg.ckpt, folder, config["model"])
+    ckpt = resume_path(cfg.ckpt, folder)
+    content = {} if ckpt is None else read_run(ckpt)
     check_writable(folder)
     check_metric(cfg.optimized_metric)
     steps = {key: cfg.trainer[key] for key in ("max_steps", "max_epochs", "val_check_interval", "log_every_n_steps")}
@@ -80,6 +80,14 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
             raise InputError(f"trainer.{name}={value}: does not go with this training; {instead}")
     if not 0 <= cfg.seed < 2**32:
         raise InputError(f"seed={cfg.seed}: give 0 to {2**32 - 1}")
+    if content and nothing_left(content, cfg.trainer.max_steps, folder):
+        (folder / FAILED).unlink(missing_ok=True)
+        return read_metrics(folder) or {}
+    if cfg.start.weights is not None:
+        cfg.model.generator = generator_spec(start_file(cfg.start.weights))
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    if ckpt is not None:
+        check_same(ckpt, content, config["model"])
     seed_everything(cfg.seed, verbose=False)
     data = instantiate(cfg.data)
     model = instantiate(cfg.model)
@@ -98,6 +106,8 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     check_model(model, data.scale, data.crop_size, share(data.batch_size, trainer.world_size))
     check_speed(model, str(trainer.precision), device)
     if ckpt is not None:
+        check_changes(model, ckpt, content, device)
+        content.clear()  # it is as large as the networks and their optimisers, and Lightning reads it again
         log.info("going on from %s", ckpt)
     if trainer.is_global_zero:
         for name in (METRICS, FAILED):
@@ -124,19 +134,6 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     return metrics
 
 
-def take_start(cfg: DictConfig) -> None:
-    """Have the weights of ``start`` loaded, into the generator that they fit.
-
-    Raises:
-        InputError: there are no such weights, they cannot be downloaded, or are of no network that is known.
-    """
-    if cfg.start.weights is None:
-        return
-    file = start_file(cfg.start.weights)
-    cfg.model.init_from = str(file)
-    cfg.model.generator = generator_spec(file)
-
-
 def compare_with_start(model: ESRGAN, data: RealSRData) -> dict[str, float]:
     """Say whether the network is better than the one it started from; the start's means by ``start/NAME``."""
     start = model.frozen["start"]
@@ -149,50 +146,6 @@ def compare_with_start(model: ESRGAN, data: RealSRData) -> dict[str, float]:
     ]
     log.info(verdict(*means))
     return {f"start/{name}": value for name, value in means[0].items()}
-
-
-def resume_path(ckpt: str | None, folder: Path, model: dict[str, Any]) -> Path | None:
-    """The checkpoint to go on from: ``last`` is that of ``folder``, ``auto`` likewise if it is there; else a file.
-
-    Raises:
-        InputError: it is missing, no checkpoint of a training, or of a ``model`` that was configured differently; or
-            ``folder`` holds a run that would be overwritten.
-    """
-    last = folder / "checkpoints" / "last.ckpt"
-    if ckpt is None:
-        if last.exists():
-            raise InputError(f"{folder} holds a run already; go on with ckpt=auto, or choose another name=...")
-        return None
-    if ckpt == "auto" and not last.exists():
-        return None
-    path = last if ckpt in ("last", "auto") else Path(ckpt)
-    if last.exists() and path.resolve().parent != last.resolve().parent:
-        raise InputError(f"{folder} holds a run already, which would be lost; choose another name=... for ckpt={ckpt}")
-    if ckpt == "last" and not path.exists():
-        raise InputError(f"{path}: there is nothing to go on from; leave ckpt=last out")
-    content = read_checkpoint(path)
-    if not {"optimizer_states", "loops", "config"} <= content.keys():
-        raise InputError(f"{path}: holds weights but no training to go on with; use model.init_from={path}")
-    try:
-        was, now = (dict(_state_options(config)) for config in (content["config"]["model"], model))
-    except (KeyError, TypeError, AttributeError) as e:
-        raise InputError(f"{path}: its config is none of a training of realsr's; choose another file") from e
-    for name in sorted({*was, *now}):
-        if was.get(name) != now.get(name):
-            raise InputError(
-                f"{path}: was trained with {name}={was.get(name)}, not {now.get(name)}; "
-                "give the model's options of that run, or leave ckpt out and choose another name=..."
-            )
-    return path
-
-
-def _state_options(model: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """What a checkpoint's weights and optimiser states depend on, by name."""
-    for network in ("generator", "discriminator"):
-        yield from ((f"model.{network}.{key}", value) for key, value in (model[network] or {}).items())
-    for optimizer in ("optimizer", "discriminator_optimizer"):
-        yield f"model.{optimizer}._target_", model[optimizer]["_target_"]
-    yield from ((f"model.{key}", model.get(key)) for key in ("ema", "lr_scale"))
 
 
 def check_metric(name: str) -> None:
@@ -256,7 +209,7 @@ def _run(cfg: DictConfig) -> float:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     if is_row_apart(cfg.trainer):
         run_apart(output_dir())
-        metrics = json.loads((output_dir() / METRICS).read_text())
+        metrics = read_metrics(output_dir()) or {}
     else:
         metrics = train(cfg, output_dir())
     return metrics.get(cfg.optimized_metric, math.nan)

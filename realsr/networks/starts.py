@@ -16,24 +16,20 @@ from realsr.files import file_hash
 log = logging.getLogger(__name__)
 
 
-def shipped(name: str) -> str:
-    """Path of weights that lie in the package."""
-    return str(Path(__file__).with_name(f"{name}.safetensors"))
-
-
 def start_file(weights: str) -> Path:
     """The file of a start's weights; those with an address come into torch's hub cache, once.
 
     The SHA-256 of what came is kept beside it and compared from then on: an address may come to mean another file.
 
     Args:
-        weights: a path, or an address of http or https.
+        weights: a path, an address of http or https, or the name of weights that come with the package.
 
     Raises:
         InputError: it cannot be downloaded, or is no longer what came first.
     """
     if not weights.startswith(("http://", "https://")):
-        return Path(weights)
+        shipped = Path(__file__).with_name(f"{weights}.safetensors")
+        return shipped if shipped.parent == Path(__file__).parent and shipped.exists() else Path(weights)
     address = hashlib.sha256(weights.encode()).hexdigest()[:8]  # two publishers may use one name
     folder = Path(torch.hub.get_dir()) / "checkpoints" / f"realsr-{address}"
     file = folder / Path(urlparse(weights).path).name

@@ -14,7 +14,7 @@ from realsr.adaptation import verdict
 from realsr.config import conf_dir
 from realsr.errors import InputError
 from realsr.networks.community import scale_of
-from realsr.networks.starts import shipped, start_file
+from realsr.networks.starts import start_file
 from realsr.networks.weights import generator_spec, load_generator
 
 ADDRESS = "https://example.org/a/net.pth"
@@ -61,14 +61,14 @@ def test_a_file_that_changed_is_refused(publisher):
 def test_every_start_says_where_it_is_from_and_its_licence(name):
     start = STARTS[name].get("start", STARTS[name])
     weights = OmegaConf.to_container(start)["weights"]
-    assert weights == "${shipped:compact_x4}" or weights.startswith("https://github.com/")
+    assert weights == "compact_x4" or weights.startswith("https://github.com/")
     assert start.license
 
 
 def test_the_shipped_start_is_a_network_of_its_scale():
     """Small enough for the wheel, and better than nothing: it leaves a picture in its colours."""
-    file = shipped("compact_x4")
-    assert Path(file).stat().st_size < 2.5e6
+    file = start_file("compact_x4")
+    assert file.suffix == ".safetensors" and file.stat().st_size < 2.5e6
     network = load_generator(file)
     assert scale_of(network) == 4
     gray = torch.full((1, 3, 32, 32), 0.4)
