@@ -6,9 +6,9 @@ together is, apart from its noise, nearly a blur: the effective kernel, which is
 against.
 
 Source photos are scenes seen at x2, so that they are as large as these pictures allow; the test photos are seen at x2,
-x3 and x4, so that their ground truth, in the camera's tones, is known at the scale that is asked for. Both come from the one
-camera, whose lengths are in its own pixels. Scenes have to be sharp, since no estimator can tell their blur from the
-camera's.
+x3 and x4, so that their ground truth, in the camera's tones, is known at the scale that is asked for. Both come from
+the one camera, whose lengths are in its own pixels. Scenes have to be sharp, since no estimator can tell their blur
+from the camera's.
 """
 
 from __future__ import annotations
