@@ -185,6 +185,7 @@ def _one_line(error: BaseException) -> str | None:
         cause, key = error.__cause__, str(error).partition("full_key: ")[2]
         refused = isinstance(cause, ValueError | ModuleNotFoundError) or "Misconfiguration" in type(cause).__name__
         refused = refused or (isinstance(cause, TypeError) and key == "trainer")  # Lightning's for odd devices
+        refused = refused or "target 'spandrel." in str(error)  # whose networks check none of their options
         return f"{key}: {' '.join(str(cause).split())}" if refused else None
     return _explain_hydra(str(error))
 

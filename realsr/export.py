@@ -18,7 +18,7 @@ from realsr.checks import nearest
 from realsr.config import check_writable, command
 from realsr.errors import InputError
 from realsr.formats import FORMATS, Opened
-from realsr.networks.community import CommunityNetwork
+from realsr.networks.community import CommunityNetwork, scale_of
 from realsr.networks.onnx_graph import architecture, first_reason, fitting
 from realsr.networks.rrdb import RRDBNet
 from realsr.networks.weights import checkpoint_file, generator_of, inside, read_checkpoint, spec_of
@@ -77,7 +77,8 @@ def export(
         if not worst <= (HALF_LIMIT if half else LIMIT):  # nor NaN
             raise InputError(f"{target}: not written, it would differ by {worst:.2g} from the network; take {hint}")
         file.replace(target)
-    what = f"{architecture(generator)} x{generator.scale}, {'float16' if half else 'float32'}, {len(data) / 1e6:.1f} MB"
+    name, precision = f"{architecture(generator)} x{scale_of(generator)}", "float16" if half else "float32"
+    what = f"{name}, {precision}, {len(data) / 1e6:.1f} MB"
     compared = f"differs by {worst:.1g} at most" if worst else "does not differ"
     log.info("%s: %s; read back, it %s from the network", target, what, compared)
     if advice := _advice(generator, kind.weights):
@@ -108,7 +109,7 @@ def about(generator: nn.Module, content: Mapping[str, Any], half: bool) -> dict[
         content: of the checkpoint that it is from; those of other programs say nothing of how they were made.
         half: whether its weights are float16.
     """
-    says = {"realsr": __version__, "architecture": architecture(generator), "scale": str(generator.scale)}
+    says = {"realsr": __version__, "architecture": architecture(generator), "scale": str(scale_of(generator))}
     says["precision"] = "float16" if half else "float32"
     if spec := spec_of(content):
         says["generator"] = json.dumps(spec)

@@ -22,6 +22,7 @@ from realsr.files import file_hash
 from realsr.hardware import pick_device
 from realsr.kernels import Kernel
 from realsr.library import picture
+from realsr.networks.community import scale_of
 from realsr.networks.weights import checkpoint_file, generator_of, read_checkpoint
 from realsr.resample import imresize
 from realsr.tiling import OVERLAP, TILE, upscale_tiled
@@ -89,8 +90,8 @@ def network(
     path = checkpoint_file(path)
     content = read_checkpoint(path)
     generator = generator_of(content, path, ema)
-    if int(generator.scale) != scale:  # type: ignore[arg-type]
-        raise InputError(f"{path}: enlarges by {generator.scale}, not by {scale}; give scale={generator.scale}")
+    if (own := scale_of(generator)) != scale:
+        raise InputError(f"{path}: enlarges by {own}, not by {scale}; give scale={own}")
 
     model = TorchNetwork(generator, torch.device(device))
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from realsr.errors import InputError
-from realsr.networks.community import CommunityNetwork
+from realsr.networks.community import CommunityNetwork, scale_of
 from realsr.networks.rrdb import RRDBNet
 
 DTYPES = {"32-true": torch.float32, "bf16-true": torch.bfloat16, "16-true": torch.float16}
@@ -17,7 +17,7 @@ class TorchNetwork:
     """A generator on a device, in eval mode.
 
     Args:
-        generator: of :mod:`realsr.networks`; it is moved and converted in place.
+        generator: of :mod:`realsr.networks` or spandrel's; it is moved and converted in place.
         device: to run on.
         precision: key of :data:`DTYPES`.
         compile: whether to compile it, at the first call; sizes of tiles stay free.
@@ -35,7 +35,7 @@ class TorchNetwork:
             known = generator.descriptor
             if not (known.supports_half if precision == "16-true" else known.supports_bfloat16):
                 raise InputError(f"precision={precision}: {known.architecture.name} is not exact enough in it")
-        self.scale: int = generator.scale  # type: ignore[assignment]
+        self.scale = scale_of(generator)
         self.device = device
         self.dtype = DTYPES[precision]
         # by measurement 1.3 to 1.5 times as fast on CPUs, and what tensor cores take

@@ -13,16 +13,23 @@ from torch import Tensor, nn
 
 from realsr.errors import InputError
 
+COMMUNITY = "spandrel.architectures."  # where the networks are that others publish
 PROBE = 64  # pixels of a side; a multiple of what any architecture asks for
 
 
 def scale_of(network: nn.Module) -> int:
-    """By how much a generator enlarges: its ``scale``, else measured; spandrel's have no common name for it."""
-    scale = getattr(network, "scale", None)
-    if isinstance(scale, int):
+    """By how much a generator enlarges: its ``scale``, else measured; spandrel's mean other things by that name.
+
+    Raises:
+        InputError: it cannot be computed.
+    """
+    if not type(network).__module__.startswith(COMMUNITY) and isinstance(scale := getattr(network, "scale", None), int):
         return scale
     outline = copy.deepcopy(network).to("meta")
-    return int(outline(torch.zeros(1, 3, PROBE, PROBE, device="meta")).shape[-1]) // PROBE
+    try:
+        return int(outline(torch.zeros(1, 3, PROBE, PROBE, device="meta")).shape[-1]) // PROBE
+    except RuntimeError as e:
+        raise InputError(f"{type(network).__name__} computes nothing with the options that it has ({e})") from e
 
 
 class CommunityNetwork(nn.Module):

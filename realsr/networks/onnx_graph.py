@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from realsr import __version__
 from realsr.errors import InputError
-from realsr.networks.community import CommunityNetwork
+from realsr.networks.community import CommunityNetwork, scale_of
 from realsr.networks.rrdb import RRDBNet
 
 OPSET = 18  # of 2022: readers of several years know it
@@ -91,7 +91,7 @@ def onnx_graph(network: nn.Module, half: bool = False, about: Mapping[str, str] 
         import onnx
     except ImportError as e:
         raise InputError("ONNX files are written with the package onnx: pip install 'realsr[onnx]'") from e
-    scale, name = int(network.scale), architecture(network)  # type: ignore[arg-type]
+    scale, name = scale_of(network), architecture(network)
     model = onnx.load_from_string(_export(standalone(network, half), scale, name))
     _tidy(model.graph)
     model.graph.name, model.producer_name, model.producer_version = "realsr", "realsr", __version__

@@ -18,11 +18,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from realsr.errors import InputError
-from realsr.networks.community import CommunityNetwork, load_community
+from realsr.networks.community import COMMUNITY, CommunityNetwork, load_community
 from realsr.networks.foreign import State, our_names, spec_of_state
 
 HEADER = "__metadata__"  # safetensors' own name for what its files say in strings
-COMMUNITY = "spandrel.architectures."  # where the networks are that others publish
 MOST_UNPACKED = 10  # times the size of a file; PyTorch packs nothing
 
 
@@ -111,6 +110,8 @@ def load_weights(
     state = find_state(read_checkpoint(path), prefixes)
     if not type(network).__module__.startswith(COMMUNITY):
         state = our_names(state)
+    elif state.keys() != network.state_dict().keys():  # spandrel has names of its own for RRDBNets, too
+        state = load_community(state, path).network.state_dict()
     _check_shapes(network, state, path)
     _fill(network, state, path)
 
