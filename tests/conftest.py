@@ -18,12 +18,13 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict
 from pytorch_lightning import Callback, LightningModule, Trainer
+from spandrel.architectures.Compact import Compact
+from torch import nn
 from torch.utils.data import DataLoader
 
 from realsr.checks import check_config
 from realsr.config import conf_dir
 from realsr.images import Photo, to_uint, write_image
-from realsr.networks.compact import CompactRRDBNet
 from realsr.resample import imresize
 from realsr.train import train
 
@@ -118,8 +119,8 @@ def tiny(photo_folder, tmp_path):
         f"data.source_dir={camera}",
         f"data.clean_dir={clean}",
         f"pool_dir={tmp_path / 'pools'}",
-        "model=esrgan_small",
-        "model.generator={features:8,growth:4,tail:4}",
+        "model=compact",
+        "model.generator={num_feat:8,num_conv:1}",
         "model.discriminator.features=4",
         "perceptual=none",
         "lpips=null",
@@ -167,12 +168,24 @@ def train_on_noise():
     return make
 
 
+def nearest(offset: tuple[float, float, float] = (0, 0, 0)) -> Compact:
+    """The compact generator of ``tiny`` as nearest-neighbour upscaling, with ``offset`` added to R, G and B."""
+    network = Compact(num_feat=8, num_conv=1)
+    nn.init.zeros_(network.body[-1].weight)
+    network.body[-1].bias.data = torch.tensor(offset, dtype=torch.float32).repeat_interleave(16)  # before the shuffle
+    return network
+
+
+def save_compact(network: Compact, path: Path) -> Path:
+    """A compact generator as a checkpoint of a training."""
+    options = {key: network.hyperparameters[key] for key in ("num_feat", "num_conv", "upscale")}
+    node = {"_target_": "spandrel.architectures.Compact.Compact", **options}
+    state = {f"generator.{key}": value for key, value in network.state_dict().items()}
+    torch.save({"config": {"model": {"generator": node}}, "state_dict": state}, path)
+    return path
+
+
 @pytest.fixture
 def checkpoint(tmp_path):
-    """A compact generator that is bilinear upscaling, under the names of a published checkpoint."""
-    content = {
-        "config": {"model": {"generator": {"_target_": "realsr.networks.compact.CompactRRDBNet", "features": 8}}},
-        "state_dict": {f"generator.{k}": v for k, v in CompactRRDBNet(features=8).state_dict().items()},
-    }
-    torch.save(content, tmp_path / "model.ckpt")
-    return tmp_path / "model.ckpt"
+    """A checkpoint of ``nearest()``."""
+    return save_compact(nearest(), tmp_path / "model.ckpt")

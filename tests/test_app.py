@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import scene
+from conftest import save_compact, scene
 from PIL import Image
+from spandrel.architectures.Compact import Compact
 
 from realsr.app.__main__ import free_port
 from realsr.app.previews import DETAIL, MOST, SIDE, Previews
@@ -28,7 +29,6 @@ from realsr.app.visits import Visits
 from realsr.backends import load_model
 from realsr.errors import InputError
 from realsr.images import Photo, read_image, to_uint, write_image
-from realsr.networks.compact import CompactRRDBNet
 from realsr.tiling import Tiles
 from realsr.upscale import upscale_file
 
@@ -41,12 +41,7 @@ def folder(tmp_path_factory):
     """A model, photos, and where the server makes its folder."""
     folder = tmp_path_factory.mktemp("app")
     torch.manual_seed(0)
-    network = CompactRRDBNet(features=8)
-    for parameter in network.parameters():  # else it is bilinear
-        parameter.data += 0.02 * torch.randn_like(parameter)
-    target = {"_target_": "realsr.networks.compact.CompactRRDBNet", "features": 8}
-    weights = {f"generator.{key}": value for key, value in network.state_dict().items()}
-    torch.save({"config": {"model": {"generator": target}}, "state_dict": weights}, folder / "model.ckpt")
+    save_compact(Compact(num_feat=48, num_conv=8), folder / "model.ckpt")  # takes seconds for slow.png
     rgb = to_uint(scene(40, 56), np.uint16)
     alpha = np.linspace(0, 65535, 56).round().astype(np.uint16)[None].repeat(40, 0)
     write_image(folder / "deep & small.png", Photo(rgb, alpha))

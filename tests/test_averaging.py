@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from pytorch_lightning import Callback
+from spandrel.architectures.Compact import Compact
 from torch import nn
 
 from realsr.averaging import update_average
@@ -13,8 +14,8 @@ from realsr.evaluate import _run as run_evaluate
 from realsr.files import find_images
 from realsr.images import read_image, to_float
 from realsr.losses.adversarial import Vanilla
-from realsr.networks.compact import CompactRRDBNet
 from realsr.networks.patch import PatchDiscriminator
+from realsr.networks.rrdb import RRDBNet
 from realsr.networks.weights import load_weights, read_checkpoint
 from realsr.tiling import upscale_tiled
 from realsr.upscale import _run as run_upscale
@@ -70,7 +71,7 @@ class RawWeights(Callback):
 def test_a_checkpoint_holds_the_recursion_over_every_step_of_a_gan_run(train_on_noise, tmp_path):
     torch.manual_seed(0)
     module = ESRGAN(
-        CompactRRDBNet(features=4, blocks=1, growth=4, tail=4),
+        RRDBNet(features=4, blocks=1, growth=4),
         lambda parameters: torch.optim.Adam(parameters, 1e-2),
         discriminator=PatchDiscriminator(features=2, layers=1),
         adversarial=Vanilla(),
@@ -104,7 +105,7 @@ def test_all_that_follows_takes_the_average_unless_told_otherwise(fit, compose, 
         run_upscale(compose("upscale", *given, f"input={lr}", f"output={output / 'large'}"))
         psnr[ema] = json.loads((output / "metrics.json").read_text())["mean"]["model"]["psnr"]
         pictures[ema] = [read_image(output / "large" / photo.name).rgb for photo in find_images(lr)]
-        network = CompactRRDBNet(features=8, blocks=1, growth=4, tail=4)
+        network = Compact(num_feat=8, num_conv=1)
         load_weights(network, ckpt, ("generator_ema." if averaged and ema else "generator.",))
         for photo, picture in zip(find_images(lr), pictures[ema], strict=True):
             expected = upscale_tiled(network, to_float(read_image(photo).rgb)[None], 4)
@@ -124,4 +125,4 @@ def test_all_that_follows_takes_the_average_unless_told_otherwise(fit, compose, 
 @pytest.mark.parametrize("decay", [1, -0.1])
 def test_a_decay_that_forgets_nothing_or_worse_is_refused(decay):
     with pytest.raises(ValueError, match=f"model.ema_decay={decay}: give 0 to below 1; ema=false for none"):
-        ESRGAN(CompactRRDBNet(features=4, blocks=1, growth=4, tail=4), torch.optim.Adam, ema_decay=decay)
+        ESRGAN(RRDBNet(features=4, blocks=1, growth=4), torch.optim.Adam, ema_decay=decay)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import nearest
 from hydra.utils import instantiate
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
@@ -27,7 +28,6 @@ from realsr.evaluate import _run as run_evaluate
 from realsr.hardware import pick_device
 from realsr.images import read_image
 from realsr.loggers import wandb_logger
-from realsr.networks.compact import CompactRRDBNet
 from realsr.train import train
 from realsr.upscale import _run as run_upscale
 from realsr.upscale import upscale_file, upscale_files
@@ -67,7 +67,7 @@ def mistake(compose, tiny, tmp_path, monkeypatch):
 
 @pytest.fixture
 def model(checkpoint):
-    """A checkpoint that upscales like bilinear."""
+    """A checkpoint that upscales to the nearest neighbour."""
     return checkpoint
 
 
@@ -306,7 +306,7 @@ def test_files_that_are_no_checkpoint(mistake, photo_folder, tmp_path):
 
 
 def test_init_from_another_architecture(mistake, model):
-    assert "another architecture" in mistake("train", f"model.init_from={model}", "model.generator.features=12")
+    assert "another architecture" in mistake("train", f"model.init_from={model}", "model.generator.num_feat=12")
 
 
 def test_a_run_is_resumed_with_its_own_model_only(mistake, compose, tiny, tmp_path):
@@ -316,7 +316,7 @@ def test_a_run_is_resumed_with_its_own_model_only(mistake, compose, tiny, tmp_pa
     metrics = train(cfg, tmp_path / "run")
     assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 3
     same = ["degradation=bicubic", "ckpt=last"]
-    assert "model.generator.growth=4, not 8" in mistake("train", *same, "model.generator.growth=8")
+    assert "model.generator.num_conv=1, not 2" in mistake("train", *same, "model.generator.num_conv=2")
     assert "model.discriminator.features=4, not 8" in mistake("train", *same, "model.discriminator.features=8")
     line = mistake("train", *same, "model.optimizer={_target_:torch.optim.SGD,lr:0.1}", "~model.optimizer.betas")
     assert "torch.optim.Adam, not torch.optim.SGD" in line
@@ -390,7 +390,10 @@ def test_unknown_and_missing_options(mistake, name, override, says):
         ("train", "model.optimizer.lr=-1", "learning rate: -1"),
         ("train", "model.milestones=abc", "model.milestones=abc: must be"),
         ("train", "model.milestones=[a,b]", "must be"),
-        ("train", "model.generator.features={a:1}", "must be int"),
+        ("train", "model.discriminator.features={a:1}", "must be int"),
+        ("train", "model.generator.num_feat={a:1}", "model.generator: "),
+        ("train", "model.generator.num_feat=many", "model.generator: "),
+        ("train", "model.generator.num_feat=0", "SRVGGNetCompact computes nothing with the options that it has ("),
         ("train", "trainer.precision=17", "trainer.precision=17: choose 64, 32, 16"),
         ("train", "optimized_metric=val/psnrr", "choose one of val/psnr"),
         ("train", "optimized_metric=val/lpips", "choose one of val/psnr"),
@@ -440,8 +443,8 @@ def test_values_of_a_wrong_type(mistake, name, override, says):
         ("data.cleanup=0", "give 0 to 1"),
         ("data.cleanup=-0.5", "give 0 to 1"),
         ("scale=0", "scale=0"),
-        ("scale=2", "the generator enlarges by 4"),
-        ("scale=8", "the generator enlarges by 4"),
+        ("model.generator.upscale=2", "the generator enlarges by 2"),
+        ("scale=8", "scale=8: PatchMatching gives kernels for x2, x3, x4 only"),
         ("trainer.max_steps=0", "trainer.max_steps=0: give 1 or more"),
         ("trainer.max_steps=-1", "give 1 or more"),
         ("trainer.max_epochs=0", "give 1 or more"),
@@ -667,7 +670,7 @@ def kinds(folder: Path) -> dict[str, tuple[str, Image.Image]]:
 
 def test_every_kind_of_photo_keeps_mode_size_and_look(tmp_path):
     photos = kinds(tmp_path / "kinds")
-    network = TorchNetwork(CompactRRDBNet(features=8), torch.device("cpu"))
+    network = TorchNetwork(nearest(), torch.device("cpu"))
     upscale_files([partial(upscale_file, model=network)], tmp_path / "kinds", tmp_path / "out")
     for name, (mode, photo) in photos.items():
         with Image.open((tmp_path / "out" / name).with_suffix(".png")) as result:
@@ -684,7 +687,7 @@ def test_results_never_take_the_place_of_photos_nor_are_upscaled_again(model, mi
     photos = photo_folder("photos", 2, 20, 24)
     Image.open(photos / "photo0.png").save(photos / "photo0.jpg")
     before = {path: path.read_bytes() for path in photos.iterdir()}
-    network = TorchNetwork(CompactRRDBNet(features=8), torch.device("cpu"))
+    network = TorchNetwork(nearest(), torch.device("cpu"))
     for overwrite in (False, True):
         written = upscale_files([partial(upscale_file, model=network)], photos, photos / "out", overwrite=overwrite)
         assert sorted(path.name for path in written) == ["photo0.jpg.png", "photo0.png.png", "photo1.png"]
@@ -720,7 +723,7 @@ def test_options_of_upscale_are_refused_before_anything_is_made(model, mistake, 
 @pytest.fixture
 def enlarge(monkeypatch):
     """``enlarge(source, output, ...)``: the files written."""
-    network = TorchNetwork(CompactRRDBNet(features=8), torch.device("cpu"))
+    network = TorchNetwork(nearest(), torch.device("cpu"))
     return partial(upscale_files, [partial(upscale_file, model=network)])
 
 

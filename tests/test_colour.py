@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from conftest import nearest, save_compact
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from realsr import colour
@@ -10,7 +11,6 @@ from realsr.colour import colour_difference, match_colours
 from realsr.evaluate import _run as run_evaluate
 from realsr.files import find_images
 from realsr.images import read_image
-from realsr.networks.compact import CompactRRDBNet
 from realsr.upscale import _run as run_upscale
 
 
@@ -83,13 +83,8 @@ def test_noise_of_lr_stays_out():
 
 @pytest.mark.parametrize("keep", [None, True])
 def test_commands_keep_colours_when_told_to(compose, photo_folder, tmp_path, keep):
-    """A generator that is bilinear upscaling, and 0.05 too red."""
-    torch.manual_seed(0)
-    generator = CompactRRDBNet(features=8)
-    generator.conv_last.bias.data[0] = 0.05
-    node = {"_target_": "realsr.networks.compact.CompactRRDBNet", "features": 8}
-    state = {f"generator.{k}": v for k, v in generator.state_dict().items()}
-    torch.save({"config": {"model": {"generator": node}}, "state_dict": state}, tmp_path / "red.ckpt")
+    """A generator that is nearest-neighbour upscaling, and 0.05 too red."""
+    save_compact(nearest((0.05, 0, 0)), tmp_path / "red.ckpt")
     hr, output = photo_folder("hr", count=2), tmp_path / "out"
     given = [f"ckpt={tmp_path / 'red.ckpt'}", "accelerator=cpu", *(["keep_colours=true"] if keep else [])]
     run_evaluate(compose("evaluate", *given, f"hr={hr}", f"output={output}", "metrics.lpips=null"))

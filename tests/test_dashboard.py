@@ -208,7 +208,7 @@ def test_pools_are_shown_with_the_widths_of_the_kernels(dashboard):
 def test_what_runs_differ_in_is_in_columns_and_checkpoints(dashboard):
     expected = {
         "ablation": None,
-        "model": "esrgan_small",
+        "model": "compact",
         "degradation": "camera",
         "blur": True,
         "noise": True,
@@ -221,7 +221,7 @@ def test_what_runs_differ_in_is_in_columns_and_checkpoints(dashboard):
     }
     for run in offline_runs(dashboard):
         assert run.config["factors"] == expected
-        assert run.config["model"]["generator"]["features"] == 8
+        assert run.config["model"]["generator"]["num_feat"] == 8
         assert run.run.run_group == "mine"
     assert torch.load(dashboard / "checkpoints/last.ckpt", weights_only=True)["config"]["factors"] == expected
 

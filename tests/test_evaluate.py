@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from conftest import leaves
+from conftest import leaves, nearest, save_compact
+from spandrel.architectures.Compact import Compact
 from test_commands import call
 
 from realsr.config import explain
@@ -26,7 +27,6 @@ from realsr.files import find_images
 from realsr.images import Photo, read_image, to_float, to_uint, write_image
 from realsr.methods import Enlarged, Method, bicubic, k_zssr, network, split_names, zssr
 from realsr.metrics import image_metrics
-from realsr.networks.compact import CompactRRDBNet
 from realsr.tables import check_paper, means, print_table, write_tables
 from realsr.zssr import ZSSR
 
@@ -50,7 +50,7 @@ def test_the_command_writes_tables_and_pictures_that_agree(checkpoint, photo_fol
     folder = tmp_path / "outputs" / "evaluate"
     content = json.loads((folder / "metrics.json").read_text())
     assert list(content["mean"]) == ["bicubic", "model"]
-    assert content["mean"]["bicubic"]["psnr"] > content["mean"]["model"]["psnr"]  # the model is bilinear
+    assert content["mean"]["bicubic"]["psnr"] > content["mean"]["model"]["psnr"]  # the model takes the nearest pixel
     rows = list(csv.DictReader((folder / "images.csv").open()))
     assert len(rows) == 6
     for row in rows:
@@ -164,13 +164,9 @@ def test_zero_shot_methods(tmp_path):
 
 
 def test_networks_of_a_name_each(checkpoint, photo_folder, compose, tmp_path):
-    other = CompactRRDBNet(features=8)
-    other.conv_last.bias.data[:] = 0.1
-    node = {"_target_": "realsr.networks.compact.CompactRRDBNet", "features": 8}
-    state = {f"generator.{k}": v for k, v in other.state_dict().items()}
-    torch.save({"config": {"model": {"generator": node}}, "state_dict": state}, tmp_path / "bright.ckpt")
+    bright = save_compact(nearest((0.1, 0.1, 0.1)), tmp_path / "bright.ckpt")
     hr, out = photo_folder("hr", 1, 96, 128), tmp_path / "out"
-    given = f"methods=[bicubic,a:{checkpoint},b.2:{tmp_path / 'bright.ckpt'}]"
+    given = f"methods=[bicubic,a:{checkpoint},b.2:{bright}]"
     run_evaluate(compose("evaluate", given, f"hr={hr}", f"output={out}", "metrics.lpips=null", "accelerator=cpu"))
     means = [read_image(path / "photo0.png").rgb.mean() for path in (out / "bicubic", out / "a", out / "b.2")]
     assert abs(means[0] - means[1]) < 2 and means[2] > means[1] + 20
@@ -316,7 +312,7 @@ def test_a_network_that_raises_does_not_stop_the_others(checkpoint, photo_folder
     def without_memory(self, lr):
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 3 GiB")
 
-    monkeypatch.setattr(CompactRRDBNet, "forward", without_memory)
+    monkeypatch.setattr(Compact, "forward", without_memory)
     photos, methods = find_pairs(photo_folder("hr", 1, 96, 128), None, 4), [network("a", checkpoint, 4), bicubic(4)]
     done = evaluate(photos, methods, Judge(4), tmp_path / "out")
     (line,) = done.failures

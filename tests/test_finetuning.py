@@ -8,8 +8,8 @@ from realsr.config import explain
 from realsr.errors import InputError
 from realsr.esrgan import ESRGAN
 from realsr.losses.adversarial import RelativisticAverage
-from realsr.networks.compact import CompactRRDBNet
 from realsr.networks.patch import PatchDiscriminator
+from realsr.networks.rrdb import RRDBNet
 from realsr.networks.weights import read_checkpoint
 
 
@@ -17,9 +17,7 @@ from realsr.networks.weights import read_checkpoint
 def networks():
     """A generator and a discriminator, the same ones each time that they are called for."""
     torch.manual_seed(0)
-    generator = CompactRRDBNet(features=4, blocks=1, growth=4, tail=4)
-    with torch.no_grad():
-        generator.conv_last.weight.normal_(std=0.1)
+    generator = RRDBNet(features=4, blocks=1, growth=4)
     discriminator = PatchDiscriminator(features=2, layers=1)
     return lambda: (copy.deepcopy(generator), copy.deepcopy(discriminator))
 
@@ -158,14 +156,14 @@ def test_a_psnr_stage_has_no_discriminator_to_start_from(networks, train_on_nois
 
 
 def test_rates_of_the_command_line_hold_and_belong_to_the_run(fit):
-    rates = "model.lr_scale={conv_first:0,body.0:0.1}"
+    rates = "model.lr_scale={body.0:0,body.2:0.1}"
     straight = read_checkpoint(fit("straight", rates, "trainer.max_steps=6") / "checkpoints" / "last.ckpt")
     folder = fit("run", rates)
     start = read_checkpoint(folder / "checkpoints" / "last.ckpt")
     groups = [group["lr"] for group in start["optimizer_states"][0]["param_groups"]]
     assert groups == pytest.approx([1e-4, 1e-5])
-    for other in ("model.lr_scale={conv_first:0}", "model.lr_scale=null"):
-        with pytest.raises(InputError, match=r"lr_scale=\{'conv_first': 0, 'body.0': 0.1\}, not") as error:
+    for other in ("model.lr_scale={body.0:0}", "model.lr_scale=null"):
+        with pytest.raises(InputError, match=r"lr_scale=\{'body\.0': 0, 'body\.2': 0.1\}, not") as error:
             fit("run", "ckpt=last", "trainer.max_steps=6", other)
         assert "\n" not in str(error.value)
     fit("run", "ckpt=last", "trainer.max_steps=6", rates)
@@ -173,13 +171,13 @@ def test_rates_of_the_command_line_hold_and_belong_to_the_run(fit):
     for name, value in state.items():
         assert torch.equal(value, straight["state_dict"][name]), name
         if name.startswith("generator."):
-            assert torch.equal(value, start["state_dict"][name]) == ("conv_first." in name), name
+            assert torch.equal(value, start["state_dict"][name]) == name.startswith("generator.body.0."), name
 
 
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("model.lr_scale={conv_firs:0}", "no part 'conv_firs'; it has conv_first, body"),
+        ("model.lr_scale={bodi:0}", "no part 'bodi'; it has body, upsampler"),
         ("model.lr_scale={body:fast}", "body=fast: give 0"),
         ("model.lr_scale=0.1", "model.lr_scale"),
         ("model.head_start=-1", "model.head_start=-1: give 0 or more"),

@@ -13,8 +13,8 @@ import sys
 
 import pytest
 import torch
+from spandrel.architectures.Compact import Compact
 
-from realsr.networks.rrdb import RRDBNet
 from realsr.networks.weights import load_generator
 
 STEPS = 16
@@ -41,9 +41,10 @@ def state(folder):
     return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
 
 
-def check(fit, tmp_path, options, first, most):
+def check(fit, tmp_path, start, options, first, most):
     runs = {"reference": [], "run": options}
-    reference, run = (fit(k, *OPTIONS, *o, f"logger.csv.save_dir={tmp_path}/{k}") for k, o in runs.items())
+    common = [*OPTIONS, f"model.init_from={start}"]
+    reference, run = (fit(k, *common, *o, f"logger.csv.save_dir={tmp_path}/{k}") for k, o in runs.items())
     wanted, got = curves(reference), curves(run)
     assert wanted.shape == (STEPS, len(LOSSES))
     difference = ((got - wanted).abs() / wanted.abs()).amax(1)
@@ -51,7 +52,7 @@ def check(fit, tmp_path, options, first, most):
     if "trainer.precision=bf16-mixed" in options:
         assert difference.max() > 1e-4  # it is really used
     content, other = state(run), state(reference)
-    assert other["state_dict"]["generator.conv_last.weight"].abs().max() > 0.01  # it starts at zero
+    assert other["state_dict"]["generator.body.4.weight"].abs().max() > 0.01  # it starts at zero
     assert content["state_dict"].keys() == other["state_dict"].keys()
     for key, value in content["state_dict"].items():
         assert value.dtype == other["state_dict"][key].dtype and value.shape == other["state_dict"][key].shape
@@ -68,8 +69,8 @@ def check(fit, tmp_path, options, first, most):
     ],
     ids=["bf16", "fp16", "channels_last", "both"],
 )
-def test_losses_agree_with_float32(fit, tmp_path, options, first, most):
-    check(fit, tmp_path, options, first, most)
+def test_losses_agree_with_float32(fit, tmp_path, checkpoint, options, first, most):
+    check(fit, tmp_path, checkpoint, options, first, most)
 
 
 @pytest.mark.slow
@@ -78,13 +79,13 @@ def test_losses_agree_with_float32(fit, tmp_path, options, first, most):
     ("options", "first", "most"),
     [([], 1e-6, 2e-3), (["model.channels_last=true", "trainer.precision=bf16-mixed"], 1e-2, 1e-2)],
 )
-def test_losses_of_compiled_networks_agree_with_float32(fit, tmp_path, options, first, most):
-    check(fit, tmp_path, ["model.compile=true", *options], first, most)
+def test_losses_of_compiled_networks_agree_with_float32(fit, tmp_path, checkpoint, options, first, most):
+    check(fit, tmp_path, checkpoint, ["model.compile=true", *options], first, most)
 
 
 def test_validation_is_in_float32_whatever_the_precision(fit, monkeypatch):
     seen = set()
-    forward = RRDBNet.forward
+    forward = Compact.forward
 
     def noted(network, lr):
         sr = forward(network, lr)
@@ -92,7 +93,7 @@ def test_validation_is_in_float32_whatever_the_precision(fit, monkeypatch):
             seen.add((network.training, lr.dtype, sr.dtype))
         return sr
 
-    monkeypatch.setattr(RRDBNet, "forward", noted)
+    monkeypatch.setattr(Compact, "forward", noted)
     fit("run", "trainer.precision=bf16-mixed")
     assert seen == {(True, torch.float32, torch.bfloat16), (False, torch.float32, torch.float32)}
 

@@ -17,7 +17,7 @@ def test_a_run_leaves_model_metrics_pictures_and_curves(fit):
     folder = fit("run")
     content = last(folder)
     assert content["global_step"] == 4
-    assert content["config"]["model"]["generator"]["features"] == 8
+    assert content["config"]["model"]["generator"]["num_feat"] == 8
     assert content["versions"]["realsr"]
     assert not any(key.startswith(("frozen", "perceptual", "lpips")) for key in content["state_dict"])
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -55,11 +55,11 @@ def test_milestones_halve_the_learning_rate(fit):
     assert content["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0.002)
 
 
-def test_training_learns(fit):
-    """It starts as bilinear upscaling, and gains on the held-out image in a few hundred steps."""
+def test_training_learns(fit, checkpoint):
+    """It starts as nearest-neighbour upscaling, and gains on the held-out image in a few hundred steps."""
     # tiles of `tiny` are mostly gradients, which tell no sensor
     options = ["degradation=kernel_noise", "data.batch_size=8", "model.optimizer.lr=3e-3"]
-    options += ["trainer.max_steps=300", "model.warmup_steps=300"]
+    options += ["trainer.max_steps=300", "model.warmup_steps=300", f"model.init_from={checkpoint}"]
     folder = fit("run", *options, "trainer.val_check_interval=10", "trainer.log_every_n_steps=10")
     rows = np.genfromtxt(folder / "csv" / "metrics.csv", delimiter=",", names=True)
     psnr = rows["valpsnr"][~np.isnan(rows["valpsnr"])]

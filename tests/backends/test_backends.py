@@ -15,7 +15,6 @@ from torch import nn
 
 from realsr.backends import load_model
 from realsr.errors import InputError
-from realsr.networks.compact import CompactRRDBNet
 from realsr.networks.edsr import EDSR
 from realsr.networks.onnx_graph import onnx_graph
 from realsr.networks.rrdb import RRDBNet
@@ -26,7 +25,6 @@ BACKENDS = ["torch", "onnxruntime", "openvino", "ncnn"]
 SIZES = [(1, 24, 20), (1, 1, 1), (3, 7, 1), (2, 33, 41), (1, 1, 50)]
 NETWORKS = {
     "rrdb": (RRDBNet, {"features": 16, "blocks": 2, "growth": 8}),
-    "compact": (CompactRRDBNet, {"features": 8, "blocks": 1, "growth": 4, "tail": 4}),
     "edsr": (EDSR, {"features": 8, "blocks": 2, "residual_scale": 0.3}),
 }
 
@@ -119,32 +117,32 @@ def test_a_backend_computes_what_the_generator_does(checkpoints, onnx_files, bac
 @pytest.mark.parametrize("backend", BACKENDS[1:])
 def test_a_backend_takes_checkpoints(checkpoints, backend):
     installed(backend)
-    compare(load_model(checkpoints["compact"], backend, "cpu"), checkpoints["compact"], SIZES[:3])
+    compare(load_model(checkpoints["rrdb"], backend, "cpu"), checkpoints["rrdb"], SIZES[:3])
 
 
 @pytest.mark.parametrize("backend", BACKENDS[1:])
 def test_onnx_files_of_one_image_at_a_time_take_batches(checkpoints, onnx_files, tmp_path, backend):
     installed(backend)
-    model = onnx.load(onnx_files["compact"])
+    model = onnx.load(onnx_files["rrdb"])
     del model.metadata_props[:]
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = 1  # as many programs write them
     onnx.save(model, tmp_path / "net.onnx")
-    compare(load_model(tmp_path / "net.onnx", backend, "cpu"), checkpoints["compact"])
+    compare(load_model(tmp_path / "net.onnx", backend, "cpu"), checkpoints["rrdb"])
 
 
 def test_ncnn_leaves_nothing_behind(checkpoints, onnx_files, tmp_path, monkeypatch):
     installed("ncnn")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    network = load_model(onnx_files["compact"], "ncnn")
+    network = load_model(onnx_files["rrdb"], "ncnn")
     assert not list(tmp_path.iterdir())
-    compare(network, checkpoints["compact"])
+    compare(network, checkpoints["rrdb"])
 
 
 @pytest.mark.parametrize("backend", ["torch", "onnxruntime"])
 def test_averaged_weights_are_taken_unless_told(tmp_path, backend):
     installed(backend)
-    kind, options = NETWORKS["compact"]
+    kind, options = NETWORKS["rrdb"]
     raw = scaled(kind(**options)).state_dict()
     state = {f"generator.{key}": value for key, value in raw.items()}
     state |= {f"generator_ema.{key}": value / 2 for key, value in raw.items()}
@@ -192,7 +190,7 @@ def test_compiled_once_for_tiles_of_all_sizes(checkpoints):
         graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
         assert graphs <= 5, graphs  # oneDNN has other layouts for small images
         """,
-        checkpoints["compact"],
+        checkpoints["rrdb"],
     )
 
 
@@ -210,7 +208,7 @@ def test_without_a_compiler_one_line_says_so(checkpoints, monkeypatch, tmp_path)
         else:
             raise AssertionError("compiled without a compiler")
         """,
-        checkpoints["compact"],
+        checkpoints["rrdb"],
     )
 
 
@@ -220,7 +218,7 @@ def test_without_a_compiler_one_line_says_so(checkpoints, monkeypatch, tmp_path)
 def test_a_missing_package_is_named(onnx_files, monkeypatch, backend, package):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(InputError) as caught:
-        load_model(onnx_files["compact"], backend)
+        load_model(onnx_files["rrdb"], backend)
     assert str(caught.value) == f"backend={backend} needs the package {package}: pip install 'realsr[{backend}]'"
 
 
@@ -240,7 +238,7 @@ def test_a_missing_package_is_named(onnx_files, monkeypatch, backend, package):
 )
 def test_what_there_is_not_is_said_in_a_line(checkpoints, options, says):
     with pytest.raises(InputError) as caught:
-        load_model(checkpoints["compact"], **options)
+        load_model(checkpoints["rrdb"], **options)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -249,7 +247,7 @@ def test_what_there_is_not_is_said_in_a_line(checkpoints, options, says):
 def test_a_gpu_that_is_not_there_is_said(onnx_files, backend):
     installed(backend)
     with pytest.raises(InputError, match=r"^accelerator=gpu: .* accelerator=cpu"):
-        load_model(onnx_files["compact"], backend, "gpu")
+        load_model(onnx_files["rrdb"], backend, "gpu")
 
 
 def a_model(nodes, tensors=(), shape=("n", 3, "h", "w"), kind=TensorProto.FLOAT, domains=("",), outputs=1):

@@ -174,7 +174,7 @@ def options(args, folder):
     common += [f"trainer.precision={args.precision}", f"model.channels_last={args.channels_last}"]
     common += [f"model.compile={args.compile}", "trainer.val_check_interval=100000", "+trainer.limit_val_batches=0"]
     if args.small:
-        return [*common, "model=esrgan_small", "perceptual=none", "disc_features=16"], args.batch or 8, 64
+        return [*common, "model=compact", "perceptual=none", "disc_features=16"], args.batch or 8, 64
     common += [f"model.perceptual.backbone={random_vgg(folder)}"]
     if args.quick:
         return [*common, "model.generator.blocks=3"], args.batch or 1, 128
@@ -212,7 +212,7 @@ def measure(args, folder):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--small", action="store_true", help="esrgan_small, as in the quickstart")
+    parser.add_argument("--small", action="store_true", help="model=compact, as in the quickstart")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--precision", default="32-true", help="of ours; the plain step is always float32")
     parser.add_argument("--channels-last", action="store_true")

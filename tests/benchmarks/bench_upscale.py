@@ -9,7 +9,7 @@ Goal on a CPU: 1.35 for a tile at a difference under 1e-4, and half the memory f
 Run alone: python tests/benchmarks/bench_upscale.py [--quick] [--backend torch openvino ...] [--threads 4]
 As on older CPUs: ONEDNN_MAX_CPU_ISA=AVX2 in front.
 On a GPU, goal 3: ... --device cuda --precision bf16-true --compile --size 1024 768
-The small model: ... --model esrgan_small
+The small model: ... --model compact
 """
 
 import argparse
@@ -28,6 +28,7 @@ import hydra
 import torch
 import torch.nn.functional as F
 from hydra.utils import get_class
+from torch import nn
 
 from realsr import Tiles, load_model, upscale
 from realsr.config import conf_dir
@@ -42,15 +43,16 @@ def random_checkpoint(model, blocks, folder):
     """A file with a generator whose random weights keep the size of what goes through."""
     with hydra.initialize_config_dir(conf_dir(), version_base="1.3"):
         spec = dict(hydra.compose("train", [f"model={model}", "data.source_dir=photos"]).model.generator)
-    spec |= {"blocks": blocks} if blocks else {}
+    spec |= {"blocks": blocks} if blocks and "blocks" in spec else {}
     network = get_class(spec["_target_"])(**{key: value for key, value in spec.items() if key != "_target_"})
     generator = torch.Generator().manual_seed(0)
     for weight in network.parameters():
         if weight.ndim == 4:
             weight.data = torch.randn(weight.shape, generator=generator) * weight[0].numel() ** -0.5
+    last, noise = [m for m in network.modules() if isinstance(m, nn.Conv2d)][-1], torch.rand(1, 3, 32, 32)
     with torch.no_grad():
-        network.conv_last.weight /= 4 * network(torch.rand(1, 3, 32, 32, generator=generator)).std()
-        network.conv_last.bias.fill_(0.5)
+        last.weight /= 4 * network(noise).std()
+        last.bias += 0.5 - network(noise).mean()
     state = {f"generator.{key}": value for key, value in network.state_dict().items()}
     torch.save({"config": {"model": {"generator": spec}}, "state_dict": state}, Path(folder) / "model.ckpt")
     return str(Path(folder) / "model.ckpt")

@@ -6,12 +6,12 @@ import time
 import numpy as np
 import torch
 import torch.nn.functional as F
+from spandrel.architectures.Compact import Compact
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from realsr.images import to_float, to_uint
 from realsr.metrics import image_metrics
 from realsr.networks.community import CommunityNetwork
-from realsr.networks.compact import CompactRRDBNet
 from realsr.networks.weights import load_generator
 from realsr.pictures import grid, sharpest_crop
 from realsr.resample import imresize
@@ -21,9 +21,9 @@ MEASURED = 192  # LR pixels of a test photo's side, from its middle, that count
 
 
 def start_network(file, seed=0):
-    """The network of a file, with gradients; without a file a compact one that starts from bilinear upscaling."""
+    """The network of a file, with gradients; without a file a compact one with random weights."""
     torch.manual_seed(seed)
-    network = CompactRRDBNet() if file is None else load_generator(file)
+    network = Compact() if file is None else load_generator(file)
     network = network.network if isinstance(network, CommunityNetwork) else network
     return network.requires_grad_()
 

@@ -7,22 +7,17 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from spandrel.architectures.Compact import Compact
 from torch import nn
 
 from realsr.errors import InputError
-from realsr.networks.compact import CompactRRDBNet
+from realsr.networks.community import scale_of
 from realsr.networks.edsr import EDSR
 from realsr.networks.onnx_graph import onnx_graph
 from realsr.networks.rrdb import RRDBNet
 from realsr.networks.weights import load_generator
 
 SIZES = [(1, 24, 20), (1, 1, 1), (3, 7, 1), (2, 33, 41), (1, 1, 50)]
-
-
-def compact():
-    network = CompactRRDBNet(8, 1, 4, 4)
-    nn.init.normal_(network.conv_last.weight, 0, 0.1)
-    return network
 
 
 def community(tmp_path):
@@ -43,7 +38,7 @@ def test_onnx_runtime_computes_the_same_at_every_size(tmp_path, name, half):
     torch.manual_seed(0)
     networks = {
         "rrdb": lambda: RRDBNet(8, 1, 4),
-        "compact": compact,
+        "compact": lambda: Compact(num_feat=8, num_conv=1, upscale=3),
         "edsr": lambda: EDSR(8, 2, 0.3),
         "community": lambda: community(tmp_path),
     }
@@ -58,11 +53,11 @@ def test_onnx_runtime_computes_the_same_at_every_size(tmp_path, name, half):
             sr = torch.cat([network(one[None]) for one in lr]).numpy()
         (result,) = session.run(["sr"], {"lr": lr.numpy()})
         assert result.dtype == np.float32
-        assert result.shape == (count, 3, network.scale * height, network.scale * width)
+        assert result.shape == (count, 3, scale_of(network) * height, scale_of(network) * width)
         differences.append(np.abs(result - sr).max())
     assert max(differences) < (1e-2 if half else 1e-5)
     assert (max(differences) > 1e-6) == half  # otherwise nothing was computed in half precision
-    assert session.get_modelmeta().custom_metadata_map["scale"] == str(network.scale)
+    assert session.get_modelmeta().custom_metadata_map["scale"] == str(scale_of(network))
     assert all(
         value.dtype == torch.float32 and torch.equal(value, before[k]) for k, value in network.state_dict().items()
     )

@@ -1,8 +1,6 @@
 import pytest
 import torch
-import torch.nn.functional as F
 
-from realsr.networks.compact import CompactRRDBNet
 from realsr.networks.foreign import our_names
 from realsr.networks.rrdb import RRDBNet
 
@@ -33,30 +31,10 @@ def test_dense_convolutions_start_at_a_tenth_of_hes_initialisation():
         assert not conv.bias.any()
 
 
-def test_compact_network_has_the_size_it_is_known_for():
-    assert sum(p.numel() for p in CompactRRDBNet().parameters()) == 199_843
-
-
-@pytest.mark.parametrize("height, width", [(1, 1), (5, 8), (17, 12)])
-def test_compact_network_starts_as_bilinear_upscaling(height, width):
-    lr = torch.rand(2, 3, height, width)
-    with torch.no_grad():
-        sr = CompactRRDBNet()(lr)
-    assert torch.equal(sr, F.interpolate(lr, size=(4 * height, 4 * width), mode="bilinear", align_corners=False))
-
-
-def test_compact_network_learns_all_it_has():
-    network = CompactRRDBNet(8, 1, 4, 4)
-    torch.nn.init.normal_(network.conv_last.weight)  # at its zero start only itself gets a gradient
-    network(torch.rand(1, 3, 8, 8)).square().sum().backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
-
-
-@pytest.mark.parametrize("kind", [RRDBNet, CompactRRDBNet])
 @pytest.mark.parametrize("strip", [1, 3, 7, 32])
-def test_strips_make_up_what_is_enlarged_at_once(kind, strip):
+def test_strips_make_up_what_is_enlarged_at_once(strip):
     torch.manual_seed(0)
-    network = kind(8, 1, 4)
+    network = RRDBNet(8, 1, 4)
     for weight in network.parameters():
         torch.nn.init.normal_(weight, 0, 0.15)
     lr = torch.rand(2, 3, 17, 5)

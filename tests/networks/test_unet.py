@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from realsr.errors import InputError
 from realsr.esrgan import ESRGAN
 from realsr.losses.adversarial import Hinge, Vanilla
-from realsr.networks.compact import CompactRRDBNet
+from realsr.networks.rrdb import RRDBNet
 from realsr.networks.unet import UNetDiscriminator
 from realsr.networks.weights import load_weights
 from realsr.train import check_model
@@ -113,7 +113,7 @@ def test_the_gradient_of_logits_of_hr_outlives_those_of_sr():
 
 def test_crops_that_cannot_be_halved_three_times_are_refused_before_anything_is_made():
     model = ESRGAN(
-        CompactRRDBNet(features=4, blocks=1, growth=4, tail=4),
+        RRDBNet(features=4, blocks=1, growth=4),
         torch.optim.Adam,
         discriminator=UNetDiscriminator(features=2),
         adversarial=Hinge(),
@@ -130,7 +130,7 @@ def test_it_learns_beside_a_generator(train_on_noise, precision):
     discriminator = UNetDiscriminator(features=4)
     before = {name: value.clone() for name, value in discriminator.state_dict().items()}
     model = ESRGAN(
-        CompactRRDBNet(features=4, blocks=1, growth=4, tail=4),
+        RRDBNet(features=4, blocks=1, growth=4),
         torch.optim.Adam,
         discriminator=discriminator,
         adversarial=Vanilla(),  # under Hinge the last bias has no gradient while all are within the margin

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from realsr.errors import InputError
-from realsr.networks.compact import CompactRRDBNet
+from realsr.networks.edsr import EDSR
 from realsr.networks.patch import PatchDiscriminator
 from realsr.networks.rrdb import RRDBNet
 from realsr.networks.weights import load_generator, load_weights, read_checkpoint
@@ -97,9 +97,8 @@ def test_half_precision_weights_are_rounded_and_nothing_else(tmp_path, published
 
 def test_our_checkpoint_builds_the_network_it_names(tmp_path):
     torch.manual_seed(0)
-    source = CompactRRDBNet(8, 1, 4, 6).eval()
-    torch.nn.init.normal_(source.conv_last.weight)
-    spec = {"_target_": "realsr.networks.compact.CompactRRDBNet", "features": 8, "blocks": 1, "growth": 4, "tail": 6}
+    source = EDSR(8, 2, 0.3).eval()
+    spec = {"_target_": "realsr.networks.edsr.EDSR", "features": 8, "blocks": 2, "residual_scale": 0.3}
     state = {f"generator.{k}": v for k, v in source.state_dict().items()}
     torch.save({"state_dict": state, "config": {"model": {"generator": spec}}}, tmp_path / "last.ckpt")
     lr = torch.rand(1, 3, 9, 7)
@@ -290,15 +289,6 @@ def test_a_header_names_networks_of_ours_alone(tmp_path, published):
     save_file(published[2], tmp_path / "a.safetensors", {"generator": '{"_target_": "os.system", "command": "true"}'})
     with pytest.raises(InputError, match=r"its generator 'os\.system' is none of realsr\.networks"):
         load_generator(tmp_path / "a.safetensors")
-
-
-def test_a_compact_generator_is_told_by_its_tail(tmp_path):
-    torch.manual_seed(0)
-    network = CompactRRDBNet(8, 2, 4, 6).eval()
-    torch.nn.init.normal_(network.conv_last.weight)
-    torch.save(network.state_dict(), tmp_path / "a.pth")
-    x = torch.rand(1, 3, 5, 6)
-    assert torch.equal(load_generator(tmp_path / "a.pth")(x), network(x))
 
 
 ODD = {
