@@ -1,20 +1,25 @@
 """Networks of other architectures through spandrel, against what they compute, written here with functions."""
 
+import itertools
 import os
-import sys
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import nearest, save_compact
+from hydra.utils import get_class, instantiate
 from PIL import Image
 from safetensors.torch import save_file
+from spandrel import ModelLoader
 from torch import nn
 
 from realsr import Tiles, load_model, upscale
 from realsr.errors import InputError
+from realsr.export import export
+from realsr.networks.community import scale_of
 from realsr.networks.rrdb import RRDBNet
-from realsr.networks.weights import load_generator
+from realsr.networks.weights import generator_spec, load_generator, load_weights, read_checkpoint
 
 
 def compact_state(scale=4, channels=3, features=6):
@@ -135,12 +140,6 @@ def test_what_cannot_be_used_is_said_in_a_line(tmp_path, content, says):
     assert says in complaint(tmp_path / "net.pth")
 
 
-def test_without_spandrel_the_way_to_it_is_said(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "spandrel", None)
-    torch.save(compact_state(), tmp_path / "net.pth")
-    assert complaint(tmp_path / "net.pth").endswith("opened after pip install -e '.[community]'")
-
-
 class Evil:
     def __init__(self, marker):
         self.marker = marker
@@ -153,3 +152,83 @@ def test_code_in_a_file_is_not_run(tmp_path):
     torch.save({**compact_state(), "extra": Evil(tmp_path / "ran")}, tmp_path / "net.pth")
     assert "could run code" in complaint(tmp_path / "net.pth")
     assert not (tmp_path / "ran").exists()
+
+
+# -- trained by us ---------------------------------------------------------------------------------------------------
+
+TINY = {  # of conf/model: small sizes
+    "compact": "num_feat:8,num_conv:1",
+    "span": "feature_channels:8",
+    "plksr": "dim:16,n_blocks:1,kernel_size:5",
+    "omnisr": "num_feat:16,res_num:1",
+    "safmn": "dim:8,n_blocks:1",
+    "esrgan_x2": "num_filters:8,num_blocks:1",
+}
+
+
+@pytest.fixture
+def fit_model(fit, tiny):
+    """``fit_model("name", *overrides)``: the last checkpoint of a short training of another model than ``tiny`` has."""
+
+    def make(name, *overrides):
+        tiny[:] = [option for option in tiny if not option.startswith(("model=", "model.generator="))]
+        return fit("run", f"model={name}", "data.crop_size=64", *overrides) / "checkpoints" / "last.ckpt"
+
+    return make
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_what_is_trained_is_read_back_here_and_by_spandrel_alone(fit_model, tmp_path, name):
+    torch.manual_seed(0)
+    # a validation lies between the steps
+    steps = ["trainer.max_steps=2", "trainer.val_check_interval=1", "callbacks.last.every_n_train_steps=1"]
+    ckpt = fit_model(name, f"model.generator={{{TINY[name]}}}", *steps)
+    content = read_checkpoint(ckpt)
+    spec, scale = content["config"]["model"]["generator"], content["config"]["scale"]
+    raw, averaged = (
+        {k.removeprefix(p): v for k, v in content["state_dict"].items() if k.startswith(p)}
+        for p in ("generator.", "generator_ema.")
+    )
+    assert raw.keys() == averaged.keys() and any(not torch.equal(v, averaged[k]) for k, v in raw.items())
+    trained = get_class(spec["_target_"])(**{k: v for k, v in spec.items() if k != "_target_"})
+    load_weights(trained, ckpt)
+    assert all(torch.equal(value, averaged[key]) for key, value in trained.state_dict().items())
+    lr = torch.rand(1, 3, 16, 24)
+    with torch.inference_mode():
+        expected = trained.eval()(lr.clone()).clamp(0, 1)
+    assert expected.shape == (1, 3, 16 * scale, 24 * scale) and expected.std() > 0.01
+    back = load_generator(ckpt)
+    assert (type(back.network), back.scale) == (type(trained), scale)
+    assert spec.items() <= generator_spec(ckpt).items()
+    alone = ModelLoader().load_from_file(export(ckpt, tmp_path / "net.safetensors"))
+    assert (alone.scale, alone.purpose) == (scale, "SR")
+    for network in (back, alone.eval()):
+        assert torch.equal(network(lr.clone()), expected)
+
+
+def test_a_published_network_for_x2_is_trained_on(fit_model, tmp_path):
+    """By BasicSR's names, of which spandrel's class has none."""
+    torch.manual_seed(0)
+    torch.save({"params_ema": X2().state_dict()}, tmp_path / "x2.pth")
+    ckpt = fit_model("esrgan_x2", f"start.weights={tmp_path / 'x2.pth'}", "model.optimizer.lr=0")
+    lr = torch.rand(1, 3, 8, 12)
+    assert torch.equal(load_generator(ckpt)(lr), load_generator(tmp_path / "x2.pth")(lr))
+
+
+@pytest.mark.parametrize(("name", "scale"), [*itertools.product(list(TINY)[:-1], (2, 3, 4)), ("esrgan_x2", 2)])
+def test_by_how_much_a_network_enlarges_is_found(compose, name, scale):
+    options = [f"model={name}", f"scale={scale}", f"model.generator={{{TINY[name]}}}", "data.source_dir=x"]
+    generator = instantiate(compose("train", *options).model.generator)
+    assert scale_of(generator) == scale
+    assert all(parameter.device.type == "cpu" for parameter in generator.parameters())
+
+
+def test_networks_of_spandrels_architectures_may_be_named_and_nothing_else_of_it(tmp_path):
+    path = save_compact(nearest(), tmp_path / "net.ckpt")
+    lr = torch.rand(1, 3, 5, 7)
+    assert torch.equal(load_generator(path)(lr), F.interpolate(lr, scale_factor=4.0))
+    content = read_checkpoint(path)
+    for target in ("spandrel.util.get_seq_len", "spandrel.ModelLoader", "spandrel.architectures", "os.system"):
+        content["config"]["model"]["generator"] = {"_target_": target}
+        torch.save(content, path)
+        assert f"its generator '{target}' is none of realsr.networks" in complaint(path)
