@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from realsr.losses.adversarial import AdversarialLoss
 from realsr.losses.perceptual import LPIPSLoss
 from realsr.metrics import image_metrics
 from realsr.networks.community import scale_of
+from realsr.networks.initial import pass_through
 from realsr.networks.rates import parameter_groups
 from realsr.networks.starts import start_file
 from realsr.networks.weights import load_weights
@@ -49,6 +50,8 @@ class ESRGAN(LightningModule):
         milestones: steps, of each network's own, at which its learning rate is halved.
         warmup_steps: at the start, with L1 alone: a PSNR stage within the run.
         head_start: steps after them in which the discriminator learns beside a generator that stands still.
+        initialise: how the generator begins where no weights are loaded: its ``own`` way, or
+            :func:`realsr.networks.initial.pass_through`.
         init_from: weights for the generator, with which it is compared in the end; see
             :mod:`realsr.networks.starts`.
         init_discriminator_from: likewise for the discriminator.
@@ -76,6 +79,7 @@ class ESRGAN(LightningModule):
         milestones: Sequence[int] = (5000, 10000, 20000, 30000),
         warmup_steps: int = 0,
         head_start: int = 0,
+        initialise: Literal["own", "pass_through"] = "own",
         init_from: str | None = None,
         init_discriminator_from: str | None = None,
         lr_scale: Mapping[str, float] | None = None,
@@ -97,6 +101,8 @@ class ESRGAN(LightningModule):
         if clip_norm is not None and not clip_norm > 0:
             raise InputError(f"model.clip_norm={clip_norm}: give more than 0, or null for no clipping")
         self.automatic_optimization = False
+        if initialise == "pass_through":
+            pass_through(generator)
         if init_from is not None:
             load_weights(generator, start_file(init_from))
             log.info("start: %s, %s x%d", init_from, type(generator).__name__, scale_of(generator))

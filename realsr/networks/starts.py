@@ -28,7 +28,7 @@ def start_file(weights: str) -> Path:
         InputError: it cannot be downloaded, or is no longer what came first.
     """
     if not weights.startswith(("http://", "https://")):
-        shipped = Path(__file__).with_name(f"{weights}.safetensors")
+        shipped = Path(__file__).parent / f"{weights}.safetensors"
         return shipped if shipped.parent == Path(__file__).parent and shipped.exists() else Path(weights)
     address = hashlib.sha256(weights.encode()).hexdigest()[:8]  # two publishers may use one name
     folder = Path(torch.hub.get_dir()) / "checkpoints" / f"realsr-{address}"
