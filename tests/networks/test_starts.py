@@ -78,12 +78,12 @@ def test_the_shipped_start_is_a_network_of_its_scale():
 
 
 def test_a_training_takes_the_generator_of_its_start_and_is_compared_with_it(fit, caplog):
-    folder = fit("first", "trainer.max_steps=2", "degradation=bicubic", "disc=none", "model.generator.num_feat=6")
+    folder = fit("first", "trainer.max_steps=2", "degradation=bicubic", "model.generator.num_feat=6")
     last = folder / "checkpoints" / "last.ckpt"
     caplog.set_level(logging.INFO)
     second = fit(
         "second",
-        *(f"start.weights={last}", "degradation=bicubic", "disc=none"),
+        *(f"start.weights={last}", "degradation=bicubic"),
         *("trainer.max_steps=1", "model.optimizer.lr=0"),
     )
     content = torch.load(second / "checkpoints" / "last.ckpt", weights_only=True)
