@@ -14,9 +14,9 @@ def pass_through(network: nn.Module) -> None:
     """Have every convolution of as many channels in as out pass its input on, with a little noise.
 
     For plain stacks without skips, such as Real-ESRGAN's compact network. PyTorch's own initialisation shrinks the
-    signal by half in each layer, and seventeen layers let nothing through: L1 learns nearest-neighbour upscaling and
-    stays there (28.0 dB after 300 steps, as after 6000; bicubic 28.5). He's does no better (28.1); from here it is
-    29.0 after 300 steps.
+    signal by half in each layer, so that seventeen layers let nothing through, and L1 learns nearest-neighbour
+    upscaling for thousands of steps. He's keeps the signal, but was no quicker. From here the network passes bicubic
+    upscaling within 300 steps, at learning rates of up to 2e-4.
 
     Args:
         network: whose convolutions and PReLUs are initialised, in place.
