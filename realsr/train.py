@@ -28,6 +28,7 @@ from realsr.esrgan import ESRGAN
 from realsr.files import atomic_write
 from realsr.hardware import pick_device
 from realsr.metrics import MEASURES
+from realsr.networks.community import untold_options
 from realsr.networks.starts import start_file
 from realsr.networks.weights import generator_spec
 from realsr.resume import check_changes, check_same, nothing_left, read_metrics, read_run, resume_path
@@ -159,10 +160,13 @@ def check_model(model: ESRGAN, scale: int, crop: int, batch: int) -> None:
     """Try what needs no data, before pools are made for hours: shapes (on the meta device) and optimisers.
 
     Raises:
-        InputError: the networks are for another scale or a larger crop, or an optimiser refuses its options.
+        InputError: the networks are for another scale or a larger crop, an optimiser refuses its options, or the
+            generator's could not be read off its weights.
     """
     if model.scale != scale:
         raise InputError(f"scale={scale}: the generator enlarges by {model.scale}; choose scale={model.scale}")
+    if untold := untold_options(model.generator):
+        raise InputError(f"model.generator: weights do not tell {', '.join(untold)}, so no file could be read again")
     networks = [copy.deepcopy(n).to("meta") for n in (model.generator, model.discriminator) if n is not None]
     image = torch.zeros(batch, 3, crop // scale, crop // scale, device="meta")
     try:

@@ -32,6 +32,15 @@ def scale_of(network: nn.Module) -> int:
         raise InputError(f"{type(network).__name__} computes nothing with the options that it has ({e})") from e
 
 
+def untold_options(network: nn.Module) -> list[str]:
+    """``name=value`` of what a network of spandrel's is built with and what spandrel would not read off its weights."""
+    if not type(network).__module__.startswith(COMMUNITY):
+        return []
+    options: Any = network.hyperparameters
+    read: Any = load_community(network.state_dict(), type(network).__name__).network.hyperparameters
+    return [f"{name}={value}" for name, value in options.items() if read.get(name) != value]
+
+
 class CommunityNetwork(nn.Module):
     """A generator that spandrel has built.
 

@@ -17,7 +17,7 @@ from torch import nn
 from realsr import Tiles, load_model, upscale
 from realsr.errors import InputError
 from realsr.export import export
-from realsr.networks.community import scale_of
+from realsr.networks.community import scale_of, untold_options
 from realsr.networks.rrdb import RRDBNet
 from realsr.networks.weights import generator_spec, load_generator, load_weights, read_checkpoint
 
@@ -232,3 +232,10 @@ def test_networks_of_spandrels_architectures_may_be_named_and_nothing_else_of_it
         content["config"]["model"]["generator"] = {"_target_": target}
         torch.save(content, path)
         assert f"its generator '{target}' is none of realsr.networks" in complaint(path)
+
+
+def test_options_that_weights_do_not_tell_are_found():
+    compact = get_class("spandrel.architectures.Compact.Compact")
+    assert untold_options(compact(num_feat=4, num_conv=1)) == []
+    assert untold_options(compact(num_feat=4, num_conv=1, act_type="leakyrelu")) == ["act_type=leakyrelu"]
+    assert untold_options(RRDBNet(4, 1, 4)) == []
