@@ -33,11 +33,15 @@ def scale_of(network: nn.Module) -> int:
 
 
 def untold_options(network: nn.Module) -> list[str]:
-    """``name=value`` of what a network of spandrel's is built with and what spandrel would not read off its weights."""
+    """``name=value`` of what a network of spandrel's is built with and what spandrel would not read off its weights.
+
+    Raises:
+        InputError: its weights do not even tell the architecture.
+    """
     if not type(network).__module__.startswith(COMMUNITY):
         return []
     options: Any = network.hyperparameters
-    read: Any = load_community(network.state_dict(), type(network).__name__).network.hyperparameters
+    read: Any = load_community(network.state_dict(), "what model.generator would save").network.hyperparameters
     return [f"{name}={value}" for name, value in options.items() if read.get(name) != value]
 
 

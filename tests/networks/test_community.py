@@ -237,5 +237,9 @@ def test_networks_of_spandrels_architectures_may_be_named_and_nothing_else_of_it
 def test_options_that_weights_do_not_tell_are_found():
     compact = get_class("spandrel.architectures.Compact.Compact")
     assert untold_options(compact(num_feat=4, num_conv=1)) == []
-    assert untold_options(compact(num_feat=4, num_conv=1, act_type="leakyrelu")) == ["act_type=leakyrelu"]
+    with pytest.raises(InputError, match="what model.generator would save: holds no generator"):
+        untold_options(compact(num_feat=4, num_conv=1, act_type="leakyrelu"))
+    span = get_class("spandrel.architectures.SPAN.SPAN")
+    assert untold_options(span(3, 3, feature_channels=4, upscale=2, norm=False)) == []
+    assert untold_options(span(3, 3, feature_channels=4, upscale=2, img_range=1.0)) == ["img_range=1.0"]
     assert untold_options(RRDBNet(4, 1, 4)) == []
