@@ -240,6 +240,8 @@ def test_options_that_weights_do_not_tell_are_found():
     with pytest.raises(InputError, match="what model.generator would save: holds no generator"):
         untold_options(compact(num_feat=4, num_conv=1, act_type="leakyrelu"))
     span = get_class("spandrel.architectures.SPAN.SPAN")
-    assert untold_options(span(3, 3, feature_channels=4, upscale=2, norm=False)) == []
-    assert untold_options(span(3, 3, feature_channels=4, upscale=2, img_range=1.0)) == ["img_range=1.0"]
+    assert untold_options(span(num_in_ch=3, num_out_ch=3, feature_channels=4, upscale=2, norm=False)) == []
+    assert untold_options(span(num_in_ch=3, num_out_ch=3, feature_channels=4, upscale=2, img_range=1.0)) == [
+        "img_range=1.0"
+    ]
     assert untold_options(RRDBNet(4, 1, 4)) == []
