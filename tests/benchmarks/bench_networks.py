@@ -4,7 +4,7 @@ Each is trained from random weights, or from its start if one is given (``--star
 photos whose LR any camera makes (degradation=any_camera), L1 alone, and enlarges test photos of the simulated cameras.
 
 python tests/benchmarks/bench_networks.py [--quick] [--minutes 15] [--photos DIR] [--lpips squeezenet1_1.pth]
-    [--networks compact span plksr omnisr safmn] [--start NAME:FILE] [--rate 5e-4]
+    [--networks compact span plksr omnisr safmn] [--start NAME:FILE] [--rate 2e-4]
 """
 
 import argparse
@@ -28,6 +28,7 @@ from realsr.config import conf_dir
 from realsr.data.cameras import CAMERAS
 from realsr.images import Photo, write_image
 from realsr.metrics import load_lpips
+from realsr.networks.initial import pass_through
 from realsr.networks.weights import load_weights
 
 warnings.simplefilter("ignore")
@@ -40,6 +41,8 @@ def built(name, scale, file):
         cfg = hydra.compose("train", [f"model={name}", "degradation=any_camera", f"scale={scale}", "perceptual=none"])
         torch.manual_seed(0)
         network, degradation = instantiate(cfg.model.generator), instantiate(cfg.data.degradation)()
+    if cfg.model.initialise == "pass_through":
+        pass_through(network)
     if file is not None:
         load_weights(network, file)
     return network, degradation
@@ -64,7 +67,7 @@ def main():
     parser.add_argument("--photos", type=Path, help="sharp, clean photos; default: scikit-image's")
     parser.add_argument("--count", type=int, default=8, help="of photos of a kind")
     parser.add_argument("--start", action="append", default=[], help="NAME:FILE")
-    parser.add_argument("--rate", type=float, default=5e-4)
+    parser.add_argument("--rate", type=float, default=2e-4)
     parser.add_argument("--lpips", help="a file with torchvision's SqueezeNet 1.1")
     parser.add_argument("--output", type=Path, help="folder for the sheet of pictures")
     args = parser.parse_args()
