@@ -21,9 +21,10 @@ def pass_through(network: nn.Module) -> None:
     Args:
         network: whose convolutions and PReLUs are initialised, in place.
     """
+    draws = torch.Generator().manual_seed(torch.initial_seed() % 2**62)  # whatever else was built before
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     for convolution in convolutions:
-        nn.init.kaiming_normal_(convolution.weight, a=0.25)
+        nn.init.kaiming_normal_(convolution.weight, a=0.25, generator=draws)
         if convolution.bias is not None:
             nn.init.zeros_(convolution.bias)
         if convolution.in_channels == convolution.out_channels and convolution.groups == 1:
