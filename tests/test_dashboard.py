@@ -242,6 +242,7 @@ def test_the_rows_of_the_ablation_are_told_apart_by_their_factors(compose, row, 
     assert factors.mine == 4
 
 
+@pytest.mark.slow
 def test_runs_of_a_sweep_are_a_group_each_with_an_id_and_files_of_its_own(tiny, tmp_path):
     """Two runs in one process, which says nothing of W&B."""
     sweep = [

@@ -121,6 +121,7 @@ def test_what_did_not_change_is_not_touched(module):
     assert groups(content, "betas") == [[(0.9, 0.999)], [(0.9, 0.999)]]
 
 
+@pytest.mark.slow
 def test_a_run_with_other_milestones_equals_one_that_always_had_them(fit):
     straight = read(fit("straight", *SOON, "model.milestones=[6]"))
     fit("run", "model.milestones=[5,7]")

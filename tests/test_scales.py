@@ -13,7 +13,7 @@ from realsr.networks.weights import load_generator
 from realsr.train import train
 
 
-@pytest.mark.parametrize("scale", [2, 3])
+@pytest.mark.parametrize("scale", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_model_of_the_sample_is_trained_and_enlarges_by_its_scale(compose, tmp_path, scale):
     photos, run = tmp_path / "photos", tmp_path / "run"
     cfg = compose(
