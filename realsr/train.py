@@ -93,7 +93,7 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     data = instantiate(cfg.data)
     model = instantiate(cfg.model)
     if model.frozen["perceptual"] is None and (model.discriminator is not None or cfg.model.perceptual is not None):
-        log.warning("training without a perceptual loss: textures will be weaker")
+        log.warning("training without a perceptual loss (perceptual=none, or no weights): textures will be weaker")
     if model.discriminator is not None and model.warmup_steps:
         never = " (never: trainer.max_steps is no more)" if cfg.trainer.max_steps <= model.warmup_steps else ""
         log.info("with L1 alone until step %d, then with the GAN%s", model.warmup_steps, never)
