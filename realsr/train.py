@@ -163,8 +163,8 @@ def check_model(model: ESRGAN, scale: int, crop: int, batch: int) -> None:
         InputError: the networks are for another scale or a larger crop, an optimiser refuses its options, or the
             generator's could not be read off its weights.
     """
-    if model.scale != scale:
-        raise InputError(f"scale={scale}: the generator enlarges by {model.scale}; choose scale={model.scale}")
+    if (own := model.scale) != scale:
+        raise InputError(f"scale={scale}: the generator enlarges by {own}; choose scale={own}, or another start")
     if untold := untold_options(model.generator):
         raise InputError(f"model.generator: weights do not tell {', '.join(untold)}, so no file could be read again")
     networks = [copy.deepcopy(n).to("meta") for n in (model.generator, model.discriminator) if n is not None]
