@@ -105,7 +105,7 @@ def test_quickstart_ends_with_tables_and_a_picture(tmp_path):
         assert text in done.stdout
     results = tmp_path / "q" / "results_seed0"
     assert read_image(results / "comparison.png").rgb.shape[1] > 3 * 256
-    assert read_image(results / "model" / "coffee.png").rgb.shape == (400, 600, 3)
+    assert read_image(results / "model" / "coffee.png").rgb.shape == (396, 600, 3)
     again = call("realsr.quickstart", "folder=q", "lpips=null", options, cwd=tmp_path)
     assert "comparison.png" in again.stdout
 
@@ -126,7 +126,7 @@ def test_the_ablation_sweep_ends_with_one_table(tmp_path):
         name: torch.load(tmp_path / f"outputs/ablation/{name}_seed0/checkpoints/last.ckpt", weights_only=True)["config"]
         for name in ("vgg128", "patch")
     }
-    assert states["vgg128"]["model"]["discriminator"]["input_size"] == 64
+    assert states["vgg128"]["model"]["discriminator"]["input_size"] == 128
     assert "layers" in states["patch"]["model"]["discriminator"]
 
 
