@@ -114,7 +114,7 @@ def test_the_ablation_sweep_ends_with_one_table(tmp_path):
     make_samples(tmp_path / "photos")
     call(
         "realsr.train", "-m", "+sweep=ablation", "experiment=quickstart", f"data.samples_dir={tmp_path / 'photos'}",
-        "estimator.iterations=10", "model.warmup_steps=1", "trainer.max_steps=2",
+        "estimator.iterations=10", "model.warmup_steps=1", "trainer.max_steps=2", "data.crop_size=64",
         "trainer.val_check_interval=2", "callbacks.last.every_n_train_steps=1", cwd=tmp_path,
     )  # fmt: skip
     rows = list(csv.DictReader((tmp_path / "outputs" / "ablation" / "table.csv").open()))
@@ -126,7 +126,7 @@ def test_the_ablation_sweep_ends_with_one_table(tmp_path):
         name: torch.load(tmp_path / f"outputs/ablation/{name}_seed0/checkpoints/last.ckpt", weights_only=True)["config"]
         for name in ("vgg128", "patch")
     }
-    assert states["vgg128"]["model"]["discriminator"]["input_size"] == 128
+    assert states["vgg128"]["model"]["discriminator"]["input_size"] == 64
     assert "layers" in states["patch"]["model"]["discriminator"]
 
 
