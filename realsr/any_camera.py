@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from realsr.degradation import refuse_pools
+from realsr.degradation import check_bounds, refuse_pools
 from realsr.development import KNOTS, RIM, Development
-from realsr.errors import InputError
 from realsr.jpeg import BLOCK, jpeg, standard_tables
 from realsr.jpeg_pool import JpegPool
 from realsr.kernels import gaussian_kernel
@@ -78,9 +77,7 @@ class AnyCamera(nn.Module):
             ("crosstalk", crosstalk, 0, 2), ("reduction", reduction, 0, RIM / 2), ("chroma", chroma, 0, RIM / 2),
             ("sharpening", sharpening, 0, 5), ("radius", radius, 0.1, RIM / 2), ("quality", quality, 1, 100),
         ):  # fmt: skip
-            if not low <= given[0] <= given[1] <= high:
-                bounds = f"[{given[0]:g},{given[1]:g}]"
-                raise InputError(f"data.degradation.{name}={bounds}: give {low:g} to {high:g}, the smaller first")
+            check_bounds(name, given, low, high)
         self.scale, self.blur, self.shot, self.read, self.gains = scale, blur, shot, read, gains
         self.crosstalk, self.reduction, self.chroma = crosstalk, reduction, chroma
         self.sharpening, self.radius, self.quality = sharpening, radius, quality

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from realsr.degradation import refuse_pools
+from realsr.degradation import check_bounds, refuse_pools
 from realsr.errors import InputError
 from realsr.jpeg import BLOCK, jpeg, standard_tables
 from realsr.jpeg_pool import JpegPool
@@ -134,9 +134,7 @@ class BSRGANDegradation(nn.Module):
             ("noise_kinds", sorted(noise_kinds), 0, 1), *((name, (share,), 0, 1) for name, share in shares.items()),
             ("quality", quality, 1, 100), ("gains", gains, 0.01, endless), ("shot", shot, 1e-9, 1),
         ):  # fmt: skip
-            if not low <= given[0] <= given[-1] <= high:
-                bounds = f"{given[0]:g}" if len(given) == 1 else f"[{given[0]:g},{given[-1]:g}]"
-                raise InputError(f"data.degradation.{name}={bounds}: give {low:g} to {high:g}, the smaller first")
+            check_bounds(name, given, low, high)
         if not resizes or not any(noise_kinds) or kernel_sizes[0] % 2 == 0 or kernel_sizes[1] % 2 == 0:
             raise InputError("data.degradation: give some resizes, some noise_kinds over 0, and odd kernel_sizes")
         self.scale, self.kernel_sizes = scale, kernel_sizes

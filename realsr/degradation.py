@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -103,6 +105,13 @@ class Degradation(nn.Module):
             self.noise = self.noise.to(device)
         if self.jpeg is not None and self.jpeg.tables.device != device:
             self.jpeg = self.jpeg.to(device)
+
+
+def check_bounds(name: str, given: Sequence[float], low: float, high: float) -> None:
+    """Raise InputError unless what is given for a degradation's option goes up, within these bounds."""
+    if not low <= given[0] <= given[-1] <= high:
+        bounds = f"{given[0]:g}" if len(given) == 1 else f"[{given[0]:g},{given[-1]:g}]"
+        raise InputError(f"data.degradation.{name}={bounds}: give {low:g} to {high:g}, the smaller first")
 
 
 def refuse_pools(name: str, **pools: object) -> None:

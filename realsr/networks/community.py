@@ -17,13 +17,18 @@ COMMUNITY = "spandrel.architectures."  # where the networks are that others publ
 PROBE = 64  # pixels of a side; a multiple of what any architecture asks for
 
 
+def is_community(network: nn.Module) -> bool:
+    """Whether a network is of one of spandrel's classes."""
+    return type(network).__module__.startswith(COMMUNITY)
+
+
 def scale_of(network: nn.Module) -> int:
     """By how much a generator enlarges: its ``scale``, else measured; spandrel's mean other things by that name.
 
     Raises:
         InputError: it cannot be computed.
     """
-    if not type(network).__module__.startswith(COMMUNITY) and isinstance(scale := getattr(network, "scale", None), int):
+    if not is_community(network) and isinstance(scale := getattr(network, "scale", None), int):
         return scale
     outline = copy.deepcopy(network).to("meta")
     try:
@@ -38,7 +43,7 @@ def untold_options(network: nn.Module) -> list[str]:
     Raises:
         InputError: its weights do not even tell the architecture.
     """
-    if not type(network).__module__.startswith(COMMUNITY):
+    if not is_community(network):
         return []
     options: Any = network.hyperparameters
     read: Any = load_community(network.state_dict(), "what model.generator would save").network.hyperparameters

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from realsr.errors import InputError
-from realsr.networks.community import COMMUNITY, CommunityNetwork, load_community
+from realsr.networks.community import COMMUNITY, CommunityNetwork, is_community, load_community
 from realsr.networks.foreign import State, our_names, spec_of_state
 
 HEADER = "__metadata__"  # safetensors' own name for what its files say in strings
@@ -108,7 +108,7 @@ def load_weights(
         InputError: no such file, no checkpoint, or of another architecture: says what differs.
     """
     state = find_state(read_checkpoint(path), prefixes)
-    if not type(network).__module__.startswith(COMMUNITY):
+    if not is_community(network):
         state = our_names(state)
     elif state.keys() != network.state_dict().keys():  # spandrel has names of its own for RRDBNets, too
         state = load_community(state, path).network.state_dict()
