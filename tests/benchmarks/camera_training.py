@@ -28,13 +28,13 @@ def start_network(file, seed=0):
     return network.requires_grad_()
 
 
-def crops_by(degradation, scenes):
+def crops_by(degradation, scenes, side=SIDE, crops=CROPS):
     """``draw(generator) -> lr, hr``: crops of clean scenes ``(H, W, 3)`` uint8, LR made by a degradation."""
     margin = degradation.margin
 
     def draw(generator):
-        hr = torch.stack([_crop(_any(scenes, generator), SIDE + 2 * margin, 1, generator)[0] for _ in range(CROPS)])
-        return degradation(hr, generator, margin), hr[..., margin : margin + SIDE, margin : margin + SIDE]
+        hr = torch.stack([_crop(_any(scenes, generator), side + 2 * margin, 1, generator)[0] for _ in range(crops)])
+        return degradation(hr, generator, margin), hr[..., margin : margin + side, margin : margin + side]
 
     return draw
 
@@ -64,20 +64,20 @@ def _crop(picture, side, step, generator):
     return to_float(np.ascontiguousarray(picture[y : y + side, x : x + side])), (y, x)
 
 
-def adapt(network, draw, minutes=None, steps=None, lpips=None, rate=1e-4, seed=0):
-    """A copy of the network after so many minutes or steps, whichever end first, and how many steps it had.
+def adapt(network, draw, minutes=None, steps=None, lpips=None, rate=1e-4, seed=0, weight=0.1):
+    """A copy of the network after so many CPU minutes or steps, whichever end first, and how many steps it had.
 
-    Adam, whose rate falls to zero in the second half; L1, and 0.1 LPIPS if given; the weights' moving average.
+    Adam, whose rate falls to zero in the second half; L1, and ``weight`` LPIPS if given; the weights' moving average.
     """
     network = copy.deepcopy(network).train()
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.99))
     optimizer = torch.optim.Adam(network.parameters(), rate)
-    generator, began, done = torch.Generator().manual_seed(seed), time.monotonic(), 0
-    while (spent := max((time.monotonic() - began) / (60 * (minutes or 1e9)), done / (steps or 1e9))) < 1:
+    generator, began, done = torch.Generator().manual_seed(seed), time.process_time(), 0
+    while (spent := max((time.process_time() - began) / (60 * (minutes or 1e9)), done / (steps or 1e9))) < 1:
         optimizer.param_groups[0]["lr"] = rate * min(1, 2 - 2 * spent)
         lr, hr = draw(generator)
         sr = network(lr)
-        loss = F.l1_loss(sr, hr) + (0 if lpips is None else 0.1 * lpips(sr, hr))
+        loss = F.l1_loss(sr, hr) + (0 if lpips is None else weight * lpips(sr, hr))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
