@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor
 
+from realsr.colour import luma
+
 Array = npt.NDArray[np.float64]
 BANDS = np.array([0.08, 0.125, 0.175, 0.225, 0.275, 0.325, 0.375, 0.425, 0.475, 0.6, 0.71])  # edges, cycles a pixel
 CALM = 0.1  # share of the places, of each brightness, whose detail is taken for noise
@@ -28,8 +30,9 @@ EDGE_STEP, EDGE_REACH = 40.0, 5  # levels that an edge rises at least; pixels on
 
 def opponent(patches: Tensor) -> Tensor:
     """Luma and two colour differences in levels, ``(N, 3, P, P)``."""
-    red, green, blue = (255 * patches.double()).unbind(1)
-    return torch.stack([0.299 * red + 0.587 * green + 0.114 * blue, red - green, blue - green], 1)
+    levels = 255 * patches.double()
+    red, green, blue = levels.unbind(1)
+    return torch.stack([luma(levels), red - green, blue - green], 1)
 
 
 def power_spectrum(channels: Tensor) -> Tensor:
@@ -121,14 +124,14 @@ def _calmest(brightness: Array, energy: Array) -> list[npt.NDArray[np.int64]]:
     return [g[np.argsort(energy[g])][: math.ceil(CALM * len(g)) if len(g) >= 20 else 0] for g in groups]
 
 
-def edge_widths(luma: Tensor, rise: float = EDGE_STEP) -> Array:
+def edge_widths(gray: Tensor, rise: float = EDGE_STEP) -> Array:
     """Widths of the edges in ``(N, H, W)``, in pixels: the step divided by the steepest slope, along rows and columns.
 
     An edge is where a pixel differs more from the next than anywhere within five pixels, and the picture rises or
     falls over these by ``rise`` levels or more; a step in one pixel has width 1.
     """
     found = []
-    for picture in (luma, luma.transpose(1, 2)):
+    for picture in (gray, gray.transpose(1, 2)):
         lines = picture.reshape(-1, picture.shape[-1])
         for first in range(0, len(lines), 4096):  # some at a time, for the memory
             line = lines[first : first + 4096]

@@ -27,7 +27,6 @@ from realsr.methods import COMPARE, Method
 from realsr.metrics import image_metrics, least_side
 from realsr.no_reference import NIQE, NIQE_BLOCK, fits_niqe, photo_metrics
 from realsr.pictures import Picture, grid, sharpest_crop
-from realsr.tables import Results
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +72,7 @@ class Evaluation:
         failures: a line each.
     """
 
-    results: Results
+    results: dict[str, dict[str, dict[str, float]]]
     seconds: dict[str, dict[str, float]]
     kernels: dict[str, Kernel]
     failures: list[str]
