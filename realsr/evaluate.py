@@ -28,7 +28,7 @@ from realsr.evaluation import Evaluation, Judge, evaluate, view
 from realsr.evenly import evenly
 from realsr.files import file_hash, left_out
 from realsr.hardware import keep_memory, pick_device
-from realsr.methods import Method, bicubic, k_zssr, network, split_names, zssr
+from realsr.methods import Method, bicubic, network, split_names, zssr
 from realsr.pictures import Picture, kernel_picture, noise_picture
 from realsr.pools import KernelPool, NoisePool, hold_out
 from realsr.report.evaluation import Views, report_evaluation
@@ -46,7 +46,7 @@ def build_methods(cfg: DictConfig) -> list[Method]:
     simple: dict[str, Callable[[], Method]] = {
         "bicubic": lambda: bicubic(cfg.scale),
         "zssr": lambda: zssr(cfg.scale, instantiate(cfg.zssr), cfg.accelerator),
-        "k_zssr": lambda: k_zssr(cfg.scale, instantiate(cfg.zssr), instantiate(cfg.estimator), cfg.accelerator),
+        "k_zssr": lambda: zssr(cfg.scale, instantiate(cfg.zssr), cfg.accelerator, instantiate(cfg.estimator)),
     }
     return [simple[n]() if p is None else network(n, p, cfg.scale, *options) for n, p in split_names(specs)]
 

@@ -25,7 +25,7 @@ from realsr.evaluate import pool_pictures
 from realsr.evaluation import Judge, evaluate
 from realsr.files import find_images
 from realsr.images import Photo, read_image, to_float, to_uint, write_image
-from realsr.methods import Enlarged, Method, bicubic, k_zssr, network, split_names, zssr
+from realsr.methods import Enlarged, Method, bicubic, network, split_names, zssr
 from realsr.metrics import image_metrics
 from realsr.tables import check_paper, print_tables, tabulate, write_tables
 from realsr.zssr import ZSSR
@@ -154,7 +154,7 @@ def test_zero_shot_methods(tmp_path):
     write_image(tmp_path / "lr" / "leaves.png", Photo(to_uint(leaves(80, 96))))
     small = partial(ZSSR, iterations=4, again=2, channels=8, back_projections=1)
     estimator = partial(PatchMatching, iterations=4)
-    methods = [zssr(4, small, "cpu"), k_zssr(4, small, estimator, "cpu")]
+    methods = [zssr(4, small, "cpu"), zssr(4, small, "cpu", estimator)]
     done = evaluate(find_pairs(None, tmp_path / "lr", 4), methods, Judge(4), tmp_path / "out")
     assert not done.failures
     assert done.kernels["leaves"].shape == (33, 33)
