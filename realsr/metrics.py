@@ -104,7 +104,7 @@ def ssim(sr: Tensor, hr: Tensor) -> Tensor:
 
     11x11 Gaussian window of sigma 1.5, valid region only (Wang et al., TIP 2004, section III C), by torchmetrics in
     float32: 1e-5 from float64 on photos, 4e-4 on nearly white ones. In strips, which take 0.2 GB in place of 1.9 for a
-    picture of 2K. On the CPU: a GPU would take the sums of squares in TF32, whose 10 bits leave nothing of a variance.
+    picture of 2K. On the CPU: a GPU may take the sums of squares in TF32, whose 10 bits leave nothing of a variance.
     """
     sr, hr = sr.detach().cpu().float(), hr.detach().cpu().float()
     rows, columns = (side - SSIM_WINDOW + 1 for side in hr.shape[-2:])

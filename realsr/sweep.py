@@ -231,7 +231,7 @@ def send(runs: Sequence[Run], folder: Path, logger: DictConfig) -> None:
     try:
         each = frame(runs, folder)
         for key, table in (("table", by_row(each)), ("runs", each)):
-            target.log_table(key, dataframe=table)
+            target.log_table(key, dataframe=table.astype(object).where(table.notna(), None))
         if (path := folder / "compare.png").exists():
             target.log_image("compare", [read_image(path).rgb])
     finally:
