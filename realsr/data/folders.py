@@ -82,8 +82,8 @@ def find_pairs(hr_dir: str | Path | None, lr_dir: str | Path | None, scale: int)
     if alone := sorted(set(hr_files) ^ set(lr_files)):
         there, other = (hr_files, lr_dir) if alone[0] in hr_files else (lr_files, hr_dir)
         raise InputError(
-            f"{there[alone[0]]} has no partner in {other} ({len(alone)} such names): none there is "
-            f"{there[alone[0]].stem}, or {alone[0]} with nothing or {ENDS} at its end"
+            f"{there[alone[0]]} has no partner in {other} ({len(alone)} such names); tried {there[alone[0]].stem}, and "
+            f"{alone[0]} alone or with {ENDS} at its end"
         )
     return [_pair(lr_files[name], path, scale) for name, path in hr_files.items()]
 
