@@ -14,8 +14,10 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from realsr.development import KNOTS, LUMA, RIM, Development
+from realsr.colour import luma
+from realsr.development import KNOTS, RIM, Development
 from realsr.domains import opponent, power_spectrum
+from realsr.evenly import evenly
 from realsr.images import quantize
 from realsr.jpeg import jpeg
 from realsr.jpeg_pool import JpegPool
@@ -69,7 +71,7 @@ def fit_development(noise: NoisePool, tables: JpegPool | None, without: Sequence
     seen, brightest = by_brightness(levels, variance)
     sensor = _sensor(Development(linear="linear" not in without, gray=gray), seen, brightest)
     sensor = replace(sensor, photos=_by_photo(photos, levels, variance, seen))
-    chosen = torch.linspace(0, len(tiles) - 1, min(TILES, len(tiles))).round().long()
+    chosen = evenly(TILES, len(tiles))
     walls = Walls(levels[chosen], torch.from_numpy(np.exp(_looked_up(seen, levels[chosen]))).float(), tables)
 
     if bool((variance.amax(0) == 0).any()):
@@ -94,7 +96,7 @@ def signature(residual: Tensor) -> Tensor:
     The logarithm of its power at ten frequencies (:data:`realsr.domains.BANDS`), of gray and of two colour differences.
     All tiles weigh the same.
     """
-    gray = (residual * LUMA).sum(1, keepdim=True)
+    gray = luma(residual)[:, None]
     strength = gray.square().mean((2, 3), keepdim=True).sqrt() + 0.2  # of 255 levels, so that none is divided by 0
     return (power_spectrum(opponent(residual / strength / 255)).mean(0) + LITTLE).log().flatten().float()
 

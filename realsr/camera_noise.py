@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from realsr.errors import at_least
+from realsr.evenly import evenly
 from realsr.noise import NO_NOISE, Mask, Reasons, TileStatistics, first_reason, listed
 
 Floats = npt.NDArray[np.floating]
@@ -139,5 +140,5 @@ def _even(mean: Floats, mask: Mask, count: int) -> Mask:
     """Up to ``count`` of those in ``mask``, even in the order of their brightness."""
     order = np.flatnonzero(mask)[np.argsort(mean[mask], kind="stable")]
     kept = np.zeros(len(mask), bool)
-    kept[order[np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)]] = True
+    kept[order[evenly(count, len(order))]] = True
     return kept

@@ -11,6 +11,13 @@ from torch import Tensor
 CELL = 16  # LR pixels on a side; noise of 8 levels is 0.4 levels in their mean
 SIGMA = 4.0  # LR pixels; noise of 8 levels is 0.6 levels in means so weighted
 BAND = 256  # LR rows that are enlarged at once
+LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
+
+
+def luma(rgb: Tensor) -> Tensor:
+    """BT.601 luma of ``(..., 3, H, W)`` RGB, ``(..., H, W)`` in the same range."""
+    red, green, blue = rgb.unbind(-3)
+    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
 
 
 def colour_difference(sr: Tensor, lr: Tensor, scale: int) -> Tensor:

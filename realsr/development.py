@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from realsr.colour import luma
 from realsr.kernels import GRID, Kernel, frequencies, kernel_of_gains
 from realsr.sensor import CAMERA_FROM_SRGB, bilinear, degamma, demosaic, gamma, mosaic
 from realsr.transfer import sent
 
-LUMA = torch.tensor([0.299, 0.587, 0.114])[:, None, None]  # ITU-R BT.601
 RIM = 4  # LR pixels around a crop that demosaicking, noise reduction and sharpening reach
 PARTS = ("kernel", "linear", "mosaic", "noise", "sharpening", "jpeg")  # of a camera, which ablations leave out
 KNOTS = 17  # display values from 0 to 1 at which the strength of noise is told
@@ -80,8 +80,8 @@ class Development:
             if self.reduction or self.chroma:
                 clean = self._developed(seen, back)
                 noise = smoothed(picture - clean, self.reduction)
-                luma = (noise * sent(LUMA, noise.device)).sum(1, keepdim=True)
-                picture = clean + luma + smoothed(noise - luma, self.chroma)
+                gray = luma(noise)[:, None]
+                picture = clean + gray + smoothed(noise - gray, self.chroma)
         if self.sharpening:
             picture = picture + self.sharpening * (picture - smoothed(picture, self.radius))
         return picture.clamp(0, 1)
@@ -93,7 +93,7 @@ class Development:
         """
         draws = torch.Generator().manual_seed(0)
         chart = self.light(0.5 + 0.04 * torch.randn(8, 1, side, side, generator=draws)).repeat(1, 3, 1, 1)
-        pictures = self.display(chart[:, 0]), (self.picture(chart) * LUMA).sum(1)
+        pictures = self.display(chart[:, 0]), luma(self.picture(chart))
         before, after = (np.fft.fft2(x.double().numpy() - float(x.mean())) for x in pictures)
         ring = np.rint(RINGS * frequencies(side)).astype(int).ravel()
         kept, power = (np.bincount(ring, (x * before.conj()).real.sum(0).ravel())[1:] for x in (after, before))

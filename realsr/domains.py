@@ -6,9 +6,10 @@ Patches are ``(N, 3, P, P)`` RGB in [0, 1]; levels are those of 8 bits, 0 to 255
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -16,20 +17,30 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from scipy import stats
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
+
+from realsr.colour import luma
 
 Array = npt.NDArray[np.float64]
 BANDS = np.array([0.08, 0.125, 0.175, 0.225, 0.275, 0.325, 0.375, 0.425, 0.475, 0.6, 0.71])  # edges, cycles a pixel
 CALM = 0.1  # share of the places, of each brightness, whose detail is taken for noise
 BRIGHTNESS = np.linspace(0, 255, 9)  # edges of the bins
 USUAL = 3.5  # logarithm of the power of noise of 6 levels: about it, brightness by itself says nothing
+FOLDS = 5
+PENALTY = 0.01  # of the squared slopes against the mean loss of a patch, both classes weighing the same
 EDGE_STEP, EDGE_REACH = 40.0, 5  # levels that an edge rises at least; pixels on each side of it that are looked at
 
 
 def opponent(patches: Tensor) -> Tensor:
     """Luma and two colour differences in levels, ``(N, 3, P, P)``."""
-    red, green, blue = (255 * patches.double()).unbind(1)
-    return torch.stack([0.299 * red + 0.587 * green + 0.114 * blue, red - green, blue - green], 1)
+    levels = 255 * patches.double()
+    red, green, blue = levels.unbind(1)
+    return torch.stack([luma(levels), red - green, blue - green], 1)
 
 
 def power_spectrum(channels: Tensor) -> Tensor:
@@ -121,14 +132,14 @@ def _calmest(brightness: Array, energy: Array) -> list[npt.NDArray[np.int64]]:
     return [g[np.argsort(energy[g])][: math.ceil(CALM * len(g)) if len(g) >= 20 else 0] for g in groups]
 
 
-def edge_widths(luma: Tensor, rise: float = EDGE_STEP) -> Array:
+def edge_widths(gray: Tensor, rise: float = EDGE_STEP) -> Array:
     """Widths of the edges in ``(N, H, W)``, in pixels: the step divided by the steepest slope, along rows and columns.
 
     An edge is where a pixel differs more from the next than anywhere within five pixels, and the picture rises or
     falls over these by ``rise`` levels or more; a step in one pixel has width 1.
     """
     found = []
-    for picture in (luma, luma.transpose(1, 2)):
+    for picture in (gray, gray.transpose(1, 2)):
         lines = picture.reshape(-1, picture.shape[-1])
         for first in range(0, len(lines), 4096):  # some at a time, for the memory
             line = lines[first : first + 4096]
@@ -179,69 +190,44 @@ class Separation:
     low: float
     high: float
 
+    def __str__(self) -> str:
+        return f"{self.auc:.3f} ({self.low:.2f} to {self.high:.2f})"
 
-def separation(
-    real: Sequence[Array], made: Sequence[Array], folds: Sequence[int], made_folds: Sequence[int], seed: int = 0
-) -> Separation:
+
+def separation(real: Mapping[str, Array], made: Mapping[str, Array], seed: int = 0) -> Separation:
     """Train a logistic regression to tell made patches from real ones, and test it on held-out photos.
 
     Args:
-        real: features ``(n, F)`` of each real photo's patches.
-        made: likewise of each photo that LR was made of.
-        folds: of each real photo, the fold in which it is tested; a photo and what is made of it share one.
-        made_folds: likewise of ``made``.
+        real: features ``(n, F)`` of each real photo's patches, by its name.
+        made: likewise of each photo that LR was made of. A photo and what is made of it, which share a name, are never
+            apart in training and test.
         seed: of the bootstrap, which draws photos with replacement, since patches of one photo are alike.
     """
-    pairs: list[tuple[int, int, float, float]] = []  # real photo, made photo, AUC of the two, number of pairs
-    for fold in sorted(set(folds) & set(made_folds)):
-        tested = [i for i, f in enumerate(folds) if f == fold], [j for j, f in enumerate(made_folds) if f == fold]
-        score = _logistic_regression(
-            np.concatenate([x for i, x in enumerate(real) if i not in tested[0]]),
-            np.concatenate([x for j, x in enumerate(made) if j not in tested[1]]),
-        )
-        pairs += [
-            (i, j, auc(score(real[i]), score(made[j])), len(real[i]) * len(made[j]))
-            for i in tested[0]
-            for j in tested[1]
-        ]
-    table = np.array(pairs)
-    rows, columns = table[:, 0].astype(int), table[:, 1].astype(int)
-    rng = np.random.default_rng(seed)
-    drawn = []
-    for _ in range(1000):
-        times = rng.multinomial(len(real), np.full(len(real), 1 / len(real)))[rows]
-        weight = table[:, 3] * times * rng.multinomial(len(made), np.full(len(made), 1 / len(made)))[columns]
-        if weight.any():
-            drawn.append(float((weight * table[:, 2]).sum() / weight.sum()))
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Separation(float(np.average(table[:, 2], weights=table[:, 3])), float(low), float(high))
+    sides = [*real.values(), *made.values()]
+    counts = [len(side) for side in sides]
+    x, photo = np.concatenate(sides), np.repeat(np.arange(len(sides)), counts)
+    y, names = photo >= len(real), np.repeat([*real, *made], counts)
+    aucs, weights = np.zeros((len(real), len(made))), np.zeros((len(real), len(made)))
+    for train, test in StratifiedGroupKFold(min(FOLDS, len(real), len(made))).split(x, y, names):
+        ridge = LogisticRegression(C=1 / (2 * PENALTY * len(train)), class_weight="balanced", max_iter=1000)
+        scores = make_pipeline(StandardScaler(), ridge).fit(x[train], y[train]).decision_function(x[test])
+        tested = {i: scores[photo[test] == i] for i in np.unique(photo[test])}
+        for i, j in product([i for i in tested if i < len(real)], [j for j in tested if j >= len(real)]):
+            aucs[i, j - len(real)] = auc(tested[i], tested[j])
+            weights[i, j - len(real)] = counts[i] * counts[j]
+
+    def mean(rows: Any, columns: Any) -> Any:
+        weight = weights[np.ix_(rows, columns)]
+        return (weight * aucs[np.ix_(rows, columns)]).sum() / weight.sum()
+
+    photos = np.arange(len(real)), np.arange(len(made))
+    with np.errstate(invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # of few photos, no two of one fold may be drawn
+        drawn = stats.bootstrap(photos, mean, vectorized=False, n_resamples=1000, method="percentile", rng=seed)
+        low, high = np.nanquantile(drawn.bootstrap_distribution, [0.025, 0.975])
+    return Separation(float(mean(*photos)), float(low), float(high))
 
 
 def auc(real: Array, made: Array) -> float:
     """Probability that a made patch scores higher than a real one; ties count half."""
-    ranks = stats.rankdata(np.concatenate([real, made]))
-    return float((ranks[len(real) :].sum() - len(made) * (len(made) + 1) / 2) / (len(real) * len(made)))
-
-
-def _logistic_regression(real: Array, made: Array, penalty: float = 0.01) -> Any:
-    """Scores of features, higher for made ones; both classes weigh the same, standardised, ridge."""
-    both = np.concatenate([real, made])
-    mean, deviation = both.mean(0), both.std(0) + 1e-6
-    x = torch.from_numpy((both - mean) / deviation)
-    y = torch.cat([torch.zeros(len(real)), torch.ones(len(made))]).double()
-    weight = torch.cat(
-        [torch.full_like(y[: len(real)], 0.5 / len(real)), torch.full_like(y[len(real) :], 0.5 / len(made))]
-    )
-    slope = torch.zeros(x.shape[1] + 1, dtype=x.dtype, requires_grad=True)
-    optimizer = torch.optim.LBFGS([slope], max_iter=100, line_search_fn="strong_wolfe")
-
-    def loss() -> float:
-        optimizer.zero_grad()
-        z = x @ slope[1:] + slope[0]
-        value = F.binary_cross_entropy_with_logits(z, y, weight, reduction="sum") + penalty * (slope[1:] ** 2).sum()
-        value.backward()  # type: ignore[no-untyped-call]
-        return float(value.detach())
-
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
-    direction = slope[1:].detach().numpy()
-    return lambda seen: (seen - mean) / deviation @ direction
+    return float(roc_auc_score(np.repeat([0, 1], [len(real), len(made)]), np.concatenate([real, made])))

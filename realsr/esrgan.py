@@ -18,9 +18,10 @@ from realsr.colour import colour_difference
 from realsr.data.datasets import Pair
 from realsr.errors import InputError, at_least
 from realsr.finite import FiniteCheck, NonFinite, Policy, of_all_processes, require_finite
+from realsr.images import quantize
 from realsr.losses.adversarial import AdversarialLoss
 from realsr.losses.perceptual import LPIPSLoss
-from realsr.metrics import image_metrics
+from realsr.metrics import metric_objects
 from realsr.networks.community import scale_of
 from realsr.networks.initial import pass_through
 from realsr.networks.rates import parameter_groups
@@ -131,6 +132,7 @@ class ESRGAN(LightningModule):
         self.ema_decay, self.clip_norm, self.compiled = ema_decay, clip_norm, compile
         self.non_finite = NonFinite(non_finite)
         self.scale = scale_of(generator)
+        self.metrics = metric_objects(self.scale, "val/")
 
     def forward(self, lr: Tensor) -> Tensor:
         """``(N, 3, H, W)`` in [0, 1] to ``(N, 3, s*H, s*W)``, not clamped, by the average where there is one."""
@@ -276,13 +278,17 @@ class ESRGAN(LightningModule):
         """Metrics where there is ground truth, in float32 whatever the precision; the pictures go to the callbacks."""
         pair = Pair(*pair)
         lr, hr = pair.lr.cpu(), None if pair.hr is None else pair.hr.cpu()
+        stage = "photos" if hr is None else "val"
         with torch.autocast(self.device.type, enabled=False):
             sr = upscale_tiled(self, pair.lr[None], self.scale)
-            metrics = {} if hr is None else image_metrics(sr, hr[None], self.scale, self.frozen["lpips"])
-        metrics["colour"] = 255 * float(colour_difference(sr, lr[None], self.scale))
-        stage = "photos" if hr is None else "val"
-        named = {f"{stage}/{name}": value for name, value in metrics.items()}
-        self.log_dict(named, batch_size=1, add_dataloader_idx=False, sync_dist=True)
+            values = {f"{stage}/colour": 255 * float(colour_difference(sr, lr[None], self.scale))}
+            if hr is not None and (lpips := self.frozen["lpips"]) is not None:
+                values["val/lpips"] = float(lpips(quantize(sr), quantize(hr[None])))
+            objects = {} if pair.hr is None else self.metrics(sr.to(self.device), pair.hr[None])
+        self.log_dict(values, batch_size=1, add_dataloader_idx=False, sync_dist=True)
+        if pair.hr is not None:
+            self.log_dict(self.metrics, batch_size=1, add_dataloader_idx=False)
+        metrics = {key.partition("/")[2]: float(value) for key, value in {**objects, **values}.items()}
         return {"name": pair.name, "lr": lr, "sr": sr[0], "hr": hr, "metrics": metrics}
 
 

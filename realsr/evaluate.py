@@ -13,7 +13,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -26,13 +25,14 @@ from realsr.data.run_pools import HELD_OUT
 from realsr.data.samples import make_samples
 from realsr.errors import InputError, at_least
 from realsr.evaluation import Evaluation, Judge, evaluate, view
+from realsr.evenly import evenly
 from realsr.files import file_hash, left_out
 from realsr.hardware import keep_memory, pick_device
-from realsr.methods import Method, bicubic, k_zssr, network, split_names, zssr
+from realsr.methods import Method, bicubic, network, split_names, zssr
 from realsr.pictures import Picture, kernel_picture, noise_picture
 from realsr.pools import KernelPool, NoisePool, hold_out
 from realsr.report.evaluation import Views, report_evaluation
-from realsr.tables import check_paper, footnotes, print_table, tables, write_tables
+from realsr.tables import check_paper, print_tables, tabulate, write_tables
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def build_methods(cfg: DictConfig) -> list[Method]:
     simple: dict[str, Callable[[], Method]] = {
         "bicubic": lambda: bicubic(cfg.scale),
         "zssr": lambda: zssr(cfg.scale, instantiate(cfg.zssr), cfg.accelerator),
-        "k_zssr": lambda: k_zssr(cfg.scale, instantiate(cfg.zssr), instantiate(cfg.estimator), cfg.accelerator),
+        "k_zssr": lambda: zssr(cfg.scale, instantiate(cfg.zssr), cfg.accelerator, instantiate(cfg.estimator)),
     }
     return [simple[n]() if p is None else network(n, p, cfg.scale, *options) for n, p in split_names(specs)]
 
@@ -97,14 +97,15 @@ def present(
     """
     photos = [files for files in photos if any(files.name in column for column in done.results.values())]
     first = [*seen_photos(methods, photos), *notes]
-    write_tables(done.results, folder, paper, first)
-    print_table(done.results, title, paper, first)
+    tables = tabulate(done.results, paper, first)
+    write_tables(tables, done.results, folder)
+    print_tables(tables, title)
     held_out = [f"{m.name}: {' '.join(held_out_lines(m.checkpoint))}" for m in methods if "config" in m.checkpoint]
-    notes = [*footnotes(done.results, paper, first), *done.failures, *held_out]
-    pictures = views(evenly(photos, count), [method.name for method in methods], folder, side, done)
+    notes = [*tables.notes, *done.failures, *held_out]
+    chosen = [photos[i] for i in evenly(count, len(photos))]
+    pictures = views(chosen, [method.name for method in methods], folder, side, done)
     report = folder / "report.html"
-    cells, pools = tables(done.results, paper), pool_pictures(methods)
-    report_evaluation(report, title, cells, notes, pictures, done.results, pools, about(done))
+    report_evaluation(report, title, tables.cells, notes, pictures, done.results, pool_pictures(methods), about(done))
     log.info("report: %s; pictures, table.md, images.csv and metrics.json are beside it", report)
 
 
@@ -149,25 +150,20 @@ def pool_pictures(methods: Sequence[Method]) -> dict[str, list[Picture]]:
         data = config.get("data") if isinstance(config, Mapping) else None
         if not isinstance(data, Mapping):  # of another program's checkpoint
             continue
-        kernel_dir, noise_dir = (data.get(name) for name in ("kernel_dir", "noise_dir"))
+        kernel_dir, noise_dir, seed = data.get("kernel_dir"), data.get("noise_dir"), data.get("val_seed", 0)
         try:
             if kernel_dir and Path(kernel_dir).exists():
                 whole = KernelPool.load(kernel_dir, data.get("scale", 4), data.get("min_confidence", 0.0))
-                pool = hold_out(whole, HELD_OUT, data.get("val_seed", 0))[0].kernels.numpy()
-                shown = list(map(kernel_picture, evenly(pool)))
-                found[f"{method.name}: {len(pool)} kernels of {kernel_dir}"] = shown
+                kernels = hold_out(whole, HELD_OUT, seed)[0].kernels.numpy()
+                shown = [kernel_picture(kernels[i]) for i in evenly(SHOWN, len(kernels))]
+                found[f"{method.name}: {len(kernels)} kernels of {kernel_dir}"] = shown
             if noise_dir and Path(noise_dir).exists():
-                tiles = hold_out(NoisePool.load(noise_dir), HELD_OUT, data.get("val_seed", 0))[0].tiles
-                shown = [noise_picture(tile.permute(1, 2, 0).numpy()) for tile in evenly(tiles)]
+                tiles = hold_out(NoisePool.load(noise_dir), HELD_OUT, seed)[0].tiles.permute(0, 2, 3, 1).numpy()
+                shown = [noise_picture(tiles[i]) for i in evenly(SHOWN, len(tiles))]
                 found[f"{method.name}: {len(tiles)} noise tiles of {noise_dir}, four times as strong"] = shown
         except InputError as e:  # emptied or damaged since
             log.warning("left out of the report: %s", e)
     return found
-
-
-def evenly(items: Any, count: int = SHOWN) -> list[Any]:
-    """``count`` at most of a sequence, array or tensor, evenly chosen."""
-    return [items[i] for i in np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)]
 
 
 def about(done: Evaluation) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +28,6 @@ from realsr.methods import COMPARE, Method
 from realsr.metrics import image_metrics, least_side
 from realsr.no_reference import NIQE, NIQE_BLOCK, fits_niqe, photo_metrics
 from realsr.pictures import Picture, grid, sharpest_crop
-from realsr.tables import Results
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Judge:
     Attributes:
         scale: of the methods, also the border that PSNR and SSIM shave.
         lpips: None leaves it out.
-        niqe: likewise, of photos without ground truth.
+        niqe: None leaves it out; of photos without ground truth.
         settings: what the two depend on, as plain values.
     """
 
@@ -73,10 +73,15 @@ class Evaluation:
         failures: a line each.
     """
 
-    results: Results
+    results: dict[str, dict[str, dict[str, float]]]
     seconds: dict[str, dict[str, float]]
     kernels: dict[str, Kernel]
     failures: list[str]
+
+    def fail(self, line: str) -> None:
+        """Note a result that is missing."""
+        self.failures.append(line)
+        log.error("%s", line)
 
 
 def evaluate(photos: Sequence[PairFiles], methods: Sequence[Method], judge: Judge, folder: Path) -> Evaluation:
@@ -96,37 +101,34 @@ def evaluate(photos: Sequence[PairFiles], methods: Sequence[Method], judge: Judg
         InputError: ``folder`` is no place for results; a photo is too small to be measured.
     """
     check_writable(folder)
-    check_apart(photos, [method.name for method in methods], folder)
+    names = [method.name for method in methods]
+    check_apart(photos, names, folder)
     check_sizes(photos, judge.niqe is not None)
-    done = Evaluation({m.name: {} for m in methods}, {m.name: {} for m in methods}, {}, [])
+    done = Evaluation({name: {} for name in names}, {name: {} for name in names}, {}, [])
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, disable=len(photos) * len(methods) < 3) as progress:
         task = progress.add_task("evaluating", total=len(photos) * len(methods))
-        for number, files in enumerate(photos):
+        for files in photos:
             try:
                 pair = files.read()
             except InputError as e:
-                done.failures.append(str(e))
-                log.error("%s", e)
+                done.fail(str(e))
+                progress.advance(task, len(methods))
                 continue
-            for index, method in enumerate(methods):
-                at = number * len(methods) + index
-                progress.update(task, completed=at, description=f"{pair.name}: {method.name}")
+            for method in methods:
+                progress.update(task, description=f"{pair.name}: {method.name}")
                 try:
                     record = _result(method, pair, judge, folder / method.name)
+                    done.results[method.name][pair.name] = record["metrics"]
+                    done.seconds[method.name][pair.name] = record["seconds"]
+                    if record["kernel"] is not None:
+                        done.kernels[pair.name] = np.array(record["kernel"])
                 except (InputError, RuntimeError, MemoryError) as e:  # no memory, where a network or LPIPS wants it
-                    reason = " ".join(str(e).split())[:300] or type(e).__name__
-                    done.failures.append(f"{method.name}, {pair.name}: {reason}")
-                    log.error("%s", done.failures[-1])
-                    continue
-                done.results[method.name][pair.name] = record["metrics"]
-                done.seconds[method.name][pair.name] = record["seconds"]
-                if record["kernel"] is not None:
-                    done.kernels[pair.name] = np.array(record["kernel"])
-            if parts := view(pair, [method.name for method in methods], folder, 256):
-                sheet = grid([list(parts.values())], [list(parts)])
-                write_image(folder / COMPARE / f"{pair.name}.png", Photo(sheet))
-        progress.update(task, completed=len(photos) * len(methods), description="evaluated")
+                    done.fail(f"{method.name}, {pair.name}: {' '.join(str(e).split())[:300] or type(e).__name__}")
+                progress.advance(task)
+            if parts := view(pair, names, folder, 256):
+                write_image(folder / COMPARE / f"{pair.name}.png", Photo(grid([list(parts.values())], [list(parts)])))
+        progress.update(task, description="evaluated")
     return done
 
 
@@ -174,13 +176,11 @@ def check_sizes(photos: Sequence[PairFiles], niqe: bool = False) -> None:
 def _result(method: Method, pair: Pair, judge: Judge, folder: Path) -> dict[str, Any]:
     """The record of a method's picture of a photo, made now or read."""
     picture, path = folder / f"{pair.name}.png", folder / f"{pair.name}.json"
-    made_by = {**_plain(method.made_by), "lr": _digest(pair.lr)}
-    measured_by = {**_plain(judge.key()), "hr": None if pair.hr is None else _digest(pair.hr)}
-    record, sr = _read_record(path, made_by), _read_picture(picture)
-    if record is not None and sr is not None and _digest(sr) == record.get("picture"):
-        if record["measured_by"] == measured_by:
-            return record
-    else:
+    hr = None if pair.hr is None else _digest(pair.hr)
+    keys = {**method.made_by, "lr": _digest(pair.lr)}, {**judge.key(), "hr": hr}
+    made_by, measured_by = json.loads(json.dumps(keys))  # as they will be read
+    record, sr = _read_record(path), _read_picture(picture)
+    if sr is None or record.get("made_by") != made_by or record["picture"] != _digest(sr):
         for old in (path, picture):  # the record would tell of another picture than the one that is written next
             old.unlink(missing_ok=True)
         start = time.perf_counter()
@@ -193,24 +193,24 @@ def _result(method: Method, pair: Pair, judge: Judge, folder: Path) -> dict[str,
         sr = to_float(pixels)  # as it will be read
         record = {"made_by": made_by, "picture": _digest(sr), "seconds": seconds}
         record["kernel"] = None if kernel is None else kernel.tolist()
-    record |= {"measured_by": measured_by, "metrics": judge.measure(sr, pair.hr)}
-    with atomic_write(path) as file:
-        file.write(json.dumps(record).encode())
+    if record.get("measured_by") != measured_by:
+        record |= {"measured_by": measured_by, "metrics": judge.measure(sr, pair.hr)}
+        with atomic_write(path) as file:
+            file.write(json.dumps({**record, "check": _check(record)}).encode())
     return record
 
 
-def _read_record(path: Path, made_by: dict[str, Any]) -> dict[str, Any] | None:
-    """A record of an earlier run, if it is whole and of the same making."""
+def _read_record(path: Path) -> dict[str, Any]:
+    """A record of an earlier run, nothing if it is not whole."""
     try:
-        record = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    if not isinstance(record, dict) or record.get("made_by") != made_by or "measured_by" not in record:
-        return None
-    metrics, kernel = record.get("metrics"), record.get("kernel", "")
-    numbers = [record.get("seconds"), *(metrics.values() if isinstance(metrics, dict) else [None])]
-    whole = all(isinstance(value, (int, float)) for value in numbers)
-    return record if whole and (kernel is None or isinstance(kernel, list)) else None
+        record: dict[str, Any] = json.loads(path.read_bytes())
+        return record if record.pop("check") == _check(record) else {}
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
+        return {}
+
+
+def _check(record: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(record).encode())
 
 
 def _read_picture(path: Path) -> Tensor | None:
@@ -218,12 +218,6 @@ def _read_picture(path: Path) -> Tensor | None:
         return to_float(read_image(path).rgb)
     except InputError:
         return None
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON gives it back."""
-    plain: dict[str, Any] = json.loads(json.dumps(dict(values)))
-    return plain
 
 
 def _digest(image: Tensor) -> str:

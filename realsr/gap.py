@@ -16,8 +16,6 @@ import wandb
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from realsr.callbacks import log_picture
@@ -27,19 +25,19 @@ from realsr.data.store import hr_pixels
 from realsr.degradation import Degradation
 from realsr.domains import BANDS, BRIGHTNESS, Curves, Separation, compare, content, curves, features, separation
 from realsr.errors import InputError, at_least
+from realsr.evenly import evenly
 from realsr.files import atomic_write, find_images
 from realsr.images import Photo, quantize, to_float, write_image
 from realsr.jpeg_pool import JpegPool, collect_tables
 from realsr.pictures import Picture, grid
 from realsr.plots import interval_panel, line_panel
 from realsr.pools import KernelPool, NoisePool
+from realsr.tables import print_cells
 
 log = logging.getLogger(__name__)
 
 RIM = 4  # LR pixels around a made patch that are cut off: there the blur saw a mirrored border
-FOLDS = 5
 HEADINGS = {
-    "auc": "AUC",
     "noise": "noise",
     "noise_spectrum": "noise dB",
     "colour": "colours",
@@ -78,24 +76,28 @@ def measure(real: Patches, hr: Patches, variants: Mapping[str, Degrade], seed: i
     Raises:
         InputError: there are fewer than two photos on a side.
     """
-    folds, made_folds = _folds(list(real), list(hr))
-    seen, real_curves = [features(patches) for patches in real.values()], curves(torch.cat(list(real.values())))
-    gaps = {}
-    for name, degrade in variants.items():
+    if min(len(real), len(hr)) < 2:
+        raise InputError(
+            f"{len(real)} camera photos and {len(hr)} that LR is made of are large enough: the measure needs two on "
+            "each side; give more or larger photos (data.source_dir, data.clean_dir), or a smaller patch"
+        )
+    seen = {name: features(patches) for name, patches in real.items()}
+    real_curves, gaps = curves(torch.cat(list(real.values()))), {}
+    for variant, degrade in variants.items():
         generator = torch.Generator().manual_seed(draw_seed(seed, 0))
-        made = [quantize(degrade(patches, generator)[..., RIM:-RIM, RIM:-RIM]) for patches in hr.values()]
-        apart = separation(seen, [features(patches) for patches in made], folds, made_folds, seed)
-        made_curves = curves(torch.cat(made))
-        gaps[name] = Gap(apart, compare(real_curves, made_curves), made_curves)
+        made = {name: quantize(degrade(patches, generator)[..., RIM:-RIM, RIM:-RIM]) for name, patches in hr.items()}
+        apart = separation(seen, {name: features(patches) for name, patches in made.items()}, seed)
+        made_curves = curves(torch.cat(list(made.values())))
+        gaps[variant] = Gap(apart, compare(real_curves, made_curves), made_curves)
     return gaps
 
 
 def content_gap(real: Patches, hr: Patches, scale: int, seed: int = 0) -> Separation:
     """How well the two sides are told apart by what they show: mean colours and coarse contrast alone."""
     bicubic = Degradation(scale)
-    made = [bicubic(patches, torch.Generator())[..., RIM:-RIM, RIM:-RIM] for patches in hr.values()]
-    folds = _folds(list(real), list(hr))
-    return separation([content(p) for p in real.values()], [content(p) for p in made], *folds, seed)
+    made = {name: bicubic(patches, torch.Generator())[..., RIM:-RIM, RIM:-RIM] for name, patches in hr.items()}
+    shown, seen = ({name: content(patches) for name, patches in side.items()} for side in (real, made))
+    return separation(shown, seen, seed)
 
 
 def cut_patches(photos: Sequence[Path], side: int, count: int, seed: int, factor: float = 1.0) -> Patches:
@@ -125,21 +127,6 @@ def cut_patches(photos: Sequence[Path], side: int, count: int, seed: int, factor
     return cut
 
 
-def _folds(real: list[str], made: list[str]) -> tuple[list[int], list[int]]:
-    """The fold in which each photo is tested; every fold has photos of both sides where there are enough."""
-    if min(len(real), len(made)) < 2:
-        raise InputError(
-            f"{len(real)} camera photos and {len(made)} that LR is made of are large enough: the measure needs two on "
-            "each side; give more or larger photos (data.source_dir, data.clean_dir), or a smaller patch"
-        )
-    shared = [name for name in real if name in made]
-    count = min(FOLDS, len(real), len(made))
-    fold = {name: i % count for i, name in enumerate(shared)}
-    sides = ([n for n in names if n not in fold] for names in (real, made))
-    starts = {name: (len(shared) + i) % count for side in sides for i, name in enumerate(side)}
-    return tuple([(fold | starts)[name] for name in names] for names in (real, made))  # type: ignore[return-value]
-
-
 def picture(real: Curves, gaps: Mapping[str, Gap]) -> Picture:
     """Panels of the AUCs and of the curves, ``(H, W, 3)`` uint8."""
     by_name = {"real": real, **{name: gap.curves for name, gap in gaps.items()}}
@@ -163,18 +150,15 @@ def picture(real: Curves, gaps: Mapping[str, Gap]) -> Picture:
 
 
 def _print(gaps: Mapping[str, Gap], apart: Separation, title: str) -> None:
-    table = Table(title=title)
-    for heading in ("LR made by", *HEADINGS.values()):
-        table.add_column(heading, justify="left" if heading == "LR made by" else "right", no_wrap=True)
+    cells = [["LR made by", "AUC", *HEADINGS.values()]]
     for name, gap in gaps.items():
-        s = gap.separation
-        others = [f"{gap.distances[key]:.2f}" for key in HEADINGS if key != "auc"]
-        table.add_row(name, f"{s.auc:.3f} ({s.low:.2f} to {s.high:.2f})", *others)
-    console = Console()
-    console.width = max(console.width, 92)  # a table that is cut off tells nothing
-    console.print(table)
-    log.info("AUC 0.5: alike, 1: two domains; in brackets 95 % of bootstrap samples of the photos")
-    log.info("what they show tells them apart as well, by AUC %.3f (%.2f to %.2f)", *asdict(apart).values())
+        shown = (f"{gap.distances[key]:.2f}" for key in HEADINGS)
+        cells.append([name, str(gap.separation), *shown])
+    notes = (
+        "AUC 0.5: alike, 1: two domains; in brackets 95 % of bootstrap samples of the photos",
+        f"what they show tells them apart as well, by AUC {apart}",
+    )
+    print_cells(cells, title, notes)
 
 
 def advice(gaps: Mapping[str, Gap], apart: Separation, options: Mapping[str, str]) -> str:
@@ -242,7 +226,7 @@ def _run(cfg: DictConfig) -> None:
 
 def _chosen(folder: str, count: int) -> list[Path]:
     photos = find_images(folder)
-    return [photos[i] for i in np.linspace(0, len(photos) - 1, min(count, len(photos))).round().astype(int)]
+    return [photos[i] for i in evenly(count, len(photos))]
 
 
 def load_variant(node: DictConfig, scale: int, min_confidence: float) -> Degrade:

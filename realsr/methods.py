@@ -27,7 +27,7 @@ from realsr.networks.weights import checkpoint_file, generator_of, read_checkpoi
 from realsr.resample import imresize
 from realsr.tiling import OVERLAP, TILE, upscale_tiled
 from realsr.zssr import ZSSR, zero_shot
-from realsr.zssr.upscale import check_scale
+from realsr.zssr.upscale import check_zero_shot_scale
 
 log = logging.getLogger(__name__)
 
@@ -108,23 +108,23 @@ def network(
     return Method(name, run, made_by, told)
 
 
-def zssr(scale: int, module: partial[ZSSR], accelerator: str = "auto") -> Method:
-    """Zero-shot learning with bicubic downscaling (Shocher et al., CVPR 2018).
+def zssr(
+    scale: int, module: partial[ZSSR], accelerator: str = "auto", estimator: partial[Estimator] | None = None
+) -> Method:
+    """Zero-shot learning with bicubic downscaling (Shocher et al., CVPR 2018), or with the photo's estimated kernel.
+
+    With an estimator it is ``k_zssr`` (Bell-Kligler et al., NeurIPS 2019).
 
     Raises:
         InputError: an option is wrong, or the scale.
     """
-    check_scale(scale)
+    check_zero_shot_scale(scale)
+    name, device = "zssr" if estimator is None else "k_zssr", pick_device(accelerator).type
+    made_by = {"method": name, "scale": scale, "zssr": plain_settings(module), "device": device, "realsr": __version__}
     module()  # looks at its options now rather than at every photo
-    made_by = {"method": "zssr", "scale": scale, "zssr": plain_settings(module), "realsr": __version__}
-    made_by["device"] = pick_device(accelerator).type
-    return Method("zssr", lambda lr: Enlarged(zero_shot(lr, scale, module, None, accelerator)), made_by)
-
-
-def k_zssr(scale: int, module: partial[ZSSR], estimator: partial[Estimator], accelerator: str = "auto") -> Method:
-    """The same with a kernel estimated from the photo (Bell-Kligler et al., NeurIPS 2019)."""
-    check_scale(scale)
-    module(), estimator()
+    if estimator is None:
+        return Method(name, lambda lr: Enlarged(zero_shot(lr, scale, module, None, accelerator)), made_by)
+    estimator()
 
     def run(lr: Tensor) -> Enlarged:
         estimate = estimate_kernel(lr, 2, estimator, accelerator)
@@ -132,9 +132,7 @@ def k_zssr(scale: int, module: partial[ZSSR], estimator: partial[Estimator], acc
             log.warning("k_zssr: kernel of confidence %.2f, %s", estimate.confidence, "; ".join(estimate.reasons))
         return Enlarged(zero_shot(lr, scale, module, estimate.kernels, accelerator), estimate.kernels.get(scale))
 
-    made_by = {"method": "k_zssr", "scale": scale, "zssr": plain_settings(module), "realsr": __version__}
-    made_by |= {"estimator": plain_settings(estimator), "device": pick_device(accelerator).type}
-    return Method("k_zssr", run, made_by)
+    return Method(name, run, {**made_by, "estimator": plain_settings(estimator)})
 
 
 def split_names(specs: Sequence[str]) -> list[tuple[str, str | None]]:

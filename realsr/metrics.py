@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from scipy import ndimage
+import torchmetrics
 from torch import Tensor
+from torchmetrics import MetricCollection
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
+from torchmetrics.wrappers import LambdaInputTransformer
 
+from realsr.colour import luma
 from realsr.errors import InputError
 from realsr.images import quantize
 from realsr.losses.perceptual import BACKBONES, LPIPSLoss
@@ -19,7 +24,7 @@ from realsr.losses.perceptual import BACKBONES, LPIPSLoss
 log = logging.getLogger(__name__)
 
 SSIM_WINDOW = 11
-SSIM_STRIP = 2**22  # pixels that SSIM sees at a time
+SSIM_STRIP = 2**18  # pixels that SSIM sees at a time
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,13 @@ class Metric:
         better = {1: ", higher is better", -1: ", lower is better", 0: ""}[self.better]
         return self.name + (f" in {self.unit}" if self.unit else "") + better
 
-    def written(self, value: float | None, sign: str = "") -> str:
-        """A value, with its ``sign="+"`` if asked for; a dash where it is missing, ∞ for the PSNR of equal images."""
+    def written(self, value: float | None, sign: str = "", bounds: tuple[float, float] | None = None) -> str:
+        """``26.78 (26.10 to 27.40)``, with a ``sign="+"`` if asked for, or the value alone.
+
+        A dash stands where it is missing, ∞ for the PSNR of equal images.
+        """
+        if bounds is not None:
+            return f"{self.written(value, sign)} ({' to '.join(self.written(bound, sign) for bound in bounds)})"
         if value is None:
             return "–"
         if math.isnan(value):
@@ -47,6 +57,7 @@ class Metric:
         return f"{rounded:{sign}.{self.digits}f}".replace("inf", "∞").replace("-", "−")
 
 
+Results = Mapping[str, Mapping[str, Mapping[str, float]]]  # method -> image -> metric -> value
 MEASURES = {  # in the order of tables; the last three are of photos without ground truth (realsr.no_reference)
     "psnr": Metric("PSNR", 2, 1, "dB"),
     "psnr_y": Metric("PSNR-Y", 2, 1, "dB"),
@@ -59,66 +70,78 @@ MEASURES = {  # in the order of tables; the last three are of photos without gro
 }
 
 
-def luma(image: Tensor) -> Tensor:
-    """``(N, 3, H, W)`` RGB in [0, 1] to ``(N, 1, H, W)`` luma of BT.601 studio range, [16/255, 235/255].
-
-    That of MATLAB's ``rgb2ycbcr``, without rounding, on which SR papers measure "Y".
-    """
-    weights = torch.tensor([65.481, 128.553, 24.966], dtype=image.dtype, device=image.device) / 255
-    return 16 / 255 + (image * weights.view(1, 3, 1, 1)).sum(1, keepdim=True)
-
-
 def shave(image: Tensor, border: int) -> Tensor:
     """Cut ``border`` pixels off every side of ``(..., H, W)``."""
-    return image[..., border : image.shape[-2] - border, border : image.shape[-1] - border] if border else image
+    return image[..., border : image.shape[-2] - border, border : image.shape[-1] - border]
+
+
+def rgb_view(image: Tensor, border: int) -> Tensor:
+    """What is measured of ``(N, 3, H, W)`` in [0, 1]: rounded to 8 bits, the border cut off."""
+    return shave(quantize(image), border)
+
+
+def y_view(image: Tensor, border: int) -> Tensor:
+    """The luma ``(N, 1, H, W)`` of :func:`rgb_view` in studio range, [16/255, 235/255], not rounded again.
+
+    That of MATLAB's ``rgb2ycbcr``, on which SR papers measure "Y".
+    """
+    return (16 + 219 * luma(rgb_view(image, border))[:, None]) / 255
+
+
+VIEWS = {"": rgb_view, "_y": y_view}  # by the end of the metric's key
 
 
 def psnr(sr: Tensor, hr: Tensor) -> Tensor:
     """PSNR in dB of each image of two ``(N, C, H, W)`` batches in [0, 1]; ``(N,)``. Mean over channels and pixels.
 
-    Infinite for equal images. (Not by torchmetrics, which takes the logarithm's base in float32: 1e-6 dB off.)
+    Infinite for equal images.
     """
-    return -10 * (sr - hr).square().mean((1, 2, 3)).log10()
+    return peak_signal_noise_ratio(sr, hr, data_range=1.0, dim=(1, 2, 3), reduction="none")
 
 
 def ssim(sr: Tensor, hr: Tensor) -> Tensor:
     """SSIM of each image of two ``(N, C, H, W)`` batches in [0, 1], mean over channels; ``(N,)`` float64.
 
-    11x11 Gaussian window of sigma 1.5, valid region only (Wang et al., TIP 2004, section III C). The window is
-    separable, and filtered so: torchmetrics' dense one takes 50 times as long and 15 GB for a picture of 2K
-    (``tests/benchmarks/bench_metrics.py``).
+    11x11 Gaussian window of sigma 1.5, valid region only (Wang et al., TIP 2004, section III C), by torchmetrics in
+    float32: 1e-5 from float64 on photos, 4e-4 on nearly white ones. In strips, which take 0.2 GB in place of 1.9 for a
+    picture of 2K. On the CPU: a GPU may take the sums of squares in TF32, whose 10 bits leave nothing of a variance.
     """
-    values = [[_ssim(a, b) for a, b in zip(*pair, strict=True)] for pair in zip(sr, hr, strict=True)]
-    return torch.tensor(values, dtype=torch.float64).mean(1)
+    sr, hr = sr.detach().cpu().float(), hr.detach().cpu().float()
+    rows, columns = (side - SSIM_WINDOW + 1 for side in hr.shape[-2:])
+    step = max(SSIM_STRIP // hr.shape[-1], 1)
+    total = torch.zeros(hr.shape[:2], dtype=torch.float64)
+    for top in range(0, rows, step):
+        a, b = (image[..., top : top + step + SSIM_WINDOW - 1, :] for image in (sr, hr))
+        _, similarity = structural_similarity_index_measure(a, b, data_range=1.0, return_full_image=True)
+        total += shave(similarity, SSIM_WINDOW // 2).double().sum((2, 3))
+    return total.mean(1) / (rows * columns)
 
 
-def _ssim(sr: Tensor, hr: Tensor) -> float:
-    """Of two channels ``(H, W)``, in strips: of 48 megapixels at once it would take 4 GB."""
-    a, b = (channel.detach().cpu().double().numpy() for channel in (sr, hr))
-    rows, columns = (side - SSIM_WINDOW + 1 for side in a.shape)
-    step = max(SSIM_STRIP // a.shape[1], 1)
-    strips = (slice(top, top + step + SSIM_WINDOW - 1) for top in range(0, rows, step))
-    return sum(float(_similarity(a[strip], b[strip]).sum()) for strip in strips) / (rows * columns)
+class ValidSSIM(StructuralSimilarityIndexMeasure):
+    """Mean of :func:`ssim` over images; torchmetrics' own counts the windows that reach over the border as well."""
+
+    similarity: Tensor
+    total: Tensor
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Count a batch."""
+        self.similarity += ssim(preds, target).sum().to(self.similarity)
+        self.total += len(preds)
 
 
-def _similarity(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """SSIM in every window inside ``(H, W)``."""
-    mean_a, mean_b, square_a, square_b, product = map(_windowed, (a, b, a * a, b * b, a * b))
-    means, squares = mean_a * mean_b, mean_a**2 + mean_b**2
-    covariance, variances = product - means, square_a + square_b - squares
-    c1, c2 = 0.01**2, 0.03**2
-    similarity: npt.NDArray[np.float64] = (2 * means + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))
-    return similarity
+def metric_objects(border: int, prefix: str = "") -> MetricCollection:
+    """PSNR and SSIM as :func:`image_metrics` measures them, as objects that take the mean over images.
 
-
-def _windowed(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Weighted means in the windows that lie inside ``(H, W)``."""
-    place = np.arange(SSIM_WINDOW) - SSIM_WINDOW // 2
-    weights = np.exp(-(place**2) / (2 * 1.5**2))
-    weights /= weights.sum()
-    inside = slice(SSIM_WINDOW // 2, -(SSIM_WINDOW // 2))
-    down = ndimage.correlate1d(values, weights, axis=0, mode="constant")[inside]
-    return ndimage.correlate1d(down, weights, axis=1, mode="constant")[:, inside]
+    Args:
+        border: is cut off.
+        prefix: of the keys, such as ``val/``.
+    """
+    metrics: dict[str, torchmetrics.Metric | MetricCollection] = {}
+    for suffix, view in VIEWS.items():
+        seen = partial(view, border=border)
+        metrics[f"psnr{suffix}"] = LambdaInputTransformer(PeakSignalNoiseRatio(1.0, dim=(1, 2, 3)), seen, seen)
+        metrics[f"ssim{suffix}"] = LambdaInputTransformer(ValidSSIM(data_range=1.0), seen, seen)
+    return MetricCollection(metrics, prefix=prefix, compute_groups=False)  # groups take PSNR and PSNR-Y for the same
 
 
 def least_side(border: int) -> int:
@@ -148,15 +171,13 @@ def image_metrics(sr: Tensor, hr: Tensor, border: int, lpips: LPIPSLoss | None =
             f"{hr.shape[-1]}x{hr.shape[-2]} pixels are too few for SSIM's window of {SSIM_WINDOW}: give images of "
             f"{least_side(border)} or more on a side, since {border} are left out at every border"
         )
-    sr, hr = quantize(sr.double()), quantize(hr.double())
-    values = {}
-    for suffix, a, b in (("", sr, hr), ("_y", luma(sr), luma(hr))):
-        a, b = shave(a, border), shave(b, border)
-        values[f"psnr{suffix}"] = float(psnr(a, b))
-        values[f"ssim{suffix}"] = float(ssim(a, b))
+    values: dict[str, float] = {}
+    for suffix, view in VIEWS.items():
+        a, b = view(sr, border), view(hr, border)
+        values |= {f"psnr{suffix}": float(psnr(a, b)), f"ssim{suffix}": float(ssim(a, b))}
     if lpips is not None:
         with torch.no_grad():
-            values["lpips"] = float(lpips(sr.float(), hr.float()))
+            values["lpips"] = float(lpips(quantize(sr).float(), quantize(hr).float()))
     return values
 
 

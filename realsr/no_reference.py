@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from realsr.colour import luma
 from realsr.domains import EDGE_REACH, EDGE_STEP, edge_widths
 from realsr.errors import InputError
 from realsr.images import quantize
@@ -184,8 +185,7 @@ def edge_width(sr: Tensor, noise: float = 0.0) -> float:
     """
     if min(sr.shape[-2:]) < 2 * EDGE_REACH + 2:
         return math.nan
-    weights = torch.tensor([0.299, 0.587, 0.114], dtype=sr.dtype, device=sr.device).view(1, 3, 1, 1)
-    widths = edge_widths(255 * (sr * weights).sum(1).cpu(), EDGE_STEP + NOISE_REACH * noise)
+    widths = edge_widths(255 * luma(sr).cpu(), EDGE_STEP + NOISE_REACH * noise)
     return float(np.median(widths)) if len(widths) else math.nan
 
 

@@ -14,12 +14,12 @@ import numpy.typing as npt
 from scipy import signal
 
 from realsr.camera_noise import AutoRule
+from realsr.colour import LUMA
 from realsr.kernels import framed
 from realsr.noise import NO_NOISE, cut_tiles, tile_statistics
 from realsr.structure import without_plane
 
 Array = npt.NDArray[np.float64]
-LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 REACH = 6  # pixels over which noise hangs together
 ENOUGH = 2**25  # values of tiles that are looked at
 GROUPS = 8  # of tiles of like brightness
@@ -55,7 +55,7 @@ class NoiseModel:
 
         The plane that fits best is taken from each.
         """
-        gray = tiles[:: tiles.size // ENOUGH + 1] @ (LUMA / 255)
+        gray = tiles[:: tiles.size // ENOUGH + 1] @ (np.array(LUMA) / 255)
         level, flat = gray.mean((1, 2)), without_plane(gray)
         groups = [group for group in np.array_split(np.argsort(level), GROUPS) if len(group)]
         return cls(

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from realsr.colour import luma
 from realsr.entries import kernel_entries, read_entries
 from realsr.errors import InputError
 from realsr.interchange import remove_exported, write_kernels
@@ -232,8 +233,7 @@ def hold_out(pool: P, share: float, seed: int) -> tuple[P, P]:
 
 def brightness(images: Tensor) -> Tensor:
     """Mean BT.601 luma of each of ``(N, 3, H, W)`` RGB images, ``(N,)`` in their range."""
-    red, green, blue = images.mean((2, 3)).unbind(1)
-    return 0.299 * red + 0.587 * green + 0.114 * blue
+    return luma(images.mean((2, 3), keepdim=True))[:, 0, 0]
 
 
 def without_slope(patches: Tensor) -> Tensor:

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import numpy as np
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.table import Table
 
 from realsr.config import check_writable, command
 from realsr.data.folders import find_pairs
@@ -25,6 +23,7 @@ from realsr.images import Photo, read_image, write_image
 from realsr.kernels import bicubic_kernel, kernel_psnr, max_normalised_correlation
 from realsr.methods import bicubic, network
 from realsr.pictures import grid, kernel_picture
+from realsr.tables import print_cells
 
 log = logging.getLogger(__name__)
 
@@ -77,9 +76,7 @@ def _train(*options: str) -> None:
 def print_kernel_table(pool: Path, truth_file: Path, picture: Path) -> None:
     """How right the estimated x4 kernels are, against assuming bicubic; draw both beside the truth, which is first."""
     truth = np.load(truth_file)
-    table = Table(title="x4 kernels against the true ones (aligned PSNR in dB / MNC; higher is better)")
-    for heading in ("photo", "estimated", "assuming bicubic"):
-        table.add_column(heading, justify="left" if heading == "photo" else "right")
+    table = [["photo", "estimated", "assuming bicubic"]]
     cells, labels, shown = [], [], ("estimated", "bicubic")
     for path in sorted(pool.glob("*.npz")):
         entry = Entry.read(path)
@@ -89,12 +86,12 @@ def print_kernel_table(pool: Path, truth_file: Path, picture: Path) -> None:
             f"{kernel_psnr(kernel, true):.1f} / {max_normalised_correlation(kernel, true):.3f}"
             for kernel in (estimated, bicubic_kernel(4))
         ]
-        table.add_row(name, *scores)
+        table.append([name, *scores])
         cells.append([kernel_picture(kernel) for kernel in (true, estimated, bicubic_kernel(4))])
         labels.append(
             [name, *(f"{how} {score.partition(' ')[0]} dB" for how, score in zip(shown, scores, strict=True))]
         )
-    Console().print(table)
+    print_cells(table, "x4 kernels against the true ones (aligned PSNR in dB / MNC; higher is better)")
     write_image(picture, Photo(grid(cells, labels)))
 
 

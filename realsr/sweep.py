@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
 import math
-import statistics
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import wandb
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 from yaml import YAMLError
 
 from realsr.config import FAILED, METRICS, OPTIONS, explain, stop
@@ -31,6 +27,7 @@ from realsr.files import atomic_write
 from realsr.images import Photo, read_image, write_image
 from realsr.metrics import MEASURES
 from realsr.pictures import Picture, grid
+from realsr.tables import Cells, markdown, print_cells
 
 log = logging.getLogger(__name__)
 
@@ -83,21 +80,15 @@ def report(folder: Path) -> list[Run]:
         InputError: there is no run in the folder.
     """
     runs = read_runs(folder)
-    cells, failures = for_people(runs), [f"{run.row}, seed {run.seed}: {run.failure}" for run in runs if run.failure]
-    table = Table(title=Text(f"validation, mean ± standard deviation (runs); {folder}"))
-    for heading in cells[0]:
-        table.add_column(heading, justify="left" if heading == "run" else "right")
-    for row in cells[1:]:
-        table.add_row(*map(Text, row))  # names may have brackets, which are markup to Rich
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
-    print(*failures, sep="\n", end="\n" if failures else "")
-    lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in cells]
-    lines.insert(1, "|" + " --- |" * len(cells[0]))
-    markdown = [*lines, "", *(f"- {line}" for line in failures)] if failures else lines
+    each, failures = frame(runs, folder), [f"{run.row}, seed {run.seed}: {run.failure}" for run in runs if run.failure]
+    rows = by_row(each)
+    cells = for_people(rows)
+    notes = ["", *(f"- {line}" for line in failures)] if failures else []
+    print_cells(cells, f"validation, mean ± standard deviation (runs); {folder}", failures)
     for name, text in (
-        ("table.md", "\n".join(markdown) + "\n"),
-        ("table.csv", _csv(for_programs(runs))),
-        ("runs.csv", _csv(_each(runs, folder))),
+        ("table.md", "\n".join([markdown(cells), *notes, ""])),
+        ("table.csv", rows.drop(columns="runs").to_csv(index=False)),
+        ("runs.csv", each.drop(columns="done").to_csv(index=False)),
     ):
         with atomic_write(folder / name) as file:
             file.write(text.encode())
@@ -160,77 +151,41 @@ def row_names(runs: Sequence[Iterable[str]]) -> list[str]:
     return [" ".join(name) or "default" for name in names]
 
 
-def spread(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and sample standard deviation, which a single value has not."""
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
-
-
-def _by_row(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    rows: dict[str, list[Run]] = {}
-    for run in runs:
-        rows.setdefault(run.row, []).append(run)
-    return rows
-
-
-def _measured(runs: Iterable[Run]) -> list[str]:
-    return [key for key in MEASURES if any(key in (run.metrics or {}) for run in runs)]
-
-
-def _values(runs: Iterable[Run], key: str) -> list[float]:
-    return [run.metrics[key] for run in runs if run.metrics is not None and key in run.metrics]
-
-
-def for_people(runs: Sequence[Run]) -> list[list[str]]:
-    """A line for every row: ``mean ± standard deviation (runs)`` of each metric; how many failed, if any did."""
-    keys, incomplete = _measured(runs), any(run.metrics is None for run in runs)
-    cells = [["run", *(MEASURES[key].name for key in keys), *(["failed"] if incomplete else [])]]
-    for row, members in _by_row(runs).items():
-        failed = sum(run.metrics is None for run in members)
-        shown = [_cell(_values(members, key), digits=MEASURES[key].digits) for key in keys]
-        cells.append([row, *shown, *([f"{failed} of {len(members)}"] if incomplete else [])])
-    return cells
-
-
-def _cell(values: Sequence[float], digits: int) -> str:
-    if not values:
-        return ""
-    mean, deviation = spread(values)
-    several = "" if deviation is None else f" ± {deviation:.{digits}f} ({len(values)})"
-    return f"{mean:.{digits}f}{several}"
-
-
-def for_programs(runs: Sequence[Run]) -> list[list[Any]]:
-    """The same in full precision: a column each for mean, standard deviation and number of runs; None for no value."""
-    keys = _measured(runs)
-    cells: list[list[Any]] = [["run", *(f"{key}{part}" for key in keys for part in ("", "_std", "_n")), "failed"]]
-    for row, members in _by_row(runs).items():
-        line: list[Any] = [row]
-        for key in keys:
-            values = _values(members, key)
-            line += [*(spread(values) if values else (None, None)), len(values)]
-        cells.append([*line, sum(run.metrics is None for run in members)])
-    return cells
-
-
-def _each(runs: Sequence[Run], folder: Path) -> list[list[Any]]:
-    keys = _measured(runs)
+def frame(runs: Sequence[Run], folder: Path) -> pd.DataFrame:
+    """A line for every run, with a column for each metric that any has."""
+    keys = [key for key in MEASURES if any(key in (run.metrics or {}) for run in runs)]
     lines = [
-        [
-            str(run.folder.relative_to(folder)),
-            run.row,
-            run.seed,
-            run.failure,
-            *((run.metrics or {}).get(key) for key in keys),
-        ]
+        {"folder": str(run.folder.relative_to(folder)), "run": run.row, "seed": run.seed, "failure": run.failure}
+        | {"done": run.metrics is not None, **(run.metrics or {})}
         for run in runs
     ]
-    return [["folder", "run", "seed", "failure", *keys], *lines]
+    return pd.DataFrame(lines, columns=["folder", "run", "seed", "failure", "done", *keys])
 
 
-def _csv(cells: list[list[Any]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(cells)
-    return text.getvalue()
+def by_row(each: pd.DataFrame) -> pd.DataFrame:
+    """A line for every row: of each metric mean, sample standard deviation and number of values; runs and failed ones.
+
+    Args:
+        each: of :func:`frame`.
+    """
+    rows, parts = each.groupby("run", sort=False), {"": "mean", "_std": "std", "_n": "count"}
+    found = {f"{key}{end}": rows[key].agg(how) for key in MEASURES if key in each for end, how in parts.items()}
+    return pd.DataFrame({**found, "runs": rows.size(), "failed": rows.size() - rows["done"].sum()}).reset_index()
+
+
+def for_people(rows: pd.DataFrame) -> Cells:
+    """``mean ± standard deviation (runs)`` of each metric of :func:`by_row`; how many failed, if any did."""
+    keys, incomplete = [key for key in MEASURES if key in rows], rows["failed"].any()
+    cells = [["run", *(MEASURES[key].name for key in keys), *(["failed"] if incomplete else [])]]
+    for row in rows.to_dict("records"):
+        shown = [_cell(row[key], row[f"{key}_std"], row[f"{key}_n"], MEASURES[key].digits) for key in keys]
+        cells.append([row["run"], *shown, *([f"{row['failed']} of {row['runs']}"] if incomplete else [])])
+    return cells
+
+
+def _cell(mean: float, deviation: float, count: int, digits: int) -> str:
+    several = f" ± {deviation:.{digits}f} ({count})" if count > 1 else ""
+    return f"{mean:.{digits}f}{several}" if count else ""
 
 
 def compare(runs: Iterable[Run]) -> Picture | None:
@@ -239,13 +194,11 @@ def compare(runs: Iterable[Run]) -> Picture | None:
     Only runs of one seed are shown, that which most rows have, and of these the ones that were validated on the same
     images as the first. None: there is no picture in the runs' folders.
     """
-    seeds: dict[int, list[Run]] = {}
-    for run in runs:
-        if run.metrics is not None and (run.folder / "validation").is_dir():
-            seeds.setdefault(run.seed, []).append(run)
-    if not seeds:
+    shown = [run for run in runs if run.metrics is not None and (run.folder / "validation").is_dir()]
+    if not shown:
         return None
-    first, *others = max(seeds.values(), key=len)
+    ((seed, _),) = Counter(run.seed for run in shown).most_common(1)
+    first, *others = (run for run in shown if run.seed == seed)
     wanted = _targets(first)
     same = [first, *(run for run in others if _targets(run) == wanted)]
     columns = [("LR", first, "bicubic"), *((run.row, run, "sr") for run in same), ("HR", first, "hr")]
@@ -276,8 +229,9 @@ def send(runs: Sequence[Run], folder: Path, logger: DictConfig) -> None:
     """
     target = instantiate(logger, name="table", save_dir=str(folder))
     try:
-        for key, (columns, *rows) in (("table", for_programs(runs)), ("runs", _each(runs, folder))):
-            target.log_table(key, columns=columns, data=rows)
+        each = frame(runs, folder)
+        for key, table in (("table", by_row(each)), ("runs", each)):
+            target.log_table(key, dataframe=table.astype(object).where(table.notna(), None))
         if (path := folder / "compare.png").exists():
             target.log_image("compare", [read_image(path).rgb])
     finally:

@@ -2,82 +2,138 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
-import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+import pandas as pd
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+from scipy import stats
 
 from realsr.errors import InputError
 from realsr.files import atomic_write
-from realsr.intervals import bootstrap_interval, paired_interval
-from realsr.metrics import MEASURES
+from realsr.metrics import MEASURES, Results
 
-Results = dict[str, dict[str, dict[str, float]]]  # method -> photo -> metric -> value
-FEWEST = 4  # photos that an interval takes: of fewer it would be from the worst to the best
-
-
-def common_photos(results: Results) -> list[str]:
-    """The photos that every method has results of, on which alone they compare; methods without any do not count."""
-    columns = [column for column in results.values() if column]
-    return [photo for photo in (columns[0] if columns else ()) if all(photo in column for column in columns)]
+Cells = list[list[str]]  # a head, then rows
+FEWEST = 4  # images that an interval takes: of fewer it would be from the worst to the best
 
 
-def measured(results: Results) -> list[str]:
-    """Metrics that any photo has, in the order of tables."""
-    found = {key for column in results.values() for values in column.values() for key in values}
-    return [key for key in MEASURES if key in found]
+class Tables(NamedTuple):
+    """What came out of an evaluation.
+
+    Attributes:
+        cells: of the means, and of the differences from the first method where there are some.
+        notes: what has to be known to read them.
+        mean: by method and metric.
+        interval: of the means, where there are images enough.
+    """
+
+    cells: list[Cells]
+    notes: list[str]
+    mean: dict[str, dict[str, float]]
+    interval: dict[str, dict[str, tuple[float, float]]]
 
 
-def values_of(results: Results, method: str, key: str) -> list[float]:
-    """One metric of a method, of the common photos of which every method has it (there may be no edge to measure)."""
-    if not results[method]:
-        return []
-    every = [of for of in results.values() if of]
-    return [
-        results[method][photo][key]
-        for photo in common_photos(results)
-        if not any(math.isnan(of[photo].get(key, math.nan)) for of in every)
-    ]
-
-
-def means(results: Results) -> dict[str, dict[str, float]]:
-    """Mean over the common photos of every metric of every method."""
-    return {m: {key: statistics.fmean(v) for key, v in keys.items() if v} for m, keys in _by_metric(results).items()}
-
-
-def intervals(results: Results) -> dict[str, dict[str, tuple[float, float]]]:
-    """95 % bootstrap intervals of the means; none of fewer than four photos."""
-    found = _by_metric(results).items()
-    return {m: {key: bootstrap_interval(v) for key, v in keys.items() if len(v) >= FEWEST} for m, keys in found}
-
-
-def _by_metric(results: Results) -> dict[str, dict[str, list[float]]]:
-    return {m: {key: values_of(results, m, key) for key in measured(results)} for m in results}
-
-
-def summary(results: Results, paper: Mapping[str, Any]) -> list[list[str]]:
-    """Cells of the table: a head, then a row a method, then the paper's methods that are not among ours.
+def tabulate(results: Results, paper: Mapping[str, Any] | None = None, notes: Sequence[str] = ()) -> Tables:
+    """Compare methods on the images of which all have a value; one without any result takes nothing from the others.
 
     Args:
-        results: by method and photo.
-        paper: ``rows`` of a paper's figures by method and metric; may be empty.
+        results: by method, image and metric. The first method is what others are compared with.
+        paper: ``source`` and ``rows`` of published figures, by method and metric.
+        notes: what comes first in the notes.
     """
-    mean, spread, rows = means(results), intervals(results), paper.get("rows", {})
-    keys = [key for key in measured(results) if any(key in m for m in mean.values())]
-    cited = [key for key in MEASURES if any(key in row for row in rows.values())]
+    paper, values = paper or {}, by_metric(results)
+    mean = {m: {key: float(v[m].mean()) for key, v in values.items() if m in v} for m in results}
+    many = {key: v for key, v in values.items() if len(v) >= FEWEST}
+    interval = {m: {key: bootstrap_interval(v[m]) for key, v in many.items() if m in v} for m in results}
+    cells = [summary(mean, interval, paper.get("rows", {})), differences(values, list(results))]
+    each = [set(of) for of in results.values() if of] or [set()]
+    common, every = len(set.intersection(*each)), len(set.union(*each))
+    notes = list(notes)
+    if many:
+        notes.append("In brackets: 95 % bootstrap interval of the mean over images.")
+    if cells[1]:
+        notes.append(f"n of {common}: on how many images it is better than {next(iter(results))}.")
+    if common < every:
+        notes.append(f"Means over the {common} of {every} images that all methods have.")
+    if paper.get("rows"):
+        notes.append(f"The paper's figures: {paper['source'].rstrip('.')}.")
+    if "noise" in values:
+        notes.append("Noise left: in calm places, in levels of 255. Width of edges: median, in pixels of the result.")
+    return Tables([table for table in cells if table], notes, mean, interval)
+
+
+def frame(results: Results) -> pd.DataFrame:
+    """A row for every method and image, a column for every metric that one has; NaN where there is no value."""
+    rows = [{"method": m, "image": image, **values} for m, of in results.items() for image, values in of.items()]
+    keys = [key for key in MEASURES if any(key in row for row in rows)]
+    return pd.DataFrame(rows, columns=["method", "image", *keys], dtype=object).astype(dict.fromkeys(keys, float))
+
+
+def by_metric(results: Results) -> dict[str, pd.DataFrame]:
+    """Of every metric its values, images by methods, of those images of which every method has one."""
+    table, methods = frame(results), [method for method in results if results[method]]
+    wide = {
+        key: table.pivot(index="image", columns="method", values=key)[methods].dropna() for key in table.columns[2:]
+    }
+    return {key: whole for key, values in wide.items() if len(whole := values.dropna())}
+
+
+def bootstrap_interval(values: Sequence[float] | pd.Series[float]) -> tuple[float, float]:
+    """95 % interval of the mean over images, if other photos of the same kind had been measured.
+
+    By percentiles (Efron and Tibshirani 1993, chapter 13); the same images are drawn for every method. It knows nothing
+    of how the method itself would vary, trained again. Infinity, the PSNR of equal images, makes the bounds infinite
+    that it reaches. Of the differences of two methods it is much narrower than two intervals beside each other, since
+    that some photos are harder than others cancels out.
+    """
+    with np.errstate(invalid="ignore"):  # inf - inf
+        found = stats.bootstrap((np.asarray(values),), np.mean, n_resamples=10_000, method="percentile", rng=0)
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def summary(
+    mean: Mapping[str, Mapping[str, float]],
+    interval: Mapping[str, Mapping[str, tuple[float, float]]],
+    paper: Mapping[str, Mapping[str, float]],
+) -> Cells:
+    """A head, then a row a method as ``26.78 (26.10 to 27.40)``, then the paper's methods that are not among ours."""
+    keys, cited = ([key for key in MEASURES if any(key in row for row in rows.values())] for rows in (mean, paper))
     cells = [["method", *(MEASURES[key].name for key in keys), *(f"paper's {MEASURES[key].name}" for key in cited)]]
-    for method in [*results, *(row for row in rows if row not in results)]:
-        ours = [with_interval(key, mean.get(method, {}), spread.get(method, {})) for key in keys]
-        theirs = [MEASURES[key].written(row[key]) if key in (row := rows.get(method, {})) else "" for key in cited]
-        cells.append([method, *ours, *theirs])
+    for method in dict.fromkeys([*mean, *paper]):
+        of, theirs, bounds = mean.get(method, {}), paper.get(method, {}), interval.get(method, {})
+        ours = [MEASURES[key].written(of[key], bounds=bounds.get(key)) if key in of else "" for key in keys]
+        cells.append([method, *ours, *(MEASURES[key].written(theirs[key]) if key in theirs else "" for key in cited)])
     return cells
+
+
+def differences(values: Mapping[str, pd.DataFrame], methods: Sequence[str]) -> Cells:
+    """How far from the first method every other is, and on how many photos it is better.
+
+    Empty where there is only one method, or nothing of which one direction is better.
+    """
+    first, *others = methods
+    told = {key: v for key, v in values.items() if MEASURES[key].better and first in v and len(v.columns) > 1}
+    rows = [
+        [method, *(_difference(key, v[method] - v[first]) for key, v in told.items())]
+        for method in others
+        if any(method in v for v in told.values())
+    ]
+    return [[f"against {first}", *(MEASURES[key].name for key in told)], *rows] if rows else []
+
+
+def _difference(key: str, gained: pd.Series[float]) -> str:
+    """``+1.10 (+0.20 to +1.90), 3 of 4`` of the differences by image; those of infinite values tell nothing."""
+    of, gained = MEASURES[key], gained[np.isfinite(gained)]
+    if gained.empty:
+        return ""
+    bounds = bootstrap_interval(gained) if len(gained) >= FEWEST else None
+    return f"{of.written(gained.mean(), '+', bounds)}, {(of.better * gained > 0).sum()} of {len(gained)}"
 
 
 def check_paper(paper: Mapping[str, Any]) -> None:
@@ -92,111 +148,46 @@ def check_paper(paper: Mapping[str, Any]) -> None:
         raise InputError(f"data.paper: {min(map(str, unknown))} is none of the metrics {', '.join(MEASURES)}")
 
 
-def with_interval(key: str, mean: Mapping[str, float], spread: Mapping[str, tuple[float, float]]) -> str:
-    """``26.78 (26.10 to 27.40)``, or the mean alone, or nothing."""
-    if key not in mean:
-        return ""
-    bounds = " to ".join(MEASURES[key].written(bound) for bound in spread.get(key, ()))
-    return MEASURES[key].written(mean[key]) + (f" ({bounds})" if bounds else "")
+def print_tables(tables: Tables, title: str) -> None:
+    """Both tables on the terminal, intervals below the means, and the notes."""
+    for number, cells in enumerate(tables.cells):
+        narrow = [[cell.replace(" (", "\n(").replace(", ", "\n") for cell in row] for row in cells]
+        print_cells(narrow, "" if number else title, tables.notes if number == len(tables.cells) - 1 else ())
 
 
-def differences(results: Results) -> list[list[str]]:
-    """Cells of a second table: how far from the first method every other is, and on how many photos it is better.
-
-    Empty where there is only one method, or nothing of which one direction is better.
-    """
-    keys = _compared(results)
-    if not keys:
-        return []
-    (first, base), *others = results.items()
-    photos = common_photos(results)
-    cells = [[f"against {first}", *(MEASURES[key].name for key in keys)]]
-    for method, of in others:
-        if of:
-            cells.append([method, *(_difference(key, [(of[p], base[p]) for p in photos]) for key in keys)])
-    return cells
-
-
-def _compared(results: Results) -> list[str]:
-    """Metrics by which some method is better or worse than the first."""
-    first, *others = results
-    if not any(results[method] for method in others):
-        return []
-    return [key for key in measured(results) if MEASURES[key].better and values_of(results, first, key)]
+def print_cells(cells: Cells, title: str = "", lines: Sequence[str] = ()) -> None:
+    """A table on the terminal, and lines below it; 160 columns wide where it is none."""
+    console = Console(markup=False, emoji=False, highlight=False, width=None if sys.stdout.isatty() else 160)
+    (first, *others), *rows = cells
+    table = Table(first, *(Column(heading, justify="right") for heading in others), title=title or None)
+    for row in rows:
+        table.add_row(*row)
+    with console.capture() as shown:
+        console.print(table, *lines, sep="\n")
+    text, encoding = shown.get(), console.encoding
+    try:
+        text.encode(encoding)
+    except UnicodeError:  # a terminal that knows neither the minus sign nor infinity
+        text = text.replace("−", "-").replace("∞", "inf").encode(encoding, "replace").decode(encoding)
+    sys.stdout.write(text)
 
 
-def _difference(key: str, photos: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]) -> str:
-    """``+1.10 (+0.20 to +1.90), 3 of 4`` of two methods' values of the same photos."""
-    pairs = [(a.get(key, math.nan), b.get(key, math.nan)) for a, b in photos]
-    pairs = [(a, b) for a, b in pairs if math.isfinite(a) and math.isfinite(b)]
-    if not pairs:
-        return ""
-    of, (ours, others) = MEASURES[key], zip(*pairs, strict=True)
-    change = of.written(statistics.fmean(ours) - statistics.fmean(others), "+")
-    bounds = " to ".join(of.written(bound, "+") for bound in paired_interval(ours, others))
-    spread = f" ({bounds})" if len(pairs) >= FEWEST else ""
-    return f"{change}{spread}, {sum(of.better * (a - b) > 0 for a, b in pairs)} of {len(pairs)}"
+def markdown(cells: Cells) -> str:
+    """A table of Markdown."""
+    rows = [[cell.replace("|", r"\|") for cell in row] for row in cells]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], ["---"] * len(rows[0]), *rows[1:]))
 
 
-def footnotes(results: Results, paper: Mapping[str, Any], notes: Sequence[str] = ()) -> list[str]:
-    """What has to be known to read the tables; ``notes`` come first."""
-    photos, every = common_photos(results), {photo for column in results.values() for photo in column}
-    notes = list(notes)
-    if len(photos) >= FEWEST:
-        notes.append("In brackets: 95 % bootstrap interval of the mean over images.")
-    if _compared(results):
-        notes.append(f"n of {len(photos)}: on how many images it is better than {next(iter(results))}.")
-    if len(photos) < len(every):
-        notes.append(f"Means over the {len(photos)} of {len(every)} images that all methods have.")
-    if paper.get("rows"):
-        notes.append(f"The paper's figures: {paper['source'].rstrip('.')}.")
-    if "noise" in measured(results):
-        notes.append("Noise left: in calm places, in levels of 255. Width of edges: median, in pixels of the result.")
-    return notes
-
-
-def print_table(results: Results, title: str, paper: Mapping[str, Any], notes: Sequence[str] = ()) -> None:
-    """Both tables on the terminal, intervals below the means, and what they mean."""
-    console = Console(markup=False, emoji=False)  # titles and sources are text
-
-    def fitting(text: str) -> str:
-        """As the terminal can show it, which may know neither the minus sign nor infinity."""
-        try:
-            return text.encode(console.encoding).decode(console.encoding)
-        except UnicodeError:
-            plain = text.replace("−", "-").replace("∞", "inf")
-            return plain.encode(console.encoding, "replace").decode(console.encoding)
-
-    for name, (head, *rows) in zip((fitting(title), None), tables(results, paper), strict=False):
-        table = Table(title=name)
-        for number, heading in enumerate(head):
-            table.add_column(fitting(heading), justify="right" if number else "left")
-        for row in rows:
-            table.add_row(*(fitting(cell).replace(" (", "\n(").replace(", ", "\n") for cell in row))
-        console.print(table)
-    for line in footnotes(results, paper, notes):
-        console.print(fitting(line), highlight=False)
-
-
-def tables(results: Results, paper: Mapping[str, Any]) -> list[list[list[str]]]:
-    """The :func:`summary`, and the :func:`differences` where there are some."""
-    return [cells for cells in (summary(results, paper), differences(results)) if cells]
-
-
-def write_tables(results: Results, folder: Path, paper: Mapping[str, Any], notes: Sequence[str] = ()) -> None:
-    """``table.md``, ``images.csv`` (a line for every method and photo) and ``metrics.json`` (all of it).
+def write_tables(tables: Tables, results: Results, folder: Path) -> None:
+    """``table.md``, ``images.csv`` (a line for every method and image) and ``metrics.json`` (all of it).
 
     JSON has no name for what is not finite: there it is null.
     """
-    texts = []
-    for head, *rows in tables(results, paper):
-        lines = [head, ["---"] * len(head), *rows]
-        texts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
-    texts.append("\n".join(f"- {line}" for line in footnotes(results, paper, notes)))
-    everything = {"mean": means(results), "interval": intervals(results), "images": results}
+    parts = [*map(markdown, tables.cells), "\n".join(f"- {line}" for line in tables.notes)]
+    everything = {"mean": tables.mean, "interval": tables.interval, "images": results}
     contents = {
-        "table.md": "\n\n".join(filter(None, texts)) + "\n",
-        "images.csv": _csv(results),
+        "table.md": "\n\n".join(filter(None, parts)) + "\n",
+        "images.csv": frame(results).to_csv(index=False, na_rep="nan"),
         "metrics.json": json.dumps(_finite(everything), indent=1, allow_nan=False),
     }
     for name, content in contents.items():
@@ -205,18 +196,8 @@ def write_tables(results: Results, folder: Path, paper: Mapping[str, Any], notes
 
 
 def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, tuple):
         return [_finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _csv(results: Results) -> str:
-    keys = measured(results)
-    lines: list[Sequence[Any]] = [["method", "image", *keys]]
-    for method, photos in results.items():
-        lines += [[method, photo, *(values.get(key, "") for key in keys)] for photo, values in photos.items()]
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
-    return text.getvalue()

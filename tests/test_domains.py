@@ -25,6 +25,11 @@ def photos(count, sigma, seed=0, blur=0.0):
     return made
 
 
+def named(patches):
+    """Features of each photo's patches, by a name that the photo and what is made of it share."""
+    return {f"photo{index}": features(of) for index, of in enumerate(patches)}
+
+
 def test_auc_is_the_share_of_pairs_in_order():
     rng = np.random.default_rng(0)
     real, made = rng.integers(0, 5, 40).astype(float), rng.integers(1, 7, 30).astype(float)
@@ -38,13 +43,12 @@ def test_power_of_white_noise_is_its_variance_in_every_band():
 
 
 def test_separation_of_one_domain_and_of_two():
-    folds = [0, 1, 2] * 4
-    real = [features(p) for p in photos(12, 5, seed=1)]
-    same = separation(real, [features(p) for p in photos(12, 5, seed=2)], folds, folds)
+    real = named(photos(12, 5, seed=1))
+    same = separation(real, named(photos(12, 5, seed=2)))
     assert 0.4 < same.auc < 0.6 and same.low < 0.55 and same.high > 0.45
-    noisier = separation(real, [features(p) for p in photos(12, 8, seed=2)], folds, folds)
+    noisier = separation(real, named(photos(12, 8, seed=2)))
     assert noisier.auc > 0.95 and noisier.low > 0.9
-    softer = separation(real, [features(p) for p in photos(12, 5, seed=2, blur=1.0)], folds, folds)
+    softer = separation(real, named(photos(12, 5, seed=2, blur=1.0)))
     assert softer.auc > 0.75 and softer.low <= softer.auc <= softer.high
 
 
@@ -52,15 +56,14 @@ def test_separation_sees_noise_that_depends_on_brightness():
     """Of the same noise on average, in one domain more of it where it is bright, in the other where it is dark."""
     bright = [torch.cat([noise(60, 4, i, 0.3), noise(60, 8, i + 50, 0.7)]) for i in range(6)]
     dark = [torch.cat([noise(60, 8, i + 100, 0.3), noise(60, 4, i + 150, 0.7)]) for i in range(6)]
-    folds = [0, 1, 2] * 2
-    assert separation([features(p) for p in bright], [features(p) for p in dark], folds, folds).auc > 0.95
+    assert separation(named(bright), named(dark)).auc > 0.95
 
 
 def test_separation_learns_nothing_of_the_photo_that_it_is_tested_on():
     """Photos that differ from each other, but not by domain: trained on its own photo, a classifier would know."""
-    real = [features(noise(80, sigma, seed)) for seed, sigma in enumerate((3, 5, 8, 12))]
-    made = [features(noise(80, sigma, seed + 10)) for seed, sigma in enumerate((3, 5, 8, 12))]
-    assert separation(real, made, [0, 1, 2, 3], [0, 1, 2, 3]).auc < 0.6
+    real = named(noise(80, sigma, seed) for seed, sigma in enumerate((3, 5, 8, 12)))
+    made = named(noise(80, sigma, seed + 10) for seed, sigma in enumerate((3, 5, 8, 12)))
+    assert separation(real, made).auc < 0.6
 
 
 def test_curves_of_known_noise():

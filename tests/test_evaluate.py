@@ -25,9 +25,9 @@ from realsr.evaluate import pool_pictures
 from realsr.evaluation import Judge, evaluate
 from realsr.files import find_images
 from realsr.images import Photo, read_image, to_float, to_uint, write_image
-from realsr.methods import Enlarged, Method, bicubic, k_zssr, network, split_names, zssr
+from realsr.methods import Enlarged, Method, bicubic, network, split_names, zssr
 from realsr.metrics import image_metrics
-from realsr.tables import check_paper, means, print_table, write_tables
+from realsr.tables import check_paper, print_tables, tabulate, write_tables
 from realsr.zssr import ZSSR
 
 
@@ -133,7 +133,8 @@ def test_a_photo_on_which_a_method_fails_does_not_stop_the_others(photo_folder, 
     assert done.failures == ["mine, wide: does not like it"]
     assert list(done.results["bicubic"]) == ["photo0", "photo1", "wide"]
     assert list(done.results["mine"]) == ["photo0", "photo1"]
-    assert means(done.results)["bicubic"] == pytest.approx(means(done.results)["mine"])
+    mean = tabulate(done.results).mean
+    assert mean["bicubic"] == pytest.approx(mean["mine"])
 
     monkeypatch.setattr("realsr.evaluate.build_methods", lambda cfg: [bicubic(4), method])
     with pytest.raises(InputError, match="1 results are missing: mine, wide: does not like it"):
@@ -153,7 +154,7 @@ def test_zero_shot_methods(tmp_path):
     write_image(tmp_path / "lr" / "leaves.png", Photo(to_uint(leaves(80, 96))))
     small = partial(ZSSR, iterations=4, again=2, channels=8, back_projections=1)
     estimator = partial(PatchMatching, iterations=4)
-    methods = [zssr(4, small, "cpu"), k_zssr(4, small, estimator, "cpu")]
+    methods = [zssr(4, small, "cpu"), zssr(4, small, "cpu", estimator)]
     done = evaluate(find_pairs(None, tmp_path / "lr", 4), methods, Judge(4), tmp_path / "out")
     assert not done.failures
     assert done.kernels["leaves"].shape == (33, 33)
@@ -348,14 +349,15 @@ def test_a_papers_figures_that_are_none(paper, says):
 
 def test_brackets_in_titles_and_sources_are_text(capsys):
     paper = {"source": "Ji [et al]", "rows": {"[x]": {"psnr": 3.0}}}
-    print_table({"bicubic": {"a": {"psnr": 30.0}}}, "mine [/b]", paper)
+    print_tables(tabulate({"bicubic": {"a": {"psnr": 30.0}}}, paper), "mine [/b]")
     printed = capsys.readouterr().out
     assert "mine [/b]" in printed and "Ji [et al]" in printed and "[x]" in printed
 
 
 @pytest.mark.skipif(os.name != "posix", reason="names of files are text elsewhere")
 def test_names_of_files_that_are_no_text(tmp_path):
-    write_tables({"bicubic": {os.fsdecode(b"a\xff"): {"psnr": 30.0}}}, tmp_path, {})
+    results = {"bicubic": {os.fsdecode(b"a\xff"): {"psnr": 30.0}}}
+    write_tables(tabulate(results), results, tmp_path)
     assert "bicubic,a?,30.0" in (tmp_path / "images.csv").read_text()
 
 
@@ -382,7 +384,7 @@ def test_a_record_that_is_damaged_is_written_anew(photo_folder, tmp_path, damage
 def test_the_table_is_printed_where_there_is_no_minus_sign(monkeypatch):
     stream = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
     monkeypatch.setattr("sys.stdout", stream)
-    print_table({"bicubic": {"a": {"psnr": math.inf}}, "b": {"a": {"psnr": -3.0}}}, "日 a", {})
+    print_tables(tabulate({"bicubic": {"a": {"psnr": math.inf}}, "b": {"a": {"psnr": -3.0}}}), "日 a")
     stream.flush()
     printed = stream.buffer.getvalue().decode("cp1252")
     assert "-3.00" in printed and "inf" in printed and "? a" in printed

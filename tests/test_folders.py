@@ -59,3 +59,37 @@ def test_photos_alone_have_no_truth(tmp_path):
     write(tmp_path / "lr" / "a_LR.png", 5, 7)
     (pair,) = read_pairs(find_pairs(None, tmp_path / "lr", 4))
     assert pair.hr is None and pair.lr.shape == (3, 5, 7) and pair.name == "a_LR"
+
+
+@pytest.mark.parametrize(
+    ("hr", "lr"),
+    [
+        ("0801", "0801x4d"), ("0801", "0801x4w2"), ("Canon_001_HR", "Canon_001_LR4"), ("img_001", "img_001_bicLRx4"),
+        ("0801_gt", "0801_lq"), ("img_001_SRF_4_HR", "img_001_SRF_4_LR"), ("baby", "babyx4"), ("a_HRx4", "a_LRBI_x4"),
+        ("cat_x1", "cat_x4"), ("photo_lr", "photo_lr"), ("b-GT", "b"), ("a", "a_bicubic"),
+    ],
+)  # fmt: skip
+def test_names_match_as_data_sets_spell_them(tmp_path, hr, lr):
+    for folder, name, side in (("hr", hr, 8), ("hr", "other", 8), ("lr", lr, 2), ("lr", "other", 2)):
+        write(tmp_path / folder / f"{name}.png", side, side)
+    assert {(pair.hr.stem, pair.lr.stem) for pair in find_pairs(tmp_path / "hr", tmp_path / "lr", 4)} == {
+        (hr, lr), ("other", "other"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["alq", "agt", "ax", "a_4", "a_sr", "a_x4_b"])
+def test_a_file_without_a_partner_is_named_with_the_spellings_that_were_tried(tmp_path, name):
+    write(tmp_path / "hr" / "a.png", 8, 8)
+    write(tmp_path / "lr" / f"{name}.png", 2, 2)
+    with pytest.raises(
+        InputError,
+        match=r"hr/a\.png has no partner in .*lr \(2 such names\); tried a, and a alone or with x4, x4d.*_gt",
+    ):
+        find_pairs(tmp_path / "hr", tmp_path / "lr", 4)
+
+
+def test_names_that_match_whole_may_end_as_pairs_do(tmp_path):
+    for name in ("a", "a_lr"):
+        write(tmp_path / "hr" / f"{name}.png", 8, 8)
+        write(tmp_path / "lr" / f"{name}.png", 2, 2)
+    assert [pair.name for pair in find_pairs(tmp_path / "hr", tmp_path / "lr", 4)] == ["a", "a_lr"]

@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 from scipy import linalg, signal
 
+from realsr.colour import LUMA
 from realsr.kernels import Kernel, normalise
 from realsr.sensor import CAMERA_FROM_XYZ, XYZ_FROM_SRGB, demosaic
 
@@ -188,9 +189,9 @@ class Camera:
         right: Array = np.zeros((size, size))
         for chart in charts:
             picture = plain.develop(plain.expose(np.repeat(chart[..., None], 3, 2), scale, [spread, spread]), None)
-            luma = (picture @ [0.299, 0.587, 0.114])[rim:-rim, rim:-rim]
-            spaced = np.zeros((scale * (len(luma) - 1) + 1,) * 2)
-            spaced[::scale, ::scale] = luma - luma.mean()
+            gray = (picture @ LUMA)[rim:-rim, rim:-rim]
+            spaced = np.zeros((scale * (len(gray) - 1) + 1,) * 2)
+            spaced[::scale, ::scale] = gray - gray.mean()
             around = chart[_around(scale, size, side)] - 0.5
             right += signal.correlate(around, spaced, mode="valid", method="fft")
         return normalise(linalg.cho_solve(normal, right.ravel()).reshape(size, size))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,9 @@ from realsr.images import image_size, quantize, read_image, to_float
 from realsr.resample import imresize
 
 log = logging.getLogger(__name__)
+
+ENDS = "x4, x4d, x4w1, _LR, _LR4, _LRx4, _bicLRx4, _LRBI_x4, _SRF_4_LR, _bicubic, _lq, _HR, _gt"  # as in DIV2K, RealSR
+END = r"([_-]?(x\d[a-z]?\d?|(bic)?lr(b[id]|dn)?\d?|hr\d?)|[_-](gt|lq|bicubic|srf_?\d))+$"
 
 
 @dataclass(frozen=True)
@@ -61,26 +64,28 @@ class PairFiles:
 def find_pairs(hr_dir: str | Path | None, lr_dir: str | Path | None, scale: int) -> list[PairFiles]:
     """Pairs in two folders; of HR alone, with bicubic LR; of LR alone, without ground truth.
 
-    Names match by their stems, with a suffix such as ``x4`` or ``_LR`` of either left out. What is more than a
-    multiple of the scale is cut off at the right and the bottom; LR may have been rounded up. Only the files' headers
-    are read here.
+    Names match whole, or without what data sets put at their ends (:data:`ENDS`). What is more than a multiple of the
+    scale is cut off at the right and the bottom; LR may have been rounded up. Only the files' headers are read here.
 
     Raises:
         InputError: neither folder is given, names do not match, or LR is not as large as HR over the scale.
     """
     if hr_dir is None and lr_dir is None:
         raise InputError("no test images: give hr=DIR (ground truth), lr=DIR (small photos), or both")
+    if lr_dir is None:
+        return [_alone(name, path, scale) for name, path in _by_name(hr_dir).items()]
     if hr_dir is None:
-        found = [PairFiles(n, path, None, image_size(path), scale) for n, path in _by_name(lr_dir, _whole_stem).items()]
-    elif lr_dir is None:
-        found = [_alone(name, path, scale) for name, path in _by_name(hr_dir, _whole_stem).items()]
-    else:
-        hr_files, lr_files = _by_name(hr_dir, _stem), _by_name(lr_dir, _stem)
-        if alone := sorted(set(hr_files) ^ set(lr_files)):
-            here = hr_dir if alone[0] in hr_files else lr_dir
-            raise InputError(f"{here}: {alone[0]} has no partner in the other folder ({len(alone)} such names)")
-        found = [_pair(lr_files[name], path, scale) for name, path in hr_files.items()]
-    return found
+        return [PairFiles(name, path, None, image_size(path), scale) for name, path in _by_name(lr_dir).items()]
+    hr_files, lr_files = _by_name(hr_dir), _by_name(lr_dir)
+    if hr_files.keys() != lr_files.keys():
+        hr_files, lr_files = _by_name(hr_dir, END), _by_name(lr_dir, END)
+    if alone := sorted(set(hr_files) ^ set(lr_files)):
+        there, other = (hr_files, lr_dir) if alone[0] in hr_files else (lr_files, hr_dir)
+        raise InputError(
+            f"{there[alone[0]]} has no partner in {other} ({len(alone)} such names); tried {there[alone[0]].stem}, and "
+            f"{alone[0]} alone or with {ENDS} at its end"
+        )
+    return [_pair(lr_files[name], path, scale) for name, path in hr_files.items()]
 
 
 def read_pairs(found: Sequence[PairFiles]) -> list[Pair]:
@@ -98,10 +103,11 @@ def say_cropped(found: Sequence[PairFiles]) -> None:
                  first.name, sizes)  # fmt: skip
 
 
-def _by_name(folder: str | Path | None, name_of: Callable[[Path], str]) -> dict[str, Path]:
+def _by_name(folder: str | Path | None, end: str = "") -> dict[str, Path]:
+    """Images by their stem, without what ``end`` matches."""
     found: dict[str, Path] = {}
     for path in find_images(str(folder)):
-        name = name_of(path)
+        name = re.sub(end, "", path.stem, flags=re.IGNORECASE)
         if name in found:
             raise InputError(f"{path} and {found[name]} are both {name!r} in results; rename or remove one")
         found[name] = path
@@ -123,14 +129,6 @@ def _pair(lr_file: Path, hr_file: Path, scale: int) -> PairFiles:
         raise InputError(f"{lr_file}: {lr[1]}x{lr[0]} pixels times {scale} are not the {hr[1]}x{hr[0]} of {hr_file}")
     cropped = any(s != u or g != u * scale for s, g, u in zip(lr, hr, used, strict=True))
     return PairFiles(hr_file.stem, lr_file, hr_file, (used[0], used[1]), scale, cropped)
-
-
-def _stem(path: Path) -> str:
-    return re.sub(r"([_-]?(x\d|lr|hr))+$", "", path.stem, flags=re.IGNORECASE)
-
-
-def _whole_stem(path: Path) -> str:
-    return path.stem
 
 
 def _read(path: Path) -> Tensor:

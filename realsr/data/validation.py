@@ -14,6 +14,7 @@ from realsr.data.datasets import Pair, draw_seed
 from realsr.data.tiles import TiledImage
 from realsr.degradation import Degradation
 from realsr.errors import InputError
+from realsr.evenly import evenly
 from realsr.files import find_images
 from realsr.images import read_image, to_float
 from realsr.metrics import least_side
@@ -79,7 +80,7 @@ def look_photos(source_dir: str | None, count: int, size: int) -> list[Pair]:
         return []
     photos = find_images(source_dir)
     looks = []
-    for index in np.linspace(0, len(photos) - 1, min(count, len(photos))).round().astype(int):
+    for index in evenly(count, len(photos)):
         try:
             looks.append(Pair(photos[index].stem, middle(read_image(photos[index]).rgb, size), None))
         except InputError as e:

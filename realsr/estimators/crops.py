@@ -10,11 +10,11 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from realsr.colour import LUMA
 from realsr.errors import InputError
 from realsr.resample import crop_to_multiple, imresize
 
 Map = npt.NDArray[np.float64]
-LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 RATIO = 2  # between the two scales that patch matching compares
 FOREIGN, CLEAR = 0.01, 0.25  # share of foreign pixels that a crop may have; least share of crops without them
 PARTS = 4  # of the photo, each of which gives patch matching an estimate

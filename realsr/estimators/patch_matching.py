@@ -22,8 +22,9 @@ from scipy import linalg
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from realsr.colour import LUMA
 from realsr.errors import InputError, at_least
-from realsr.estimators.crops import CLEAR, LUMA, PARTS, RATIO, Map, PatchCrops, foreign_pixels, interlacing
+from realsr.estimators.crops import CLEAR, PARTS, RATIO, Map, PatchCrops, foreign_pixels, interlacing
 from realsr.estimators.patches import (
     correlated,
     gaussians,

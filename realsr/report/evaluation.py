@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from realsr.metrics import Results
 from realsr.pictures import Picture
 from realsr.report.page import Html, bullets, element, picture, prose, table, write_page
-from realsr.report.values import Results, metric, photos_of, value_lists
+from realsr.report.values import metric, photos_of, value_lists
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
-from realsr.metrics import MEASURES, Metric
+from realsr.metrics import MEASURES, Metric, Results
 from realsr.report.page import Html, element, table
-
-Results = Mapping[str, Mapping[str, Mapping[str, float]]]  # method -> photo -> metric -> value
 
 
 def metric(key: str) -> Metric:

@@ -24,7 +24,7 @@ SHARES = (0.6, 0.25, 0.15)  # of the iterations, that each of the three rates ge
 SIDE = 128  # pixels of the window that is looked at
 
 
-class Network(nn.Module):
+class ZSSRNetwork(nn.Module):
     """Convolutions of 3x3 with ReLU between them; adds what a bicubic enlargement lacks (ZSSR, section 3.2).
 
     Args:
@@ -92,7 +92,7 @@ class ZSSR(LightningModule):
             raise InputError(f"zssr.sizes={list(sizes)}: give numbers from 0.25 to 1")
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.network = Network(channels, layers)
+            self.network = ZSSRNetwork(channels, layers)
         self.limits = (iterations, again)
         self.iterations, self.rate = iterations, learning_rate  # of this doubling
         self.layers, self.crop, self.sizes, self.noise = layers, crop, tuple(sizes), noise

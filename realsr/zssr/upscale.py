@@ -43,7 +43,7 @@ def zero_shot(
     Raises:
         InputError: the photo is none, or too small; there is no such scale, kernel or accelerator.
     """
-    check_scale(scale)
+    check_zero_shot_scale(scale)
     _check(lr)
     network, photo, first = module(), lr.detach().cpu().float(), None
     if kernels is not None:
@@ -58,7 +58,7 @@ def zero_shot(
         return _doubled(sr, second, network, accelerator, again=True)
 
 
-def check_scale(scale: int) -> None:
+def check_zero_shot_scale(scale: int) -> None:
     """Raise InputError if ZSSR has no such scale."""
     if scale not in (2, 4):
         raise InputError(f"scale={scale}: ZSSR doubles photos, once or twice; take 2 or 4")

@@ -34,13 +34,14 @@ import torch
 from scipy.stats import spearmanr
 
 from realsr import kernels
+from realsr.colour import luma
 from realsr.data.samples import CLEAN, SOURCE, TEST
 from realsr.estimators.estimate import estimate_kernel
 from realsr.estimators.kernelgan.module import KernelGAN
 from realsr.estimators.patch_matching import PatchMatching
 from realsr.files import find_images
 from realsr.images import quantize, read_image, to_float
-from realsr.metrics import luma, psnr, shave
+from realsr.metrics import psnr, shave
 from realsr.resample import blur_subsample, crop_to_multiple, imresize
 from realsr.workers import default_workers, side_by_side
 
@@ -146,14 +147,19 @@ def reconstruct(lr, kernel, scale, weight, steps=40):
     return x
 
 
+def luma_y(image):
+    """Luma ``(1, 1, H, W)`` as SR papers measure it, but for its offset."""
+    return 219 / 255 * luma(image)[None, None]
+
+
 def picture_psnr(hr, lr, kernel, scale, sigma):
     """Of what the kernel gives back of the middle of the photo, in gray.
 
     The weight is a quarter of noise's and rounding's variance over that of the true gradients: best for true kernels.
     """
     top, left = (max(length - CROP, 0) // 2 for length in lr.shape[1:])
-    part = luma(lr[None])[..., top : top + CROP, left : left + CROP]
-    truth = luma(hr[None])[..., scale * top : scale * (top + CROP), scale * left : scale * (left + CROP)]
+    part = luma_y(lr)[..., top : top + CROP, left : left + CROP]
+    truth = luma_y(hr)[..., scale * top : scale * (top + CROP), scale * left : scale * (left + CROP)]
     noise = (sigma**2 + 1 / 12) / 255**2 / 3  # of luma, which is a mean of three colours
     gradient = sum((truth.diff(dim=axis) ** 2).mean().item() for axis in (2, 3)) / 2
     found = reconstruct(part, kernel, scale, noise / gradient / 4).clamp(0, 1)
