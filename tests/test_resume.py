@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from pytorch_lightning import Trainer
+from pytorch_lightning.plugins.environments import SLURMEnvironment
 from scipy.io import savemat
 
 from realsr.checkpoints import LastCheckpoint, WholeCheckpoints, trainer_plugins
@@ -242,15 +243,13 @@ def test_a_kill_in_the_middle_of_a_write_leaves_the_file_whole(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_slurm_is_left_its_own_requeue(monkeypatch, tmp_path):
+def test_slurm_is_left_its_own_requeue(monkeypatch):
     """Lightning's would write hpc_ckpt files, and go on from them whatever the command says."""
     monkeypatch.setenv("SLURM_NTASKS", "1")
     monkeypatch.setenv("SLURM_JOB_NAME", "train")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    trainer = Trainer(plugins=trainer_plugins(), accelerator="cpu", devices=1, logger=False, default_root_dir=tmp_path)
-    environment = trainer._accelerator_connector.cluster_environment
-    assert type(environment).__name__ == "SLURMEnvironment"
-    assert not environment.auto_requeue
+    _, environment = trainer_plugins()
+    assert isinstance(environment, SLURMEnvironment) and not environment.auto_requeue
 
 
 def entry(folder, name, value, **manifest):
