@@ -124,26 +124,21 @@ def explain(error: BaseException) -> str | None:
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
     if any(isinstance(link, ConnectionResetError) or str(link).startswith("DataLoader worker (pid") for link in chain):
         return "a process that reads photos was killed (memory? lower data.num_workers); go on with ckpt=auto"
-    lines = (line(link) for line in (_input_line, _system_line, _config_line) for link in chain)
+    lines = (line(link) for line in (_own_line, _config_line) for link in chain)
     return next(filter(None, lines), None)
 
 
-def _input_line(error: BaseException) -> str | None:
-    if not isinstance(error, InputError):
-        return None
-    # of a DataLoader's worker: PyTorch raises it anew with the traceback as its text, whose last line is the error
-    return str(error).splitlines()[-1].partition(": ")[2] if str(error).startswith("Caught ") else str(error)
-
-
-def _system_line(error: BaseException) -> str | None:
-    if not isinstance(error, OSError) or isinstance(error, HydraException):  # some of Hydra's are both
+def _own_line(error: BaseException) -> str | None:
+    """What one of our errors or the system says."""
+    if not isinstance(error, InputError | OSError) or isinstance(error, HydraException):  # some of Hydra's are both
         return None
     if str(error).startswith("Caught "):
+        # of a DataLoader's worker: PyTorch raises it anew with the traceback as its text, whose last line is the error
         return str(error).splitlines()[-1].partition(": ")[2]
-    if error.errno is None:
-        return None
+    if isinstance(error, InputError):
+        return str(error)
     where = f"{error.filename}: " if error.filename else ""
-    return one_line(f"{where}{os.strerror(error.errno)}; make room or choose another folder")
+    return one_line(f"{where}{os.strerror(error.errno)}; make room or choose another folder") if error.errno else None
 
 
 def _config_line(error: BaseException) -> str | None:
