@@ -128,6 +128,7 @@ def dashboard(trained, fit, monkeypatch, tmp_path):
     options = ["logger=wandb", f"logger.wandb.save_dir={tmp_path}/run", f"logger.csv.save_dir={tmp_path}/run"]
     options += ["perceptual=lpips", "model.perceptual.net=squeeze", f"model.perceptual.backbone={backbone}"]
     options += [f"lpips={{_target_:realsr.metrics.load_lpips,net:squeeze,backbone:{backbone}}}", "group=mine", "seed=3"]
+    options.append("degradation=camera")
     fit("run", *options)
     trained.append(fit("run", *options, "ckpt=last", "trainer.max_steps=6"))
     return trained[0]

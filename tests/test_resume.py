@@ -27,7 +27,7 @@ from realsr.loggers import CSVCurves
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
 STEPS = ["trainer.max_steps=14", "trainer.val_check_interval=3", "callbacks.last.every_n_train_steps=2"]
-STEPS += ["model.warmup_steps=2", "model.milestones=[4,8]"]
+STEPS += ["model.warmup_steps=2", "model.milestones=[4,8]", "degradation=kernel_noise"]
 
 # a callback that signals its own process, or all of its group, when a hook is called at a step
 SEND = """
@@ -133,6 +133,13 @@ def test_a_validation_that_was_cut_is_made_up_for(straight, fit, send, handlers,
     with pytest.raises(RuntimeError):
         fit("cut", *STEPS, send(signal.SIGALRM, 6, "on_validation_batch_end"))
     assert differences(left(fit("cut", *STEPS, "ckpt=last")), straight) == []
+
+
+def test_the_default_degradation_goes_on_as_well(fit):
+    camera = [*STEPS[1:], "degradation=camera", "model.warmup_steps=0"]
+    whole = read(fit("whole", *camera, "trainer.max_steps=3"))
+    fit("halved", *camera, "trainer.max_steps=2")
+    assert differences(read(fit("halved", *camera, "trainer.max_steps=3", "ckpt=last")), whole) == []
 
 
 def test_a_folder_that_was_moved_goes_on_and_keeps_its_best(straight, fit, send, handlers, tmp_path):

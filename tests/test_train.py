@@ -43,7 +43,7 @@ def test_the_psnr_stage_is_l1_alone_and_a_gan_starts_from_its_weights(compose, t
     folder = tmp_path / "psnr"
     outputs = [f"callbacks.{c}.dirpath={folder}/checkpoints" for c in ("last", "best")]
     pictures = f"callbacks.pictures.folder={folder}/pictures"
-    cfg = compose("train", *without, "disc=none", pictures, *outputs, "trainer.max_steps=4")
+    cfg = compose("train", *without, "disc=none", "degradation=kernel_noise", pictures, *outputs, "trainer.max_steps=4")
     train(cfg, folder)
     psnr = last(folder)
     assert len(psnr["optimizer_states"]) == 1
