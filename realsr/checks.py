@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import pkgutil
 from collections.abc import Iterable, Mapping
@@ -31,7 +32,7 @@ def check_config(cfg: DictConfig, name: str) -> None:
     Raises:
         InputError: an unknown key (with the nearest known one), or a value that was left at ``???``.
     """
-    default = hydra.compose(name, return_hydra_config=True)
+    default = _default(name)
     choices = default.hydra.runtime.choices
     known = [str(key) for key in default if key != "hydra"]
     groups = GlobalHydra.instance().config_loader().list_groups("")
@@ -52,6 +53,12 @@ def check_config(cfg: DictConfig, name: str) -> None:
         raise InputError(f"{missing[0]} is not set; give {missing[0]}=... on the command line")
     _check_plain(values, defaults, "")
     _check_node(cfg, "")
+
+
+@functools.cache  # tests compose hundreds of configs
+def _default(name: str) -> DictConfig:
+    """What a primary config composes to without options, Hydra's own part included."""
+    return hydra.compose(name, return_hydra_config=True)
 
 
 def _check_plain(values: Any, defaults: Any, path: str) -> None:

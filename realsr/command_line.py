@@ -9,8 +9,8 @@ from pathlib import Path
 
 # options whose value is a path or a name; of `methods` each element is NAME:PATH
 PATHS = re.compile(
-    r"\+*((data\.)?((val_)?[hl]r|root)|name|group|pools|folder|methods|(.*[._])?(dir|dirpath|shards|shard_cache|ckpt|input"
-    r"|output|weights|backbone|init_from|init_discriminator_from))"
+    r"\+*((data\.)?((val_)?[hl]r|root|title)|name|group|pools|methods|(.*[._])?(dir|dirpath|folder|crops|shards|shard_cache"
+    r"|ckpt|input|output|weights|backbone|init_from|init_discriminator_from))"
 )
 PLAIN = re.compile(r"[./]*[A-Za-z_][\w./-]*", re.ASCII)  # what Hydra takes for text as well, but for these words
 WORDS = ("true", "false", "nan", "inf", "null")

@@ -125,9 +125,7 @@ def _instead(path: Path) -> str:
 # -- options that optimisers and schedules keep ------------------------------------------------------------------------
 
 
-def check_states(
-    model: ESRGAN, path: Path, content: dict[str, Any], config: dict[str, Any], device: torch.device
-) -> None:
+def check_states(model: ESRGAN, path: Path, content: dict[str, Any], device: torch.device) -> None:
     """Find out before data are read whether an optimiser can go on with the options that changed.
 
     Raises:
@@ -140,8 +138,9 @@ def check_states(
         trial = getattr(model, name)([weight])
         trial.step()
         if kept and (lacking := trial.state[weight].keys() - kept.keys()):
-            changed = changes(content["config"], config).items()
-            told = tell({key: change for key, change in changed if key.startswith(f"model.{name}.")})
+            old, rates = state["param_groups"][0], ("params", "lr", "initial_lr")
+            changed = {k: (v, old.get(k)) for k, v in optimizer.param_groups[0].items() if k not in rates}
+            told = tell({f"model.{name}.{k}": (now, was) for k, (now, was) in changed.items() if now != was})
             raise InputError(
                 f"{path}: has no {' nor '.join(sorted(lacking))}, which the optimiser needs with {'; '.join(told)}; "
                 f"{_instead(path)}"

@@ -94,7 +94,7 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     check_model(model, data.scale, data.crop_size, share(data.batch_size, trainer.world_size))
     check_speed(model, str(trainer.precision), device)
     if ckpt is not None:
-        check_states(model, ckpt, content, config, device)
+        check_states(model, ckpt, content, device)
         content.clear()  # it is as large as the networks and their optimisers, and Lightning reads it again
         log.info("going on from %s", ckpt)
     if trainer.is_global_zero:
