@@ -157,6 +157,8 @@ def _config_line(error: BaseException) -> str | None:
         return f"{key}: {' '.join(str(cause).split())}" if refused else None
     if found := re.match(r"Could not override '([^']+)'", text):
         return f"{found[1]}: no such option{_hint(found[1])}"
+    if found := re.search(r"Missing mandatory value: (\S+)", text):
+        return f"{found[1]} is not set; give {found[1]}=... on the command line"
     if text.startswith("Config group override"):
         return f"{text}; give a group the name of one of its options, such as disc=none"
     config = isinstance(error, HydraException | OmegaConfBaseException) or text.startswith(NO_CLUSTER)

@@ -358,7 +358,7 @@ def test_a_run_is_resumed_with_its_own_model_only(mistake, compose, tiny, tmp_pa
         ("train", "gan=null", "disc=none"),
         ("train", "foo", "is no option; write key=value"),
         ("train", "data.crop_size=[3", "is no option; write key=value"),
-        ("evaluate", "report.side=a:b c", "write key=value, and \"key='value'\" with"),
+        ("evaluate", "report.side=a(b", "write key=value, and \"key='value'\" with"),
         ("train", "~data.foo", "data.foo"),
         ("train", "model.optimizer._target_=torch.optim.Adamm", "torch.optim.Adamm: no such class"),
         ("evaluate", "data=photos", "Could not find 'data/photos' Available options in 'data': df2k_val"),
