@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,9 @@ from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
-from pytorch_lightning.profilers import PassThroughProfiler
-from torch import Tensor
 
 from realsr.errors import at_least
+from realsr.esrgan import is_logged
 from realsr.images import Photo, to_uint, write_image
 from realsr.kernel_sheet import kernel_sheet
 from realsr.pictures import Picture, grid, sharpest_crop
@@ -27,15 +25,27 @@ from realsr.resample import imresize
 PICTURE_LOGGERS = (WandbLogger, TensorBoardLogger)
 
 
-class _ValidationPictures(Callback, ABC):
-    """Takes what validation upscales, in the first process."""
+class ValidationPictures(Callback):
+    """LR enlarged by bicubic, SR and HR of the first images of each validation, where there are most edges.
 
-    option: str  # in conf/callbacks
+    As a grid, ``folder/<step>.png``, which goes to the loggers that take pictures; in a table of W&B's, ``val/photos``,
+    a row for each image with its pictures and metrics, a table for each validation; and those of the last validation as
+    ``crops/<loader>_<number>_<photo>_<bicubic, sr or hr>.png``, for a sweep's picture of all its runs.
 
-    def __init__(self, folder: str, count: int = 8, size: int = 256) -> None:
-        at_least(0, f"callbacks.{self.option}.", count=count)
-        at_least(4, f"callbacks.{self.option}.", size=size)
-        self.folder, self.count, self.size = Path(folder), count, size
+    Args:
+        folder: where the grids go.
+        crops: where single pictures go, of ``CROPS`` images with ground truth and as many without.
+        count: images at most, of those with ground truth and of those without.
+        size: side in HR pixels that is shown of each image.
+    """
+
+    CROPS = 3
+
+    def __init__(self, folder: str, crops: str, count: int = 8, size: int = 256) -> None:
+        at_least(0, "callbacks.pictures.", count=count)
+        at_least(4, "callbacks.pictures.", size=size)
+        self.folder, self.crops, self.count, self.size = Path(folder), Path(crops), count, size
+        self.rows: list[dict[str, Any]] = []
 
     def on_validation_batch_end(
         self,
@@ -46,86 +56,29 @@ class _ValidationPictures(Callback, ABC):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Take the first images of each loader, with ``(3, H, W)`` of what is shown: HR where there is one."""
+        """Take an image, in the first process."""
         if not trainer.is_global_zero or batch_idx >= self.count or not isinstance(outputs, dict):
             return
         scale = outputs["sr"].shape[-1] // outputs["lr"].shape[-1]
         shown = {"bicubic": imresize(outputs["lr"], scale), "sr": outputs["sr"], "hr": outputs["hr"]}
-        images = {kind: image for kind, image in shown.items() if image is not None}
-        self.take(trainer, outputs, images, f"{dataloader_idx}_{batch_idx:02d}_{outputs['name']}")
-
-    @abstractmethod
-    def take(self, trainer: Trainer, outputs: dict[str, Any], images: dict[str, Tensor], name: str) -> None:
-        """An image: what validation gave, what of it is shown, and a name that no other has."""
-
-
-class PictureGrid(_ValidationPictures):
-    """LR enlarged by bicubic, SR and HR of each image after every validation, as a grid and in a table.
-
-    The grid is written to ``folder/<step>.png`` and goes to the loggers that take pictures. The table is W&B's: under
-    ``val/photos``, a row for each image with its pictures and metrics, a table for each validation.
-
-    Args:
-        folder: where the PNGs go.
-        count: images at most, of those with ground truth and of those without.
-        size: side in HR pixels that is shown of each image.
-    """
-
-    option = "pictures"
-
-    def __init__(self, folder: str, count: int = 8, size: int = 256) -> None:
-        super().__init__(folder, count, size)
-        self.rows: list[dict[str, Any]] = []
-
-    def take(self, trainer: Trainer, outputs: dict[str, Any], images: dict[str, Tensor], name: str) -> None:
-        """Keep its middle."""
-        step = {"step": trainer.global_step, "photo": outputs["name"]}
-        pictures = {kind: self._cut(image) for kind, image in images.items()}
-        self.rows.append({**step, **pictures, **outputs.get("metrics", {})})
+        pictures = {kind: to_uint(image) for kind, image in shown.items() if image is not None}
+        y, x = sharpest_crop(pictures.get("hr", pictures["bicubic"]), self.size)
+        cut = {kind: picture[y : y + self.size, x : x + self.size] for kind, picture in pictures.items()}
+        self.rows.append({"step": trainer.global_step, "photo": outputs["name"], **cut, **outputs.get("metrics", {})})
+        for kind, picture in cut.items() if batch_idx < self.CROPS else ():
+            name = f"{dataloader_idx}_{batch_idx:02d}_{outputs['name']}_{kind}.png"
+            write_image(self.crops / name, Photo(picture))
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Write the grid, send both."""
+        """Write the grid, send it and the table."""
         if self.rows:
-            shown = [[key for key, cell in row.items() if isinstance(cell, np.ndarray)] for row in self.rows]
-            cells = [[row[key] for key in keys] for row, keys in zip(self.rows, shown, strict=True)]
-            labels = [[f"{row['photo']} {key}" for key in keys] for row, keys in zip(self.rows, shown, strict=True)]
-            picture = grid(cells, labels)
+            cells = [{key: cell for key, cell in row.items() if isinstance(cell, np.ndarray)} for row in self.rows]
+            labels = [[f"{row['photo']} {key}" for key in shown] for row, shown in zip(self.rows, cells, strict=True)]
+            picture = grid([list(shown.values()) for shown in cells], labels)
             write_image(self.folder / f"{trainer.global_step:06d}.png", Photo(picture))
             log_picture(trainer.loggers, "val/pictures", picture, trainer.global_step)
             log_table(trainer.loggers, "val/photos", self.rows, trainer.global_step)
         self.rows = []
-
-    def _cut(self, image: Tensor) -> Picture:
-        y, x = (max((side - self.size) // 2, 0) for side in image.shape[-2:])
-        return to_uint(image[:, y : y + self.size, x : x + self.size])
-
-
-class ValidationCrops(_ValidationPictures):
-    """The last validation's images at their busiest place, for a sweep's picture of all its runs.
-
-    Written to ``folder/<loader>_<number>_<photo>_<bicubic, sr or hr>.png``, where HR (LR, if there is none) has most
-    edges: the same place in all runs that are validated on the same images.
-
-    Args:
-        folder: where the PNGs go.
-        count: images at most with ground truth, and as many of the camera's without; the first ones.
-        size: side of a crop in HR pixels.
-    """
-
-    option = "validation"
-
-    def __init__(self, folder: str, count: int = 4, size: int = 256) -> None:
-        super().__init__(folder, count, size)
-        self.corners: dict[str, tuple[int, int]] = {}
-
-    def take(self, trainer: Trainer, outputs: dict[str, Any], images: dict[str, Tensor], name: str) -> None:
-        """Write its crops."""
-        shown = {kind: to_uint(image) for kind, image in images.items()}
-        if name not in self.corners:
-            self.corners[name] = sharpest_crop(shown.get("hr", shown["bicubic"]), self.size)
-        y, x = self.corners[name]
-        for kind, image in shown.items():
-            write_image(self.folder / f"{name}_{kind}.png", Photo(image[y : y + self.size, x : x + self.size]))
 
 
 class PoolPictures(Callback):
@@ -157,19 +110,6 @@ class PoolPictures(Callback):
             )
 
 
-class GeneratorSteps(Callback):
-    """Curves over generator steps done, as pictures and files are; Lightning would call the fiftieth step 49."""
-
-    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
-        """The number under which the loggers get this step."""
-        if trainer._logger_connector.should_update_logs:
-            module.log("step", float(trainer.global_step))
-
-    def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Likewise this validation."""
-        module.log("step", float(trainer.global_step), sync_dist=True)
-
-
 class Throughput(Callback):
     """``speed/images_per_second`` of all devices, ``speed/waiting``: the share of the time that steps wait for data.
 
@@ -179,15 +119,12 @@ class Throughput(Callback):
     """
 
     def __init__(self) -> None:
-        self.fetching = FetchClock()
         self.began: npt.NDArray[np.float64] | None = None
         self.spent, self.images = np.zeros(2), 0
 
-    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        """Listen to fetching, unless a profiler was chosen: then ``speed/waiting`` is left out."""
-        self.listening = isinstance(trainer.profiler, PassThroughProfiler)  # type: ignore[attr-defined]
-        if self.listening:
-            trainer.profiler = self.fetching  # type: ignore[attr-defined]
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """The loader knows how long it is waited for."""
+        self.loader: Any = trainer.train_dataloader
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
         """The first batch is there, or the first after a validation."""
@@ -199,12 +136,10 @@ class Throughput(Callback):
     ) -> None:
         """Log when the losses are."""
         self.images += len(batch["hr"]) * trainer.world_size
-        if trainer._logger_connector.should_update_logs:
+        if is_logged(trainer):
             self._pause()
             seconds, waited = self.spent
-            module.log("speed/images_per_second", self.images / seconds)
-            if self.listening:
-                module.log("speed/waiting", waited / seconds)
+            module.log_dict({"speed/images_per_second": self.images / seconds, "speed/waiting": waited / seconds})
             self.began, self.spent, self.images = self._now(), np.zeros(2), 0
 
     def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
@@ -217,27 +152,7 @@ class Throughput(Callback):
             self.began = None
 
     def _now(self) -> npt.NDArray[np.float64]:
-        return np.array([time.perf_counter(), self.fetching.seconds])
-
-
-class FetchClock(PassThroughProfiler):
-    """The seconds for which training batches were waited: Lightning tells its profiler of fetching, and no callback."""
-
-    ACTION = "[_TrainingEpochLoop].train_dataloader_next"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seconds = 0.0
-
-    def start(self, action_name: str) -> None:
-        """A batch is wanted."""
-        if action_name == self.ACTION:
-            self.seconds -= time.perf_counter()
-
-    def stop(self, action_name: str) -> None:
-        """It is there."""
-        if action_name == self.ACTION:
-            self.seconds += time.perf_counter()
+        return np.array([time.perf_counter(), self.loader.waited])
 
 
 class StepProgress(RichProgressBar):
@@ -252,7 +167,7 @@ class StepProgress(RichProgressBar):
 
     def get_metrics(self, trainer: Trainer, module: LightningModule) -> Any:
         """The generator's loss, of the last step that was logged: asked in every step, a device would be waited for."""
-        if trainer._logger_connector.should_update_logs and "train/generator" in trainer.callback_metrics:
+        if is_logged(trainer) and "train/generator" in trainer.callback_metrics:
             self.shown = {"generator": float(trainer.callback_metrics["train/generator"])}
         return self.shown
 

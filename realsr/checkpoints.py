@@ -8,17 +8,14 @@ import math
 import platform
 import signal
 import threading
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.plugins.environments import SLURMEnvironment, TorchElasticEnvironment  # type: ignore[attr-defined]
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.trainer.states import TrainerFn
 
@@ -29,7 +26,7 @@ from realsr.entries import pool_changes
 from realsr.errors import at_least
 from realsr.files import atomic_write
 from realsr.filling import remove_leftovers
-from realsr.resume import apply_options, tell
+from realsr.resume import apply_options, changes, tell
 from realsr.workers import STOP_SIGNALS
 
 log = logging.getLogger(__name__)
@@ -37,15 +34,17 @@ log = logging.getLogger(__name__)
 # options whose change is told, by how their names begin; those that shape a step; what changes nothing wherever it is
 TOLD = ("seed", "data.", "model.", "trainer.", "callbacks.last.", "callbacks.best.")
 SHAPING = ("seed", "data.", "model.", "trainer.precision", "trainer.devices", "trainer.num_nodes")
-FREE = (
+FREE = {
     *("num_workers", "estimate_workers", "accelerator", "store_limit", "shard_cache_limit", "look_count", "lpips"),
     *("dirpath", "default_root_dir", "enable_progress_bar"),
-)
+}
 EXACT = ("realsr", "torch", "numpy", "cuda", "cudnn", "gpu")  # versions that a step's numbers may depend on
 
 
 class BestCheckpoint(Checkpoint):
     """``best.ckpt``, whenever a validation in training is better than all before. Comes before :class:`LastCheckpoint`.
+
+    Lightning's ModelCheckpoint keeps its folder's path in each file, and forgets the best where the folder was moved.
 
     Args:
         dirpath: folder of the file.
@@ -94,7 +93,7 @@ class LastCheckpoint(Checkpoint):
         self.told: set[int] = set()
         self.saved: set[int] = set()
         self.before: dict[int, Any] = {}
-        self.group: Any = None
+        self.alone = True
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         """Remember who listens, before Lightning does; delete what writes that were killed left behind."""
@@ -104,14 +103,11 @@ class LastCheckpoint(Checkpoint):
             self.before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Listen in place of Lightning, whose handler broadcasts and kills wherever the signal happens to come."""
+        """Listen in place of Lightning, whose handler kills wherever the signal happens to come."""
+        self.alone = trainer.world_size == 1
         for number, handler in self.before.items():
             if handler is not signal.SIG_IGN:
                 signal.signal(number, self._tell)
-        if trainer.world_size > 1:
-            self.group = dist.new_group(backend="gloo")  # on the CPU: asking the others does not wait for the GPU
-            # Lightning's own question at every step does, and nobody answers it now
-            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
         """Write the file if it is time, but before a validation wait for it: resumed runs do not make up for it."""
@@ -143,12 +139,12 @@ class LastCheckpoint(Checkpoint):
         self.before = {}
 
     def _tell(self, number: int, frame: Any) -> None:
-        if (self.told or self.saved) and number == signal.SIGINT and self.group is None:
+        if (self.told or self.saved) and number == signal.SIGINT and self.alone:
             raise KeyboardInterrupt
         self.told.add(number)
 
     def _write(self, trainer: Trainer, first: bool = False) -> None:
-        step, told = trainer.global_step, self._agreed()
+        step, told = trainer.global_step, self._agreed(trainer)
         last = step >= trainer.max_steps or trainer.should_stop  # by trainer.max_time
         if told or last or first or (self.every and step % self.every == 0):
             trainer.save_checkpoint(self.path, weights_only=False)
@@ -165,13 +161,13 @@ class LastCheckpoint(Checkpoint):
         if not all(map(callable, listeners.values())):
             raise KeyboardInterrupt
 
-    def _agreed(self) -> set[int]:
+    def _agreed(self, trainer: Trainer) -> set[int]:
         """What any of the processes was told."""
-        if self.group is None:
+        if self.alone:
             return set(self.told)
-        told = torch.tensor([number in self.told for number in STOP_SIGNALS], dtype=torch.uint8)
-        dist.all_reduce(told, dist.ReduceOp.MAX, self.group)
-        return {number for number, one in zip(STOP_SIGNALS, told.tolist(), strict=True) if one}
+        flags = torch.tensor([number in self.told for number in STOP_SIGNALS], device=trainer.strategy.root_device)
+        flags = trainer.strategy.reduce(flags * 1.0, reduce_op="max")
+        return {number for number, flag in zip(STOP_SIGNALS, flags.tolist(), strict=True) if flag}
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -211,31 +207,20 @@ class RunRecord(Callback):
 
     def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Put the options in force that are given now; say what changed, and whether the run goes on exactly."""
+        apply_options(module, checkpoint)
         was, now = checkpoint.get("versions", {}), versions()
         others = [f"{k} is {now.get(k)}, was {was.get(k)}" for k in EXACT if was.get(k) != now.get(k)]
-        options = apply_options(module, checkpoint) | self._changes(checkpoint["config"])
-        changes = pool_changes(checkpoint.get("pools", {}), self.data.records)
-        files = [f"{len(changes)} files of the pools or photos differ, the first {changes[0]}"] if changes else []
+        options = {
+            name: change
+            for name, change in changes(checkpoint["config"], self.config).items()
+            if name.startswith(TOLD) and not FREE & {*name.split(".")}
+        }
+        differ = pool_changes(checkpoint.get("pools", {}), self.data.records)
+        files = [f"{len(differ)} files of the pools or photos differ, the first {differ[0]}"] if differ else []
         exactly = not (others or files or any(name.startswith(SHAPING) for name in options))
         if told := [*others, *tell(options), *files]:
             say, end = (log.info, "") if exactly else (log.warning, "; the run will not go on exactly as it began")
             say("in force from step %d: %s%s", checkpoint["global_step"], "; ".join(told), end)
-
-    def _changes(self, config: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-        """Options that another config has otherwise: as they are, as they were."""
-        old, new = (dict(_options(of, "")) for of in (config, self.config))
-        both = {name: (new.get(name), old.get(name)) for name in {*old, *new} if name.startswith(TOLD)}
-        return {name: (is_, was) for name, (is_, was) in both.items() if is_ != was}
-
-
-def _options(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """What is set in a section, by its full name, but for what changes nothing."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            if key not in FREE:
-                yield from _options(inner, f"{path}.{key}" if path else key)
-    else:
-        yield path, value
 
 
 def versions() -> dict[str, str]:

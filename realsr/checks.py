@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import pkgutil
 from collections.abc import Iterable, Mapping
@@ -31,7 +32,7 @@ def check_config(cfg: DictConfig, name: str) -> None:
     Raises:
         InputError: an unknown key (with the nearest known one), or a value that was left at ``???``.
     """
-    default = hydra.compose(name, return_hydra_config=True)
+    default = _default(name)
     choices = default.hydra.runtime.choices
     known = [str(key) for key in default if key != "hydra"]
     groups = GlobalHydra.instance().config_loader().list_groups("")
@@ -52,6 +53,12 @@ def check_config(cfg: DictConfig, name: str) -> None:
         raise InputError(f"{missing[0]} is not set; give {missing[0]}=... on the command line")
     _check_plain(values, defaults, "")
     _check_node(cfg, "")
+
+
+@functools.cache  # tests compose hundreds of configs
+def _default(name: str) -> DictConfig:
+    """What a primary config composes to without options, Hydra's own part included."""
+    return hydra.compose(name, return_hydra_config=True)
 
 
 def _check_plain(values: Any, defaults: Any, path: str) -> None:
@@ -144,14 +151,14 @@ def _fits(value: Any, hint: Any) -> bool:
 
 def _misfit(name: str, value: Any, wanted: Any) -> str:
     """How to write what is wanted."""
-    quoted = f"; write {name}=\"'{value}'\"" if wanted in (str, str | None) and isinstance(value, (int, float)) else ""
+    shown = f"{name}={'null' if value is None else value}"
     if choices := _choices(wanted):
-        return f"{name}={value}: choose {', '.join(choices)}"
+        return f"{shown}: choose {', '.join(choices)}"
     if wanted is dict:
-        return f"{name}={'null' if value is None else value}: has options of its own, give {name}.OPTION=VALUE"
+        return f"{shown}: has options of its own, give {name}.OPTION=VALUE"
     if wanted is list:
-        return f"{name}={'null' if value is None else value}: must be a list; write {name}=[{value or ''}]"
-    return f"{name}={value}: must be {wanted.__name__ if wanted in PLAIN else wanted}{quoted}"
+        return f"{shown}: must be a list; write {name}=[{value or ''}]"
+    return f"{shown}: must be {wanted.__name__ if wanted in PLAIN else wanted}"
 
 
 def _choices(hint: Any) -> list[str]:
@@ -164,7 +171,12 @@ def _choices(hint: Any) -> list[str]:
     return list(dict.fromkeys(word for part in parts for word in part)) if all(parts) else []
 
 
+def nearest_of(word: str, known: Iterable[str]) -> str:
+    """The one of ``known`` that is most like ``word``; empty where none is."""
+    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)), "")
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """``, did you mean X?``, or nothing where none of ``known`` is like ``word``."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f", did you mean {close[0]}?" if close else ""
+    close = nearest_of(word, known)
+    return f", did you mean {close}?" if close else ""

@@ -11,7 +11,7 @@ import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,7 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from realsr.checks import SPECIAL_KEYS, check_config, nearest
+from realsr.checks import check_config, nearest_of
+from realsr.command_line import quote_paths
 from realsr.errors import InputError, one_line
 from realsr.files import atomic_write
 from realsr.hardware import pick_device
@@ -79,7 +80,9 @@ def command(name: str, then: str = "") -> Callable[[Callable[[DictConfig], Any]]
                 if signal.getsignal(number) is signal.SIG_DFL:
                     signal.signal(number, signal.default_int_handler)
             try:
-                sys.argv[1:] = sorted(map(_quote_path, sys.argv[1:]), key=_after_flags)
+                options = quote_paths(sys.argv[1:], [file.stem for file in Path(conf_dir(), "start").iterdir()])
+                # between options argparse takes those after -m for unknown ones
+                sys.argv[1:] = sorted(options, key=lambda option: option not in ("-m", "--multirun"))
                 hydra.main(version_base="1.3", config_path=conf_dir(), config_name=name)(checked)()
             except KeyboardInterrupt:
                 stop(interrupted, 130)
@@ -112,30 +115,6 @@ def _leave_failure(error: Exception, line: str | None) -> None:
     print(f"realsr: {path.parent.name}: {line}", file=sys.stderr)
 
 
-def _quote_path(option: str) -> str:
-    """Quote the value where it is the name of a file or folder into which Hydra's grammar would read something.
-
-    ``start`` takes a file as well as the name of a group's option. A ``~`` for the home directory is read here, since
-    some shells leave it as it is behind a ``=``.
-    """
-    key, _, value = option.partition("=")
-    if key == "start" and ("." in value or "/" in value):
-        option = f"start.weights={value}"
-        key = "start.weights"
-    if value.startswith("~"):
-        value = os.path.expanduser(value)  # noqa: PTH111  (which fails where there is no such user)
-        option = f"{key}={value}"
-    if not re.search(r"[^\w./-]", value, re.ASCII) or not os.path.exists(value):  # noqa: PTH110  (any text may come)
-        return option
-    value = re.sub(r"(\\*)'", r"\1\1\\'", value)
-    return f"{key}='{value}'"
-
-
-def _after_flags(option: str) -> bool:
-    """Sorts ``-m`` before all options: between them argparse takes those after it for unknown ones."""
-    return option not in ("-m", "--multirun")
-
-
 def explain(error: BaseException) -> str | None:
     """One line for a mistake of the user's; None for an error of the program's."""
     chain: list[BaseException] = []
@@ -145,104 +124,63 @@ def explain(error: BaseException) -> str | None:
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
     if any(isinstance(link, ConnectionResetError) or str(link).startswith("DataLoader worker (pid") for link in chain):
         return "a process that reads photos was killed (memory? lower data.num_workers); go on with ckpt=auto"
-    kinds = (InputError, OSError, YAMLError, OverrideParseException, InstantiationException, HydraException)
-    for kind in kinds:
-        for link in chain:
-            if isinstance(link, kind) and (line := _one_line(link)):
-                return line
-    return next((_explain_hydra(str(link)) for link in chain if _is_configuration(link)), None)
+    lines = (line(link) for line in (_own_line, _config_line) for link in chain)
+    return next(filter(None, lines), None)
 
 
-def _is_configuration(error: BaseException) -> bool:
-    """Whether OmegaConf, Lightning, W&B, Hydra's reader of option groups or a launcher blames the configuration."""
-    return (
-        isinstance(error, OmegaConfBaseException)
-        or type(error).__name__ == "MisconfigurationException"
-        or type(error).__module__.startswith("wandb.errors")
-        or (isinstance(error, ValueError) and str(error).startswith("Config group override"))
-        or (isinstance(error, RuntimeError) and str(error).startswith(NO_CLUSTER))
-    )
-
-
-def _one_line(error: BaseException) -> str | None:
-    if isinstance(error, InputError | OSError) and str(error).startswith("Caught "):
+def _own_line(error: BaseException) -> str | None:
+    """What one of our errors or the system says."""
+    if not isinstance(error, InputError | OSError) or isinstance(error, HydraException):  # some of Hydra's are both
+        return None
+    if str(error).startswith("Caught "):
         # of a DataLoader's worker: PyTorch raises it anew with the traceback as its text, whose last line is the error
         return str(error).splitlines()[-1].partition(": ")[2]
     if isinstance(error, InputError):
         return str(error)
-    if isinstance(error, OSError) and not isinstance(error, HydraException):  # Hydra's are both
-        if error.errno is None:
-            return None
-        where = f"{error.filename}: " if error.filename else ""
-        return one_line(f"{where}{os.strerror(error.errno)}; make room or choose another folder")
+    where = f"{error.filename}: " if error.filename else ""
+    return one_line(f"{where}{os.strerror(error.errno)}; make room or choose another folder") if error.errno else None
+
+
+def _config_line(error: BaseException) -> str | None:
+    """What OmegaConf, Lightning, W&B, Hydra or a launcher says of the configuration, in one line."""
+    text = str(error)
     if isinstance(error, YAMLError):
-        return f"a config file is no YAML: {' '.join(str(error).split())}"
+        return f"a config file is no YAML: {' '.join(text.split())}"
     if isinstance(error, OverrideParseException):
-        quoted = "key=['value']" if "=[" in str(error.override) else "key='value'"
-        return f'{error.override!r} is no option; write key=value, and "{quoted}" with special characters in it'
+        return f"{error.override!r} is no option; write key=value, and \"key='value'\" with special characters in it"
     if isinstance(error, InstantiationException):
         # a value that Lightning or torch refuses; other errors of a constructor are the program's
-        cause, key = error.__cause__, str(error).partition("full_key: ")[2]
+        cause, key = error.__cause__, text.partition("full_key: ")[2]
         refused = isinstance(cause, ValueError | ModuleNotFoundError) or "Misconfiguration" in type(cause).__name__
         refused = refused or (isinstance(cause, TypeError) and key == "trainer")  # Lightning's for odd devices
-        refused = refused or "target 'spandrel." in str(error)  # whose networks check none of their options
+        refused = refused or "target 'spandrel." in text  # whose networks check none of their options
         return f"{key}: {' '.join(str(cause).split())}" if refused else None
-    return _explain_hydra(str(error))
-
-
-def _explain_hydra(text: str) -> str:
-    """Hydra's messages in one line, with the nearest option or key."""
-    if found := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
-        group, option = found.groups()
-        options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
-        return f"{group}={option}: no such option{nearest(option, options)} (there are {', '.join(options)})"
-    if found := re.search(r"Could not override '([^']+)'", text):
-        key = found.group(1)
-        others = [name for name in _override_names() if name != key]
-        having = " and ".join(_choices_with(key))
-        return f"{key}: no such option{f' but with {having}' if having else nearest(key, others)}"
+    if found := re.match(r"Could not override '([^']+)'", text):
+        return f"{found[1]}: no such option{_hint(found[1])}"
     if found := re.search(r"Missing mandatory value: (\S+)", text):
-        return f"{found.group(1)} is not set; give {found.group(1)}=... on the command line"
-    if found := re.search(r"(.*)\n\s*full_key: (\S+)", text):
-        text = f"{found.group(2)}: {found.group(1)}"
-    if text.startswith(NO_CLUSTER):
-        text = "hydra/launcher=submitit_slurm: this is no SLURM cluster; hydra/launcher=joblib runs the jobs here"
+        return f"{found[1]} is not set; give {found[1]}=... on the command line"
     if text.startswith("Config group override"):
-        text += "; give a group the name of one of its options, such as disc=none"
-    return " ".join(text.split())
+        return f"{text}; give a group the name of one of its options, such as disc=none"
+    config = isinstance(error, HydraException | OmegaConfBaseException) or text.startswith(NO_CLUSTER)
+    config = config or "Misconfiguration" in type(error).__name__ or type(error).__module__.startswith("wandb.errors")
+    return " ".join(text.partition("Config search path")[0].split()) if config else None
 
 
-def _override_names() -> list[str]:
-    """All that can stand left of `=` on the command line: config groups and keys of every group's options."""
+def _hint(key: str) -> str:
+    """What Hydra does not say of an unknown option: with which option of its group there is one, or what it is like."""
     root = Path(conf_dir())
-    groups = {path.parent.relative_to(root).as_posix() for path in root.glob("*/*.yaml")}
-    return sorted(groups.union(*(keys for _, keys in _options())))
+    group, _, name = key.rpartition(".")
+    having = [f"{group}={file.stem}" for file in sorted((root / group).glob("*.yaml")) if f"\n{name}: " in _text(file)]
+    if group and having:
+        return f" but with {' and '.join(having)}"
+    files = list(root.rglob("*.yaml"))
+    words = {file.parent.name for file in files}.union(*(re.findall(r"(\w+):", _text(file)) for file in files))
+    parts = [part if part in words else nearest_of(part, words) or part for part in key.split(".")]
+    return f", did you mean {'.'.join(parts)}?" if parts != key.split(".") else ""
 
 
-def _choices_with(key: str) -> list[str]:
-    """``group=option`` for each option of a group that has the key."""
-    return [choice for choice, keys in _options() if choice and key in keys]
-
-
-def _options() -> Iterator[tuple[str, set[str]]]:
-    """Of every file of conf/: ``group=option``, empty if its keys may be anywhere, and the keys that it has."""
-    root = Path(conf_dir())
-    for path in sorted(root.rglob("*.yaml")):
-        text = path.read_text()
-        header = re.search(r"^# @package (\S+)", text, re.MULTILINE)
-        group = path.parent.relative_to(root).as_posix()
-        package = header.group(1) if header else group
-        prefix = "" if package in (".", "_global_") else f"{package}."
-        choice = f"{group}={path.stem}" if prefix and group != "." else ""
-        yield choice, {f"{prefix}{key}" for key in _flat_keys(OmegaConf.to_container(OmegaConf.load(path)))}
-
-
-def _flat_keys(node: Any, prefix: str = "") -> Iterable[str]:
-    if isinstance(node, dict):
-        for key, value in node.items():
-            if key not in SPECIAL_KEYS and key != "defaults":
-                yield f"{prefix}{key}"
-                yield from _flat_keys(value, f"{prefix}{key}.")
+def _text(file: Path) -> str:
+    return f"\n{file.read_text()}"
 
 
 def output_dir() -> Path:

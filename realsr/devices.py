@@ -10,15 +10,14 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from pytorch_lightning import Trainer
-from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
-from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 from pytorch_lightning.utilities.rank_zero import rank_zero_only  # type: ignore[attr-defined]
 
 from realsr.errors import InputError
@@ -31,16 +30,22 @@ def quiet_unless_first() -> None:
         warnings.simplefilter("ignore")
 
 
-def check_processes(trainer: Trainer) -> None:
+def check_processes(trainer: Trainer, strategy: Any) -> None:
     """Find out now what would train the same run several times, or wait for ever, or fail in the first step.
+
+    Args:
+        trainer: as it was built.
+        strategy: as it was configured, None for Lightning's own choice.
 
     Raises:
         InputError: torchrun or srun has started another number of processes than the trainer has devices, or none for
             those of other machines; or several devices were asked for without ``trainer=ddp``.
     """
-    strategy, devices = trainer.strategy, trainer.num_devices * trainer.num_nodes
-    by_turns = isinstance(strategy, DDPStrategy) and strategy._ddp_kwargs.get("find_unused_parameters", False)
-    if not (by_turns or isinstance(strategy, SingleDeviceStrategy)):
+    devices = trainer.num_devices * trainer.num_nodes
+    by_turns = strategy == "ddp_find_unused_parameters_true"
+    if isinstance(strategy, DictConfig):
+        by_turns = strategy.get("find_unused_parameters", False)
+    if not by_turns and (strategy is not None or devices > 1):
         raise InputError(
             "two networks are trained by turns, which needs trainer=ddp for several devices; give it with "
             "trainer.devices=N, and no trainer.strategy"
@@ -68,7 +73,7 @@ def run_apart(folder: Path) -> None:
     Raises:
         InputError: it failed, and has said why.
     """
-    options = [*HydraConfig.get().overrides.task, f"hydra.run.dir='{folder}'"]
+    options = [*HydraConfig.get().overrides.task, f"hydra.run.dir={folder}"]
     command = [sys.executable, "-m", "realsr.train", *options]
     process = subprocess.Popen(command, start_new_session=True)  # signals come from here, and once
     try:
@@ -97,25 +102,22 @@ def ending_together(trainer: Trainer) -> Iterator[None]:
     try:
         yield
     except Exception as e:
-        launcher = trainer.strategy.launcher
-        if isinstance(launcher, _SubprocessScriptLauncher):
-            others = launcher.procs[:]
-            launcher.procs.clear()  # nothing is left for Lightning to watch over
-            codes = [] if isinstance(e, InputError) else _codes(others)
-            for process in others:
-                process.send_signal(signal.SIGKILL)
-            if 2 in codes:
-                raise InputError("the other devices stop as well") from e
-            if killed := [-code for code in codes if code < 0]:
-                name = signal.Signals(killed[0]).name
-                raise InputError(f"another device's process was ended by {name}; go on with ckpt=auto") from e
+        started = getattr(trainer.strategy.launcher, "procs", [])
+        others = [process for process in started if isinstance(process, subprocess.Popen)]
+        if not others:
+            raise
+        started.clear()  # nothing is left for Lightning to watch over
+        deadline = time.monotonic() + (0.0 if isinstance(e, InputError) else 3.0)  # a lost connection comes first
+        while not any(process.poll() for process in others) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        codes = [process.poll() or 0 for process in others]
+        for process in others:
+            process.kill()
+        if isinstance(e, InputError):
+            raise
+        if 2 in codes:
+            raise InputError("the other devices stop as well") from e
+        if killed := [-code for code in codes if code < 0]:
+            name = signal.Signals(killed[0]).name
+            raise InputError(f"another device's process was ended by {name}; go on with ckpt=auto") from e
         raise
-
-
-def _codes(processes: list[subprocess.Popen[bytes]]) -> list[int]:
-    """Exit codes of those that have ended, or do so now: a lost connection is noticed before they are gone."""
-    deadline = time.monotonic() + 3.0
-    for process in processes:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(max(deadline - time.monotonic(), 0))
-    return [process.returncode for process in processes if process.returncode is not None]

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pytorch_lightning import LightningModule
+from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -17,7 +17,7 @@ from realsr.averaging import update_average
 from realsr.colour import colour_difference
 from realsr.data.datasets import Pair
 from realsr.errors import InputError, at_least
-from realsr.finite import FiniteCheck, NonFinite, Policy, of_all_processes, require_finite
+from realsr.finite import MEND, FiniteCheck, of_all_processes, require_finite
 from realsr.images import quantize
 from realsr.losses.adversarial import AdversarialLoss
 from realsr.losses.perceptual import LPIPSLoss
@@ -60,7 +60,6 @@ class ESRGAN(LightningModule):
         ema: whether a moving average of the generator is kept, for validation and what comes after training.
         ema_decay: of that average.
         clip_norm: the gradients' norm at most, for each network; None leaves them.
-        non_finite: ``stop`` or ``skip``, at a loss that is not finite.
         channels_last: memory format of networks and batches.
         compile: whether the networks are compiled for training.
     """
@@ -87,7 +86,6 @@ class ESRGAN(LightningModule):
         ema: bool = True,
         ema_decay: float = 0.999,
         clip_norm: float | None = None,
-        non_finite: Policy = "stop",
         channels_last: bool = False,
         compile: bool = False,
     ) -> None:
@@ -130,7 +128,6 @@ class ESRGAN(LightningModule):
         self.pixel_weight, self.perceptual_weight = pixel_weight, perceptual_weight
         self.adversarial_weight = adversarial_weight
         self.ema_decay, self.clip_norm, self.compiled = ema_decay, clip_norm, compile
-        self.non_finite = NonFinite(non_finite)
         self.scale = scale_of(generator)
         self.metrics = metric_objects(self.scale, "val/")
 
@@ -168,35 +165,32 @@ class ESRGAN(LightningModule):
         gan = self.discriminator is not None and step >= self.warmup_steps
         # the discriminator's head start: the other losses alone would blur the generator
         still = gan and step < self.warmup_steps + self.head_start
-        skips = self.non_finite.policy == "skip"
-        buffers = [(b, b.clone()) for b in self.buffers()] if skips else []  # forward passes change them
         with torch.set_grad_enabled(not still):
             fake = self.run["generator"](lr).float()
         real_logits = self._judge(hr) if gan else None
-        if still:
-            terms: dict[str, Tensor] = {}
-            stepped = True
-            _count_step(optimizers[0])
-        else:
+        terms: dict[str, Tensor] = {}
+        if not still:
             total, terms = self.generator_loss(fake, hr, real_logits)
-            stepped = self._step(optimizers[0], total, terms, batch, step)
-            terms["generator"] = total.detach()
+            self._backward(optimizers[0], total, terms, batch)
+            optimizers[0].step()
             schedules[0].step()
-            if stepped and self.generator_ema is not None:
+            terms["generator"] = total.detach()
+            if self.generator_ema is not None:
                 update_average(self.generator_ema, self.generator, self.ema_decay, step)
         if real_logits is not None:
-            if stepped:
-                terms |= self._discriminator_step(optimizers[1], real_logits, fake.detach(), batch, step)
+            total, mine = self.discriminator_loss(real_logits, fake.detach())
+            self._backward(optimizers[1], total, {"discriminator": total}, batch)
+            # Lightning counts the steps that its wrappers of optimisers make: one for each of ours
+            if still:
+                optimizers[1].step()
+            else:
+                self.trainer.strategy.optimizer_step(optimizers[1].optimizer, lambda: None)
             schedules[1].step()
-        if self.non_finite.now:
-            for buffer, before in buffers:
-                buffer.copy_(before)
-        self.non_finite.end_step()
-        if self._logs():
-            if skips:
-                terms["skipped"] = torch.tensor(float(self.non_finite.skipped))
+            terms |= mine
+        if is_logged(self.trainer):
             # not for Lightning's progress bar, which would wait for the device in every step
             self.log_dict({f"train/{name}": value for name, value in terms.items()})
+            self.log("step", step + 1.0)  # loggers would call the fiftieth step 49
 
     def generator_loss(self, fake: Tensor, hr: Tensor, real_logits: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum, and its terms unweighted and detached; without ``real_logits`` not adversarial."""
@@ -218,18 +212,13 @@ class ESRGAN(LightningModule):
             total = total + self.adversarial_weight * loss
         return total, terms
 
-    def _discriminator_step(
-        self, optimizer: Any, real_logits: Tensor, fake: Tensor, batch: dict[str, Any], step: int
-    ) -> dict[str, Tensor]:
+    def discriminator_loss(self, real_logits: Tensor, fake: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss; it and the mean logits, detached."""
         assert self.adversarial is not None
         fake_logits = self._judge(fake)
         loss = self.adversarial.discriminator(real_logits, fake_logits)
-        terms = {"discriminator": loss.detach()}
-        # Lightning counts the steps of all optimisers into `global_step`, by these two hooks that it sets before
-        # every batch. Without them on the discriminator's, a step is a generator step wherever one is counted.
-        optimizer._on_before_step = optimizer._on_after_step = lambda: None
-        self._step(optimizer, loss, terms, batch, step)
-        return {**terms, "d_real": real_logits.detach().mean(), "d_fake": fake_logits.detach().mean()}
+        shown = {"discriminator": loss, "d_real": real_logits.mean(), "d_fake": fake_logits.mean()}
+        return loss, {name: value.detach() for name, value in shown.items()}
 
     def _judge(self, image: Tensor) -> Tensor:
         """The discriminator's logits; those of all processes, since relativistic losses compare with their mean."""
@@ -238,41 +227,36 @@ class ESRGAN(LightningModule):
             logits = self.all_gather(logits, sync_grads=True).flatten(0, 1)  # type: ignore[union-attr]
         return logits
 
-    def _step(self, optimizer: Any, loss: Tensor, terms: dict[str, Tensor], batch: dict[str, Any], step: int) -> bool:
-        """Make an optimiser's step; False if it was left out, since a loss is not finite."""
+    def _backward(self, optimizer: Any, loss: Tensor, terms: dict[str, Tensor], batch: dict[str, Any]) -> None:
+        """Raise InputError, before a step is made, where a term of the loss is not finite."""
         check = FiniteCheck(terms, lambda flags: self.trainer.strategy.reduce(flags, reduce_op="max"))
         optimizer.zero_grad()
         self.manual_backward(loss)
         if found := check.found():
-            files = self.trainer.datamodule.crops.files(batch["index"])  # type: ignore[attr-defined]
-            log.warning(self.non_finite.skip(step, found, of_all_processes(files)))
-            _count_step(optimizer)  # the data go on
-            return False
-        optimizer.step()
-        return True
-
-    def _logs(self) -> bool:
-        """Whether this step's values get to the loggers; `log` takes half a millisecond a name in any step."""
-        return self.trainer._logger_connector.should_update_logs
+            files = of_all_processes(self.trainer.datamodule.crops.files(batch["index"]))  # type: ignore[attr-defined]
+            names = " and ".join(found)
+            raise InputError(
+                f"step {self.trainer.fit_loop.total_batch_idx}: {names} not finite, in a batch from {files}; the last "
+                f"good checkpoint is kept: {MEND}"
+            )
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip the gradients, which are unscaled here."""
         if self.clip_norm is not None:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             norm = torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm)
-            if self._logs():
+            if is_logged(self.trainer):
                 self.log("train/grad_norm" if parameters[0] is self.groups[0][1][0] else "train/d_grad_norm", norm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Nothing takes the last good checkpoint's place that is not good."""
-        require_finite(self, "network")
-        checkpoint["skipped"] = [self.non_finite.skipped, self.non_finite.in_a_row]
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on counting."""
-        self.non_finite.skipped, self.non_finite.in_a_row = checkpoint["skipped"]
+        require_finite(self)
 
     # -- validation ------------------------------------------------------------------------------------------------
+
+    def on_validation_epoch_end(self) -> None:
+        """The number under which the loggers get this validation."""
+        self.log("step", float(self.global_step), sync_dist=True)
 
     def validation_step(self, pair: Pair, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Metrics where there is ground truth, in float32 whatever the precision; the pictures go to the callbacks."""
@@ -292,10 +276,10 @@ class ESRGAN(LightningModule):
         return {"name": pair.name, "lr": lr, "sr": sr[0], "hr": hr, "metrics": metrics}
 
 
-def _count_step(optimizer: Any) -> None:
-    """Count a step that is not made, as Lightning counts one that is."""
-    optimizer._on_before_step()
-    optimizer._on_after_step()
+def is_logged(trainer: Trainer) -> bool:
+    """Whether this step's values get to the loggers; ``log`` takes half a millisecond a name in any step."""
+    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return (trainer.fit_loop.total_batch_idx + 1) % every == 0 or trainer.should_stop
 
 
 def _listed(value: Any) -> list[Any]:

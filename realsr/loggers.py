@@ -8,7 +8,6 @@ import os
 import re
 import secrets
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +49,7 @@ def wandb_logger(
     if getattr(rank_zero_only, "rank", 0) == 0:
         options["id"] = run_id(folder / "wandb_id.txt", new=ckpt is None)
     settings = wandb.Settings(silent=mode != "online")
-    logger = WandbLogger(project=project, name=name, save_dir=folder, mode=mode, settings=settings, **options)
-    logger._wandb_init.pop("anonymous", None)  # Lightning always passes it, and W&B warns of it
-    return logger
+    return WandbLogger(project=project, name=name, save_dir=folder, mode=mode, settings=settings, **options)
 
 
 def run_id(file: Path, new: bool) -> str:
@@ -74,33 +71,24 @@ class CSVCurves(Logger):
     """``csv/metrics.csv``: a line for what is logged together, on disk at once.
 
     A run that goes on goes on with its file, and what is logged anew of steps that are made anew takes the old lines'
-    places: so the curves are those of a run that nobody stopped. Lightning's logger begins a file at every start, and
-    a kill takes up to 100 steps from it.
+    places: so the curves are those of a run that nobody stopped. Lightning's CSVLogger deletes the file of a run that
+    goes on, or begins another beside it.
 
     Args:
         save_dir: folder of ``csv``.
         ckpt: what the training goes on from; None begins the file anew.
     """
 
+    name, version = "csv", ""
+
     def __init__(self, save_dir: str, ckpt: str | None = None) -> None:
         super().__init__()
         self.path = Path(save_dir) / "csv" / "metrics.csv"
+        self.lines: dict[Any, dict[str, Any]] = {}
         self.columns: list[str] = []  # of the file
-        self.lines: dict[tuple[int, tuple[str, ...]], dict[str, float]] = {}
         if ckpt is not None and self.path.is_file():
             for line in csv.DictReader(self.path.read_text().splitlines()):
-                with suppress(TypeError, ValueError):  # one that somebody has edited
-                    self._keep(int(line.pop("step")), {k: float(v) for k, v in line.items() if v})
-
-    @property
-    def name(self) -> str:
-        """Of the logger."""
-        return "csv"
-
-    @property
-    def version(self) -> str:
-        """There is one."""
-        return ""
+                self._keep({name: value for name, value in line.items() if name and value})
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
@@ -110,22 +98,21 @@ class CSVCurves(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Write a line; or all, where there is a new column or the line is there already."""
         count = len(self.lines)
-        line = self._keep(step or 0, {name: float(value) for name, value in metrics.items()})
-        if len(self.lines) > count and line.keys() <= set(self.columns):
+        line = self._keep({"step": step or 0} | {name: float(value) for name, value in metrics.items()})
+        if len(self.lines) > count and line.keys() <= {*self.columns}:
             with self.path.open("a", newline="") as file:
-                file.write(_text([line], self.columns))  # in one piece, which a kill does not cut
+                file.write(self._text([line]))  # in one piece, which a kill does not cut
             return
         self.columns = sorted({name for line in self.lines.values() for name in line})
         with atomic_write(self.path) as out:
-            out.write((",".join(self.columns) + "\n" + _text(self.lines.values(), self.columns)).encode())
+            out.write((",".join(self.columns) + "\n" + self._text(self.lines.values())).encode())
 
-    def _keep(self, step: int, values: dict[str, float]) -> dict[str, float]:
-        line = {"step": step, **values}
-        self.lines[step, tuple(sorted(values))] = line
+    def _keep(self, line: dict[str, Any]) -> dict[str, Any]:
+        key = str(line.get("step")), *sorted(line)
+        self.lines[key] = line
         return line
 
-
-def _text(lines: Iterable[dict[str, float]], columns: list[str]) -> str:
-    text = io.StringIO()
-    csv.DictWriter(text, columns, lineterminator="\n").writerows(lines)
-    return text.getvalue()
+    def _text(self, lines: Iterable[dict[str, Any]]) -> str:
+        text = io.StringIO()
+        csv.DictWriter(text, self.columns, lineterminator="\n").writerows(lines)
+        return text.getvalue()

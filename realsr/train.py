@@ -31,25 +31,21 @@ from realsr.metrics import MEASURES
 from realsr.networks.community import untold_options
 from realsr.networks.starts import start_file
 from realsr.networks.weights import generator_spec
-from realsr.resume import check_changes, check_same, nothing_left, read_metrics, read_run, resume_path
+from realsr.resume import check_same, check_states, nothing_left, read_metrics, read_run, resume_path
 from realsr.workers import end_workers
 
 log = logging.getLogger(__name__)
 
-# Lightning's advice that does not fit here: data come from memory-mapped files, checkpoints after the step are meant
+# Lightning's advice that does not fit here: data come from memory-mapped files
 QUIET = (
     ".*does not have many workers.*",
-    ".*manual optimization and every_n_train_steps.*",
     ".*This DataLoader will create .* worker processes.*",
     ".*treespec.*is deprecated.*",
     ".*dataloader is not resumable.*",
-    ".*checkpoint directory .* exists and is not empty.*",
     ".*number of training batches .* is smaller than the logging interval.*",
     ".*GPU available but not used.*",
     ".*functional.all_gather is deprecated.*",
 )
-
-
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 # options of Lightning's Trainer that mean nothing here: what they are when left alone, what to give instead
 LEFT_ALONE = {
@@ -73,14 +69,7 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     ckpt = resume_path(cfg.ckpt, folder)
     content = {} if ckpt is None else read_run(ckpt)
     check_writable(folder)
-    check_metric(cfg.optimized_metric)
-    steps = {key: cfg.trainer[key] for key in ("max_steps", "max_epochs", "val_check_interval", "log_every_n_steps")}
-    at_least(1, "trainer.", **steps)
-    for name, (left, instead) in LEFT_ALONE.items():
-        if (value := cfg.trainer.get(name, left)) != left:
-            raise InputError(f"trainer.{name}={value}: does not go with this training; {instead}")
-    if not 0 <= cfg.seed < 2**32:
-        raise InputError(f"seed={cfg.seed}: give 0 to {2**32 - 1}")
+    check_options(cfg)
     if content and nothing_left(content, cfg.trainer.max_steps, folder):
         (folder / FAILED).unlink(missing_ok=True)
         return read_metrics(folder) or {}
@@ -88,7 +77,7 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
         cfg.model.generator = generator_spec(start_file(cfg.start.weights))
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     if ckpt is not None:
-        check_same(ckpt, content, config["model"])
+        check_same(ckpt, content, config)
     seed_everything(cfg.seed, verbose=False)
     data = instantiate(cfg.data)
     model = instantiate(cfg.model)
@@ -101,13 +90,11 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     callbacks = [instantiate(node) for node in cfg.callbacks.values() if node is not None]
     callbacks.append(RunRecord(config, data))
     trainer: Trainer = instantiate(cfg.trainer, logger=loggers, callbacks=callbacks, plugins=trainer_plugins())
-    if trainer.precision not in PRECISIONS:
-        raise InputError(f"trainer.precision={trainer.precision}: choose {', '.join(PRECISIONS)}")
-    check_processes(trainer)
+    check_processes(trainer, cfg.trainer.get("strategy"))
     check_model(model, data.scale, data.crop_size, share(data.batch_size, trainer.world_size))
     check_speed(model, str(trainer.precision), device)
     if ckpt is not None:
-        check_changes(model, ckpt, content, device)
+        check_states(model, ckpt, content, device)
         content.clear()  # it is as large as the networks and their optimisers, and Lightning reads it again
         log.info("going on from %s", ckpt)
     if trainer.is_global_zero:
@@ -149,11 +136,20 @@ def compare_with_start(model: ESRGAN, data: RealSRData) -> dict[str, float]:
     return {f"start/{name}": value for name, value in means[0].items()}
 
 
-def check_metric(name: str) -> None:
-    """Raise InputError if the best checkpoint cannot be chosen by ``name``: higher has to be better."""
+def check_options(cfg: DictConfig) -> None:
+    """Raise InputError at what no part of the training looks at."""
+    steps = {key: cfg.trainer[key] for key in ("max_steps", "max_epochs", "val_check_interval", "log_every_n_steps")}
+    at_least(1, "trainer.", **steps)
+    for name, (left, instead) in LEFT_ALONE.items():
+        if (value := cfg.trainer.get(name, left)) != left:
+            raise InputError(f"trainer.{name}={value}: does not go with this training; {instead}")
+    if not 0 <= cfg.seed < 2**32:
+        raise InputError(f"seed={cfg.seed}: give 0 to {2**32 - 1}")
     known = [f"val/{key}" for key, metric in MEASURES.items() if metric.better > 0]
-    if name not in known:
-        raise InputError(f"optimized_metric={name}: choose one of {', '.join(known)}, of which higher is better")
+    if cfg.optimized_metric not in known:
+        raise InputError(
+            f"optimized_metric={cfg.optimized_metric}: choose one of {', '.join(known)}, of which higher is better"
+        )
 
 
 def check_model(model: ESRGAN, scale: int, crop: int, batch: int) -> None:
@@ -185,8 +181,11 @@ def check_speed(model: ESRGAN, precision: str, device: torch.device) -> None:
     """Try what makes a step faster, likewise early.
 
     Raises:
-        InputError: nothing can be compiled on this machine, or gradients cannot be clipped.
+        InputError: a precision that is none of ``PRECISIONS``, nothing can be compiled on this machine, or gradients
+            cannot be clipped.
     """
+    if precision not in PRECISIONS:
+        raise InputError(f"trainer.precision={precision}: choose {', '.join(PRECISIONS)}")
     if model.clip_norm is not None and precision == "16-mixed":
         for optimizer in model.configure_optimizers()[0]:
             if optimizer.defaults.get("fused"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
 from omegaconf import open_dict
 from pytorch_lightning import Callback, LightningModule, Trainer
 from spandrel.architectures.Compact import Compact
@@ -79,14 +81,18 @@ def photo_folder(tmp_path):
     """``photo_folder("name", count, height, width, noise)``: a folder of PNG photos."""
 
     def make(name: str, count: int = 3, height: int = 160, width: int = 192, noise: float = 0.0) -> Path:
-        folder = tmp_path / name
-        for index in range(count):
-            image = scene(height, width, seed=index)
-            image = image + noise * torch.randn(image.shape, generator=torch.Generator().manual_seed(index))
-            write_image(folder / f"photo{index}.png", Photo(to_uint(image)))
-        return folder
+        return write_photos(tmp_path / name, count, height, width, noise)
 
     return make
+
+
+def write_photos(folder: Path, count: int = 3, height: int = 160, width: int = 192, noise: float = 0.0) -> Path:
+    """A folder of PNG photos."""
+    for index in range(count):
+        image = scene(height, width, seed=index)
+        image = image + noise * torch.randn(image.shape, generator=torch.Generator().manual_seed(index))
+        write_image(folder / f"photo{index}.png", Photo(to_uint(image)))
+    return folder
 
 
 @pytest.fixture
@@ -111,14 +117,26 @@ def compose(tmp_path):
 
 
 @pytest.fixture
-def tiny(photo_folder, tmp_path):
+def tiny(tmp_path):
     """Overrides for a training that takes seconds on small photos of its own."""
-    camera = photo_folder("camera", count=3, noise=0.02)
-    clean = photo_folder("clean", count=3)
+    return tiny_training(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def tiny_pools(tmp_path_factory):
+    """The pools that trainings on the photos of ``tiny`` would each make, made once."""
+    folder = tmp_path_factory.mktemp("tiny")
+    with hydra.initialize_config_dir(conf_dir(), version_base="1.3"):
+        instantiate(hydra.compose("train", tiny_training(folder)).data).prepare_data()
+    return folder / "pools"
+
+
+def tiny_training(folder: Path) -> list[str]:
+    """Photos in ``folder``, and the options."""
     return [
-        f"data.source_dir={camera}",
-        f"data.clean_dir={clean}",
-        f"pool_dir={tmp_path / 'pools'}",
+        f"data.source_dir={write_photos(folder / 'camera', noise=0.02)}",
+        f"data.clean_dir={write_photos(folder / 'clean')}",
+        f"pool_dir={folder / 'pools'}",
         "model=compact",
         "model.generator={num_feat:8,num_conv:1}",
         "model.discriminator.features=4",
@@ -136,14 +154,18 @@ def tiny(photo_folder, tmp_path):
 
 
 @pytest.fixture
-def fit(compose, tiny, tmp_path):
-    """``fit("name", *overrides)``: train in this process; gives the run's folder."""
+def fit(tiny_pools, compose, tiny, tmp_path):
+    """``fit("name", *overrides)``: train in this process; gives the run's folder.
+
+    By the paper's degradation, which needs no fit of the camera, unless told otherwise.
+    """
+    shutil.copytree(tiny_pools, tmp_path / "pools")
 
     def make(name: str, *overrides: str) -> Path:
         folder = tmp_path / name
         outputs = [f"callbacks.{c}.dirpath={folder}/checkpoints" for c in ("last", "best")]
         outputs += [f"callbacks.pictures.folder={folder}/pictures", f"logger.csv.save_dir={folder}"]
-        cfg = compose("train", *tiny, *outputs, *overrides)
+        cfg = compose("train", *tiny, "degradation=kernel_noise", *outputs, *overrides)
         train(cfg, folder)
         return folder
 

@@ -252,7 +252,7 @@ def test_options_that_hydra_lets_pass_are_checked_against_signatures(compose, ov
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("disc=pach", "did you mean patch?"),
+        ("disc=pach", "Could not find 'disc/pach' Available options in 'disc': none patch unet vgg128"),
         ("dics=patch", "did you mean disc?"),
         ("data.crop_sise=3", "did you mean data.crop_size?"),
         ("model.pixel_wieght=3", "did you mean model.pixel_weight?"),

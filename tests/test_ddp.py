@@ -4,6 +4,7 @@ import functools
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -49,14 +50,16 @@ class Record(Callback):
 
 
 @pytest.fixture
-def fit(compose, tiny, tmp_path):
+def fit(tiny_pools, compose, tiny, tmp_path):
     """``fit("name", *overrides)``: train; gives ``last.ckpt``."""
+    shutil.copytree(tiny_pools, tmp_path / "pools")
 
     def make(name, *overrides):
         folder = tmp_path / name
         outputs = [f"callbacks.{c}.dirpath={folder}/checkpoints" for c in ("last", "best")]
         network = ["model=esrgan", "model.generator={features:8,blocks:1,growth:4}"]
         options = [option for option in tiny if not option.startswith(("model=", "model.generator="))] + network
+        options.append("degradation=kernel_noise")
         outputs.append(f"callbacks.pictures.folder={folder}/pictures")
         train(compose("train", *options, *outputs, "trainer.max_steps=3", *overrides), folder)
         return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
@@ -120,7 +123,8 @@ def test_processes_see_different_images_and_stay_identical(recorded, tiny, tmp_p
     for sigma, photo in enumerate(sorted((tmp_path / "camera").iterdir()), 1):  # each gets a kernel of its own
         Image.open(photo).filter(ImageFilter.GaussianBlur(sigma)).save(photo)
     for pools in ("degradation=kernel", "degradation=noise"):
-        ranks = recorded(pools[12:], pools, "disc=unet", "data.batch_size=4", "estimator.shrink=false")
+        options = ["disc=unet", "data.batch_size=4", "estimator.shrink=false", f"pool_dir={tmp_path}/blurred"]
+        ranks = recorded(pools[12:], pools, *options)
         for name in ("lr", "hr"):
             images = [image.numpy().tobytes() for rank in ranks for batch in rank["batches"] for image in batch[name]]
             assert len({*images}) == 3 * 4
@@ -188,11 +192,12 @@ def test_the_samples_of_a_step_are_the_same_on_any_number_of_devices():
 
 
 def test_a_batch_that_does_not_divide_is_refused_before_anything_is_made(fit, tmp_path):
+    options = [*FORKED, "trainer.devices=3", f"pool_dir={tmp_path}/other"]
     with pytest.raises(InputError, match=r"batch_size=16 over 3 devices.*batch_size=15 or 18, or 2 or 1 devices"):
-        fit("run", *FORKED, "trainer.devices=3", "data.batch_size=16")
+        fit("run", *options, "data.batch_size=16")
     with pytest.raises(InputError, match=r"batch_size=2 over 3 devices.*batch_size=3, or 2 or 1 devices"):
-        fit("run", *FORKED, "trainer.devices=3", "data.batch_size=2")
-    assert not (tmp_path / "pools").exists()
+        fit("run", *options, "data.batch_size=2")
+    assert not (tmp_path / "other").exists()
 
 
 def make_and_tell(folder):

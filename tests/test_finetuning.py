@@ -187,8 +187,8 @@ def test_rates_of_the_command_line_hold_and_belong_to_the_run(fit):
 )
 def test_mistakes_of_the_command_line_are_one_line(fit, tmp_path, override, says):
     with pytest.raises(Exception) as error:
-        fit("run", override)
+        fit("run", f"pool_dir={tmp_path}/other", override)
     line = explain(error.value)
     assert line is not None, error.getrepr()
     assert says in line and "\n" not in line
-    assert not list((tmp_path / "pools").rglob("*.npz"))
+    assert not list((tmp_path / "other").rglob("*.npz"))

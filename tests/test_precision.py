@@ -26,6 +26,7 @@ OPTIONS = [
     "data.look_count=0",
     f"model.discriminator_optimizer={{{ADAM}, lr: 1e-4}}",
     "model.optimizer.lr=2e-3",
+    "degradation=camera",
 ]
 compiler = pytest.mark.skipif(not shutil.which("g++") and not shutil.which("clang++"), reason="no C++ compiler here")
 

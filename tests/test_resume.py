@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from pytorch_lightning import Trainer
+from pytorch_lightning.plugins.environments import SLURMEnvironment
 from scipy.io import savemat
 
 from realsr.checkpoints import LastCheckpoint, WholeCheckpoints, trainer_plugins
@@ -25,8 +26,8 @@ from realsr.entries import Entry, pool_changes, pool_record
 from realsr.loggers import CSVCurves
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
-STEPS = ["trainer.max_steps=24", "trainer.val_check_interval=5", "callbacks.last.every_n_train_steps=4"]
-STEPS += ["model.warmup_steps=3", "model.milestones=[7,15]"]
+STEPS = ["trainer.max_steps=14", "trainer.val_check_interval=3", "callbacks.last.every_n_train_steps=2"]
+STEPS += ["model.warmup_steps=2", "model.milestones=[4,8]", "degradation=kernel_noise"]
 
 # a callback that signals its own process, or all of its group, when a hook is called at a step
 SEND = """
@@ -111,8 +112,8 @@ def test_killed_again_and_again_a_run_equals_a_straight_one(straight, tiny, send
     draw = random.Random(seed)
     folder = tmp_path / "killed"
     hooks = ["on_train_batch_start", "on_train_batch_end", "on_validation_batch_end", "on_validation_end"]
-    for number, step in enumerate(sorted(draw.sample(range(1, 24), 3))):
-        hook = draw.choice(hooks[:2] if step % 5 else hooks)
+    for number, step in enumerate(sorted(draw.sample(range(1, 14), 3))):
+        hook = draw.choice(hooks[:2] if step % 3 else hooks)
         options = [*STEPS, f"hydra.run.dir={folder}", "ckpt=auto", f"data.num_workers={number % 2 * 2}"]
         killed = command(*tiny, *options, send(signal.SIGKILL, step, hook, group=True))
         assert killed.returncode == -signal.SIGKILL, (step, hook, killed.stdout + killed.stderr)
@@ -130,13 +131,20 @@ def test_a_validation_that_was_cut_is_made_up_for(straight, fit, send, handlers,
 
     signal.signal(signal.SIGALRM, power_cut)
     with pytest.raises(RuntimeError):
-        fit("cut", *STEPS, send(signal.SIGALRM, 20, "on_validation_batch_end"))
+        fit("cut", *STEPS, send(signal.SIGALRM, 6, "on_validation_batch_end"))
     assert differences(left(fit("cut", *STEPS, "ckpt=last")), straight) == []
+
+
+def test_the_default_degradation_goes_on_as_well(fit):
+    camera = [*STEPS[1:], "degradation=camera", "model.warmup_steps=0"]
+    whole = read(fit("whole", *camera, "trainer.max_steps=3"))
+    fit("halved", *camera, "trainer.max_steps=2")
+    assert differences(read(fit("halved", *camera, "trainer.max_steps=3", "ckpt=last")), whole) == []
 
 
 def test_a_folder_that_was_moved_goes_on_and_keeps_its_best(straight, fit, send, handlers, tmp_path):
     with pytest.raises(SystemExit):
-        fit("begun", *STEPS, send(signal.SIGTERM, 21, "on_train_batch_start"))
+        fit("begun", *STEPS, send(signal.SIGTERM, 12, "on_train_batch_start"))
     shutil.move(tmp_path / "begun", tmp_path / "moved")
     before = (tmp_path / "moved" / "checkpoints" / "best.ckpt").read_bytes()
     fit("moved", *STEPS, "ckpt=last")
@@ -147,8 +155,8 @@ def test_a_folder_that_was_moved_goes_on_and_keeps_its_best(straight, fit, send,
 @pytest.mark.parametrize(
     ("number", "step", "hook", "stops"),
     [
-        *((number, 8, "on_train_batch_start", 9) for number in SIGNALS),
-        (signal.SIGTERM, 15, "on_validation_batch_end", 15),
+        *((number, 6, "on_train_batch_start", 7) for number in SIGNALS),
+        (signal.SIGTERM, 9, "on_validation_batch_end", 9),
     ],
 )
 def test_told_to_stop_it_keeps_the_step_in_hand(straight, fit, send, handlers, tmp_path, number, step, hook, stops):
@@ -193,7 +201,7 @@ def test_who_listened_before_may_let_the_run_go_on(fit, send, handlers, tmp_path
     fit("run", *STEPS, send(signal.SIGTERM, 5, "on_train_batch_start"))
     fit("ignoring", *STEPS, send(signal.SIGINT, 5, "on_train_batch_start"))
     assert steps == [6]
-    assert read(tmp_path / "run")["global_step"] == read(tmp_path / "ignoring")["global_step"] == 24
+    assert read(tmp_path / "run")["global_step"] == read(tmp_path / "ignoring")["global_step"] == 14
 
 
 def test_who_listened_comes_before_the_default():
@@ -242,15 +250,13 @@ def test_a_kill_in_the_middle_of_a_write_leaves_the_file_whole(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_slurm_is_left_its_own_requeue(monkeypatch, tmp_path):
+def test_slurm_is_left_its_own_requeue(monkeypatch):
     """Lightning's would write hpc_ckpt files, and go on from them whatever the command says."""
     monkeypatch.setenv("SLURM_NTASKS", "1")
     monkeypatch.setenv("SLURM_JOB_NAME", "train")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    trainer = Trainer(plugins=trainer_plugins(), accelerator="cpu", devices=1, logger=False, default_root_dir=tmp_path)
-    environment = trainer._accelerator_connector.cluster_environment
-    assert type(environment).__name__ == "SLURMEnvironment"
-    assert not environment.auto_requeue
+    _, environment = trainer_plugins()
+    assert isinstance(environment, SLURMEnvironment) and not environment.auto_requeue
 
 
 def entry(folder, name, value, **manifest):
@@ -308,7 +314,7 @@ def test_a_checkpoint_names_versions_pools_and_photos_and_a_resumed_run_says_wha
     pools = tmp_path / "pools"
     assert sorted(content["pools"]["kernel"]["files"]) == sorted(path.name for path in pools.glob("kernels/*.npz"))
     assert set(content["pools"]["photos"]["files"]) <= {path.name for path in pools.glob("hr/*.tiles")}
-    fit("run", *STEPS, "ckpt=last", "trainer.max_steps=25")
+    fit("run", *STEPS, "ckpt=last", "trainer.max_steps=15")
     assert "exactly" not in caplog.text
     for path in pools.glob("noise/*.npz"):
         made = Entry.read(path)
@@ -316,7 +322,7 @@ def test_a_checkpoint_names_versions_pools_and_photos_and_a_resumed_run_says_wha
         made.write()
     content["versions"]["torch"] = "1.0"
     torch.save(content, folder / "checkpoints" / "last.ckpt")
-    fit("run", *STEPS, "ckpt=last", "trainer.max_steps=26", "data.batch_size=3", "data.num_workers=1")
+    fit("run", *STEPS, "ckpt=last", "trainer.max_steps=16", "data.batch_size=3", "data.num_workers=1")
     lines = [record.getMessage() for record in caplog.records if "exactly" in record.getMessage()]
     now = version("torch")
     assert len(lines) == 1

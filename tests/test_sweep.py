@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from test_dashboard import OfflineRun
 
 from realsr import sweep
-from realsr.callbacks import ValidationCrops
+from realsr.callbacks import ValidationPictures
 from realsr.config import command, conf_dir, output_dir
 from realsr.images import Photo, read_image, to_uint, write_image
 from realsr.pictures import GAP, LABEL_HEIGHT
@@ -197,7 +197,8 @@ def test_validation_leaves_the_busiest_crop_of_every_kind(tmp_path):
     hr = torch.full((3, 96, 128), 0.5)
     hr[:, 32:64, 60:92] = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
     sr = torch.rand(3, 96, 128, generator=torch.Generator().manual_seed(1))
-    leaving, trainer = ValidationCrops(str(tmp_path / "v"), count=1, size=32), SimpleNamespace(is_global_zero=True)
+    leaving = ValidationPictures(str(tmp_path), str(tmp_path / "v"), count=1, size=32)
+    trainer = SimpleNamespace(is_global_zero=True, global_step=3)
     for number, (dataloader, truth) in enumerate(((0, hr), (0, hr), (1, None))):
         outputs = {"name": f"p{number}", "lr": hr[:, ::4, ::4], "sr": sr, "hr": truth}
         leaving.on_validation_batch_end(trainer, None, outputs, None, batch_idx=number % 2, dataloader_idx=dataloader)

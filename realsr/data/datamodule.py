@@ -22,6 +22,7 @@ from realsr.data.samples import make_samples
 from realsr.data.sharded import ShardedImages
 from realsr.data.store import PhotoSet, prepare_hr, stored_hr
 from realsr.data.tiles import TiledImage
+from realsr.data.timed import TimedLoader
 from realsr.data.validation import check_sizes, degraded, hold_out_images, look_photos, middle
 from realsr.degradation import Degradation
 from realsr.errors import InputError, at_least
@@ -252,7 +253,7 @@ class RealSRData(LightningDataModule):
             f", {len(jpeg)} photos' JPEG tables" if jpeg else "", len(self.pairs),
         )  # fmt: skip
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> TimedLoader:
         """Batches for the steps that are still to do; a step's crops depend on the seed and its number only.
 
         Crops are numbered through the step's whole batch, so they stay the same if a run goes on with another number of
@@ -260,7 +261,7 @@ class RealSRData(LightningDataModule):
         """
         assert self.trainer is not None
         trainer, batch = self.trainer, share(self.batch_size, self.trainer.world_size)
-        return DataLoader(
+        return TimedLoader(
             self.crops,
             batch_size=batch,
             sampler=StepSampler(trainer.global_step, trainer.max_steps, batch, trainer.global_rank, trainer.world_size),
