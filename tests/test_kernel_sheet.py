@@ -107,9 +107,9 @@ def test_a_pool_of_which_nothing_is_kept_is_still_drawn(folder):
 def test_crops_are_orange_on_the_photo(folder):
     add(folder, 0, 0.5, (160, 160))
     sheet = kernel_sheet(folder, 4)[0]
-    photo = sheet[-210:-36, 4:164].astype(int)
+    photo = sheet[-164:-4, 12:172].astype(int)
     orange = np.abs(photo - CROPS).sum(2) < 120
-    assert orange[20:80].mean() > 0.9 and not orange[110:160].any()
+    assert orange[:80].mean() > 0.9 and not orange[80:].any()
 
 
 def test_kernels_of_another_program(tmp_path):
