@@ -76,12 +76,13 @@ def thumbnails(rgb: npt.NDArray[Any], estimate: KernelEstimate) -> tuple[Picture
         estimate: that was made of it.
     """
     eight_bit = (rgb >> 8).astype(np.uint8) if rgb.dtype == np.uint16 else rgb
-    heat = np.zeros(rgb.shape[:2], np.float32)
-    heat[estimate.window] = estimate.density
-    size = [max(round(side * PHOTO / max(heat.shape)), 1) for side in reversed(heat.shape)]
-    thumbnail, heat = (cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in (eight_bit, heat))
+    density = np.zeros(rgb.shape[:2], np.float32)
+    density[estimate.window] = estimate.density
+    height, width = (max(round(side * PHOTO / max(rgb.shape[:2])), 1) for side in rgb.shape[:2])
+    thumbnail = cv2.resize(eight_bit, (width, height), interpolation=cv2.INTER_AREA)
+    heat = cv2.resize(density, (width, height), interpolation=cv2.INTER_AREA)
     peak = max(float(np.quantile(heat, 0.99)), 1e-9)
-    return thumbnail, (255 * np.clip(heat / peak, 0, 1)).round().astype(np.uint8)
+    return thumbnail.astype(np.uint8), (255 * np.clip(heat / peak, 0, 1)).round().astype(np.uint8)
 
 
 def kernel_on_fixed_scale(kernel: Kernel, scale: int) -> Picture:

@@ -28,8 +28,8 @@ def drawn(paint: Callable[[Figure], object], width: int, height: int) -> Picture
         figure = Figure((width / 100, height / 100), 100, layout="constrained")
         canvas = FigureCanvasAgg(figure)
         paint(figure)
-        canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+        canvas.draw()  # type: ignore[no-untyped-call]
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
 
 
 def draw_lines(axes: Axes, title: str, x_label: str, curves: Mapping[str, Curve]) -> None:

@@ -300,6 +300,7 @@ def test_a_function_takes_no_file_but_uploads(server, folder, place):
     assert wait_for(lambda: files(folder) == [])  # of the pages that other tests have closed
     with pytest.raises(urllib.error.HTTPError):
         urllib.request.urlopen(request, timeout=10)
+    assert any("InvalidPathError: Cannot move" in line for line in iter(server[0].stdout.readline, ""))
     assert (folder / "wide.jpg").exists() and files(folder) == []
 
 

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -79,7 +80,7 @@ def serve(cfg: DictConfig, root: Path) -> None:
     page = build_page(desk, network.scale, Path(cfg.ckpt).name, round(60 * cfg.keep_minutes))
     # a website could have its own name lead here, and its visitors' browsers would take our page for part of it
     names = [cfg.host, "localhost"] if cfg.host in LOOPBACK[:2] else ["*"]
-    fonts = {"font": ("system-ui", "sans-serif"), "font_mono": ("ui-monospace", "monospace")}  # none that is fetched
+    fonts: Any = {"font": ("system-ui", "sans-serif"), "font_mono": ("ui-monospace", "monospace")}  # none is fetched
     for name in ("httpx", "httpx2"):  # by which Gradio asks its own page whether it is there
         logging.getLogger(name).setLevel(logging.WARNING)
     _, url, _ = page.launch(
