@@ -62,8 +62,9 @@ def kernel_sheet(
     rows = [slice(i, i + columns) for i in range(0, len(shown), columns)]
     sheet = grid([cells[row] for row in rows], [labels[row] for row in rows])
     sheet = np.pad(sheet, ((0, 0), (0, max(PANEL - sheet.shape[1], 0)), (0, 0)), constant_values=255)
-    title = f"{len(sure)} kernels for x{scale}"
-    title += f", {len(shown)} of them shown, half of these the least confident" if len(shown) < len(sure) else ""
+    choice = "half of these the least confident" if rated else "evenly chosen"
+    title = f"{len(sure)} kernel{'s' if len(sure) > 1 else ''} for x{scale}"
+    title += f", {len(shown)} of them shown, {choice}" if len(shown) < len(sure) else ""
     title += f"; min_confidence={min_confidence:g} keeps {len(kept)}" if min_confidence > 0 else ""
     return np.vstack((width_histogram(kept, scale, title + EXPLAINED, sheet.shape[1]), sheet)), kept
 
