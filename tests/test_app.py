@@ -24,6 +24,7 @@ from conftest import save_compact, scene
 from PIL import Image
 from spandrel.architectures.Compact import Compact
 
+from realsr.app.__main__ import _run as run
 from realsr.app.__main__ import free_port
 from realsr.backends import load_model
 from realsr.errors import InputError
@@ -333,6 +334,12 @@ def test_a_port_that_is_in_use_is_said_and_without_one_the_next_is_taken():
     for no_port in (99999, -1):
         with pytest.raises(InputError, match=f"port={no_port}: give a number"):
             free_port("127.0.0.1", no_port)
+
+
+def test_a_password_has_a_name(compose):
+    for wrong in ("me", ":secret", "me:"):
+        with pytest.raises(InputError, match="auth: give NAME:PASSWORD"):
+            run(compose("app", "ckpt=x", f"auth='{wrong}'"))
 
 
 def test_without_gradio_one_line_says_what_to_install(folder):
