@@ -78,7 +78,8 @@ def thumbnails(rgb: npt.NDArray[Any], estimate: KernelEstimate) -> tuple[Picture
     """
     eight_bit = (rgb >> 8).astype(np.uint8) if rgb.dtype == np.uint16 else rgb
     density = np.zeros(rgb.shape[:2], np.float32)
-    density[estimate.window] = estimate.density
+    rows, columns = (slice(a.start, a.start + n) for a, n in zip(estimate.window, estimate.density.shape, strict=True))
+    density[rows, columns] = estimate.density  # which may lack the window's last row or column
     height, width = (max(round(side * PHOTO / max(rgb.shape[:2])), 1) for side in rgb.shape[:2])
     thumbnail = cv2.resize(eight_bit, (width, height), interpolation=cv2.INTER_AREA)
     heat = cv2.resize(density, (width, height), interpolation=cv2.INTER_AREA)

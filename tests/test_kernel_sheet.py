@@ -193,6 +193,11 @@ def test_crops_of_a_window_are_shown_where_it_lies(top, left):
         assert (axis * heat).sum() / heat.sum() == pytest.approx((axis * expected).sum() / expected.sum(), abs=0.5)
 
 
+def test_a_density_that_lacks_a_row_lies_where_its_window_begins():
+    heat = thumbnails(picture_of(320, 320), looked_at((73, 320), (0, 247), np.ones((246, 246))))[1]
+    assert (heat[38:158, :122] == 255).all() and not heat[:36].any() and not heat[:, 124:].any()
+
+
 @pytest.mark.parametrize("height, width", [(90, 120), (1000, 700)])
 def test_thumbnails_of_16_bits(height, width):
     eight, estimate = picture_of(height, width), looked_at((0, height), (0, width), np.ones((height, width)))
