@@ -29,8 +29,8 @@ from realsr.evenly import evenly
 from realsr.files import atomic_write, find_images
 from realsr.images import Photo, quantize, to_float, write_image
 from realsr.jpeg_pool import JpegPool, collect_tables
-from realsr.pictures import Picture, grid
-from realsr.plots import interval_panel, line_panel
+from realsr.pictures import Picture
+from realsr.plots import draw_intervals, draw_lines, drawn
 from realsr.pools import KernelPool, NoisePool
 from realsr.tables import print_cells
 
@@ -128,25 +128,31 @@ def cut_patches(photos: Sequence[Path], side: int, count: int, seed: int, factor
 
 
 def picture(real: Curves, gaps: Mapping[str, Gap]) -> Picture:
-    """Panels of the AUCs and of the curves, ``(H, W, 3)`` uint8."""
+    """Panels of the AUCs and of the curves, ``(980, 940, 3)`` uint8."""
     by_name = {"real": real, **{name: gap.curves for name, gap in gaps.items()}}
-    centres, bands = (BRIGHTNESS[:-1] + BRIGHTNESS[1:]) / 2, (BANDS[:-1] + BANDS[1:]) / 2
+    separations = {name: (g.separation.auc, g.separation.low, g.separation.high) for name, g in gaps.items()}
     widths = np.linspace(1, 2 * 5 + 1, 21)
+    levels, bands, pixels = ((edges[:-1] + edges[1:]) / 2 for edges in (BRIGHTNESS, BANDS, widths))
+
+    def decibels(power: Any) -> Any:
+        return 10 * np.log10(power + 0.01)
 
     def shares(edges: Any) -> Any:
         return np.histogram(edges, widths)[0] / max(len(edges), 1)
 
-    separations = {name: (g.separation.auc, g.separation.low, g.separation.high) for name, g in gaps.items()}
-    return grid([
-        [interval_panel("AUC of real against made (0.5: alike)", separations),
-         line_panel("noise by brightness, levels", "brightness", {n: (centres, c.noise) for n, c in by_name.items()})],
-        [line_panel("noise spectrum in flat patches, dB", "cycles a pixel",
-                    {n: (bands, 10 * np.log10(c.noise_power + 0.01)) for n, c in by_name.items()}),
-         line_panel("power spectrum, dB", "cycles a pixel",
-                    {n: (bands, 10 * np.log10(c.power + 0.01)) for n, c in by_name.items()})],
-        [line_panel("share of the edges by width", "pixels",
-                    {n: ((widths[:-1] + widths[1:]) / 2, shares(c.edges)) for n, c in by_name.items()})],
-    ])  # fmt: skip
+    def paint(figure: Any) -> None:
+        auc, noise, spectrum, power, edges, legend = figure.subplots(3, 2).flat
+        draw_intervals(auc, "AUC of real against made (0.5: alike)", separations)
+        of = by_name.items()
+        draw_lines(noise, "noise by brightness, levels", "brightness", {n: (levels, c.noise) for n, c in of})
+        flat = {n: (bands, decibels(c.noise_power)) for n, c in of}
+        draw_lines(spectrum, "noise spectrum in flat patches, dB", "cycles a pixel", flat)
+        draw_lines(power, "power spectrum, dB", "cycles a pixel", {n: (bands, decibels(c.power)) for n, c in of})
+        draw_lines(edges, "share of the edges by width", "pixels", {n: (pixels, shares(c.edges)) for n, c in of})
+        legend.legend(*edges.get_legend_handles_labels(), loc="center left", frameon=False)
+        legend.axis("off")
+
+    return drawn(paint, 940, 980)
 
 
 def _print(gaps: Mapping[str, Gap], apart: Separation, title: str) -> None:

@@ -7,19 +7,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
 
 from realsr.entries import Entry, kernel_entries
 from realsr.estimators.estimate import KernelEstimate
 from realsr.kernels import Kernel, centre_of_mass, framed, widths_and_angle
-from realsr.pictures import GAP, Picture, fit, grid
+from realsr.pictures import GAP, Picture, grid
+from realsr.plots import drawn
 
-PHOTO, KERNEL, LINE, MARGIN = 160, 132, 16, 10  # sides of a thumbnail and of a kernel; a line of text; between cells
+PHOTO, KERNEL, BAR = 160, 132, 8  # sides of a thumbnail and of a kernel; width of the bar that shows the confidence
 PANEL = 640  # width of the histogram, and the least of a sheet
-FONT = ImageFont.load_default(12)
-WIDE, NARROW, CROPS, GRAY = (31, 119, 180), (150, 80, 190), (255, 110, 0), (110, 110, 110)
+BLUE, CROPS = (90, 160, 255), (255, 110, 0)
+EXPLAINED = """
+Kernels are drawn by the square root from 0 (black) to 1/scale² and more (white), with blue at two standard deviations.
+Text: standard deviations along both axes in HR pixels, angle of the wider one from the x axis, counter-clockwise.
+Orange: where crops were drawn. Bar and number: confidence from 0 (red) to 1 (green), and what speaks against it."""
 Widths = npt.NDArray[np.float64]
 
 
@@ -29,8 +33,8 @@ def kernel_sheet(
     """Draw a kernel pool; the least confident first.
 
     A cell has the photo, with the places where crops were drawn in orange, its kernel on one gray scale for all
-    sheets of the scale, the kernel's widths and angle, the confidence and what speaks against it. Above them is a
-    histogram of the widths of the kernels that ``min_confidence`` keeps. What a pool does not say is left out.
+    sheets of the scale, and above them the kernel's widths and angle, the confidence and what speaks against it. On top
+    is a histogram of the widths of the kernels that ``min_confidence`` keeps. What a pool does not say is left out.
 
     Args:
         folder: of the pool, or files of another program, as for ``KernelPool.load``.
@@ -53,12 +57,16 @@ def kernel_sheet(
     found = {rank.get((entry.path, entry.manifest["photo"]), -1): entry for entry in kernel_entries(folder, scale)}
     shown = [found[n] for n in sorted(found) if n >= 0]
     photos, rated = any("thumbnail" in e.arrays for e in shown), any("confidence" in e.manifest for e in shown)
-    cells = [_cell(entry, scale, min_confidence, photos, rated) for entry in shown]
-    names = [str(entry.manifest["photo"]) for entry in shown]
-    rows = range(0, len(shown), columns)
-    sheet = grid([cells[i : i + columns] for i in rows], [names[i : i + columns] for i in rows])
-    head = _head(scale, len(sure), len(kept), len(shown), min_confidence, photos, rated)
-    return _stacked([head, width_histogram(kept, scale), sheet]), kept
+    cells = [_cell(entry, scale, photos) for entry in shown]
+    labels = [_label(entry, scale, min_confidence, rated) for entry in shown]
+    rows = [slice(i, i + columns) for i in range(0, len(shown), columns)]
+    sheet = grid([cells[row] for row in rows], [labels[row] for row in rows])
+    sheet = np.pad(sheet, ((0, 0), (0, max(PANEL - sheet.shape[1], 0)), (0, 0)), constant_values=255)
+    choice = "half of these the least confident" if rated else "evenly chosen"
+    title = f"{len(sure)} kernel{'s' if len(sure) > 1 else ''} for x{scale}"
+    title += f", {len(shown)} of them shown, {choice}" if len(shown) < len(sure) else ""
+    title += f"; min_confidence={min_confidence:g} keeps {len(kept)}" if min_confidence > 0 else ""
+    return np.vstack((width_histogram(kept, scale, title + EXPLAINED, sheet.shape[1]), sheet)), kept
 
 
 def thumbnails(rgb: npt.NDArray[Any], estimate: KernelEstimate) -> tuple[Picture, Picture]:
@@ -68,23 +76,15 @@ def thumbnails(rgb: npt.NDArray[Any], estimate: KernelEstimate) -> tuple[Picture
         rgb: ``(H, W, 3)`` uint8 or uint16.
         estimate: that was made of it.
     """
-    height, width = rgb.shape[:2]
-    step = max(height, width) // (4 * PHOTO) + 1
-    thin = rgb[::step, ::step]
-    density = np.zeros(thin.shape[:2])
-    rows, columns = estimate.window
-    part = estimate.density[-rows.start % step :: step, -columns.start % step :: step]
-    top, left = -(-rows.start // step), -(-columns.start // step)
-    density[top : top + part.shape[0], left : left + part.shape[1]] = part
-    factor = PHOTO / max(thin.shape[:2])
-    size = tuple(max(round(side * factor), 1) for side in thin.shape[1::-1])
-    eight_bit = (thin >> 8).astype(np.uint8) if thin.dtype == np.uint16 else thin
-    heat = np.asarray(Image.fromarray(density.astype(np.float32)).resize(size, Image.Resampling.BOX))
+    eight_bit = (rgb >> 8).astype(np.uint8) if rgb.dtype == np.uint16 else rgb
+    density = np.zeros(rgb.shape[:2], np.float32)
+    rows, columns = (slice(a.start, a.start + n) for a, n in zip(estimate.window, estimate.density.shape, strict=True))
+    density[rows, columns] = estimate.density  # which may lack the window's last row or column
+    height, width = (max(round(side * PHOTO / max(rgb.shape[:2])), 1) for side in rgb.shape[:2])
+    thumbnail = cv2.resize(eight_bit, (width, height), interpolation=cv2.INTER_AREA)
+    heat = cv2.resize(density, (width, height), interpolation=cv2.INTER_AREA)
     peak = max(float(np.quantile(heat, 0.99)), 1e-9)
-    return (
-        np.asarray(Image.fromarray(eight_bit).resize(size, Image.Resampling.BOX)),
-        (255 * np.clip(heat / peak, 0, 1)).round().astype(np.uint8),
-    )
+    return thumbnail.astype(np.uint8), (255 * np.clip(heat / peak, 0, 1)).round().astype(np.uint8)
 
 
 def kernel_on_fixed_scale(kernel: Kernel, scale: int) -> Picture:
@@ -96,18 +96,11 @@ def kernel_on_fixed_scale(kernel: Kernel, scale: int) -> Picture:
     frame = 8 * scale + 1
     shown = np.sqrt(np.clip(framed(kernel, frame) * scale**2, 0, 1))
     zoom = max(KERNEL // frame, 1)
-    picture = Image.fromarray((255 * shown).round().astype(np.uint8)).resize((frame * zoom,) * 2, Image.Resampling.BOX)
+    picture = (255 * shown).round().astype(np.uint8).repeat(zoom, 0).repeat(zoom, 1)[..., None].repeat(3, 2)
     wide, narrow, angle = widths_and_angle(kernel)
-    y0, x0 = centre_of_mass(kernel) - kernel.shape[0] // 2 + frame // 2
-    turn = np.linspace(0, 2 * math.pi, 73)
-    along, across = 2 * wide * np.cos(turn), 2 * narrow * np.sin(turn)
-    x = x0 + along * math.cos(angle) - across * math.sin(angle)
-    y = y0 - along * math.sin(angle) - across * math.cos(angle)
-    picture = picture.convert("RGB")
-    ImageDraw.Draw(picture).line(
-        [(zoom * (u + 0.5), zoom * (v + 0.5)) for u, v in zip(x, y, strict=True)], (90, 160, 255)
-    )
-    return np.asarray(picture)
+    y, x = zoom * (centre_of_mass(kernel) - kernel.shape[0] // 2 + frame // 2 + 0.5)
+    cv2.ellipse(picture, ((x, y), (4 * zoom * wide, 4 * zoom * narrow), -math.degrees(angle)), BLUE)
+    return picture
 
 
 def chosen(sure: Sequence[float], limit: int) -> list[int]:
@@ -119,30 +112,31 @@ def chosen(sure: Sequence[float], limit: int) -> list[int]:
     return order[:worst] + [order[i] for i in np.linspace(worst, len(order) - 1, limit - worst).round().astype(int)]
 
 
-def _cell(entry: Entry, scale: int, min_confidence: float, photos: bool, rated: bool) -> Picture:
-    """The photo (if any cell of the sheet has one), the kernel beside it, the confidence (likewise) below."""
-    left, height = (PHOTO + GAP, PHOTO) if photos else (0, KERNEL + GAP + LINE)
-    below = GAP + LINE if rated else 0
-    cell = Image.new("RGB", (left + KERNEL + MARGIN, height + below + MARGIN), "white")
-    draw = ImageDraw.Draw(cell)
-    if photos:
-        draw.rectangle((0, 0, PHOTO - 1, PHOTO - 1), (235, 235, 235))
-    if "thumbnail" in entry.arrays:
-        photo = Image.fromarray(with_density(entry.arrays))
-        cell.paste(photo, ((PHOTO - photo.width) // 2, (PHOTO - photo.height) // 2))
-    kernel = entry.arrays[f"x{scale}"]
-    cell.paste(Image.fromarray(kernel_on_fixed_scale(kernel, scale)), (left, 0))
-    wide, narrow, angle = widths_and_angle(kernel)
-    text = f"{wide:.2f} x {narrow:.2f} px,  {round(math.degrees(angle)) % 180}°"
-    draw.text((left, KERNEL + GAP), text, "black", FONT)
-    if (confidence := entry.manifest.get("confidence")) is not None:
-        draw.rectangle((0, height + GAP, 31, height + below), traffic_light(confidence))
-        draw.text((4, height + GAP + 1), f"{confidence:.2f}", "white", FONT)
+def _cell(entry: Entry, scale: int, photos: bool) -> Picture:
+    """A bar of the confidence's colour, the photo (if any cell of the sheet has one), the kernel beside it."""
+    height, confidence = PHOTO if photos else KERNEL, entry.manifest.get("confidence")
+    bar = np.full((height, BAR, 3), 255 if confidence is None else traffic_light(confidence), np.uint8)
+    photo = with_density(entry.arrays) if "thumbnail" in entry.arrays else np.zeros((0, 0, 3), np.uint8)
+    kernel = _centred(kernel_on_fixed_scale(entry.arrays[f"x{scale}"], scale), (height, KERNEL + GAP), 255)
+    return np.hstack((bar, *([_centred(photo, (PHOTO, PHOTO), 235)] if photos else []), kernel))
+
+
+def _centred(picture: Picture, size: tuple[int, int], background: int) -> Picture:
+    """The picture in the middle of a larger one."""
+    pads = [((n - m) // 2, (n - m + 1) // 2) for n, m in zip(size, picture.shape[:2], strict=True)]
+    return np.pad(picture, (*pads, (0, 0)), constant_values=background)
+
+
+def _label(entry: Entry, scale: int, min_confidence: float, rated: bool) -> str:
+    """The photo's name; the kernel's widths and angle; the confidence, if any cell of the sheet has one, and why."""
+    wide, narrow, angle = widths_and_angle(entry.arrays[f"x{scale}"])
+    lines = [str(entry.manifest["photo"]), f"{wide:.2f} x {narrow:.2f} px, {round(math.degrees(angle)) % 180}°"]
+    if rated:
+        confidence = entry.manifest.get("confidence", math.inf)
         remarks = ["left out"] if confidence < min_confidence else []
         remarks += entry.manifest.get("reasons", [])[:1]
-        text = fit(draw, ": ".join(remarks), left + KERNEL - 38, FONT)
-        draw.text((38, height + GAP + 1), text, "black", FONT)
-    return np.asarray(cell)
+        lines.append(f"{confidence:.2f} {': '.join(remarks)}" if confidence < math.inf else "")
+    return "\n".join(" ".join(line.split()) for line in lines)  # a file's name may have line breaks
 
 
 def traffic_light(confidence: float) -> tuple[int, ...]:
@@ -161,58 +155,20 @@ def with_density(arrays: dict[str, npt.NDArray[Any]]) -> Picture:
     return (pale * (1 - alpha) + np.array(CROPS) * alpha).round().astype(np.uint8)
 
 
-def _head(scale: int, count: int, kept: int, shown: int, min_confidence: float, photos: bool, rated: bool) -> Picture:
-    """What is on the sheet and how it is drawn."""
-    title = f"{count} kernel{'s' if count > 1 else ''} for x{scale}"
-    if min_confidence > 0:
-        title += f"; min_confidence={min_confidence:g} keeps {kept}"
-    choice = "half of them the least confident, half an even choice of the others" if rated else "an even choice"
-    lines = [
-        title,
-        *([f"{shown} of {count} are shown, {choice}."] if shown < count else []),
-        f"Kernel: {8 * scale + 1} pixels square, by the square root from 0 (black) to 1/{scale**2} and more (white).",
-        "Blue: two standard deviations. Text: standard deviations along both axes in HR pixels,",
-        "angle of the wider one from the x axis, counter-clockwise.",
-        *(["Photo: orange where crops were drawn."] if photos else []),
-        *(["Colour: confidence from 0 to 1, and what speaks against the kernel."] if rated else []),
+def width_histogram(widths: Widths, scale: int, title: str = "", width: int = PANEL) -> Picture:
+    """How many kernels are so wide along their wider and along their narrower axis; ``(H, width, 3)``, title on top."""
+    names = [
+        f"width along the {name} axis" + (f", median {np.median(column):.2f} px" if len(column) else "")
+        for name, column in zip(("wider", "narrower"), widths.T, strict=True)
     ]
-    head = Image.new("RGB", (PANEL, len(lines) * LINE + 2 * GAP), "white")
-    for i, line in enumerate(lines):
-        ImageDraw.Draw(head).text((GAP, GAP + i * LINE), line, GRAY if i else "black", FONT)
-    return np.asarray(head)
+    most = max(scale, math.ceil(widths.max(initial=0)))
 
+    def paint(figure: Any) -> None:
+        axes = figure.subplots()
+        axes.hist(widths, 40, range=(0, most), color=("C0", "C4"), label=names)
+        axes.set_xlim(0, most)
+        axes.set_title(title, loc="left")
+        axes.yaxis.get_major_locator().set_params(integer=True)
+        figure.legend(loc="outside lower left", ncols=2, frameon=False)
 
-def width_histogram(widths: Widths, scale: int, bins: int = 40) -> Picture:
-    """Two bars a bin: how many kernels are so wide along their wider and along their narrower axis."""
-    height, left, base = 150, 40, 120
-    panel = Image.new("RGB", (PANEL, height), "white")
-    draw = ImageDraw.Draw(panel)
-    top = max(scale, math.ceil(widths.max(initial=0)))
-    step = (PANEL - left - GAP) // bins
-    counts = [np.histogram(column, bins, (0, top))[0] for column in widths.T]
-    most = max(int(np.max(counts)), 1)
-    for k, (name, colour, column) in enumerate(zip(("wider", "narrower"), (WIDE, NARROW), widths.T, strict=True)):
-        for i, count in enumerate(counts[k]):
-            if count:
-                x = left + i * step + 1 + k * (step // 2)
-                draw.rectangle((x, base - round(90 * count / most), x + step // 2 - 2, base - 1), colour)
-        x = left + 8 + k * 290
-        draw.rectangle((x, 4, x + 9, 13), colour)
-        median = f", median {np.median(column):.2f} px" if len(column) else ""
-        draw.text((x + 14, 2), f"width along the {name} axis{median}", "black", FONT)
-    draw.line((left, base, left + bins * step, base), GRAY)
-    for tick in range(0, top + 1, max(top // 10, 1)):
-        x = left + tick * bins * step // top
-        draw.line((x, base, x, base + 4), GRAY)
-        draw.text((x, base + 6), f"{tick}", GRAY, FONT, anchor="ma")
-    draw.text((PANEL - GAP, base + 6), "px", GRAY, FONT, anchor="ra")
-    draw.text((left - 6, base - 90), f"{most}", GRAY, FONT, anchor="rm")
-    draw.text((left - 6, base), "0", GRAY, FONT, anchor="rm")
-    return np.asarray(panel)
-
-
-def _stacked(parts: Sequence[Picture]) -> Picture:
-    """One under the other, on white."""
-    width = max(part.shape[1] for part in parts)
-    pads = [((0, 0), (0, width - part.shape[1]), (0, 0)) for part in parts]
-    return np.concatenate([np.pad(part, pad, constant_values=255) for part, pad in zip(parts, pads, strict=True)])
+    return drawn(paint, width, 150 + 16 * len(title.splitlines()))

@@ -7,22 +7,23 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 Picture = npt.NDArray[np.uint8]
-Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 GAP, LABEL_HEIGHT = 4, 14
 
 
 def grid(cells: Sequence[Sequence[Picture]], labels: Sequence[Sequence[str]] | None = None) -> Picture:
     """Rows of ``(h, w, 3)`` uint8 pictures, each cell as large as the largest, with a label above where given.
 
+    By Pillow, since matplotlib would draw the pixels anew. Lines of a label that are too long lose their middle.
+
     Returns:
         ``(H, W, 3)`` uint8 on white.
     """
     height = max(cell.shape[0] for row in cells for cell in row)
     width = max(cell.shape[1] for row in cells for cell in row)
-    label_height = LABEL_HEIGHT if labels else 0
+    label_height = LABEL_HEIGHT * (1 + max(label.count("\n") for row in labels for label in row)) if labels else 0
     step_y, step_x = height + label_height + GAP, width + GAP
     sheet = Image.new("RGB", (max(len(row) for row in cells) * step_x + GAP, len(cells) * step_y + GAP), "white")
     draw = ImageDraw.Draw(sheet)
@@ -30,8 +31,8 @@ def grid(cells: Sequence[Sequence[Picture]], labels: Sequence[Sequence[str]] | N
         for c, cell in enumerate(row):
             x, y = GAP + c * step_x, GAP + r * step_y
             sheet.paste(Image.fromarray(cell), (x, y + label_height))
-            if labels:
-                draw.text((x, y), fit(draw, labels[r][c], width), fill="black")
+            for number, line in enumerate(labels[r][c].split("\n") if labels else ()):
+                draw.text((x, y + number * LABEL_HEIGHT), _fit(draw, line, width), fill="black")
     return np.asarray(sheet)
 
 
@@ -81,11 +82,11 @@ def sharpest_crop(image: Picture, side: int) -> tuple[int, int]:
     return y // 4 * 4, x // 4 * 4
 
 
-def fit(draw: ImageDraw.ImageDraw, text: str, width: int, font: Font | None = None) -> str:
-    """Cut the middle out of a label that is wider than its cell."""
-    shown = text = " ".join(text.split())  # a file's name may have line breaks
+def _fit(draw: ImageDraw.ImageDraw, text: str, width: int) -> str:
+    """Cut the middle out of a text that is wider than its cell."""
+    shown = text = " ".join(text.split())
     keep = len(text)
-    while draw.textlength(shown, font) > width and keep > 4:
+    while draw.textlength(shown) > width and keep > 4:
         keep -= 1
         shown = f"{text[: (keep + 1) // 2]}..{text[-(keep // 2) :]}"
     return shown

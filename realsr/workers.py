@@ -15,9 +15,11 @@ from contextlib import suppress
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from realsr.errors import InputError
 
@@ -61,6 +63,9 @@ def side_by_side(
     A worker has one thread, logs through this process and hears neither Ctrl-C nor SIGTERM: closing the iterator ends
     it at once. Should this process be killed, a worker finishes its item and ends.
 
+    Not by joblib, whose workers each import PyTorch anew: 5 seconds of a core and 500 MB each, here 120 MB, since they
+    are forked from one process that has; and one that is killed would take with it what the others are at.
+
     Args:
         function: is pickled where there are workers, and so are items and results. What it raises ends them all.
         items: the next one goes to the worker that is ready first.
@@ -91,15 +96,13 @@ def side_by_side(
                     link.send(busy[link])
             for link in wait(list(busy)):  # type: ignore[assignment]
                 try:
-                    message = link.recv()
+                    result, error, trace, records = link.recv()
                 except (EOFError, OSError):
                     lost.append(busy.pop(link))
                     log.warning("a worker process was killed at %s", lost[-1])
                     continue
-                if isinstance(message, logging.LogRecord):
-                    logging.getLogger(message.name).handle(message)
-                    continue
-                result, error, trace = message
+                for record in records:
+                    logging.getLogger(record.name).handle(record)
                 if error is not None:
                     raise error from RuntimeError(trace)
                 idle.append(link)
@@ -129,7 +132,10 @@ def _start(function: Callable[[Item], Result], processes: list[BaseProcess]) -> 
 
 def _work(function: Callable[[Any], Any], link: Connection) -> None:
     """In a worker: one item after another, until the other side is closed or is no more."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[_Sender(link)])  # type: ignore[arg-type]
+    torch.set_num_threads(1)
+    threadpool_limits(1)
+    logged: SimpleQueue[logging.LogRecord] = SimpleQueue()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[logging.handlers.QueueHandler(logged)])
     with suppress(EOFError, OSError):
         while True:
             item = link.recv()
@@ -138,36 +144,21 @@ def _work(function: Callable[[Any], Any], link: Connection) -> None:
                 answer = function(item), None, ""
             except Exception as e:
                 answer = None, e, traceback.format_exc()
-            link.send(answer)
-
-
-class _Sender(logging.handlers.QueueHandler):
-    """Sends records over a link, which takes the place of a queue."""
-
-    queue: Any
-
-    def enqueue(self, record: logging.LogRecord) -> None:
-        with suppress(OSError):  # nobody is there to read it
-            self.queue.send(record)
+            link.send((*answer, [logged.get() for _ in range(logged.qsize())]))
 
 
 def _start_server() -> None:
     """Start, once, the process that workers are forked from: it imports what this one has imported, for all of them.
 
-    Workers inherit from it that they have one thread, and that signals are blocked before they could hear one.
+    Workers inherit from it that signals are blocked, before they could hear one.
     """
     main = getattr(sys.modules["__main__"], "__spec__", None)  # each worker runs this module itself
     names = [name for name in sys.modules if name.startswith("realsr.") and (main is None or name != main.name)]
     names.append(type(multiprocessing.get_context()).__module__)  # joblib's jobs have one that workers have to find
     forkserver.set_forkserver_preload(names)
     resource_tracker.ensure_running()  # the server would start it, and unblock the signals
-    threads = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"
     heard = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, heard)
-        del os.environ["OMP_NUM_THREADS"]
-        if threads is not None:
-            os.environ["OMP_NUM_THREADS"] = threads

@@ -107,9 +107,9 @@ def test_a_pool_of_which_nothing_is_kept_is_still_drawn(folder):
 def test_crops_are_orange_on_the_photo(folder):
     add(folder, 0, 0.5, (160, 160))
     sheet = kernel_sheet(folder, 4)[0]
-    photo = sheet[-210:-36, 4:164].astype(int)
+    photo = sheet[-164:-4, 12:172].astype(int)
     orange = np.abs(photo - CROPS).sum(2) < 120
-    assert orange[20:80].mean() > 0.9 and not orange[110:160].any()
+    assert orange[:80].mean() > 0.9 and not orange[80:].any()
 
 
 def test_kernels_of_another_program(tmp_path):
@@ -191,6 +191,11 @@ def test_crops_of_a_window_are_shown_where_it_lies(top, left):
     assert np.abs(heat - expected).mean() < 0.1 * expected.mean()
     for axis in np.indices(heat.shape):
         assert (axis * heat).sum() / heat.sum() == pytest.approx((axis * expected).sum() / expected.sum(), abs=0.5)
+
+
+def test_a_density_that_lacks_a_row_lies_where_its_window_begins():
+    heat = thumbnails(picture_of(320, 320), looked_at((73, 320), (0, 247), np.ones((246, 246))))[1]
+    assert (heat[38:158, :122] == 255).all() and not heat[:36].any() and not heat[:, 124:].any()
 
 
 @pytest.mark.parametrize("height, width", [(90, 120), (1000, 700)])

@@ -23,7 +23,7 @@ from realsr.files import find_images
 from realsr.images import Photo, write_image
 from realsr.kernels import gaussian_kernel
 from realsr.noise import REASONS, NoiseRule
-from realsr.report.page import bullets, element, picture, prose, table, write_page
+from realsr.report.page import code, write_page
 from realsr.report.pools import report_pools
 from realsr.structure import without_plane
 
@@ -264,26 +264,22 @@ def test_a_page_that_cannot_be_written_ends_nothing(tmp_path, caplog):
     assert "no report: " in caplog.text
 
 
-# -- plain pages -----------------------------------------------------------------------------------------------------
+# -- text ------------------------------------------------------------------------------------------------------------
 
 
-def test_text_is_escaped_and_html_is_not(tmp_path):
-    nasty = "</td></table><script>alert('&')</script>"
-    parts = [
-        element("p", nasty, element("b", nasty), class_='"'),
-        table([nasty], [[nasty], [element("i", nasty)]]),
-        bullets([nasty]),
-        picture(np.zeros((2, 3, 3), np.uint8), f'"{nasty}'),
-        prose("a `b < c` d & `e`"),
-    ]
-    write_page(tmp_path / "page.html", nasty, parts)
-    page = Page(tmp_path / "page.html")
-    assert page.texts.count(nasty) == 8  # title, heading, two paragraphs, head, two cells, bullet
-    assert page.images == [{**page.images[0], "alt": f'"{nasty}', "width": "3", "height": "2"}]
-    assert "a b < c d & e" in "".join(page.texts)
-    assert page.source.count("<code>") == 2
+def test_text_is_escaped_and_pictures_are_not(tmp_path):
+    nasty = "</td></table><script>alert('&')</script>\""
+    add_kernel(tmp_path / "kernels", 0, photo=nasty, confidence=0.5, reasons=[nasty], settings={nasty: nasty})
+    report_pools(tmp_path / "kernels", tmp_path / "noise")
+    page = Page(tmp_path / "report.html")
+    (row,) = page.table_of("widths")
+    assert row["photo"] == row["what speaks against it"] == nasty and f"{nasty}={nasty}" in page.text
+    assert [image["alt"] for image in page.images[1:]] == [nasty, f"kernel of {nasty}"]
+    shown = page.images[1]
+    assert (shown["width"], shown["height"]) == ("160", "100")
+    assert code("a `b < c` d & `e`") == "a <code>b &lt; c</code> d &amp; <code>e</code>"
 
 
 def test_names_that_are_no_text_are_written(tmp_path):
-    write_page(tmp_path / "page.html", "t", [element("p", b"a\xff.png".decode("utf-8", "surrogateescape"))])
+    write_page(tmp_path / "page.html", "page.html", title=b"a\xff.png".decode("utf-8", "surrogateescape"))
     assert "a?.png" in Page(tmp_path / "page.html").text

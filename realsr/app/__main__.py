@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import socket
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
-from realsr.app.visits import Visits
 from realsr.backends import load_model
 from realsr.config import command
 from realsr.errors import InputError, at_least
@@ -29,6 +30,8 @@ LOOPBACK = "127.0.0.1", "localhost", "::1"
 
 def free_port(host: str, port: int) -> int:
     """The port itself; for 0 the first that is free of :data:`PORTS`.
+
+    Gradio's own search looks at 127.0.0.1 alone.
 
     Raises:
         InputError: it is no port, is in use, or must not be used; or this machine has no such address.
@@ -62,52 +65,59 @@ def serve(cfg: DictConfig, root: Path) -> None:
     private_settings(str(root), cfg.host)
     keep_memory()
     try:
-        from realsr.app.gate import only_the_page
-        from realsr.app.page import CSS, THEME, Desk, build_page
+        import gradio as gr
+        from starlette.middleware import Middleware
+        from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+        from realsr.app.page import CSS, Desk, build_page
     except ModuleNotFoundError as e:
         raise InputError("the page needs the package gradio: pip install 'realsr[app]'") from e
     port = free_port(cfg.host, cfg.port)
     network = load_model(cfg.ckpt, cfg.backend, cfg.accelerator, cfg.precision, ema=cfg.ema)
-    visits = Visits(root)
     tiles = Tiles(cfg.tile, cfg.overlap, cfg.batch)
-    desk = Desk(network, visits, tiles, cfg.keep_colours, cfg.quality, cfg.max_megapixels)
-    page = build_page(desk, network.scale, Path(cfg.ckpt).name)
-    for name in ("httpx", "httpx2"):  # by which Gradio asks its own page whether it is there
+    options = {"tiles": tiles, "keep_colours": cfg.keep_colours, "quality": cfg.quality}
+    desk = Desk(network, root, options, cfg.max_megapixels)
+    page = build_page(desk, network.scale, Path(cfg.ckpt).name, round(60 * cfg.keep_minutes))
+    # a website could have its own name lead here, and its visitors' browsers would take our page for part of it
+    names = [cfg.host, "localhost"] if cfg.host in LOOPBACK[:2] else ["*"]
+    fonts: Any = {"font": ("system-ui", "sans-serif"), "font_mono": ("ui-monospace", "monospace")}  # none is fetched
+    for name in ("httpx", "httpx2", "pyvips"):  # Gradio asks its own page whether it is there
         logging.getLogger(name).setLevel(logging.WARNING)
+    _, url, _ = page.launch(
+        server_name=f"[{cfg.host}]" if ":" in cfg.host else cfg.host,  # IPv6
+        server_port=port,
+        auth=None if cfg.auth is None else tuple(cfg.auth.split(":", 1)),
+        share=False,
+        prevent_thread_lock=True,
+        quiet=True,
+        max_file_size=int(cfg.max_megabytes * 2**20),
+        footer_links=[],
+        run_history=False,  # Gradio's would be kept in the browser
+        enable_monitoring=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        theme=gr.themes.Default(primary_hue="blue", **fonts),
+        css=CSS,
+        app_kwargs={"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=names)]},
+    )
+    log.info("%s on %s: open %s (Ctrl-C ends it)", Path(cfg.ckpt).name, network.device, url)
+    if cfg.host not in LOOPBACK and cfg.auth is None:
+        log.warning("host=%s: everybody who reaches this machine can use the page; auth=NAME:PASSWORD", cfg.host)
     try:
-        _, url, _ = page.launch(
-            server_name=f"[{cfg.host}]" if ":" in cfg.host else cfg.host,  # IPv6
-            server_port=port,
-            share=False,
-            prevent_thread_lock=True,
-            quiet=True,
-            max_file_size=int(cfg.max_megabytes * 2**20),
-            footer_links=[],
-            run_history=False,  # Gradio's would be kept in the browser
-            enable_monitoring=False,
-            ssr_mode=False,
-            pwa=False,
-            mcp_server=False,
-            theme=THEME,
-            css=CSS,
-            app_kwargs={"middleware": only_the_page(root, cfg.host)},
-        )
-        log.info("%s on %s: open %s (Ctrl-C ends it)", Path(cfg.ckpt).name, network.device, url)
-        if cfg.host not in LOOPBACK:
-            log.warning("host=%s: everybody who reaches this machine can use the page", cfg.host)
         while True:
-            time.sleep(30)
-            visits.sweep(60 * cfg.keep_minutes)
-    finally:
+            time.sleep(3600)
+    except KeyboardInterrupt:
         ignore_signals()  # a second Ctrl-C would leave files
-        if not visits.close():
-            # Python crashes if it ends while a thread is in the middle of a tile, which may take half a minute
-            print(f"realsr: interrupted; {DELETED}", file=sys.stderr, flush=True)
-            os._exit(130)
+        shutil.rmtree(root, ignore_errors=True)
+        print(f"realsr: interrupted; {DELETED}", file=sys.stderr, flush=True)
+        os._exit(130)  # Python crashes if it ends while a thread is in the middle of a tile
 
 
 def _run(cfg: DictConfig) -> None:
     at_least(1, max_megabytes=cfg.max_megabytes, keep_minutes=cfg.keep_minutes)
+    if cfg.auth is not None and not all(str(cfg.auth).partition(":")):
+        raise InputError("auth: give NAME:PASSWORD, or nothing for a page without one")
     with tempfile.TemporaryDirectory(prefix="realsr-app-", ignore_cleanup_errors=True) as root:
         serve(cfg, Path(root).resolve())
 

@@ -1,1 +1,1 @@
-"""Pages for people: what a camera's pools hold, and why."""
+"""Pages for people: what a camera's pools hold, and why; what an evaluation measured."""

@@ -9,15 +9,15 @@ pictures stand side by side.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
+from typing import Any
 
-from realsr.metrics import Results
+from realsr.metrics import MEASURES, Metric, Results
 from realsr.pictures import Picture
-from realsr.report.page import Html, bullets, element, picture, prose, table, write_page
-from realsr.report.values import metric, photos_of, value_lists
+from realsr.report.page import picture, write_page
 
 
 @dataclass(frozen=True)
@@ -62,91 +62,75 @@ def report_evaluation(
     Raises:
         ValueError: the pictures of a photo differ in size.
     """
-    shown: list[Html] = []
-    anchors: dict[str, str] = {}  # by photo
-    methods = dict.fromkeys(results)
-    for view in views:
-        anchors[view.name] = f"photo-{len(shown) + 1}"
-        methods |= dict.fromkeys(view.pictures)
-        shown.append(_photo(view, anchors[view.name], results))
-    parts = [
-        *(table(head, rows, "numbers") for head, *rows in tables),
-        bullets(prose(note) for note in notes) if notes else Html(""),
-        *value_lists(results, anchors),
-        *_photos(shown, list(methods), results),
-        *_pools(pools),
-        element("h2", "How this was made"),
-        element("dl", *(element("div", element("dt", key), element("dd", prose(text))) for key, text in about.items())),
-    ]
-    files = resources.files("realsr.report")
-    style, script = (files.joinpath(f"evaluation.{kind}").read_text("utf-8") for kind in ("css", "js"))
-    write_page(path, title, parts, style, script)
-
-
-def _photos(shown: Sequence[Html], methods: Sequence[str], results: Results) -> Iterator[Html]:
-    if not shown:
-        return
-    of = len(photos_of(results))
-    few = f"{len(shown)} of {of} photos. " if len(shown) < of else ""
-    yield element("h2", "Pictures")
-    yield element("p", few, "Pictures are WebP at quality 90 here; the values are those of the exact ones.")
-    help_ = (
-        "Drag the line, or move it with the arrow keys. Zoom with the buttons, `+`, `-` and `0`, or with the wheel "
-        "once a picture was clicked. Drag a zoomed picture, or use `Shift` and the arrow keys, to move it."
+    shown = [_photo(view, results) for view in views]
+    write_page(
+        path,
+        "evaluation.html",
+        title=title,
+        tables=tables,
+        notes=notes,
+        lists=_lists(results),
+        methods=list(results),
+        photos=len(_photos(results)),
+        shown=shown,
+        anchors={view["name"]: f"photo-{number}" for number, view in enumerate(shown, 1)},
+        pictured=list(dict.fromkeys([*results, *(method for view in shown for method in view["methods"])])),
+        pools={name: [picture(p, f"{name}, {i}") for i, p in enumerate(tiles, 1)] for name, tiles in pools.items()},
+        about=about,
     )
-    yield element("p", prose(help_), class_="scripted")
-    left, *_, right = [*results, *results]  # the first and the last, also of one
-    together = element("label", element("input", type="checkbox", id="together"), " zoom all together")
-    pickers = (_picker(side, methods, chosen) for side, chosen in (("left", left), ("right", right)))
-    bar = element("div", element("b", "All photos"), *pickers, together, class_="bar scripted", id="all")
-    yield element("div", bar, *shown)  # the bar stays in sight within
 
 
-def _photo(view: Views, anchor: str, results: Results) -> Html:
-    """Pickers and zoom, the pictures, which the script stacks, and what was measured of the two that are seen."""
+def _photo(view: Views, results: Results) -> dict[str, Any]:
+    """The pictures, which the script stacks, and what was measured of each."""
     height, width = next(iter(view.pictures.values())).shape[:2]
     figures = []
     for method, pixels in view.pictures.items():
         if pixels.shape[:2] != (height, width):
             raise ValueError(f"{view.name}: {method} has {pixels.shape[:2]} pixels, not {(height, width)}")
         values = results.get(method, {}).get(view.name, {})
-        text = ", ".join(f"{metric(key).name} {metric(key).written(value)}" for key, value in values.items())
-        caption = element("figcaption", element("b", method), " ", text)
-        shown = picture(pixels, f"{view.name}: {method}", photo=True)
-        figures.append(element("figure", shown, caption, data_method=method))
-    line = element("input", type="range", min="0", max="100", value="50", step="0.5", class_="scripted")
-    bar = (_picker("left", list(view.pictures)), Html(ZOOM), _picker("right", list(view.pictures)))
-    captions = (element("output", class_=side) for side in ("left", "right"))
-    parts = [
-        element("h3", view.name),
-        element("div", *bar, class_="bar scripted"),
-        element("div", *figures, line, class_="stage"),
-        element("div", *captions, class_="captions scripted"),
-    ]
-    if view.kernel is not None:
-        kernel = picture(view.kernel, f"{view.name}: estimated kernel")
-        parts.append(element("figure", kernel, element("figcaption", "estimated kernel"), class_="kernel"))
-    return element("section", *parts, class_="photo", id=anchor, style=f"--w: {width}; --h: {height}")
+        text = ", ".join(f"{_metric(key).name} {_metric(key).written(value)}" for key, value in values.items())
+        figures.append((method, picture(pixels, f"{view.name}: {method}", photo=True), text))
+    kernel = None if view.kernel is None else picture(view.kernel, f"{view.name}: estimated kernel")
+    sizes = {"width": width, "height": height}
+    return {"name": view.name, "methods": list(view.pictures), "figures": figures, "kernel": kernel, **sizes}
 
 
-ZOOM = """<span class="zoom" role="group" aria-label="Zoom">
-<button type="button" value="0.5" aria-label="Zoom out">−</button><output></output>
-<button type="button" value="2" aria-label="Zoom in">+</button>
-<button type="button" value="0">Fit</button></span>"""
+def _metric(key: str) -> Metric:
+    """Of this key; one that is not known is written with four digits."""
+    return MEASURES.get(key, Metric(key, 4, 0))
 
 
-def _picker(side: str, methods: Sequence[str], chosen: str = "") -> Html:
-    """A choice of the method that is seen on a side; in the photos' own, the script chooses."""
-    options = (
-        element("option", method, **({"selected": "selected"} if method == chosen else {})) for method in methods
-    )
-    return element("label", f"{side} ", element("select", *options, class_=side))
+def _photos(results: Results) -> list[str]:
+    """Every photo that a method has values of."""
+    return list(dict.fromkeys(photo for of_method in results.values() for photo in of_method))
 
 
-def _pools(pools: Mapping[str, Sequence[Picture]]) -> Iterator[Html]:
-    if pools:
-        yield element("h2", "Kernels and noise that were trained with")
-    for heading, pictures in pools.items():
-        yield element("h3", heading)
-        shown = (picture(pixels, f"{heading}, {i}") for i, pixels in enumerate(pictures, 1))
-        yield element("div", *shown, class_="strip")
+def _lists(results: Results) -> list[dict[str, Any]]:
+    """For every metric the rows of its table: a photo, and its values by every method."""
+    given = {key for of_method in results.values() for values in of_method.values() for key in values}
+    lists = []
+    for key in [key for key in MEASURES if key in given] + sorted(given - set(MEASURES)):
+        of = _metric(key)
+        by_photo = {p: [column.get(p, {}).get(key) for column in results.values()] for p in _photos(results)}
+        rows = [(photo, list(_numbers(values, of))) for photo, values in by_photo.items()]
+        lists.append({"key": key, "name": of.name, "heading": of.heading, "rows": rows})
+    return lists
+
+
+def _numbers(values: Sequence[float | None], of: Metric) -> Iterator[dict[str, Any]]:
+    """The first method's value, then every other's and how much it differs."""
+    known = [of.better * value for value in values if value is not None and not math.isnan(value)]
+    first = values[0]
+    for i, value in enumerate(values):
+        best = of.better != 0 and value is not None and bool(known) and of.better * value == max(known)
+        yield {"value": _exact(value), "text": of.written(value), "best": best, "look": ""}
+        if i:
+            difference = None if first is None or value is None else 0.0 if first == value else value - first
+            gain = 0 if difference is None else of.better * round(difference, of.digits)
+            look = "gain" if gain > 0 else "loss" if gain < 0 else "same"
+            yield {"value": _exact(difference), "text": of.written(difference, "+"), "best": False, "look": look}
+
+
+def _exact(value: float | None) -> str:
+    """As JavaScript reads it, whose name of infinity is its own."""
+    return f"{math.nan if value is None else value:.9g}".replace("inf", "Infinity")
