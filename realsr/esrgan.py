@@ -20,6 +20,7 @@ from realsr.errors import InputError, at_least
 from realsr.finite import MEND, FiniteCheck, of_all_processes, require_finite
 from realsr.images import quantize
 from realsr.losses.adversarial import AdversarialLoss
+from realsr.losses.pattern import pattern_loss
 from realsr.losses.perceptual import LPIPSLoss
 from realsr.metrics import metric_objects
 from realsr.networks.community import scale_of
@@ -48,6 +49,7 @@ class ESRGAN(LightningModule):
         pixel_weight: of L1.
         perceptual_weight: of the perceptual loss.
         adversarial_weight: of the adversarial loss.
+        pattern_weight: of :func:`realsr.losses.pattern.pattern_loss`.
         milestones: steps, of each network's own, at which its learning rate is halved.
         warmup_steps: at the start, with L1 alone: a PSNR stage within the run.
         head_start: steps after them in which the discriminator learns beside a generator that stands still.
@@ -76,6 +78,7 @@ class ESRGAN(LightningModule):
         pixel_weight: float = 0.01,
         perceptual_weight: float = 1.0,
         adversarial_weight: float = 0.005,
+        pattern_weight: float = 0.0,
         milestones: Sequence[int] = (5000, 10000, 20000, 30000),
         warmup_steps: int = 0,
         head_start: int = 0,
@@ -91,8 +94,8 @@ class ESRGAN(LightningModule):
     ) -> None:
         super().__init__()
         at_least(0, "model.", warmup_steps=warmup_steps, head_start=head_start, milestones=min(milestones, default=0))
-        weights = {"pixel": pixel_weight, "perceptual": perceptual_weight, "adversarial": adversarial_weight}
-        at_least(0, "model.", **{f"{name}_weight": weight for name, weight in weights.items()})
+        at_least(0, "model.", pixel_weight=pixel_weight, perceptual_weight=perceptual_weight)
+        at_least(0, "model.", adversarial_weight=adversarial_weight, pattern_weight=pattern_weight)
         if discriminator is not None and adversarial is None:
             raise InputError("a discriminator needs an adversarial loss; choose gan=ragan, vanilla, lsgan or hinge")
         if not 0 <= ema_decay < 1:
@@ -126,7 +129,7 @@ class ESRGAN(LightningModule):
         self.optimizer, self.discriminator_optimizer = optimizer, discriminator_optimizer or optimizer
         self.milestones, self.warmup_steps, self.head_start = tuple(milestones), warmup_steps, head_start
         self.pixel_weight, self.perceptual_weight = pixel_weight, perceptual_weight
-        self.adversarial_weight = adversarial_weight
+        self.adversarial_weight, self.pattern_weight = adversarial_weight, pattern_weight
         self.ema_decay, self.clip_norm, self.compiled = ema_decay, clip_norm, compile
         self.scale = scale_of(generator)
         self.metrics = metric_objects(self.scale, "val/")
@@ -203,6 +206,10 @@ class ESRGAN(LightningModule):
             loss = perceptual(fake, hr)
             terms["perceptual"] = loss.detach()
             total = total + self.perceptual_weight * loss
+        if self.pattern_weight:
+            loss = pattern_loss(fake, hr, self.scale)
+            terms["pattern"] = loss.detach()
+            total = total + self.pattern_weight * loss
         if real_logits is not None:
             assert self.discriminator is not None and self.adversarial is not None
             self.discriminator.requires_grad_(False)
