@@ -17,10 +17,11 @@ from realsr import __version__
 from realsr.checks import nearest
 from realsr.config import check_writable, command
 from realsr.errors import InputError
-from realsr.formats import FORMATS, Opened
+from realsr.formats import EXPORTS, Opened
 from realsr.networks.community import CommunityNetwork, scale_of
-from realsr.networks.onnx_graph import architecture, first_reason, fitting
+from realsr.networks.onnx_graph import architecture, first_reason
 from realsr.networks.rrdb import RRDBNet
+from realsr.networks.sizes import padded, sizes_of
 from realsr.networks.weights import checkpoint_file, generator_of, inside, read_checkpoint, spec_of
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ def export(
     Args:
         ckpt: anything that :func:`realsr.networks.weights.load_generator` opens.
         output: the file; by default beside ``ckpt``, with the suffix of the format.
-        format: key of :data:`realsr.formats.FORMATS`.
+        format: key of :data:`realsr.formats.EXPORTS`.
         half: whether to write float16.
         ema: whether to take the averaged weights, where there are some.
         overwrite: whether to replace an earlier file.
@@ -54,21 +55,24 @@ def export(
         InputError: what is asked for cannot be written, or does not compute what the network does; then no
             file is left.
     """
-    if format not in FORMATS:
-        raise InputError(f"format={format}: choose {', '.join(FORMATS)}{nearest(format, FORMATS)}")
+    if format not in EXPORTS:
+        raise InputError(f"format={format}: choose {', '.join(EXPORTS)}{nearest(format, EXPORTS)}")
     ckpt = checkpoint_file(ckpt)
     content = read_checkpoint(ckpt)
-    kind = FORMATS[format]
-    given = Path(output) if output is not None else None
-    target = _target(ckpt, given, format, "-fp16" if half else "", overwrite)
+    kind = EXPORTS[format]
     generator = generator_of(content, ckpt, ema)
+    # Upscayl reads the scale off the name
+    ending = f"-x{scale_of(generator)}" if format == "ncnn" else "-fp16" if half else ""
+    target = _target(ckpt, Path(output) if output is not None else None, format, ending, overwrite)
+    half = half or kind.half
     check_writable(target.parent, 10_000_000 + 4 * sum(p.numel() for p in generator.parameters()))
-    data = kind.write(generator, half, about(generator, content, half))
     # under its name there is never a file that was not compared
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
         file = Path(folder) / target.name
-        file.write_bytes(data)
-        hint = "half=false" if half else kind.instead
+        kind.write(generator, half, about(generator, content, half), file)
+        parts = sorted(Path(folder).iterdir())
+        size = sum(part.stat().st_size for part in parts)
+        hint = "half=false" if half and not kind.half else kind.instead
         try:
             worst = difference(generator, kind.open(file))
         except Exception as e:  # of whatever opens it; only networks of others bring this about
@@ -76,9 +80,10 @@ def export(
             raise InputError(f"{target}: not written, read back it does not run ({reason}); take {hint}") from e
         if not worst <= (HALF_LIMIT if half else LIMIT):  # nor NaN
             raise InputError(f"{target}: not written, it would differ by {worst:.2g} from the network; take {hint}")
-        file.replace(target)
+        for part in parts:
+            part.replace(target.parent / part.name)
     name, precision = f"{architecture(generator)} x{scale_of(generator)}", "float16" if half else "float32"
-    what = f"{name}, {precision}, {len(data) / 1e6:.1f} MB"
+    what = f"{name}, {precision}, {size / 1e6:.1f} MB"
     compared = f"differs by {worst:.1g} at most" if worst else "does not differ"
     log.info("%s: %s; read back, it %s from the network", target, what, compared)
     if advice := _advice(generator, kind.weights):
@@ -88,16 +93,17 @@ def export(
 
 def _target(ckpt: Path, output: Path | None, format: str, ending: str, overwrite: bool) -> Path:
     """The file to write."""
-    suffix = FORMATS[format].suffix
+    suffix, twin = EXPORTS[format].suffix, EXPORTS[format].twin
     target = output if output is not None else ckpt.with_name(f"{ckpt.stem}{ending}{suffix}")
     if target.suffix != suffix:
         raise InputError(f"output={target}: format={format} is a {suffix} file; give such a name or another format")
-    if target.is_dir():
-        raise InputError(f"output={target}: is a folder; give the name of a file")
-    if target.exists() and target.samefile(ckpt):
-        raise InputError(f"{target}: is the checkpoint itself; choose another output=FILE")
-    if target.exists() and not overwrite:
-        raise InputError(f"{target}: is there already; overwrite=true replaces it, output=FILE writes another")
+    for file in (target, *([target.with_suffix(twin)] if twin else [])):
+        if file.is_dir():
+            raise InputError(f"output={file}: is a folder; give the name of a file")
+        if file.exists() and file.samefile(ckpt):
+            raise InputError(f"{file}: is the checkpoint itself; choose another output=FILE")
+        if file.exists() and not overwrite:
+            raise InputError(f"{file}: is there already; overwrite=true replaces it, output=FILE writes another")
     return target
 
 
@@ -131,7 +137,7 @@ def difference(network: nn.Module, opened: Opened) -> float:
     generator = torch.Generator().manual_seed(0)
     found = []
     for count, height, width in SIZES:
-        lr = torch.rand(count, 3, *fitting(network, height, width), generator=generator)
+        lr = padded(torch.rand(count, 3, height, width, generator=generator), sizes_of(network))
         sr, result = network(lr.clone()), opened(lr.clone())  # some networks change what they are given
         if result.shape != sr.shape:
             raise ValueError(f"{tuple(lr.shape)} gives {tuple(result.shape)}, not {tuple(sr.shape)}")
@@ -145,11 +151,11 @@ def _advice(network: nn.Module, weights: bool) -> str:
         # spandrel reads the number of features and blocks off a file, and takes the growth to be the paper's
         known = isinstance(network, CommunityNetwork) or (type(network) is RRDBNet and network.growth == 32)
         new = "chaiNNer, ComfyUI and what else reads with spandrel do not know this network; "
-        return "" if known else new + "format=onnx or torchscript brings it along"
-    least = fitting(network, 1, 1)[0]
-    step = fitting(network, least + 1, 1)[0] - least
-    sides = f"it takes images whose sides are multiples of {step}, from {least} pixels on; pad others"
-    return sides if least * step > 2 else ""  # spandrel asks for two pixels of RRDBNets
+        return "" if known else new + "format=onnx brings it along"
+    sizes = sizes_of(network)
+    sides = f"it takes images whose sides are multiples of {sizes.multiple}, from {sizes.minimum} pixels on"
+    said = f"{sides}; realsr.upscale pads others, elsewhere pad them first"
+    return said if sizes.minimum * sizes.multiple > 2 else ""  # spandrel asks for two pixels of RRDBNets
 
 
 def _run(cfg: DictConfig) -> None:

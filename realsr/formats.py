@@ -2,44 +2,44 @@
 
 from __future__ import annotations
 
-import io
-import json
-import warnings
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from realsr.errors import InputError
 from realsr.networks.community import CommunityNetwork
 from realsr.networks.foreign import State
-from realsr.networks.onnx_graph import architecture, first_reason, onnx_graph, standalone
+from realsr.networks.onnx_graph import onnx_graph
 from realsr.networks.weights import load_generator
 
 Opened = Callable[[Tensor], Tensor]
 
 
-class Format(NamedTuple):
+class Export(NamedTuple):
     """A kind of file.
 
     Attributes:
         suffix: of its name.
-        write: from a network, whether in float16, and what to say of it, to the content of the file.
+        write: a network, whether in float16, with what to say of it, to a file.
         open: the network of such a file: ``(N, 3, h, w)`` to ``(N, 3, scale*h, scale*w)``, float32 on the CPU.
         instead: what carries networks that this does not.
         weights: whether it holds the weights alone, so that readers have to know the network.
+        half: whether it has float16 alone.
+        twin: suffix of a second file that belongs to it.
     """
 
     suffix: str
-    write: Callable[[nn.Module, bool, Mapping[str, str]], bytes]
+    write: Callable[[nn.Module, bool, Mapping[str, str], Path], Any]
     open: Callable[[Path], Opened]
     instead: str
-    weights: bool
+    weights: bool = False
+    half: bool = False
+    twin: str | None = None
 
 
 def _state(network: nn.Module, half: bool) -> State:
@@ -49,23 +49,21 @@ def _state(network: nn.Module, half: bool) -> State:
     return {key: value.half() if half and value.is_floating_point() else value for key, value in weights.items()}
 
 
-def _write_safetensors(network: nn.Module, half: bool, about: Mapping[str, str]) -> bytes:
-    return save(_state(network, half), dict(about))
+def _write_safetensors(network: nn.Module, half: bool, about: Mapping[str, str], file: Path) -> None:
+    save_file(_state(network, half), file, dict(about))
 
 
-def _write_pth(network: nn.Module, half: bool, about: Mapping[str, str]) -> bytes:
+def _write_pth(network: nn.Module, half: bool, about: Mapping[str, str], file: Path) -> None:
     """Under the one key of RealESRGAN_x4plus.pth: its own program asks for it, ComfyUI takes one key off and no more.
 
     Tensors alone, so that ``weights_only`` opens it.
     """
-    buffer = io.BytesIO()
-    torch.save({"params_ema": _state(network, half)}, buffer)
-    return buffer.getvalue()
+    torch.save({"params_ema": _state(network, half)}, file)
 
 
-def _write_onnx(network: nn.Module, half: bool, about: Mapping[str, str]) -> bytes:
+def _write_onnx(network: nn.Module, half: bool, about: Mapping[str, str], file: Path) -> None:
     _onnxruntime()  # or the file could not be compared
-    return onnx_graph(network, half, about)
+    file.write_bytes(onnx_graph(network, half, about))
 
 
 def _open_onnx(path: Path) -> Opened:
@@ -83,38 +81,25 @@ def _onnxruntime() -> ModuleType:
     return onnxruntime
 
 
-def _write_torchscript(network: nn.Module, half: bool, about: Mapping[str, str]) -> bytes:
-    buffer = io.BytesIO()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch.jit, which torch calls deprecated
-            alone, lr = standalone(network, half), torch.zeros(1, 3, 24, 20)
-            traced = torch.jit.trace(alone, lr, check_trace=False)  # type: ignore[no-untyped-call]
-            torch.jit.save(traced, buffer, _extra_files={"about.json": json.dumps(dict(about))})
-    except Exception as e:  # whatever in a network the tracer does not know
-        raise InputError(f"{architecture(network)} cannot be written as TorchScript ({first_reason(e)})") from e
-    return _without_sources(buffer)
+def _write_ncnn(network: nn.Module, half: bool, about: Mapping[str, str], file: Path) -> None:
+    """The two files of ncnn; about: it has no place for that."""
+    from realsr.backends.ncnn_net import translated
+
+    graph = translated(onnx_graph(network), half)
+    file.write_text(graph.layers)
+    file.with_suffix(".bin").write_bytes(graph.weights)
 
 
-def _without_sources(file: io.BytesIO) -> bytes:
-    """A TorchScript file without the lines of source that its operations are from, with folders of this machine."""
-    lean = io.BytesIO()
-    with zipfile.ZipFile(file) as full, zipfile.ZipFile(lean, "w") as kept:
-        for entry in full.infolist():
-            if not entry.filename.endswith(".debug_pkl"):
-                kept.writestr(entry, full.read(entry))
-    return lean.getvalue()
+def _open_ncnn(path: Path) -> Opened:
+    from realsr.backends.ncnn_net import opened
+
+    run = opened(path)
+    return lambda lr: torch.cat([torch.from_numpy(run(one[None].numpy())) for one in lr])
 
 
-def _open_torchscript(path: Path) -> Opened:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
-
-
-FORMATS = {
-    "safetensors": Format(".safetensors", _write_safetensors, load_generator, "format=onnx", True),
-    "pth": Format(".pth", _write_pth, load_generator, "format=safetensors, which says how its network is built", True),
-    "onnx": Format(".onnx", _write_onnx, _open_onnx, "format=safetensors", False),
-    "torchscript": Format(".pt", _write_torchscript, _open_torchscript, "format=safetensors", False),
+EXPORTS = {
+    "safetensors": Export(".safetensors", _write_safetensors, load_generator, "format=onnx", True),
+    "pth": Export(".pth", _write_pth, load_generator, "format=safetensors, which says how its network is built", True),
+    "onnx": Export(".onnx", _write_onnx, _open_onnx, "format=safetensors"),
+    "ncnn": Export(".param", _write_ncnn, _open_ncnn, "format=onnx", half=True, twin=".bin"),
 }

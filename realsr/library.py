@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, overload
 
@@ -93,6 +93,7 @@ def photo_bands(
     scale: float | None = None,
     tiles: Tiles | None = None,
     keep_colours: bool = False,
+    report: Callable[[float], Any] = lambda share: None,
 ) -> Iterator[npt.NDArray[Any]]:
     """A photo enlarged: colours by the network, alpha by bicubic; gray and bit depth are kept.
 
@@ -102,6 +103,7 @@ def photo_bands(
         scale: likewise.
         tiles: likewise.
         keep_colours: likewise.
+        report: see :func:`realsr.tiling.upscale_bands`.
 
     Yields:
         Bands of rows, top to bottom: ``(h, W, C)`` of the photo's type, C = 1 for gray, 3 for RGB, one more with alpha.
@@ -116,7 +118,7 @@ def photo_bands(
         sr = picture(sr).mean(0, keepdim=True) if photo.gray else picture(sr)
         return sr if ratio != 1 else _levels(sr, photo)
 
-    options = model.scale, tiles or Tiles(), model.device, keep_colours, finish
+    options = model.scale, tiles or Tiles(), model.device, keep_colours, finish, report
     bands = _with_alpha(upscale_bands(model, read, height, width, *options), photo, model.scale, ratio)
     if ratio != 1:
         bands = (_levels(band, photo) for band in resize_bands(bands, height * model.scale, ratio))
@@ -137,11 +139,11 @@ def picture(sr: Tensor) -> Tensor:
 
 def _ratio(model: Network, scale: float | None) -> float:
     """Of the result's size to that of the model's output."""
-    check_scale(scale)
+    check_result_scale(scale)
     return 1.0 if scale is None else scale / model.scale
 
 
-def check_scale(scale: float | None) -> None:
+def check_result_scale(scale: float | None) -> None:
     """Raise InputError for a scale that is none of :data:`SCALES`; None is the model's own."""
     if scale is not None and not (isinstance(scale, int | float) and SCALES[0] <= scale <= SCALES[1]):
         raise InputError(f"scale={scale}: give a number from {SCALES[0]} to {SCALES[1]}")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from realsr import __version__
+from realsr.backends import Network, load_model
 from realsr.backends.pytorch import TorchNetwork
 from realsr.errors import InputError
 from realsr.estimate import plain_settings
@@ -22,10 +23,9 @@ from realsr.files import file_hash
 from realsr.hardware import pick_device
 from realsr.kernels import Kernel
 from realsr.library import picture
-from realsr.networks.community import scale_of
 from realsr.networks.weights import checkpoint_file, generator_of, read_checkpoint
 from realsr.resample import imresize
-from realsr.tiling import OVERLAP, TILE, upscale_tiled
+from realsr.tiling import TILE, upscale_tiled
 from realsr.zssr import ZSSR, zero_shot
 from realsr.zssr.upscale import check_zero_shot_scale
 
@@ -78,32 +78,38 @@ def network(
     scale: int,
     ema: bool = True,
     tile: int = TILE,
-    overlap: int = OVERLAP,
+    overlap: int | None = None,
     keep_colours: bool = False,
     device: torch.device | str = "cpu",
 ) -> Method:
-    """A generator from a file; see :func:`realsr.networks.weights.load_generator` and :mod:`realsr.tiling`.
+    """A generator from a file; see :func:`realsr.backends.load_model` and :mod:`realsr.tiling`.
 
     Raises:
         InputError: there is none in it, or one of another scale.
     """
     path = checkpoint_file(path)
-    content = read_checkpoint(path)
-    generator = generator_of(content, path, ema)
-    if (own := scale_of(generator)) != scale:
-        raise InputError(f"{path}: enlarges by {own}, not by {scale}; give scale={own}")
-
-    model = TorchNetwork(generator, torch.device(device))
+    device = torch.device(device)
+    if path.suffix.lower() == ".onnx":
+        content: dict[str, Any] = {}
+        model: Network = load_model(path, accelerator="cpu" if device.type == "cpu" else "auto")
+    else:
+        content = read_checkpoint(path)
+        model = TorchNetwork(generator_of(content, path, ema), device)
+    if model.scale != scale:
+        raise InputError(f"{path}: enlarges by {model.scale}, not by {scale}; give scale={model.scale}")
 
     def run(lr: Tensor) -> Enlarged:
         try:
-            return Enlarged(picture(upscale_tiled(model, lr[None].to(device), scale, tile, overlap, keep_colours)[0]))
+            return Enlarged(
+                picture(upscale_tiled(model, lr[None].to(model.device), scale, tile, overlap, keep_colours)[0])
+            )
         except (RuntimeError, MemoryError) as e:  # no memory; a community's network that does not take such a size
             reason = " ".join(str(e).split())[:150] or type(e).__name__
             raise InputError(f"the network fails ({reason}); for less memory give tile=64") from e
 
-    made_by = {"method": "network", "weights": file_hash(path), "ema": ema, "tile": tile, "overlap": overlap}
-    made_by |= {"keep_colours": keep_colours, "device": torch.device(device).type, "realsr": __version__}
+    made_by = {"method": "network", "weights": file_hash(path), "ema": ema, "tile": tile}
+    made_by |= {"overlap": model.overlap if overlap is None else overlap, "keep_colours": keep_colours}
+    made_by |= {"device": device.type, "realsr": __version__}
     told: dict[str, Any] = {key: content[key] for key in ("config", "pools", "versions", "held_out") if key in content}
     return Method(name, run, made_by, told)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,46 +15,11 @@ from realsr.errors import InputError
 from realsr.hardware import free_memory, is_out_of_memory
 
 TILE = 384  # LR pixels kept of each tile
-OVERLAP = 32  # LR pixels of surroundings that it also sees, on every side
+OVERLAP = 64  # LR pixels of surroundings that it also sees, on every side, where the network does not say how many
 SMALLEST = 16  # tiles of no more are not halved again for want of memory
 # What a network takes for each LR pixel of a tile in float32, to begin with: our RRDBNet takes 3000, others more
 BYTES_PER_PIXEL = 10_000
 MOST_TILES = 16  # at a time: more do not make a GPU faster
-
-
-@dataclass
-class Tiles:
-    """How a photo is cut, and with how much memory; both shrink when there turns out to be less.
-
-    Attributes:
-        tile: side of what is kept of each tile, in LR pixels; 0 takes the image whole.
-        overlap: LR pixels of surroundings on every side. See the README for what is left of seams.
-        batch: tiles that go through the network at once; 0 takes as many as free memory holds on a GPU, and one on a
-            CPU, which gains nothing by more.
-
-    Raises:
-        InputError: one is negative.
-    """
-
-    tile: int = TILE
-    overlap: int = OVERLAP
-    batch: int = 0
-
-    def __post_init__(self) -> None:
-        for name, value in (("tile", self.tile), ("overlap", self.overlap), ("batch", self.batch)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise InputError(f"{name}={value}: give 0 or more, a whole number")
-
-    def fitted(self, height: int, width: int, device: torch.device) -> Tiles:
-        """For an image of this size: tiles that free memory holds, and as many of them as it holds."""
-        tile, batch = self.tile or max(height, width), self.batch
-        free = free_memory(device)
-        room = (2**40 if free is None else free) // 2 // BYTES_PER_PIXEL  # LR pixels; half is left to all else
-        while self.tile and tile > 2 * SMALLEST and (tile + 2 * self.overlap) ** 2 > room:
-            tile //= 2
-        if not batch and device.type == "cuda":
-            batch = min(max(room // (tile + 2 * self.overlap) ** 2, 1), MOST_TILES)
-        return Tiles(tile, self.overlap, batch or 1)
 
 
 class Part(NamedTuple):
@@ -64,6 +29,68 @@ class Part(NamedTuple):
     bottom: int
     left: int
     right: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Its height and width."""
+        return self.bottom - self.top, self.right - self.left
+
+
+@dataclass
+class Tiles:
+    """How a photo is cut, and with how much memory; both shrink when there turns out to be less.
+
+    Attributes:
+        tile: side of what is kept of each tile, in LR pixels; 0 takes the image whole.
+        overlap: LR pixels of surroundings on every side; None: what the network says. See the README for what is left
+            of seams.
+        batch: tiles that go through the network at once; 0 takes as many as free memory holds on a GPU, and one on a
+            CPU, which gains nothing by more.
+        aligned: tiles start at multiples of it; the network says of which.
+
+    Raises:
+        InputError: one is negative.
+    """
+
+    tile: int = TILE
+    overlap: int | None = None
+    batch: int = 0
+    aligned: int = 1
+
+    def __post_init__(self) -> None:
+        for name, value in (("tile", self.tile), ("overlap", self.overlap or 0), ("batch", self.batch)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise InputError(f"{name}={value}: give 0 or more, a whole number")
+
+    def fitted(self, network: object, height: int, width: int, device: torch.device) -> Tiles:
+        """For a network and an image of this size: tiles that free memory holds, and as many of them as it holds."""
+        tile, batch, aligned = self.tile or max(height, width), self.batch, getattr(network, "aligned", self.aligned)
+        overlap = getattr(network, "overlap", OVERLAP) if self.overlap is None else self.overlap
+        free = free_memory(device)
+        room = (2**40 if free is None else free) // 2 // BYTES_PER_PIXEL  # LR pixels; half is left to all else
+        while self.tile and tile > 2 * SMALLEST and (tile + 2 * overlap) ** 2 > room:
+            tile //= 2
+        if not batch and device.type == "cuda":
+            batch = min(max(room // (tile + 2 * overlap) ** 2, 1), MOST_TILES)
+        return Tiles(tile, overlap, batch or 1, aligned)
+
+    def cuts(self, start: int, end: int) -> list[tuple[int, int]]:
+        """An interval in pieces of at most a tile, as equal as can be; they start at multiples of what is asked for."""
+        count = -(-(end - start) // self.tile)
+        step = -(-(end - start) // (count * self.aligned)) * self.aligned
+        return [(low, min(low + step, end)) for low in range(start, end, step)]
+
+    def split(self, part: Part) -> list[Part]:
+        """A part in tiles."""
+        columns = self.cuts(part.left, part.right)
+        return [Part(*rows, *sides) for rows in self.cuts(part.top, part.bottom) for sides in columns]
+
+    def seen(self, part: Part, height: int, width: int) -> Part:
+        """The part with its surroundings, as far as an image of this size goes."""
+        step, overlap = self.aligned, self.overlap or 0
+        top, left = (max(start - overlap, 0) // step * step for start in (part.top, part.left))
+        bottom, right = (-(-(end + overlap) // step) * step for end in (part.bottom, part.right))
+        return Part(top, min(bottom, height), left, min(right, width))
 
 
 def clamped(sr: Tensor) -> Tensor:
@@ -82,13 +109,14 @@ def upscale_bands(
     device: torch.device,
     keep_colours: bool = False,
     finish: Callable[[Tensor], Tensor] = clamped,
+    report: Callable[[float], Any] = lambda share: None,
 ) -> Iterator[Tensor]:
     """Upscale in tiles whose surroundings the network also sees; only the inner part of each is kept.
 
     Tiles that there is no memory for are taken one by one, then halved.
 
     Args:
-        network: ``(N, 3, h, w)`` to ``(N, 3, scale*h, scale*w)``, on ``device``.
+        network: ``(N, 3, h, w)`` to ``(N, 3, scale*h, scale*w)``, on ``device``; may say ``overlap``, ``aligned``.
         read: gives rows and columns of the image, ``(3, h, w)`` in [0, 1] on ``device``.
         height: of the image.
         width: likewise.
@@ -98,6 +126,7 @@ def upscale_bands(
         keep_colours: whether the result gets the image's colours, see :func:`realsr.colour.match_colours`.
         finish: what is done there to each piece of the result, ``(3, h, w)`` on ``device``; it may change channels and
             type, so that a band takes less room.
+        report: is told after each tile which share of the image is done; what it raises ends the work.
 
     Yields:
         The result in bands of rows, top to bottom: ``(C, scale*rows, scale*width)`` on the CPU, as ``finish`` made it.
@@ -105,15 +134,14 @@ def upscale_bands(
     Raises:
         InputError: the smallest tile is too large for the memory, or the network gives no picture.
     """
-    tiles = tiles.fitted(height, width, device)
-    for top, bottom in _cuts(0, height, tiles.tile):
-        parts = _split(Part(top, bottom, 0, width), tiles.tile)
+    tiles, done = tiles.fitted(network, height, width, device), 0
+    for top, bottom in tiles.cuts(0, height):
+        parts = tiles.split(Part(top, bottom, 0, width))
         band = torch.empty(0)
         while parts:
-            shape = _seen_shape(parts[0], tiles.overlap, height, width)
-            alike = takewhile(lambda part: _seen_shape(part, tiles.overlap, height, width) == shape, parts)  # noqa: B023
-            group = list(alike)[: tiles.batch]
-            seen = [_seen(part, tiles.overlap, height, width) for part in group]
+            around = [tiles.seen(part, height, width) for part in parts]
+            seen = list(takewhile(lambda part: part.shape == around[0].shape, around))[: tiles.batch]  # noqa: B023
+            group = parts[: len(seen)]
             try:
                 lr = torch.stack([read(slice(s.top, s.bottom), slice(s.left, s.right)) for s in seen])
                 sr = network(lr).float()
@@ -140,6 +168,8 @@ def upscale_bands(
                     piece.cpu()
                 )
             parts = parts[len(group) :]
+            done += sum(part.shape[0] * part.shape[1] for part in group)
+            report(done / (height * width))
         yield band
 
 
@@ -148,7 +178,7 @@ def upscale_tiled(
     lr: Tensor,
     scale: int,
     tile: int = TILE,
-    overlap: int = OVERLAP,
+    overlap: int | None = None,
     keep_colours: bool = False,
 ) -> Tensor:
     """:func:`upscale_bands` of a tensor, put together.
@@ -182,32 +212,9 @@ def _check_answer(sr: Tensor, lr: Tensor, scale: int) -> None:
         raise InputError(f"the network gives {tuple(sr.shape)} of {tuple(lr.shape)}, not {tuple(wanted)}")
 
 
-def _cuts(start: int, end: int, most: int) -> list[tuple[int, int]]:
-    """An interval in pieces of at most so many pixels, as equal as can be."""
-    count = -(-(end - start) // most)
-    step = -(-(end - start) // count)
-    return [(low, min(low + step, end)) for low in range(start, end, step)]
-
-
-def _split(part: Part, tile: int) -> list[Part]:
-    columns = _cuts(part.left, part.right, tile)
-    return [Part(*rows, *sides) for rows in _cuts(part.top, part.bottom, tile) for sides in columns]
-
-
 def _large(start: int, end: int, origin: int, scale: int) -> slice:
     """An interval of LR pixels, counted from ``origin``, in pixels of the result."""
     return slice((start - origin) * scale, (end - origin) * scale)
-
-
-def _seen(part: Part, overlap: int, height: int, width: int) -> Part:
-    """The part with its surroundings, as far as the image goes."""
-    top, left = max(part.top - overlap, 0), max(part.left - overlap, 0)
-    return Part(top, min(part.bottom + overlap, height), left, min(part.right + overlap, width))
-
-
-def _seen_shape(part: Part, overlap: int, height: int, width: int) -> tuple[int, int]:
-    seen = _seen(part, overlap, height, width)
-    return seen.bottom - seen.top, seen.right - seen.left
 
 
 def _with_less(parts: list[Part], failed: int, tiles: Tiles) -> list[Part]:
@@ -215,11 +222,11 @@ def _with_less(parts: list[Part], failed: int, tiles: Tiles) -> list[Part]:
     if failed > 1:
         tiles.batch = failed // 2
         return parts
-    largest = max(parts[0].bottom - parts[0].top, parts[0].right - parts[0].left)
-    if largest <= SMALLEST:
+    largest = max(parts[0].shape)
+    if largest <= max(SMALLEST, tiles.aligned):
         raise InputError(
             f"no memory for a tile of {largest} pixels and {tiles.overlap} around it; close other programs, give a "
             "smaller overlap=, or take accelerator=cpu"
         )
     tiles.tile = -(-largest // 2)
-    return [piece for part in parts for piece in _split(part, tiles.tile)]
+    return [piece for part in parts for piece in tiles.split(part)]

@@ -28,7 +28,8 @@ from realsr.hardware import count_devices, is_out_of_memory, keep_memory
 from realsr.images import read_image
 from realsr.images.encoding import FORMATS, check_quality, check_writes, write_rows
 from realsr.images.opening import MOST_PIXELS
-from realsr.library import check_scale, photo_bands, result_size
+from realsr.library import check_result_scale, photo_bands, result_size
+from realsr.pace import long_wait, seconds_a_megapixel
 from realsr.targets import targets_of
 from realsr.tiling import Tiles
 from realsr.turns import Ensemble
@@ -51,6 +52,7 @@ def upscale_file(
     quality: int = 95,
     most_pixels: int = MOST_PIXELS,
     report: Report = lambda share: None,
+    pace: float | None = None,
 ) -> None:
     """Upscale a file to a file, which appears whole or not at all; PNG and TIFF are written as the rows get done.
 
@@ -65,7 +67,8 @@ def upscale_file(
         keep_colours: likewise.
         quality: of JPEG and WebP, 1 to 100.
         most_pixels: larger photos are refused.
-        report: is told which share of the rows is done.
+        report: is told which share of the photo is done.
+        pace: seconds a megapixel, of :func:`realsr.pace.seconds_a_megapixel`; what will take long is said.
 
     Raises:
         InputError: the photo cannot be read, the result cannot be written in that format, or the network fails.
@@ -78,16 +81,11 @@ def upscale_file(
     photo = read_image(source, most_pixels)
     height, width = result_size(photo, model, scale)
     check_writes(target, height, width, (1 if photo.gray else 3) + (photo.alpha is not None))
-
-    def bands() -> Iterator[Band]:
-        done = 0
-        for band in photo_bands(photo, model, scale, tiles, keep_colours):
-            done += len(band)
-            report(done / height)
-            yield band
-
+    if pace and (line := long_wait(pace, model, tiles or Tiles(), *photo.rgb.shape[:2])):
+        log.info("%s: %s", source, line)
+    bands = photo_bands(photo, model, scale, tiles, keep_colours, report)
     try:
-        _write_behind(lambda rows: write_rows(target, rows, height, width, photo, quality), bands())
+        _write_behind(lambda rows: write_rows(target, rows, height, width, photo, quality), bands)
     except (RuntimeError, MemoryError) as e:  # a community's network that does not take such a size, say
         reason = "there is no memory for it" if is_out_of_memory(e) else " ".join(str(e).split())[:200]
         raise InputError(f"{source}: cannot be upscaled ({reason or type(e).__name__}); try a smaller tile=") from e
@@ -150,8 +148,9 @@ def upscale_files(
                 log.error("%s", e)
             progress.advance(bar, 1 - before)
 
-    with Progress(disable=not todo) as progress:
+    with Progress(disable=not todo, speed_estimate_period=3600) as progress:  # a tile may take a minute
         bar = progress.add_task("upscaling", total=len(todo))
+        progress.advance(bar, 0)  # from when on the time that remains is reckoned
         _on_each(work, enlarge, stopped)
     skipped = len(targets) - len(todo)
     there = f", {skipped} were there already and stay as they are (overwrite=true makes them anew)" if skipped else ""
@@ -237,7 +236,7 @@ def _run(cfg: DictConfig) -> None:
     for name in ("ckpt", "input", "output"):
         if not cfg[name]:  # as a variable of the shell may be, and Path("") is the working directory
             raise InputError(f"{name}= is empty; give a name")
-    check_scale(cfg.scale or None)
+    check_result_scale(cfg.scale or None)
     check_quality(cfg.quality)
     at_least(1, max_megapixels=cfg.max_megapixels)
     options = {"scale": cfg.scale or None, "tiles": Tiles(cfg.tile, cfg.overlap, cfg.batch), "quality": cfg.quality}
@@ -245,7 +244,8 @@ def _run(cfg: DictConfig) -> None:
 
     def on(index: int) -> Enlarge:
         model = load_model(cfg.ckpt, cfg.backend, cfg.accelerator, cfg.precision, cfg.compile, cfg.ema, index)
-        return partial(upscale_file, model=Ensemble(model) if cfg.tta else model, **options)
+        asked = Ensemble(model) if cfg.tta else model
+        return partial(upscale_file, model=asked, pace=seconds_a_megapixel(asked), **options)
 
     if cfg.format not in (known := ("same", *(suffix[1:] for suffix in FORMATS))):
         raise InputError(f"format={cfg.format}: choose {', '.join(known)}")

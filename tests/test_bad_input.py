@@ -332,10 +332,11 @@ def test_a_run_is_resumed_with_its_own_model_only(mistake, compose, tiny, tmp_pa
         torch.save({**content, "config": config}, last.with_name("foreign.ckpt"))
         line = mistake("train", "degradation=bicubic", f"ckpt={last.with_name('foreign.ckpt')}")
         assert "foreign.ckpt" in line and "none of a training" in line
-    for size in (0, last.stat().st_size // 2):
+    half = last.stat().st_size // 2
+    for size, says in ((0, "it is empty: download it again"), (half, f"cut off after {half} bytes: download it again")):
         last.with_name("cut.ckpt").write_bytes(last.read_bytes()[:size])
         line = mistake("train", "degradation=bicubic", f"ckpt={last.with_name('cut.ckpt')}")
-        assert "cut.ckpt: is no checkpoint that can be read (damaged, or not written to its end)" in line
+        assert f"cut.ckpt: is no checkpoint that can be read ({says})" in line
     cfg = compose("train", *tiny, *outputs, "trainer.max_steps=3", "ckpt=last")
     assert train(cfg, tmp_path / "run") == pytest.approx(metrics)  # a finished run keeps its metrics
 

@@ -23,6 +23,7 @@ from realsr.estimators.patch_matching import PatchMatching
 from realsr.evaluate import _run as run_evaluate
 from realsr.evaluate import pool_pictures
 from realsr.evaluation import Judge, evaluate
+from realsr.export import export
 from realsr.files import find_images
 from realsr.images import Photo, read_image, to_float, to_uint, write_image
 from realsr.methods import Enlarged, Method, bicubic, network, split_names, zssr
@@ -180,6 +181,17 @@ def test_a_network_is_known_by_its_weights_not_its_name(checkpoint, tmp_path):
     assert network("a", checkpoint, 4).made_by != network("a", checkpoint, 4, keep_colours=True).made_by
     with pytest.raises(InputError, match="enlarges by 4, not by 2; give scale=4"):
         network("a", checkpoint, 2)
+
+
+def test_a_network_as_onnx_is_measured_too(checkpoint, tmp_path):
+    """With half=true it is another one."""
+    file = export(checkpoint, tmp_path / "model.onnx", "onnx")
+    lr = torch.rand(3, 20, 24, generator=torch.Generator().manual_seed(0))
+    method = network("a", file, 4)
+    torch.testing.assert_close(method.run(lr).sr, network("b", checkpoint, 4).run(lr).sr, atol=1e-5, rtol=0)
+    assert method.made_by != network("b", checkpoint, 4).made_by
+    with pytest.raises(InputError, match="enlarges by 4, not by 2; give scale=4"):
+        network("a", file, 2)
 
 
 @pytest.mark.parametrize(

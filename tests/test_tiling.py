@@ -144,14 +144,14 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
 
 
 @pytest.mark.parametrize(
-    ("free", "tile"), [(10**12, 384), (2 * BYTES_PER_PIXEL * 448**2, 384), (10**9, 96), (1, 24), (0, 24)]
+    ("free", "tile"), [(10**12, 384), (2 * BYTES_PER_PIXEL * 512**2, 384), (10**9, 48), (1, 24), (0, 24)]
 )
 def test_tiles_fit_into_free_memory(monkeypatch, free, tile):
     monkeypatch.setattr("realsr.tiling.free_memory", lambda device: free)
-    assert Tiles().fitted(1000, 1000, torch.device("cpu")) == Tiles(tile, 32, 1)
-    assert Tiles(0).fitted(1000, 900, torch.device("cpu")).tile == 1000  # asked for: the image whole
-    gpu = Tiles().fitted(1000, 1000, torch.device("cuda"))
-    assert gpu.batch == min(max(free // 2 // BYTES_PER_PIXEL // (gpu.tile + 64) ** 2, 1), 16)
+    assert Tiles().fitted(None, 1000, 1000, torch.device("cpu")) == Tiles(tile, 64, 1)
+    assert Tiles(0).fitted(None, 1000, 900, torch.device("cpu")).tile == 1000  # asked for: the image whole
+    gpu = Tiles().fitted(None, 1000, 1000, torch.device("cuda"))
+    assert gpu.batch == min(max(free // 2 // BYTES_PER_PIXEL // (gpu.tile + 128) ** 2, 1), 16)
 
 
 def test_free_memory_is_what_the_system_says():

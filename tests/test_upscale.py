@@ -246,7 +246,7 @@ def test_a_full_disk_ends_the_work_at_the_first_band(network, tmp_path, monkeypa
     monkeypatch.setattr("realsr.upscale.write_rows", write)
     with pytest.raises(OSError, match="No space"):
         upscale_file(photos / "a.png", tmp_path / "b.png", network, tiles=Tiles(1, 2), report=seen.append)
-    assert len(seen) < 5  # of ten bands: one in the queue, one in the making
+    assert max(seen) < 0.5  # of ten bands: one in the queue, one in the making
 
 
 def test_ctrl_c_leaves_no_part_of_a_file(network, tmp_path):

@@ -1,4 +1,4 @@
-"""A network from a file, ready to upscale: by PyTorch, ONNX Runtime, OpenVINO or ncnn, all behind one interface."""
+"""A network from a file, ready to upscale: by PyTorch, ONNX Runtime or ncnn, all behind one interface."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from realsr.errors import InputError
 from realsr.hardware import pick_device
 
 Accelerator = Literal["auto", "cpu", "gpu"]
-Backend = Literal["auto", "torch", "onnxruntime", "openvino", "ncnn"]
+Backend = Literal["auto", "torch", "onnxruntime", "ncnn"]
 Precision = Literal["32-true", "bf16-true", "16-true"]
 
 PRECISIONS: dict[str, tuple[str, ...]] = {
     "torch": get_args(Precision),
     "onnxruntime": ("32-true", "16-true"),
-    "openvino": get_args(Precision),
-    "ncnn": ("32-true",),
+    "ncnn": ("32-true", "16-true"),
 }
 
 
@@ -30,10 +29,14 @@ class Network(Protocol):
     Attributes:
         scale: by which it enlarges.
         device: on which it takes and gives tensors.
+        overlap: LR pixels that a tile has to see around it.
+        aligned: of what the starts of tiles have to be multiples.
     """
 
     scale: int
     device: torch.device
+    overlap: int
+    aligned: int
 
     def __call__(self, lr: Tensor) -> Tensor:
         """``lr (N, 3, h, w)`` in [0, 1] to ``sr (N, 3, scale*h, scale*w)``, not clamped; float32 on ``device``."""
@@ -54,7 +57,7 @@ def load_model(
     Args:
         ckpt: anything that :func:`realsr.networks.weights.load_generator` takes, or an ``.onnx`` file.
         backend: what computes it. ``auto``: PyTorch for checkpoints, ONNX Runtime for ``.onnx``.
-        accelerator: ``auto``, ``cpu`` or ``gpu``.
+        accelerator: ``auto``, ``cpu`` or ``gpu``; ncnn takes GPUs, by Vulkan, when told ``gpu``.
         precision: of weights and activations, by Lightning's names; ``32-true`` is exact, but that on GPUs of Nvidia's
             PyTorch convolves in TF32 unless ``torch.backends.cudnn.allow_tf32`` is off.
         compile: whether PyTorch compiles the network first, which takes a minute and then saves some of each.
@@ -82,13 +85,11 @@ def load_model(
 
 def _check_combination(backend: str, accelerator: str, precision: str, compile: bool, is_graph: bool) -> None:
     if is_graph and backend == "torch":
-        raise InputError("backend=torch: opens no .onnx files; take backend=onnxruntime, openvino or ncnn")
+        raise InputError("backend=torch: opens no .onnx files; take backend=onnxruntime or ncnn")
     if compile and backend != "torch":
         raise InputError(f"compile=true: is PyTorch's; backend={backend} has a compiler of its own, leave it out")
     if precision not in PRECISIONS[backend]:
         raise InputError(f"precision={precision}: backend={backend} has {', '.join(PRECISIONS[backend])}")
-    if accelerator == "gpu" and backend == "ncnn":
-        raise InputError("accelerator=gpu: backend=ncnn is here for CPUs; take accelerator=cpu, or backend=torch")
     if precision == "16-true" and backend != "torch":
         if accelerator != "gpu":
             raise InputError("precision=16-true: CPUs compute it slower than 32-true; take that, or accelerator=gpu")
@@ -101,31 +102,26 @@ def _graph_network(ckpt: str | Path, backend: str, accelerator: str, precision: 
     from realsr.backends.graphs import GraphNetwork, brief, read_onnx
 
     if Path(ckpt).suffix.lower() == ".onnx":
-        graph, batches = read_onnx(ckpt)
+        graph, batches, sizes = read_onnx(ckpt)
     else:
-        from realsr.networks.community import CommunityNetwork
         from realsr.networks.onnx_graph import onnx_graph
+        from realsr.networks.sizes import sizes_of
         from realsr.networks.weights import load_generator
 
         generator = load_generator(ckpt, ema)
-        if isinstance(generator, CommunityNetwork) and not generator.descriptor.size_requirements.none:
-            raise InputError(f"{ckpt}: takes images of some sizes only; backend=torch pads them, the others do not")
         graph, batches = onnx_graph(generator, half=precision == "16-true" and backend == "onnxruntime"), True
+        sizes = sizes_of(generator)
     try:
-        match backend:
-            case "onnxruntime":
-                from realsr.backends.onnx_runtime import onnx_runtime
+        if backend == "onnxruntime":
+            from realsr.backends.onnx_runtime import onnx_runtime
 
-                run = onnx_runtime(graph, accelerator, index)
-            case "openvino":
-                from realsr.backends.open_vino import open_vino
+            run = onnx_runtime(graph, accelerator, index)
+        else:
+            from realsr.backends.ncnn_net import ncnn_net
 
-                run = open_vino(graph, accelerator, precision)
-            case _:
-                from realsr.backends.ncnn_net import ncnn_net
-
-                run, batches = ncnn_net(graph), False
-        return GraphNetwork(run, ckpt, batches)
+            run = ncnn_net(graph, index if accelerator == "gpu" else None, precision == "16-true")
+            batches = False
+        return GraphNetwork(run, ckpt, batches, sizes)
     except InputError:
         raise
     except Exception as e:  # each runtime has exceptions of its own

@@ -15,14 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realsr.errors import InputError
+from realsr.networks.ncnn_files import FLOAT, HALF, MAGIC
 
 Array = NDArray[Any]
 
-MAGIC = 7767517  # the first line of a text of layers
 BINARY = {"Add": 0, "Sub": 1, "Mul": 2, "Div": 3}
 REVERSED = {"Sub": 7, "Div": 8}  # with a number on the left
 RESIZE = {("nearest", "asymmetric"): 1, ("linear", "half_pixel"): 2, ("linear", "pytorch_half_pixel"): 2}
 SHUFFLE = {"CRD": 0, "DCR": 1}
+
+
+INPUT, OUTPUT = "data", "output"  # as Upscayl and realesrgan-ncnn-vulkan ask for them
 
 
 class _Node(NamedTuple):
@@ -41,24 +44,23 @@ class _Layer(NamedTuple):
 
 
 class Graph(NamedTuple):
-    """A network for ncnn; its input is blob 0.
+    """A network for ncnn, from blob :data:`INPUT` to blob :data:`OUTPUT`.
 
     Attributes:
         layers: content of a ``.param`` file.
         weights: content of a ``.bin`` file.
-        output: blob of the result.
     """
 
     layers: str
     weights: bytes
-    output: str
 
 
-def ncnn_graph(model: Any) -> Graph:
+def ncnn_graph(model: Any, half: bool = False) -> Graph:
     """A network in ncnn's layers.
 
     Args:
         model: ONNX ``ModelProto`` of convolutions, activations, sums, concatenations and enlargements.
+        half: whether the weights of convolutions are written in float16; ncnn's CPU computes in float32 all the same.
 
     Raises:
         InputError: it holds another operator.
@@ -70,10 +72,12 @@ def ncnn_graph(model: Any) -> Graph:
     weights, blobs = bytearray(), 0
     copies: dict[str, list[str]] = {}  # of each value, the blobs that are still to be read
 
-    def write(layer: _Layer, inputs: list[str], outputs: int) -> list[str]:
+    def write(layer: _Layer, inputs: list[str], value: str, outputs: int) -> list[str]:
         nonlocal blobs
-        numbers = [str(blobs + index) for index in range(outputs)]
-        options = [f"{number}={value}" for number, value in layer.options.items()]
+        numbers = [str(blobs + index) for index in range(outputs)] if layers else [INPUT]
+        if value == result and outputs == readers[result]:
+            numbers[0] = OUTPUT
+        options = [f"{number}={_text(option)}" for number, option in layer.options.items()]
         layers.append(
             " ".join([layer.kind, f"layer{len(layers)} {len(inputs)} {outputs}", *inputs, *numbers, *options])
         )
@@ -83,10 +87,10 @@ def ncnn_graph(model: Any) -> Graph:
 
     for node in [_Node("Input", [], source, {}), *_fused(nodes, readers)]:
         inputs = [copies[name].pop() for name in node.inputs if name and name not in constants]
-        copies[node.output] = write(_layer(node, constants), inputs, 1)
+        copies[node.output] = write(_layer(node, constants, half), inputs, node.output, 1)
         if readers[node.output] > 1:  # a blob has one reader in ncnn
-            copies[node.output] = write(_Layer("Split", {}), copies[node.output], readers[node.output])
-    return Graph("\n".join([str(MAGIC), f"{len(layers)} {blobs}", *layers, ""]), bytes(weights), copies[result].pop())
+            copies[node.output] = write(_Layer("Split", {}), copies[node.output], node.output, readers[node.output])
+    return Graph("\n".join([MAGIC, f"{len(layers)} {blobs}", *layers, ""]), bytes(weights))
 
 
 def _read(graph: Any) -> tuple[list[_Node], dict[str, Array]]:
@@ -122,14 +126,14 @@ def _fused(nodes: list[_Node], readers: Mapping[str, int]) -> list[_Node]:
     return list(fused.values())
 
 
-def _layer(node: _Node, constants: Mapping[str, Array]) -> _Layer:
+def _layer(node: _Node, constants: Mapping[str, Array], half: bool) -> _Layer:
     """What stands for a node."""
     fixed = [constants.get(name) for name in node.inputs]
     given = node.options
     plain = given.get("group", 1) == 1 and given.get("auto_pad", "NOTSET") == "NOTSET"
     values = [value for value in fixed if value is not None]
     if node.kind == "Conv" and plain and len(values) == len(fixed) - 1:
-        return _convolution(values[0], values[1] if len(values) > 1 else None, given)
+        return _convolution(values[0], values[1] if len(values) > 1 else None, given, half)
     if node.kind in BINARY and len(node.inputs) == 2:
         return _arithmetic(node, fixed)
     match node.kind:
@@ -155,16 +159,17 @@ def _layer(node: _Node, constants: Mapping[str, Array]) -> _Layer:
     raise InputError(f"backend=ncnn: its networks have no {node.kind} such as this one's; take another backend")
 
 
-def _convolution(weight: Array, bias: Array | None, given: Mapping[str, Any]) -> _Layer:
+def _convolution(weight: Array, bias: Array | None, given: Mapping[str, Any], half: bool) -> _Layer:
     outputs, _, height, width = weight.shape
     (down, right), (top, left, bottom, after) = given.get("strides", (1, 1)), given.get("pads", (0, 0, 0, 0))
     rows, columns = given.get("dilations", (1, 1))
     options: dict[int, Any] = {0: outputs, 1: width, 11: height, 2: columns, 12: rows, 3: right, 13: down}
     options |= {4: left, 14: top, 15: after, 16: bottom, 5: int(bias is not None), 6: weight.size}
     if "slope" in given:  # ReLU, or leaky with its slope in an array of one
-        options |= {9: 2, -23310: f"1,{given['slope']}"} if given["slope"] else {9: 1}
-    layout = struct.pack("<I", 0)  # float32
-    return _Layer("Convolution", options, layout + _floats(weight) + (b"" if bias is None else _floats(bias)))
+        options |= {9: 2, -23310: [given["slope"]]} if given["slope"] else {9: 1}
+    values = np.ascontiguousarray(weight, "<f2").tobytes() if half else _floats(weight)
+    values = struct.pack("<I", HALF if half else FLOAT) + values + bytes(-len(values) % 4)
+    return _Layer("Convolution", options, values + (b"" if bias is None else _floats(bias)))
 
 
 def _arithmetic(node: _Node, fixed: list[Array | None]) -> _Layer:
@@ -185,6 +190,13 @@ def _arithmetic(node: _Node, fixed: list[Array | None]) -> _Layer:
         case "Add" | "Sub":
             summand = number.ravel() * (1 if node.kind == "Add" else -1)
     return _Layer("Scale", {0: number.size, 1: 1}, _floats(factor) + _floats(summand))
+
+
+def _text(value: float | list[float]) -> str:
+    """As it stands in a .param: ncnn before 2026-10 reads 15 characters of a number, which hold float32 exactly."""
+    if isinstance(value, list):
+        return ",".join([str(len(value)), *map(_text, value)])
+    return f"{value:.8e}" if isinstance(value, float) else str(value)
 
 
 def _floats(values: Array) -> bytes:

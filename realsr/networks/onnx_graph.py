@@ -1,4 +1,4 @@
-"""A network as ONNX: a file that ONNX Runtime, OpenVINO and TensorRT open without Python and without us."""
+"""A network as ONNX: a file that ONNX Runtime and TensorRT open without Python and without us."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from realsr import __version__
 from realsr.errors import InputError
 from realsr.networks.community import CommunityNetwork, scale_of
 from realsr.networks.rrdb import RRDBNet
+from realsr.networks.sizes import sizes_of
 
 OPSET = 18  # of 2022: readers of several years know it
 
@@ -64,20 +65,12 @@ def architecture(network: nn.Module) -> str:
     )
 
 
-def fitting(network: nn.Module, height: int, width: int) -> tuple[int, int]:
-    """The height and width, or the next that a network takes without the padding that spandrel does around it."""
-    if not isinstance(network, CommunityNetwork):
-        return height, width
-    right, bottom = network.descriptor.size_requirements.get_padding(width, height)
-    return height + bottom, width + right
-
-
 def onnx_graph(network: nn.Module, half: bool = False, about: Mapping[str, str] | None = None) -> bytes:
     """ONNX of a generator, with dynamic batch, height and width.
 
     Its input ``lr (batch, 3, height, width)`` is RGB in [0, 1], its output ``sr (batch, 3, scale*height, scale*width)``
     is not clamped; both are float32. ``metadata_props`` has ``scale``, ``architecture``, ``precision``, ``realsr`` (our
-    version).
+    version), and what it asks of images and tiles (:class:`realsr.networks.sizes.Sizes`).
 
     Args:
         network: from :func:`realsr.networks.weights.load_generator`, on any device.
@@ -96,6 +89,7 @@ def onnx_graph(network: nn.Module, half: bool = False, about: Mapping[str, str] 
     _tidy(model.graph)
     model.graph.name, model.producer_name, model.producer_version = "realsr", "realsr", __version__
     says = {"scale": str(scale), "architecture": name, "realsr": __version__}
+    says |= {key: str(value) for key, value in sizes_of(network)._asdict().items()}
     onnx.helper.set_model_props(model, {**says, "precision": "float16" if half else "float32", **(about or {})})
     return bytes(model.SerializeToString())
 

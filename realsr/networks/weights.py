@@ -7,7 +7,6 @@ import importlib
 import json
 import pickle
 import warnings
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,20 +18,23 @@ from torch import Tensor, nn
 
 from realsr.errors import InputError
 from realsr.networks.community import COMMUNITY, CommunityNetwork, is_community, load_community
+from realsr.networks.content import check_content
 from realsr.networks.foreign import State, our_names, spec_of_state
+from realsr.networks.ncnn_files import is_ncnn, read_ncnn
 
 HEADER = "__metadata__"  # safetensors' own name for what its files say in strings
-MOST_UNPACKED = 10  # times the size of a file; PyTorch packs nothing
 
 
 def checkpoint_file(path: str | Path) -> Path:
-    """The file that ``ckpt=`` means: the folder of a run stands for its last checkpoint."""
-    last = Path(path) / "checkpoints" / "last.ckpt"
+    """The file that ``ckpt=`` means: a run's last checkpoint for its folder, of ncnn's two files the weights."""
+    last, weights = Path(path) / "checkpoints" / "last.ckpt", Path(path).with_suffix(".bin")
+    if Path(path).suffix == ".param" and weights.is_file():
+        return weights
     return last if last.is_file() else Path(path)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The content of a ``.safetensors`` or PyTorch file, or of a run's last checkpoint (:func:`checkpoint_file`).
+    """The content of a ``.safetensors``, PyTorch or ncnn file, or of a run's last checkpoint (:func:`checkpoint_file`).
 
     Code in it is never run (``weights_only``). What a ``.safetensors`` file says in its header is under :data:`HEADER`.
 
@@ -42,37 +44,29 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     path = checkpoint_file(path)
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint")
+    check_content(path)
+    if is_ncnn(path):
+        return dict(read_ncnn(path))
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
                 return {HEADER: file.metadata() or {}, **load_file(path)}
-        _check_unpacked(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is wrong is said in one line
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:  # a damaged or foreign file can trip the unpickler in any way
         reason = (str(e) or type(e).__name__).splitlines()[0]
         if path.suffix == ".onnx" or "TorchScript" in reason:
-            reason = "a network in a program of its own; take the file that it was exported from"
+            reason = "a network in a program of its own; take the .safetensors or .ckpt that it was exported from"
         elif isinstance(e, pickle.UnpicklingError | KeyError | IndexError):
             unsafe = "unsupported global" in str(e).lower()  # torch's words
             reason = "it holds Python objects beside tensors, which could run code" if unsafe else "damaged or foreign"
-        elif isinstance(e, EOFError) or "PytorchStreamReader" in reason:
+        elif isinstance(e, EOFError) or "PytorchStreamReader" in reason or "not fully covered" in reason:
             reason = "damaged, or not written to its end"
         raise InputError(f"{path}: is no checkpoint that can be read ({reason})") from e
     if not isinstance(content, Mapping):
         raise InputError(f"{path}: is no checkpoint, it holds a {type(content).__name__}")
     return dict(content)
-
-
-def _check_unpacked(path: Path) -> None:
-    """Refuse a file that would be a thousand times as large in memory."""
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as file:
-        size = sum(entry.file_size for entry in file.infolist())
-    if size > MOST_UNPACKED * path.stat().st_size + 2**20:
-        raise ValueError(f"it would be unpacked to {size / 1e6:.0f} MB")
 
 
 def find_state(content: Mapping[str, Any], prefixes: Sequence[str] = ("generator_ema.", "generator.")) -> State:

@@ -1,64 +1,70 @@
-"""What is left of the seams between tiles, by the overlap, and what that costs: tiles against the image whole.
+"""What is left of a seam between two tiles, by the overlap, and what that costs: tiles against the photo whole.
 
-Real weights look less far than these: every convolution is made to spread what it sees evenly, as far as the network
-reaches before its output is noise. A trained checkpoint is measured with --ckpt.
-Run alone: python tests/benchmarks/bench_seams.py [--quick] [--ckpt FILE] [--tile 64]
+Seams are those of trained networks, of files given with --ckpt; without it, the compact network of the package.
+Goal: the worst pixel within a level at the overlap that the network is given by default.
+Run alone: python tests/benchmarks/bench_seams.py [--quick] [--ckpt FILE ...] [--photos FILE ...] [--overlap 32 64]
 """
 
 import argparse
-import statistics
+import re
 import time
+from pathlib import Path
 
 import torch
 from skimage import data
-from torch import nn
 
-from realsr.backends.pytorch import TorchNetwork
-from realsr.images import to_float
-from realsr.networks.rrdb import RRDBNet
-from realsr.networks.weights import load_generator
-from realsr.tiling import OVERLAP, upscale_tiled
+from realsr.backends import load_model
+from realsr.hardware import keep_memory
+from realsr.images import read_image, to_float
+from realsr.networks import starts
+from realsr.tiling import upscale_tiled
+
+TILE, HEIGHT = 144, 128  # LR pixels: two tiles side by side
 
 
-def far_seeing(blocks):
-    """An RRDBNet whose output hangs on pixels that lie far, in contrast like a photo's."""
-    torch.manual_seed(0)
-    network = RRDBNet(64, blocks, 32).eval()
-    with torch.no_grad():
-        for conv in network.modules():
-            if isinstance(conv, nn.Conv2d):
-                even = conv.weight.mean((2, 3), keepdim=True)
-                conv.weight.copy_(8 * (2 * even + 0.3 * conv.weight))
-        sr = network(to_float(data.astronaut())[None, :, 100:148, 200:248])
-        network.conv_last.weight.mul_(0.2 / sr.std())
-        network.conv_last.bias.copy_(0.5 - 0.2 / sr.std() * sr.mean((0, 2, 3)))
-    return network
+def peak():
+    """GB that this process took at most since it was last asked."""
+    used = int(re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[1]) / 1e6
+    Path("/proc/self/clear_refs").write_text("5")
+    return used
+
+
+def photos(paths):
+    """Crops of photos, ``(1, 3, height, width)``, of scikit-image's where no others are given."""
+    pictures = [read_image(path).rgb for path in paths] or [data.astronaut(), data.coffee(), data.chelsea()]
+    return [to_float(rgb)[None, :, 60 : 60 + HEIGHT, 40 : 40 + 2 * TILE] for rgb in pictures]
 
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--ckpt")
-    parser.add_argument("--tile", type=int, default=64)
+    parser.add_argument("--quick", action="store_true", help="one photo")
+    parser.add_argument("--ckpt", nargs="+", default=[starts.start_file("compact_x4")])
+    parser.add_argument("--photos", nargs="+", default=[])
+    parser.add_argument("--overlap", type=int, nargs="+", default=[16, 32, 48, 64])
     options = parser.parse_args()
-    blocks, side = (6, 128) if options.quick else (23, 224)
     torch.set_num_threads(1)
-    generator = load_generator(options.ckpt) if options.ckpt else far_seeing(blocks)
-    network = TorchNetwork(generator, torch.device("cpu"))
-    lr = to_float(data.astronaut())[None, :, :side, 120 : 120 + side]
-    whole = network(lr).clamp(0, 1)
-    for overlap in (0, 8, 10, 16, 24, 32, 40):
-        difference = (upscale_tiled(network, lr, network.scale, options.tile, overlap) - whole).abs().max()
-        print(f"overlap {overlap:2d}: differs by {255 * float(difference):.4f} of 255 levels at most")
-    tiled, untiled = [], []
-    for _ in range(3):
-        for times, tile in ((tiled, options.tile), (untiled, 0)):
-            start = time.perf_counter()
-            upscale_tiled(network, lr, network.scale, tile, OVERLAP)
-            times.append(time.perf_counter() - start)
-    ratios = [whole / tiles for whole, tiles in zip(untiled, tiled, strict=True)]
-    print(f"overlap {OVERLAP}: {statistics.median(tiled):.1f} s, whole {statistics.median(untiled):.1f} s, one thread")
-    print(f"ratio: {statistics.median(ratios):.2f} (min {min(ratios):.2f}, max {max(ratios):.2f})")
+    keep_memory()
+    for file in options.ckpt:
+        network = load_model(file, accelerator="cpu")
+        print(f"{file}: by default an overlap of {network.overlap}")
+        found = {overlap: [] for overlap in options.overlap}
+        for lr in photos(options.photos)[: 1 if options.quick else None]:
+            whole = network(lr).clamp(0, 1)
+            for overlap, rows in found.items():
+                peak()
+                start = time.perf_counter()
+                tiled = upscale_tiled(network, lr, network.scale, TILE, overlap)
+                seconds = time.perf_counter() - start
+                levels = 255 * (tiled - whole).abs()
+                seam, near = network.scale * TILE, network.scale * 16
+                rows.append((levels.max(), levels[..., seam - near : seam + near].mean(), seconds, peak()))
+        for overlap, rows in found.items():
+            worst, mean, seconds, memory = (torch.tensor([row[i] for row in rows]) for i in range(4))
+            print(
+                f"  overlap {overlap:2d}: worst pixel {worst.max():.2f} levels, within 16 pixels of the seam "
+                f"{mean.mean():.3f} in the mean, {seconds.mean():.1f} s, {memory.max():.2f} GB",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from realsr.backends import load_model
 from realsr.errors import InputError
 from realsr.networks.edsr import EDSR
 from realsr.networks.patch import PatchDiscriminator
@@ -154,22 +155,29 @@ def test_a_wrong_key_is_named(tmp_path, published, load, change, says):
 
 
 BYTES = {
-    "empty": b"",
-    "text": b"hello world\nthis is text",
-    "html": b"<!DOCTYPE html>\n<html></html>",
-    "git-lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 66929193\n",
-    "zeros": bytes(100),
+    "empty": (b"", "it is empty: download it again"),
+    "text": (b"hello world\nthis is text", ""),
+    "html": (b"\n<!DOCTYPE html>\n<html></html>", "it is a web page, not the file behind it"),
+    "xml": (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "it is a web page"),
+    "git-lfs": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 66929193\n",
+        "it is a Git-LFS pointer to the file: git lfs pull brings that",
+    ),
+    "zeros": (bytes(100), ""),
 }
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("name", BYTES)
 def test_files_that_are_no_checkpoints(tmp_path, name, suffix):
-    path = tmp_path / f"net{suffix}"
-    path.write_bytes(BYTES[name])
+    path, (content, says) = tmp_path / f"net{suffix}", BYTES[name]
+    path.write_bytes(content)
     message = complaint(load_generator, path)
-    assert "no checkpoint that can be read" in message
+    assert f"no checkpoint that can be read ({says}" in message
     assert "run code" not in message  # nothing in these files could
+    if says:
+        path.rename(tmp_path / "net.onnx")
+        assert f"net.onnx: is no checkpoint that can be read ({says}" in complaint(load_model, tmp_path / "net.onnx")
 
 
 @pytest.mark.parametrize("part", [0.02, 0.5, 0.99])
@@ -179,7 +187,8 @@ def test_truncated_files(tmp_path, published, part, suffix):
     (save_file if suffix == ".safetensors" else torch.save)(published[2], path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(part * len(whole))])
-    assert "no checkpoint that can be read" in complaint(load_generator, path)
+    wanted = rf"no checkpoint that can be read \((cut off after {path.stat().st_size} bytes|damaged, or not written to)"
+    assert re.search(wanted, complaint(load_generator, path))
 
 
 def test_any_rubbish_is_an_input_error(tmp_path):

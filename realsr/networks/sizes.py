@@ -1,0 +1,67 @@
+"""What a network asks of the tiles that it is given: how far it looks, and where tiles may start and end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import lcm
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from realsr.networks.community import CommunityNetwork
+
+# LR pixels of surroundings beyond which a tile's result stays within a level, however deep the network: the RRDBNets of
+# RealSR and Real-ESRGAN reach 345 pixels far, and differ by 10 levels with 32 (tests/benchmarks/bench_seams.py)
+MOST = 64
+
+
+class Sizes(NamedTuple):
+    """In LR pixels.
+
+    Attributes:
+        overlap: surroundings that a tile has to see on every side.
+        aligned: tiles start at multiples of it, as windows and squares of pixels that become channels do.
+        multiple: sides have to be multiples of it.
+        minimum: of a side.
+    """
+
+    overlap: int = MOST
+    aligned: int = 1
+    multiple: int = 1
+    minimum: int = 1
+
+
+def sizes_of(network: nn.Module) -> Sizes:
+    """Those of a generator, by its convolutions and by what spandrel says of it."""
+    inner = network.network if isinstance(network, CommunityNetwork) else network
+    overlap = overlap_of(
+        [m.dilation[i] * (m.kernel_size[i] - 1) + 1 for i in (0, 1)]
+        for m in inner.modules()
+        if isinstance(m, nn.Conv2d)
+    )
+    if not isinstance(network, CommunityNetwork):
+        return Sizes(overlap)
+    options: Any = getattr(inner, "hyperparameters", {})
+    windows = [options.get(name) for name in ("window_size", "split_size")]
+    sides = [side for window in windows for side in (window if isinstance(window, list | tuple) else [window])]
+    needs = network.descriptor.size_requirements
+    aligned = lcm(needs.multiple_of, *(side for side in sides if isinstance(side, int) and side > 0))
+    shuffle = getattr(inner, "shuffle_factor", None) or 1  # the network behind it sees pixels that are as much larger
+    return Sizes(overlap * shuffle, aligned, needs.multiple_of, max(needs.minimum, 1))
+
+
+def overlap_of(kernels: Iterable[Sequence[int]]) -> int:
+    """LR pixels that convolutions of these sizes one after another look far, or :data:`MOST` of them."""
+    return min(sum((max(kernel) - 1) // 2 for kernel in kernels), MOST)
+
+
+def padded(lr: Tensor, sizes: Sizes) -> Tensor:
+    """``(..., h, w)`` with sides that a network takes, by reflection on the right and at the bottom."""
+    for axis in (-2, -1):
+        side = lr.shape[axis]
+        wanted = -(-max(side, sizes.minimum) // sizes.multiple) * sizes.multiple
+        if wanted > side:
+            steps = torch.arange(wanted, device=lr.device) % max(2 * side - 2, 1)
+            lr = lr.index_select(axis, torch.minimum(steps, 2 * side - 2 - steps).abs())
+    return lr
