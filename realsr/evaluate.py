@@ -186,7 +186,8 @@ def _command() -> list[str]:
 
 def _run(cfg: DictConfig) -> None:
     keep_memory()
-    at_least(0, tile=cfg.tile, overlap=cfg.overlap or 0)
+    at_least(0, tile=cfg.tile)
+    at_least(-1, overlap=cfg.overlap)
     at_least(1, scale=cfg.scale)
     if not 0 <= cfg.seed < 2**32:
         raise InputError(f"seed={cfg.seed}: give 0 to {2**32 - 1}")

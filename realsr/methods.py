@@ -78,7 +78,7 @@ def network(
     scale: int,
     ema: bool = True,
     tile: int = TILE,
-    overlap: int | None = None,
+    overlap: int = -1,
     keep_colours: bool = False,
     device: torch.device | str = "cpu",
 ) -> Method:
@@ -108,7 +108,7 @@ def network(
             raise InputError(f"the network fails ({reason}); for less memory give tile=64") from e
 
     made_by = {"method": "network", "weights": file_hash(path), "ema": ema, "tile": tile}
-    made_by |= {"overlap": model.overlap if overlap is None else overlap, "keep_colours": keep_colours}
+    made_by |= {"overlap": model.overlap if overlap < 0 else overlap, "keep_colours": keep_colours}
     made_by |= {"device": device.type, "realsr": __version__}
     told: dict[str, Any] = {key: content[key] for key in ("config", "pools", "versions", "held_out") if key in content}
     return Method(name, run, made_by, told)

@@ -42,30 +42,30 @@ class Tiles:
 
     Attributes:
         tile: side of what is kept of each tile, in LR pixels; 0 takes the image whole.
-        overlap: LR pixels of surroundings on every side; None: what the network says. See the README for what is left
-            of seams.
+        overlap: LR pixels of surroundings on every side; -1: what the network says. See the README for what is left of
+            seams.
         batch: tiles that go through the network at once; 0 takes as many as free memory holds on a GPU, and one on a
             CPU, which gains nothing by more.
         aligned: tiles start at multiples of it; the network says of which.
 
     Raises:
-        InputError: one is negative.
+        InputError: one is less.
     """
 
     tile: int = TILE
-    overlap: int | None = None
+    overlap: int = -1
     batch: int = 0
     aligned: int = 1
 
     def __post_init__(self) -> None:
-        for name, value in (("tile", self.tile), ("overlap", self.overlap or 0), ("batch", self.batch)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise InputError(f"{name}={value}: give 0 or more, a whole number")
+        for name, value, least in (("tile", self.tile, 0), ("overlap", self.overlap, -1), ("batch", self.batch, 0)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise InputError(f"{name}={value}: give {least} or more, a whole number")
 
     def fitted(self, network: object, height: int, width: int, device: torch.device) -> Tiles:
         """For a network and an image of this size: tiles that free memory holds, and as many of them as it holds."""
         tile, batch, aligned = self.tile or max(height, width), self.batch, getattr(network, "aligned", self.aligned)
-        overlap = getattr(network, "overlap", OVERLAP) if self.overlap is None else self.overlap
+        overlap = self.overlap if self.overlap >= 0 else getattr(network, "overlap", OVERLAP)
         free = free_memory(device)
         room = (2**40 if free is None else free) // 2 // BYTES_PER_PIXEL  # LR pixels; half is left to all else
         while self.tile and tile > 2 * SMALLEST and (tile + 2 * overlap) ** 2 > room:
@@ -87,7 +87,7 @@ class Tiles:
 
     def seen(self, part: Part, height: int, width: int) -> Part:
         """The part with its surroundings, as far as an image of this size goes."""
-        step, overlap = self.aligned, self.overlap or 0
+        step, overlap = self.aligned, self.overlap
         top, left = (max(start - overlap, 0) // step * step for start in (part.top, part.left))
         bottom, right = (-(-(end + overlap) // step) * step for end in (part.bottom, part.right))
         return Part(top, min(bottom, height), left, min(right, width))
@@ -178,7 +178,7 @@ def upscale_tiled(
     lr: Tensor,
     scale: int,
     tile: int = TILE,
-    overlap: int | None = None,
+    overlap: int = -1,
     keep_colours: bool = False,
 ) -> Tensor:
     """:func:`upscale_bands` of a tensor, put together.

@@ -542,7 +542,7 @@ def test_options_that_are_right_pass(compose, group):
     compose("train", "data.source_dir=x", group)
 
 
-@pytest.mark.parametrize("override", ["tile=-1", "overlap=-1"])
+@pytest.mark.parametrize("override", ["tile=-1", "overlap=-2"])
 def test_tiles_are_not_negative(mistake, model, photo_folder, override):
     photos = photo_folder("photos", 1, 20, 24)
     common = [f"ckpt={model}", "accelerator=cpu", override]

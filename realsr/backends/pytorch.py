@@ -50,7 +50,13 @@ class TorchNetwork:
         # by measurement 1.3 to 1.5 times as fast on CPUs, and what tensor cores take
         self.memory_format = torch.contiguous_format if device.type == "mps" else torch.channels_last
         self.network = generator.eval().requires_grad_(False)
-        self.network.to(device, self.dtype).to(memory_format=self.memory_format)
+        if precision == "bf16-true" and device.type == "cpu" and isinstance(generator, RRDBNet):
+            # nearly all of the work, while what the blocks add up stays exact: 0.24 levels of error in place of 0.59
+            generator.body.to(self.dtype)
+            self.dtype = torch.float32
+        else:
+            self.network.to(device, self.dtype)
+        self.network.to(memory_format=self.memory_format)
         if compile:
             self.network.compile(dynamic=True)
         elif isinstance(generator, RRDBNet):

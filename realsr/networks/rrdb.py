@@ -33,12 +33,14 @@ class ResidualDenseBlock(nn.Module):
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, features, H, W)`` to the same shape."""
-        x1 = leaky(self.conv1(x))
-        x2 = leaky(self.conv2(torch.cat((x, x1), 1)))
-        x3 = leaky(self.conv3(torch.cat((x, x1, x2), 1)))
-        x4 = leaky(self.conv4(torch.cat((x, x1, x2, x3), 1)))
-        return x + 0.2 * self.conv5(torch.cat((x, x1, x2, x3, x4), 1))
+        """``(N, features, H, W)`` to the same shape and type; the convolutions may have a shorter one."""
+        short = self.conv1.weight.dtype
+        x0 = x if short == torch.float32 else x.to(short)  # under autocast x is the shorter one
+        x1 = leaky(self.conv1(x0))
+        x2 = leaky(self.conv2(torch.cat((x0, x1), 1)))
+        x3 = leaky(self.conv3(torch.cat((x0, x1, x2), 1)))
+        x4 = leaky(self.conv4(torch.cat((x0, x1, x2, x3), 1)))
+        return x + 0.2 * self.conv5(torch.cat((x0, x1, x2, x3, x4), 1))
 
 
 class RRDB(nn.Module):
