@@ -45,5 +45,5 @@ def long_wait(pace: float, network: Network, tiles: Tiles, height: int, width: i
         f"{height * width / 1e6:.1f} megapixels, about {wait} at {pace:.0f} seconds a megapixel with its surroundings"
     )
     if pace > SLOW and network.device.type == "cpu":
-        line += "; the compact network (experiment=laptop trains it) takes a fortieth of the full one"
+        line += "; the compact network (experiment=laptop trains it) takes a thirtieth of the full one"
     return line

@@ -4,9 +4,9 @@ Plain is what most programs do: the generator in float32, NCHW, without gradient
 library's own way with memory. All take turns in one process; the largest difference to plain and the most memory that
 a process of its own took (on a GPU: that PyTorch allocated there) stand beside each ratio. A line before the photo's is
 of one tile alone, without the surroundings that tiles of a photo also see. The weights are random and keep the size of
-what goes through, unless --ckpt gives trained ones: it is they that say what is left of seams.
+what goes through, unless --ckpt gives trained ones.
 Goal on a CPU: 1.35 for a tile at a difference under 1e-4, and half the memory for a photo.
-Run alone: python tests/benchmarks/bench_upscale.py [--quick] [--backend torch openvino ...] [--threads 4]
+Run alone: python tests/benchmarks/bench_upscale.py [--quick] [--backend torch onnxruntime ncnn] [--threads 4]
 As on older CPUs: ONEDNN_MAX_CPU_ISA=AVX2 in front.
 On a GPU, goal 3: ... --device cuda --precision bf16-true --compile --size 1024 768
 The small model: ... --model compact
@@ -153,7 +153,7 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of the photo, in LR pixels")
     parser.add_argument("--tile", type=int, default=0, help="in LR pixels; 0: the default")
-    parser.add_argument("--overlap", type=int, default=32)
+    parser.add_argument("--overlap", type=int, default=-1)
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--model", default="esrgan", help="of conf/model")
     parser.add_argument("--ckpt", help="a file with weights")
