@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from realsr.networks.community import CommunityNetwork
 
 # LR pixels of surroundings beyond which a tile's result stays within a level, however deep the network: the RRDBNets of
-# RealSR and Real-ESRGAN reach 345 pixels far, and differ by 10 levels with 32 (tests/benchmarks/bench_seams.py)
+# RealSR and Real-ESRGAN reach 345 pixels far, and differ by 16 levels with 32 (tests/benchmarks/bench_seams.py)
 MOST = 64
 
 
