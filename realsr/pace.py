@@ -36,7 +36,9 @@ def long_wait(pace: float, network: Network, tiles: Tiles, height: int, width: i
         width: likewise.
     """
     fitted = tiles.fitted(network, height, width, network.device)
-    seen = (fitted.seen(part, height, width).shape for part in fitted.split(Part(0, height, 0, width)))
+    seen = (
+        fitted.seen(part, height, width).shape for part in fitted.split(Part(0, height, 0, width), 2 * fitted.overlap)
+    )
     seconds = pace * sum(rows * columns for rows, columns in seen) / 1e6
     if seconds < LONG:
         return ""

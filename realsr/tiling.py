@@ -74,16 +74,22 @@ class Tiles:
             batch = min(max(room // (tile + 2 * overlap) ** 2, 1), MOST_TILES)
         return Tiles(tile, overlap, batch or 1, aligned)
 
-    def cuts(self, start: int, end: int) -> list[tuple[int, int]]:
-        """An interval in pieces of at most a tile, as equal as can be; they start at multiples of what is asked for."""
-        count = -(-(end - start) // self.tile)
+    def cuts(self, start: int, end: int, spare: int = 0) -> list[tuple[int, int]]:
+        """An interval in pieces of at most a tile, as equal as can be; they start at multiples of what is asked for.
+
+        Args:
+            start: of the interval.
+            end: likewise.
+            spare: by how much it may be longer and stay whole, if it is all there is and no surroundings come to it.
+        """
+        count = 1 if end - start <= self.tile + spare else -(-(end - start) // self.tile)
         step = -(-(end - start) // (count * self.aligned)) * self.aligned
         return [(low, min(low + step, end)) for low in range(start, end, step)]
 
-    def split(self, part: Part) -> list[Part]:
-        """A part in tiles."""
-        columns = self.cuts(part.left, part.right)
-        return [Part(*rows, *sides) for rows in self.cuts(part.top, part.bottom) for sides in columns]
+    def split(self, part: Part, spare: int = 0) -> list[Part]:
+        """A part in tiles; ``spare`` as in :meth:`cuts`."""
+        columns = self.cuts(part.left, part.right, spare)
+        return [Part(*rows, *sides) for rows in self.cuts(part.top, part.bottom, spare) for sides in columns]
 
     def seen(self, part: Part, height: int, width: int) -> Part:
         """The part with its surroundings, as far as an image of this size goes."""
@@ -135,8 +141,9 @@ def upscale_bands(
         InputError: the smallest tile is too large for the memory, or the network gives no picture.
     """
     tiles, done = tiles.fitted(network, height, width, device), 0
-    for top, bottom in tiles.cuts(0, height):
-        parts = tiles.split(Part(top, bottom, 0, width))
+    spare = 2 * tiles.overlap
+    for top, bottom in tiles.cuts(0, height, spare):
+        parts = tiles.split(Part(top, bottom, 0, width), spare)
         band = torch.empty(0)
         while parts:
             around = [tiles.seen(part, height, width) for part in parts]
@@ -159,7 +166,7 @@ def upscale_bands(
             except (RuntimeError, MemoryError) as e:
                 if not is_out_of_memory(e):
                     raise
-                parts = _with_less(parts, len(group), tiles)
+                parts, spare = _with_less(parts, len(group), tiles), 0
                 continue
             for part, piece in zip(group, pieces, strict=True):
                 if not band.numel():

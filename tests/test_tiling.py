@@ -64,6 +64,15 @@ def test_the_network_never_sees_more_than_a_tile_and_its_surroundings(networks, 
     assert max(seen) == largest
 
 
+@pytest.mark.parametrize(("width", "calls"), [(8, 1), (14, 1), (15, 2)])
+def test_what_is_no_larger_than_a_tile_with_its_surroundings_stays_whole(networks, width, calls):
+    network = Scarce(networks["shuffle"], 10**9)
+    sr = upscale_tiled(network, lr := torch.rand(1, 3, 14, width), 4, 8, REACH)
+    assert len(network.calls) == calls
+    assert max(side for call in network.calls for side in call[2:]) <= 8 + 2 * REACH
+    torch.testing.assert_close(sr, whole(networks["shuffle"], lr), atol=1e-5, rtol=0)
+
+
 def test_output_is_clamped_float32_without_gradient():
     sr = upscale_tiled(lambda lr: (lr.double() * 4 - 2).repeat_interleave(2, 2).repeat_interleave(2, 3), LR, 2, 4)
     assert sr.dtype == torch.float32 and not sr.requires_grad
@@ -76,7 +85,7 @@ LR = torch.rand(1, 3, 6, 7, generator=torch.Generator().manual_seed(0))
 def test_a_real_network_with_the_default_overlap():
     torch.manual_seed(0)
     network = RRDBNet(8, 1, 8).eval()
-    lr = torch.rand(1, 3, 70, 50)
+    lr = torch.rand(1, 3, 20, 300)
     error = (upscale_tiled(network, lr, 4, tile=32) - whole(network, lr)).abs().max()
     assert error < 0.2 / 255
 
