@@ -1,5 +1,6 @@
 from types import SimpleNamespace
 
+import albumentations as A
 import numpy as np
 import pytest
 import torch
@@ -9,6 +10,9 @@ from realsr.camera_fit import fit_development
 from realsr.data.datasets import HRCrops, StepSampler, draw_seed
 from realsr.errors import InputError
 from realsr.images import Photo, write_image
+
+FLIPS = A.Compose([A.D4(p=1)])
+COLOURS = "{_target_:albumentations.Compose,transforms:[{_target_:albumentations.ColorJitter,p:0.5}]}"
 
 
 @pytest.fixture
@@ -81,10 +85,10 @@ def test_validation_of_a_few_pixels_is_refused_before_lr_is_made(data, monkeypat
         data("degradation=bicubic", "data.val_size=8")
 
 
-@pytest.mark.parametrize("crops_per_read", [1, 3])
-def test_draws_do_not_depend_on_workers_and_resume_from_a_step(data, crops_per_read):
-    """Bitwise; with three crops a read, batches of four begin and end in the middle of a read."""
-    options = f"data.crops_per_read={crops_per_read}", "data.batch_size=4"
+@pytest.mark.parametrize("augment", ["flips", COLOURS])
+def test_draws_do_not_depend_on_workers_and_resume_from_a_step(data, augment):
+    """Bitwise."""
+    options = f"augment={augment}", "data.batch_size=4"
     straight = batches(data(*options), 5)
     for other in (
         batches(data(*options, "data.num_workers=1"), 5),
@@ -201,11 +205,11 @@ def test_ground_truth_alone_is_degraded_with_held_out_kernels(data, photo_folder
 
 def test_the_mixture_is_as_stated():
     source, clean = [np.full((40, 40, 3), 10, np.uint8)], [np.full((40, 40, 3), 200, np.uint8)]
-    crops = HRCrops(source, clean, 0.25, 32, seed=3)
+    crops = HRCrops(source, clean, 0.25, 32, 3, FLIPS)
     share = np.mean([crops[i]["hr"][0, 0, 0].item() == 10 for i in range(600)])
     assert share == pytest.approx(0.25, abs=0.05)
-    assert HRCrops(source, [], 0.25, 32, 0)[0]["hr"][0, 0, 0] == 10
-    assert HRCrops([], clean, 0.75, 32, 0)[0]["hr"][0, 0, 0] == 200
+    assert HRCrops(source, [], 0.25, 32, 0, FLIPS)[0]["hr"][0, 0, 0] == 10
+    assert HRCrops([], clean, 0.75, 32, 0, FLIPS)[0]["hr"][0, 0, 0] == 200
 
 
 def numbered(height, width):
@@ -214,9 +218,8 @@ def numbered(height, width):
     return np.stack([image % 256, image // 256, 0 * image], 2).astype(np.uint8)
 
 
-@pytest.mark.parametrize("crops_per_read", [1, 4])
-def test_crops_show_all_eight_orientations_and_places_alike(crops_per_read):
-    crops = HRCrops([numbered(40, 40)], [], 1.0, 32, 0, crops_per_read)
+def test_crops_show_all_eight_orientations_and_places_alike():
+    crops = HRCrops([numbered(40, 40)], [], 1.0, 32, 0, FLIPS)
     places, turns = [], []
     for index in range(2000):
         crop = crops[index]["hr"].long()
@@ -230,29 +233,26 @@ def test_crops_show_all_eight_orientations_and_places_alike(crops_per_read):
     assert max(map(places.count, set(places))) < 50
 
 
-def test_crops_of_one_read_share_a_place():
-    """Four crops from a square of twice the side, whichever of them is asked for first."""
-    images = [numbered(200, 200) for _ in range(3)]
-    crops = HRCrops(images, [], 1.0, 16, seed=0, crops_per_read=4)
-    corners = []
-    for index in range(16):
-        crop = crops[index]["hr"].long()
-        corners.append(divmod(int((crop[0] + 256 * crop[1]).min()), 200))
-    for first in range(0, 16, 4):
-        spread = np.ptp(corners[first : first + 4], axis=0)
-        assert 0 < spread.max() <= 16
-    assert np.ptp(corners[::4], axis=0).min() > 16
-    for index in (9, 2, 13, 8):
-        assert torch.equal(crops[index]["hr"], HRCrops(images, [], 1.0, 16, 0, 4)[index]["hr"])
-
-
 def test_small_images_are_mirrored_up_to_the_margin():
     image = np.random.default_rng(0).integers(0, 255, (20, 5, 3), dtype=np.uint8)
-    crops = HRCrops([image], [], 1.0, 32, seed=0)
+    crops = HRCrops([image], [], 1.0, 32, 0, FLIPS)
     mirrored = np.pad(image, ((6, 6), (13, 14), (0, 0)), "symmetric").transpose(2, 0, 1)
     turned = [np.rot90(m, k, (1, 2)) for m in (mirrored, mirrored.swapaxes(1, 2)) for k in range(4)]
     seen = {next(i for i, t in enumerate(turned) if np.array_equal(crops[n]["hr"], t)) for n in range(100)}
     assert seen == set(range(8))
+
+
+@pytest.mark.parametrize("transform", [A.RandomCrop(16, 16), A.ToFloat()])
+def test_an_augmentation_that_changes_sizes_or_types_is_refused(transform):
+    with pytest.raises(InputError, match=r"augment: makes \(.*leave out transforms that change sizes or types"):
+        HRCrops([numbered(40, 40)], [], 1.0, 32, 0, A.Compose([transform]))
+
+
+def test_crops_without_augmentation_lie_as_they_are(data):
+    crops = data("augment=none").crops
+    image = crops.clean[0][:, :].transpose(2, 0, 1)
+    windows = np.lib.stride_tricks.sliding_window_view(image, crops[0]["hr"].shape)
+    assert any((windows == crops[i]["hr"].numpy()).all((3, 4, 5)).any() for i in range(20))
 
 
 def test_draw_seed_separates_its_keys():

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import albumentations as A
 import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
@@ -16,12 +17,10 @@ from torch.utils.data import DataLoader
 from realsr.collect import collect_noise
 from realsr.data.datasets import HRCrops, Pair, StepSampler, draw_seed, share
 from realsr.data.folders import find_pairs, read_pairs
-from realsr.data.held_out import held_out_record, held_out_text, keep_apart, validation_contents
+from realsr.data.held_out import held_out_record, held_out_text, keep_apart, refuse_shared
 from realsr.data.run_pools import check_given, made_from, once_per_node, read_pools
 from realsr.data.samples import make_samples
-from realsr.data.sharded import ShardedImages
-from realsr.data.store import PhotoSet, prepare_hr, stored_hr
-from realsr.data.tiles import TiledImage
+from realsr.data.store import StoredImage, prepare_hr, stored_hr
 from realsr.data.timed import TimedLoader
 from realsr.data.validation import check_sizes, degraded, hold_out_images, look_photos, middle
 from realsr.degradation import Degradation
@@ -53,6 +52,7 @@ class RealSRData(LightningDataModule):
         store_dir: folder for decoded HR images.
         estimator: makes the kernels that the pool lacks.
         collector: makes the noise tiles that the pool lacks; kernels are estimated with the noise of all tiles.
+        augment: of the HR crops, see :class:`HRCrops`.
         build_pools: False takes the pools as they are.
         scale: of the super-resolution.
         crop_size: side of the HR crops in pixels, a multiple of the scale.
@@ -77,15 +77,10 @@ class RealSRData(LightningDataModule):
         samples_dir: where the embedded sample is written before anything is read; None: it is not wanted.
         min_confidence: kernels of less are left out.
         store_limit: GB that ``store_dir`` may hold; None: 95 % of what is free.
-        crops_per_read: crops with consecutive numbers that are cut from one place, see :class:`HRCrops`.
         pool_dir: folder of our own pools; others that are given have to hold a pool. None: all that lack are made.
         jpeg_dir: folder of the pool of the photos' quantisation tables, which is filled first; None: no compression.
         jpeg_required: whether photos without tables are an error; else LR is then not compressed.
         val_jpeg_dir: that of validation; training's unless set.
-        source_shards: folder or URL of cleaned-up source photos (:mod:`realsr.data.sharded`) in place of those there.
-        clean_shards: likewise of clean photos, in place of ``clean_dir``. No image of a sharded set is held out.
-        shard_cache: folder for shards that are fetched from a URL.
-        shard_cache_limit: GB that it may hold.
     """
 
     def __init__(
@@ -98,6 +93,7 @@ class RealSRData(LightningDataModule):
         store_dir: str,
         estimator: Callable[[], Estimator],
         collector: TileRule,
+        augment: A.Compose,
         build_pools: bool = True,
         scale: int = 4,
         crop_size: int = 128,
@@ -121,28 +117,20 @@ class RealSRData(LightningDataModule):
         samples_dir: str | None = None,
         min_confidence: float = 0.0,
         store_limit: float | None = None,
-        crops_per_read: int = 1,
         pool_dir: str | None = None,
         jpeg_dir: str | None = None,
         jpeg_required: bool = True,
         val_jpeg_dir: str | None = None,
-        source_shards: str | None = None,
-        clean_shards: str | None = None,
-        shard_cache: str = "shards",
-        shard_cache_limit: float = 50.0,
     ) -> None:
         super().__init__()
         # in one process of all: nodes share the disk with the pools, and two would make the same pool side by side
         self.prepare_data_per_node = False
-        if source_dir is None and clean_dir is None and source_shards is None and clean_shards is None:
+        if source_dir is None and clean_dir is None:
             raise InputError("no photos to train on; give data.source_dir=DIR, and data.clean_dir=DIR if you have one")
-        if clean_dir is not None and clean_shards is not None:
-            raise InputError(f"data.clean_dir={clean_dir} and data.clean_shards={clean_shards}: give one of them")
         for given in (source_dir, clean_dir, val_hr, val_lr):
             if given is not None and samples_dir is None:
                 find_images(given)
         at_least(1, "data.", scale=scale, crop_size=crop_size, batch_size=batch_size, val_count=val_count)
-        at_least(1, "data.", crops_per_read=crops_per_read)
         check_confidence(min_confidence)
         at_least(0, "data.", num_workers=num_workers, estimate_workers=estimate_workers, look_count=look_count)
         at_least(0, "data.", store_limit=math.inf if store_limit is None else store_limit, val_seed=val_seed)
@@ -155,17 +143,12 @@ class RealSRData(LightningDataModule):
             raise InputError(f"data.source_share={source_share} is no share, give 0 to 1")
         if not 0 < cleanup <= 1:
             raise InputError(f"data.cleanup={cleanup}: source photos are cleaned by making them smaller, give 0 to 1")
-        if val_hr is None and clean_dir is None and (source_dir is None or source_shards is not None):
-            raise InputError("sharded sets hold no image out for validation; give data.val_hr=DIR")
-        how = (crop_size, Path(shard_cache), shard_cache_limit, seed)
-        self.source_shards = None if source_shards is None else ShardedImages(source_shards, cleanup, *how)
-        self.clean_shards = None if clean_shards is None else ShardedImages(clean_shards, 1.0, *how)
-        self.hr_dirs = ((source_dir if source_shards is None else None, cleanup), (clean_dir, 1.0))
-        self.source_dir, self.store_dir = source_dir, Path(store_dir)
+        self.hr_dirs = {"source": (source_dir, cleanup), "clean": (clean_dir, 1.0)}
+        self.source_dir, self.store_dir, self.augment = source_dir, Path(store_dir), augment
         self.make_degradation, self.estimator, self.collector = degradation, estimator, collector
         self.make_val_degradation = val_degradation or degradation
-        folders = (None if given is None else Path(given) for given in (kernel_dir, noise_dir, jpeg_dir, samples_dir))
-        self.kernel_dir, self.noise_dir, self.jpeg_dir, self.samples_dir = folders
+        self.kernel_dir, self.noise_dir, self.jpeg_dir = map(_path, (kernel_dir, noise_dir, jpeg_dir))
+        self.samples_dir, self.pool_dir = _path(samples_dir), _path(pool_dir and str(Path(pool_dir).resolve()))
         self.val_kernel_dir = self.kernel_dir if val_kernel_dir is None else Path(val_kernel_dir)
         self.val_noise_dir = self.noise_dir if val_noise_dir is None else Path(val_noise_dir)
         self.val_jpeg_dir = self.jpeg_dir if val_jpeg_dir is None else Path(val_jpeg_dir)
@@ -174,9 +157,7 @@ class RealSRData(LightningDataModule):
         self.source_share, self.cleanup, self.look_count, self.look_size = source_share, cleanup, look_count, look_size
         self.num_workers, self.estimate_workers = num_workers, estimate_workers
         self.accelerator, self.seed, self.val_seed = accelerator, seed, val_seed
-        self.jpeg_required = jpeg_required
-        self.min_confidence, self.store_limit, self.crops_per_read = min_confidence, store_limit, crops_per_read
-        self.pool_dir = None if pool_dir is None else Path(pool_dir).resolve()
+        self.jpeg_required, self.min_confidence, self.store_limit = jpeg_required, min_confidence, store_limit
 
     # -- once, in one process ------------------------------------------------------------------------------------
 
@@ -185,11 +166,10 @@ class RealSRData(LightningDataModule):
         check_given({name: getattr(self, name) for name in POOLS}, self.pool_dir)
         if self.samples_dir is not None:
             make_samples(self.samples_dir)
-        sets = [PhotoSet(find_images(folder), factor) for folder, factor in self.hr_dirs if folder is not None]
+        sets = [(find_images(folder), factor) for folder, factor in self.hr_dirs.values() if folder is not None]
         prepare_hr(sets, self.store_dir, self.crop_size, self.store_limit, self.num_workers)
         if self.val_hr is not None:  # looked at before pools are made for hours
-            pairs = find_pairs(self.val_hr, self.val_lr, self.scale)
-            validation_contents(pairs, self.store_dir, self._stored(), self.num_workers)
+            refuse_shared(find_pairs(self.val_hr, self.val_lr, self.scale), self._stored())
         if self.source_dir is not None and self.build_pools:
             photos = find_images(self.source_dir)
             own = {f for f in (self.kernel_dir, self.val_kernel_dir) if f is not None and not is_foreign(f)}
@@ -218,20 +198,17 @@ class RealSRData(LightningDataModule):
         training, apart = keep_apart(self.pools, trained, held_out if self.val_lr is None else None, self.val_seed)
         self.degradation = self.make_degradation(**training._asdict())
         self.margin = self.degradation.margin
-        stored = self._stored()
-        source, clean = stored.values()
-        if not source and not clean and self.source_shards is None and self.clean_shards is None:
+        source, clean = self._stored().values()
+        if not source and not clean:
             raise InputError(
                 f"no photo is large enough for HR crops of {self.crop_size} pixels (source photos are scaled by "
                 f"{self.cleanup:g} first); lower data.crop_size, or give larger photos"
             )
         if self.val_hr is not None:
-            files = find_pairs(self.val_hr, self.val_lr, self.scale)
-            contents = validation_contents(files, self.store_dir, stored)
-            self.pairs = read_pairs(files)
+            held: list[StoredImage] = []
+            self.pairs = read_pairs(find_pairs(self.val_hr, self.val_lr, self.scale))
         else:
             source, clean, held = hold_out_images(source, clean, self.val_count, self.val_seed)
-            contents = [(image.name, [image.content]) for image in held]
             self.pairs = [Pair(image.name, torch.empty(0), middle(image, self.val_size)) for image in held]
         check_sizes(self.pairs, self.scale)
         if self.val_lr is None:
@@ -242,14 +219,13 @@ class RealSRData(LightningDataModule):
         pools = {name: getattr(self, name) for name in POOLS}
         self.records = made_from(pools, [*source, *clean]) if stage == "fit" and first else {}
         side = self.crop_size + 2 * self.margin
-        sets = self.source_shards or source, self.clean_shards or clean
-        self.crops = HRCrops(*sets, self.source_share, side, self.seed, self.crops_per_read)
-        self.held_out = held_out_record([*source, *clean], sets, contents, apart)
+        self.crops = HRCrops(source, clean, self.source_share, side, self.seed, self.augment)
+        self.held_out = held_out_record([*source, *clean], [pair.name for pair in self.pairs], held, apart)
         log.info("held out: %s", held_out_text(self.held_out))
         kernels, noise, jpeg = training
         log.info(
             "training on %d cleaned-up source and %d clean images, %s kernels, %s noise tiles%s; validation on %d",
-            *map(len, sets), len(kernels) if kernels else "no", len(noise) if noise else "no",
+            len(source), len(clean), len(kernels) if kernels else "no", len(noise) if noise else "no",
             f", {len(jpeg)} photos' JPEG tables" if jpeg else "", len(self.pairs),
         )  # fmt: skip
 
@@ -299,10 +275,14 @@ class RealSRData(LightningDataModule):
         """The folder of a JPEG pool; None where it may be without tables, and is."""
         return folder if folder is None or self.jpeg_required or any(folder.glob("*.npz")) else None
 
-    def _stored(self) -> dict[str, list[TiledImage]]:
+    def _stored(self) -> dict[str, list[StoredImage]]:
         """The source and the clean images, by the option that gives their folder."""
         found = {}
-        for name, (folder, factor) in zip(("source", "clean"), self.hr_dirs, strict=True):
+        for name, (folder, factor) in self.hr_dirs.items():
             photos = [] if folder is None else find_images(folder)
             found[f"data.{name}_dir={folder}"] = stored_hr(photos, self.store_dir, factor, self.crop_size)
         return found
+
+
+def _path(given: str | None) -> Path | None:
+    return None if given is None else Path(given)

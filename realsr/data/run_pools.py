@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch.distributed as dist
 
-from realsr.data.tiles import TiledImage
+from realsr.data.store import StoredImage
 from realsr.entries import check_pool, pool_record
 from realsr.files import file_hash
 from realsr.interchange import is_foreign
@@ -92,7 +92,7 @@ def check_given(pools: Mapping[str, Path | None], pool_dir: Path | None) -> None
             check_pool(folder, f"data.{name}")
 
 
-def made_from(pools: Mapping[str, Path | None], images: Sequence[TiledImage]) -> dict[str, Any]:
+def made_from(pools: Mapping[str, Path | None], images: Sequence[StoredImage]) -> dict[str, Any]:
     """What each pool in use is made of, for checkpoints; and the photos, whose files' names hold their hashes.
 
     Args:
