@@ -1,3 +1,4 @@
+import shutil
 from types import SimpleNamespace
 
 import albumentations as A
@@ -16,8 +17,13 @@ COLOURS = "{_target_:albumentations.Compose,transforms:[{_target_:albumentations
 
 
 @pytest.fixture
-def data(compose, tiny):
-    def make(*overrides, steps=6, done=0, rank=0, world=1):
+def data(compose, tiny, tiny_pools, tmp_path):
+    """``data(*overrides)``: ready to train; its pools are copied unless they are to be ``fresh``."""
+
+    def make(*overrides, steps=6, done=0, rank=0, world=1, fresh=False):
+        others = fresh or any(option.startswith("collector=") for option in overrides)
+        if not others and not (tmp_path / "pools").exists():
+            shutil.copytree(tiny_pools, tmp_path / "pools")
         paper = [] if any(o.startswith("ablation=") for o in overrides) else ["degradation=kernel_noise"]
         module = instantiate(compose("train", *tiny, *paper, "data.num_workers=0", *overrides).data)
         module.prepare_data()
@@ -47,14 +53,14 @@ def test_batches_are_what_training_expects(data):
 
 def test_noise_is_collected_once_for_lr_and_for_the_kernels(data, caplog):
     caplog.set_level("INFO")
-    data()
+    data(fresh=True)
     assert sum(" tiles of " in record.getMessage() for record in caplog.records) == 1
 
 
 def test_the_development_is_fitted_for_kernels_that_are_missing_alone(data, monkeypatch):
     fits = []
     monkeypatch.setattr("realsr.estimate.fit_development", lambda *pools: fits.append(pools) or fit_development(*pools))
-    kernels = data().kernel_dir
+    kernels = data(fresh=True).folders["kernel_dir"]
     assert len(fits) == 1
     data()
     assert len(fits) == 1
@@ -129,9 +135,8 @@ def test_held_out_photos_kernels_and_noise_stay_out_of_training(data):
     trained = {image.name for image in module.crops.clean}
     assert names
     assert not names & trained
-    held_kernels, held_noise, _ = module.pools.side(
-        module.val_kernel_dir, module.val_noise_dir, None, True, module.val_seed
-    )
+    validated = module.folders["val_kernel_dir"], module.folders["val_noise_dir"], None
+    held_kernels, held_noise, _ = module.pools.side(validated, True, module.val_seed)
     assert not set(held_kernels.photos) & set(module.degradation.kernels.photos)
     assert not set(held_noise.photos) & set(module.degradation.noise.photos)
 
@@ -143,7 +148,7 @@ def test_kernels_of_too_little_confidence_are_not_used(data, tmp_path, caplog):
 
     def photos(*overrides):
         module = data(*overrides)
-        held = module.pools.side(module.val_kernel_dir, None, None, True, module.val_seed).kernels
+        held = module.pools.side((module.folders["val_kernel_dir"], None, None), True, module.val_seed).kernels
         return {*module.degradation.kernels.photos, *held.photos}
 
     assert photos() == {"noise.png", "photo0.png", "photo1.png", "photo2.png"}
@@ -171,7 +176,11 @@ def test_seeds_share_validation_and_what_training_may_see(data):
 
 def test_an_ablation_row_is_validated_on_the_full_degradation(data):
     full = data()
-    row = data("degradation=bicubic", f"data.val_kernel_dir={full.kernel_dir}", f"data.val_noise_dir={full.noise_dir}")
+    row = data(
+        "degradation=bicubic",
+        f"data.val_kernel_dir={full.folders['kernel_dir']}",
+        f"data.val_noise_dir={full.folders['noise_dir']}",
+    )
     assert row.degradation.kernels is None
     assert row.degradation.noise is None
     for one, other in zip(full.pairs, row.pairs, strict=True):
@@ -248,11 +257,13 @@ def test_an_augmentation_that_changes_sizes_or_types_is_refused(transform):
         HRCrops([numbered(40, 40)], [], 1.0, 32, 0, A.Compose([transform]))
 
 
-def test_crops_without_augmentation_lie_as_they_are(data):
-    crops = data("augment=none").crops
-    image = crops.clean[0][:, :].transpose(2, 0, 1)
-    windows = np.lib.stride_tricks.sliding_window_view(image, crops[0]["hr"].shape)
-    assert any((windows == crops[i]["hr"].numpy()).all((3, 4, 5)).any() for i in range(20))
+def test_crops_without_augmentation_lie_as_they_are(compose):
+    image, none = numbered(40, 40), instantiate(compose("train", "data.source_dir=x", "augment=none").augment)
+    crops = HRCrops([image], [], 1.0, 32, 0, none)
+    for index in range(20):
+        crop = crops[index]["hr"].numpy().transpose(1, 2, 0)
+        y, x = divmod(int(crop[0, 0, 0]) + 256 * int(crop[0, 0, 1]), 40)
+        np.testing.assert_array_equal(crop, image[y : y + 32, x : x + 32])
 
 
 def test_draw_seed_separates_its_keys():
@@ -279,20 +290,20 @@ def test_photos_are_compressed_with_tables_of_the_photos(data, tmp_path):
     from PIL import Image
 
     with pytest.raises(InputError, match="none of 3 photos is a JPEG file"):
-        data("degradation=noise_jpeg")
+        data("degradation=noise_jpeg", fresh=True)
     for index, quality in enumerate((50, 70, 90)):
         photo = tmp_path / "camera" / f"photo{index}.png"
         Image.open(photo).save(photo.with_suffix(".jpg"), quality=quality)
         photo.unlink()
     module = data("degradation=noise_jpeg")
-    held = module.pools.side(None, None, module.val_jpeg_dir, True, module.val_seed).jpeg
+    held = module.pools.side((None, None, module.folders["val_jpeg_dir"]), True, module.val_seed).jpeg
     train = module.degradation.jpeg
     assert sorted(held.photos + train.photos) == ["photo0.jpg", "photo1.jpg", "photo2.jpg"]
     assert not (train.tables == held.tables).flatten(1).all(1).any()
     compressed, plain = batches(module, 1)[0], batches(data("degradation=noise"), 1)[0]
     assert torch.equal(compressed["hr"], plain["hr"])
     assert not torch.equal(compressed["lr"], plain["lr"])
-    row = data("degradation=noise", f"data.val_jpeg_dir={module.jpeg_dir}")
+    row = data("degradation=noise", f"data.val_jpeg_dir={module.folders['jpeg_dir']}")
     assert row.degradation.jpeg is None
     for one, other in zip(module.pairs, row.pairs, strict=True):
         assert torch.equal(one.lr, other.lr)

@@ -191,7 +191,7 @@ def test_kernels_of_validation_leave_training_whatever_they_are_called(data, ker
         export_kernels(val, tmp_path / "mat", "mat")
         val = tmp_path / "mat"
     module = data(kernel_dir=pool, val_kernel_dir=val)
-    held = module.pools.side(val, None, None, True, module.val_seed).kernels.kernels[:, 2:-2, 2:-2]
+    held = module.pools.side((val, None, None), True, module.val_seed).kernels.kernels[:, 2:-2, 2:-2]
     trained = module.degradation.kernels.kernels
     assert len(held) == 2
     assert min(float((one - other).abs().max()) for one in trained for other in held) > 1e-3

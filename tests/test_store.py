@@ -171,9 +171,7 @@ def test_a_write_that_is_killed_leaves_nothing_that_is_used(tmp_path, photo_fold
 def test_the_limit_is_honoured_before_anything_is_written(tmp_path, photo_folder, fill, caplog):
     caplog.set_level("INFO")
     photos = photo_folder("photos", 4, 40, 50)  # 24 kB decoded
-    with pytest.raises(
-        InputError, match=r"4 decoded HR images need 2.4e-05 GB; 0 GB .* data.store_limit=2e-05: set"
-    ):
+    with pytest.raises(InputError, match=r"4 decoded HR images need 2.4e-05 GB; 0 GB .* data.store_limit=2e-05: set"):
         fill(photos, limit=20e-6)
     assert not list((tmp_path / "store").glob("*.strips"))
     assert "4 decoded HR images take 2.4e-05 GB" in caplog.text

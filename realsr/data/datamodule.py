@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 from collections.abc import Callable
@@ -14,29 +13,23 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from realsr.collect import collect_noise
 from realsr.data.datasets import HRCrops, Pair, StepSampler, draw_seed, share
 from realsr.data.folders import find_pairs, read_pairs
 from realsr.data.held_out import held_out_record, held_out_text, keep_apart, refuse_shared
-from realsr.data.run_pools import check_given, made_from, once_per_node, read_pools
+from realsr.data.run_pools import POOLS, Pools, check_given, fill_pools, made_from
 from realsr.data.samples import make_samples
 from realsr.data.store import StoredImage, prepare_hr, stored_hr
 from realsr.data.timed import TimedLoader
 from realsr.data.validation import check_sizes, degraded, hold_out_images, look_photos, middle
 from realsr.degradation import Degradation
 from realsr.errors import InputError, at_least
-from realsr.estimate import camera_noise, estimate_kernels
-from realsr.estimators.estimate import Estimator, check_scale
+from realsr.estimators.estimate import Estimator
 from realsr.files import find_images
-from realsr.interchange import is_foreign
-from realsr.jpeg_pool import collect_tables, require_tables
 from realsr.noise import TileRule
 from realsr.pools import check_confidence
 from realsr.workers import ignore_signals
 
 log = logging.getLogger(__name__)
-
-POOLS = ("kernel_dir", "noise_dir", "jpeg_dir", "val_kernel_dir", "val_noise_dir", "val_jpeg_dir")
 
 
 class RealSRData(LightningDataModule):
@@ -62,25 +55,22 @@ class RealSRData(LightningDataModule):
         val_hr: folder of ground truth, of photos that training has not; None: HR images are held out from training
             and degraded by held-out kernels and noise.
         val_lr: folder of its LR images; None: ``val_hr`` is degraded likewise.
-        val_count: number of held-out images, at most a fifth of all.
-        val_size: they are cut to this many pixels on a side at most.
-        look_count: camera photos that are upscaled for looking, without ground truth.
-        look_size: they are cut to this many pixels on a side at most.
+        val_count, val_size: number of held-out images, at most a fifth of all, and pixels on a side they are cut to.
+        look_count, look_size: of camera photos that are upscaled for looking, without ground truth.
         num_workers: processes that read crops, and before that decode the HR images.
         accelerator: Lightning's name of the device that estimates kernels.
         estimate_workers: processes that estimate kernels side by side; 0: what suits the device.
         seed: of every draw in training.
         val_seed: of what is held out for validation and how it is degraded; runs of several seeds share it.
-        val_kernel_dir: kernel pool of validation's LR; training's unless ablations share another to be comparable.
-        val_noise_dir: likewise the noise pool.
-        val_degradation: likewise the degradation, for rows whose own draws from no pools.
+        val_kernel_dir, val_noise_dir, val_jpeg_dir: pools of validation's LR; training's unless ablations share others
+            to be comparable.
+        val_degradation: that of validation; training's but for rows whose own draws from no pools.
         samples_dir: where the embedded sample is written before anything is read; None: it is not wanted.
         min_confidence: kernels of less are left out.
         store_limit: GB that ``store_dir`` may hold; None: 95 % of what is free.
         pool_dir: folder of our own pools; others that are given have to hold a pool. None: all that lack are made.
         jpeg_dir: folder of the pool of the photos' quantisation tables, which is filled first; None: no compression.
         jpeg_required: whether photos without tables are an error; else LR is then not compressed.
-        val_jpeg_dir: that of validation; training's unless set.
     """
 
     def __init__(
@@ -147,11 +137,10 @@ class RealSRData(LightningDataModule):
         self.source_dir, self.store_dir, self.augment = source_dir, Path(store_dir), augment
         self.make_degradation, self.estimator, self.collector = degradation, estimator, collector
         self.make_val_degradation = val_degradation or degradation
-        self.kernel_dir, self.noise_dir, self.jpeg_dir = map(_path, (kernel_dir, noise_dir, jpeg_dir))
+        own = kernel_dir, noise_dir, jpeg_dir
+        theirs = (given or same for given, same in zip((val_kernel_dir, val_noise_dir, val_jpeg_dir), own, strict=True))
+        self.folders = dict(zip(POOLS, map(_path, (*own, *theirs)), strict=True))
         self.samples_dir, self.pool_dir = _path(samples_dir), _path(pool_dir and str(Path(pool_dir).resolve()))
-        self.val_kernel_dir = self.kernel_dir if val_kernel_dir is None else Path(val_kernel_dir)
-        self.val_noise_dir = self.noise_dir if val_noise_dir is None else Path(val_noise_dir)
-        self.val_jpeg_dir = self.jpeg_dir if val_jpeg_dir is None else Path(val_jpeg_dir)
         self.build_pools, self.scale, self.crop_size, self.batch_size = build_pools, scale, crop_size, batch_size
         self.val_hr, self.val_lr, self.val_count, self.val_size = val_hr, val_lr, val_count, val_size
         self.source_share, self.cleanup, self.look_count, self.look_size = source_share, cleanup, look_count, look_size
@@ -159,11 +148,9 @@ class RealSRData(LightningDataModule):
         self.accelerator, self.seed, self.val_seed = accelerator, seed, val_seed
         self.jpeg_required, self.min_confidence, self.store_limit = jpeg_required, min_confidence, store_limit
 
-    # -- once, in one process ------------------------------------------------------------------------------------
-
     def prepare_data(self) -> None:
         """Make the pools and the decoded HR images that are missing; goes on where it was interrupted."""
-        check_given({name: getattr(self, name) for name in POOLS}, self.pool_dir)
+        check_given(self.folders, self.pool_dir)
         if self.samples_dir is not None:
             make_samples(self.samples_dir)
         sets = [(find_images(folder), factor) for folder, factor in self.hr_dirs.values() if folder is not None]
@@ -171,31 +158,17 @@ class RealSRData(LightningDataModule):
         if self.val_hr is not None:  # looked at before pools are made for hours
             refuse_shared(find_pairs(self.val_hr, self.val_lr, self.scale), self._stored())
         if self.source_dir is not None and self.build_pools:
-            photos = find_images(self.source_dir)
-            own = {f for f in (self.kernel_dir, self.val_kernel_dir) if f is not None and not is_foreign(f)}
-            if own:
-                check_scale(self.scale, self.estimator())  # a bad option fails before noise is collected
-            folders = {folder for folder in (self.noise_dir, self.val_noise_dir) if folder is not None}
-            noise = {folder: collect_noise(photos, folder, self.collector, redo=False) for folder in folders}
-            for tables in {folder for folder in (self.jpeg_dir, self.val_jpeg_dir) if folder is not None}:
-                (require_tables if self.jpeg_required else collect_tables)(photos, tables)
-            how = (self.estimator, self.scale, self.accelerator, False, self.estimate_workers, self.min_confidence)
-            for kernels in own:
-                where = self.noise_dir or kernels.parent / "noise"
-                ask = functools.partial(camera_noise, photos, where, self.collector, noise.get(where))
-                estimate_kernels(photos, kernels, *how, noise=ask)
-
-    # -- in every process ----------------------------------------------------------------------------------------
+            how = self.scale, self.accelerator, self.estimate_workers, self.min_confidence, self.jpeg_required
+            fill_pools(find_images(self.source_dir), self.folders, self.estimator, self.collector, *how)
 
     def setup(self, stage: str) -> None:
         """Load the pools, hold some photos out, make the validation pairs."""
-        trained = self.kernel_dir, self.noise_dir, self._tables(self.jpeg_dir)
-        validated = self.val_kernel_dir, self.val_noise_dir, self._tables(self.val_jpeg_dir)
-        lr_photos = find_images(self.val_lr) if self.val_lr is not None else []
-        read = functools.partial(read_pools, trained, validated, self.scale, self.min_confidence, lr_photos)
-        self.pools = once_per_node(read, self.trainer.num_devices if self.trainer else 1)
-        held_out = self.pools.side(*validated, True, self.val_seed)
-        training, apart = keep_apart(self.pools, trained, held_out if self.val_lr is None else None, self.val_seed)
+        kernels, noise, tables, val_kernels, val_noise, val_tables = self.folders.values()
+        trained, validated = (kernels, noise, self._used(tables)), (val_kernels, val_noise, self._used(val_tables))
+        self.pools = Pools(self.scale, self.min_confidence)
+        held_out = self.pools.side(validated, True, self.val_seed)
+        seen, lr_photos = (held_out, []) if self.val_lr is None else (None, find_images(self.val_lr))
+        training, apart = keep_apart(self.pools, trained, seen, lr_photos, self.val_seed)
         self.degradation = self.make_degradation(**training._asdict())
         self.margin = self.degradation.margin
         source, clean = self._stored().values()
@@ -215,19 +188,15 @@ class RealSRData(LightningDataModule):
             degrade = self.make_val_degradation(**held_out._asdict()).eval()
             self.pairs = degraded(self.pairs, degrade, self.scale, self.val_seed)
         self.looks = look_photos(self.source_dir, self.look_count, self.look_size)
-        first = self.trainer is None or self.trainer.is_global_zero
-        pools = {name: getattr(self, name) for name in POOLS}
-        self.records = made_from(pools, [*source, *clean]) if stage == "fit" and first else {}
+        first = stage == "fit" and (self.trainer is None or self.trainer.is_global_zero)
+        self.records = made_from(self.folders, [*source, *clean]) if first else {}
         side = self.crop_size + 2 * self.margin
         self.crops = HRCrops(source, clean, self.source_share, side, self.seed, self.augment)
         self.held_out = held_out_record([*source, *clean], [pair.name for pair in self.pairs], held, apart)
         log.info("held out: %s", held_out_text(self.held_out))
-        kernels, noise, jpeg = training
-        log.info(
-            "training on %d cleaned-up source and %d clean images, %s kernels, %s noise tiles%s; validation on %d",
-            len(source), len(clean), len(kernels) if kernels else "no", len(noise) if noise else "no",
-            f", {len(jpeg)} photos' JPEG tables" if jpeg else "", len(self.pairs),
-        )  # fmt: skip
+        counts = [len(source), len(clean), *(len(pool) if pool else "no" for pool in training), len(self.pairs)]
+        message = "training on %d cleaned-up source and %d clean images, %s kernels, %s noise tiles, %s JPEG tables; "
+        log.info(message + "validation on %d", *counts)
 
     def train_dataloader(self) -> TimedLoader:
         """Batches for the steps that are still to do; a step's crops depend on the seed and its number only.
@@ -249,11 +218,7 @@ class RealSRData(LightningDataModule):
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
         """Pairs, then photos to look at."""
-        return [
-            DataLoader(images, batch_size=None)  # type: ignore[arg-type]
-            for images in (self.pairs, self.looks)
-            if images
-        ]
+        return [DataLoader(images, batch_size=None) for images in (self.pairs, self.looks) if images]  # type: ignore
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Keep sample numbers from the device, which would have to be waited for to read them there."""
@@ -269,9 +234,7 @@ class RealSRData(LightningDataModule):
         inner = slice(self.margin, self.margin + self.crop_size)
         return {"lr": lr, "hr": hr[..., inner, inner], "index": batch["index"]}
 
-    # -- helpers -------------------------------------------------------------------------------------------------
-
-    def _tables(self, folder: Path | None) -> Path | None:
+    def _used(self, folder: Path | None) -> Path | None:
         """The folder of a JPEG pool; None where it may be without tables, and is."""
         return folder if folder is None or self.jpeg_required or any(folder.glob("*.npz")) else None
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,9 +20,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from realsr.data.folders import PairFiles
-from realsr.data.run_pools import Folders, Pools, Side
+from realsr.data.run_pools import Folders, Pools, Side, photos_of
 from realsr.data.store import StoredImage
 from realsr.errors import InputError
+from realsr.files import file_hash
 from realsr.images import content_hash, read_8_bit
 from realsr.pools import KernelPool, NoisePool
 
@@ -48,13 +50,16 @@ def refuse_shared(pairs: Sequence[PairFiles], training: Mapping[str, Sequence[St
         )
 
 
-def keep_apart(pools: Pools, folders: Folders, validation: Side | None, seed: int) -> tuple[Side, Record]:
+def keep_apart(
+    pools: Pools, folders: Folders, validation: Side | None, lr_photos: Sequence[Path], seed: int
+) -> tuple[Side, Record]:
     """What training draws from, and nothing of it is validation's.
 
     Args:
         pools: of the run.
         folders: of training's kernels, noise and tables.
         validation: what validation's LR is made with; None where it is there already.
+        lr_photos: validation's LR, where it is there.
         seed: of what is held out.
 
     Returns:
@@ -63,9 +68,9 @@ def keep_apart(pools: Pools, folders: Folders, validation: Side | None, seed: in
         ``noise`` how many there are in ``training`` and in ``validation``, how many were ``left_out``, how many are
         ``shared`` still, and the names of the ``photos`` that validation's are from.
     """
-    training = pools.side(*folders, False, seed)
+    training, digests = pools.side(folders, False, seed), {file_hash(photo) for photo in lr_photos}
     kernels, noise, _ = validation or Side(None, None, None)
-    own = [pools.own.get(folder, ()) if folder else () for folder in folders]
+    own = [photos_of(folder, digests) for folder in folders[:2]]
     left_kernels, of_kernels = _apart("kernels", training.kernels, kernels, same_kernels, own[0])
     left_noise, of_noise = _apart("noise tiles", training.noise, noise, same_tiles, own[1])
     return Side(left_kernels, left_noise, training.jpeg), {"kernels": of_kernels, "noise": of_noise}
