@@ -1,10 +1,9 @@
 """The store of HR images: what is in it, what is made again, and when it says no."""
 
 import json
+import multiprocessing
 import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -206,14 +205,13 @@ def test_workers_store_the_same(tmp_path, photo_folder, fill, caplog):
 
 def test_two_programs_may_fill_one_store_at_once(tmp_path, photo_folder, fill, decoded):
     photos = photo_folder("photos", 8, 300, 400)
-    program = f"""
-from pathlib import Path
-from realsr.data.store import prepare_hr
-from realsr.files import find_images
-prepare_hr([(find_images("{photos}"), 0.5)], Path("{tmp_path}/store"), 16)
-"""
-    running = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(2)]
-    assert [process.wait() for process in running] == [0, 0]
+    arguments = [(find_images(photos), 0.5)], tmp_path / "store", 16
+    running = [multiprocessing.get_context("forkserver").Process(target=prepare_hr, args=arguments) for _ in range(2)]
+    for process in running:
+        process.start()
+    for process in running:
+        process.join()
+    assert [process.exitcode for process in running] == [0, 0]
     both = {image.path: whole(image) for image in fill(photos, 0.5)}
     assert decoded == []
     assert {*(tmp_path / "store").iterdir()} == {*both, tmp_path / "store" / INDEX}

@@ -52,9 +52,8 @@ class RealSRData(LightningDataModule):
         batch_size: of a step, which all devices share out among them.
         source_share: share of the crops that come from cleaned-up source photos, where there are clean ones too.
         cleanup: factor by which source photos are downscaled to clean them.
-        val_hr: folder of ground truth, of photos that training has not; None: HR images are held out from training
-            and degraded by held-out kernels and noise.
-        val_lr: folder of its LR images; None: ``val_hr`` is degraded likewise.
+        val_hr: folder of ground truth, of photos that training has not; None: HR images are held out from training.
+        val_lr: folder of its LR images; None: they are made by held-out kernels and noise.
         val_count, val_size: number of held-out images, at most a fifth of all, and pixels on a side they are cut to.
         look_count, look_size: of camera photos that are upscaled for looking, without ground truth.
         num_workers: processes that read crops, and before that decode the HR images.
@@ -190,13 +189,13 @@ class RealSRData(LightningDataModule):
         self.looks = look_photos(self.source_dir, self.look_count, self.look_size)
         first = stage == "fit" and (self.trainer is None or self.trainer.is_global_zero)
         self.records = made_from(self.folders, [*source, *clean]) if first else {}
-        side = self.crop_size + 2 * self.margin
-        self.crops = HRCrops(source, clean, self.source_share, side, self.seed, self.augment)
+        crop = self.crop_size + 2 * self.margin
+        self.crops = HRCrops(source, clean, self.source_share, crop, self.seed, self.augment)
         self.held_out = held_out_record([*source, *clean], [pair.name for pair in self.pairs], held, apart)
         log.info("held out: %s", held_out_text(self.held_out))
         counts = [len(source), len(clean), *(len(pool) if pool else "no" for pool in training), len(self.pairs)]
-        message = "training on %d cleaned-up source and %d clean images, %s kernels, %s noise tiles, %s JPEG tables; "
-        log.info(message + "validation on %d", *counts)
+        what = "%d cleaned-up source and %d clean images, %s kernels, %s noise tiles, %s photos' JPEG tables"
+        log.info(f"training on {what}; validation on %d", *counts)
 
     def train_dataloader(self) -> TimedLoader:
         """Batches for the steps that are still to do; a step's crops depend on the seed and its number only.
@@ -234,9 +233,9 @@ class RealSRData(LightningDataModule):
         inner = slice(self.margin, self.margin + self.crop_size)
         return {"lr": lr, "hr": hr[..., inner, inner], "index": batch["index"]}
 
-    def _used(self, folder: Path | None) -> Path | None:
+    def _used(self, tables: Path | None) -> Path | None:
         """The folder of a JPEG pool; None where it may be without tables, and is."""
-        return folder if folder is None or self.jpeg_required or any(folder.glob("*.npz")) else None
+        return tables if tables is None or self.jpeg_required or any(tables.glob("*.npz")) else None
 
     def _stored(self) -> dict[str, list[StoredImage]]:
         """The source and the clean images, by the option that gives their folder."""

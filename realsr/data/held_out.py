@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from realsr.data.folders import PairFiles
@@ -111,20 +110,9 @@ def same_tiles(pool: NoisePool, other: NoisePool) -> list[int]:
     """Indices of the tiles that are in the other pool as well; those without any noise are left out."""
     if pool.tiles.shape[1:] != other.tiles.shape[1:]:
         return []
-    # tiles are hashed whole only where the middle rows agree: a pool may take gigabytes
-    middle = pool.tiles.shape[-2] // 2
-    rows = {tile[:, middle].numpy().tobytes() for tile in other.tiles}
-    alike = [i for i, tile in enumerate(pool.tiles) if tile[:, middle].numpy().tobytes() in rows]
-    hashes = {_hash(tile) for tile in other.tiles} if alike else set()
-    return [i for i in alike if _noisy(tile := pool.tiles[i]) and _hash(tile) in hashes]
-
-
-def _noisy(tile: Tensor) -> bool:
-    return bool((tile != tile[:, :1, :1]).any())
-
-
-def _hash(tile: Tensor) -> str:
-    return content_hash(tile.numpy())
+    held = {tile.numpy().tobytes() for tile in other.tiles}
+    alike = [i for i, tile in enumerate(pool.tiles) if tile.numpy().tobytes() in held]
+    return [i for i in alike if bool((pool.tiles[i] != pool.tiles[i][:, :1, :1]).any())]
 
 
 def held_out_record(

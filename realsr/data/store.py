@@ -36,7 +36,6 @@ STRIP = 128
 INDEX = "index.jsonl"  # by size, time and path of a photo's file half of its SHA-256, height and width
 
 Pixels = npt.NDArray[np.uint8]
-PhotoSet = tuple[Sequence[Path], float]  # photos, and by which factor they are scaled to HR images
 
 
 @dataclass(frozen=True)
@@ -81,17 +80,15 @@ def write_strips(path: Path, rgb: Pixels) -> None:
         os.fsync(file.fileno())
 
 
-def prepare_hr(
-    sets: Sequence[PhotoSet], folder: Path, min_size: int, limit: float | None = None, workers: int = 1
-) -> None:
+def prepare_hr(sets: Sequence[Any], folder: Path, min_size: int, limit: float | None = None, workers: int = 1) -> None:
     """Make the HR images that are missing, side by side; goes on where it was interrupted.
 
     A file's name holds the hash of its photo's bytes: a photo that was moved or copied is not decoded again, one that
     was changed is. Several programs may fill one folder at the same time.
 
     Args:
-        sets: source photos with 0.5, for bicubic downscaling takes noise and blur away (RealSR, section 3.2); clean
-            ones with 1.
+        sets: ``(photos, factor)``: they are scaled by 0.5 if they are the camera's, since bicubic downscaling takes
+            noise and blur away (RealSR, section 3.2), by 1 if they are clean.
         folder: of the store.
         min_size: photos whose result is smaller than this on a side are left out, with a warning.
         limit: GB that the folder may hold; None: 95 % of what is free on its disk is used at most.
@@ -113,8 +110,8 @@ def prepare_hr(
             elif not image.content:
                 todo[image.path] = photo, image, factor
         if small:
-            message = "skipped %d of %d photos, smaller than the crop of %d pixels once scaled by %g: %s"
-            log.warning(message, len(small), len(photos), min_size, factor, ", ".join(small[:5]))
+            which = f"smaller than the crop of {min_size} pixels once scaled by {factor:g}"
+            log.warning("skipped %d of %d photos, %s: %s", len(small), len(photos), which, ", ".join(small[:5]))
     if todo:
         _check_room(folder, sum(math.prod(image.shape) for _, image, _ in todo.values()), len(todo), limit)
     damaged += [error for _, error in _each(_store, [*todo.values()], workers, "decoding HR images") if error]
@@ -125,8 +122,8 @@ def prepare_hr(
 
 def stored_hr(photos: Sequence[Path], folder: Path, factor: float, min_size: int) -> list[StoredImage]:
     """The images that :func:`prepare_hr` has made of these photos and that are large enough."""
-    images = [image for image in _images(photos, folder, factor, 1).values() if isinstance(image, StoredImage)]
-    return [image for image in images if image.content and min(image.shape[:2]) >= min_size]
+    found = _images(photos, folder, factor, 1).values()
+    return [i for i in found if isinstance(i, StoredImage) and i.content and min(i.shape[:2]) >= min_size]
 
 
 def scaled(rgb: Any, factor: float) -> Pixels:
@@ -135,7 +132,7 @@ def scaled(rgb: Any, factor: float) -> Pixels:
 
 
 def _images(photos: Sequence[Path], folder: Path, factor: float, workers: int) -> dict[Path, StoredImage | str]:
-    """Each photo's image, or why it cannot be read; the content, which ends its name, is that of what is there."""
+    """Each photo's image, or why it cannot be read; the content, which ends a file's name, is that of what is there."""
     held = {path.stem.rpartition("-")[0]: path for path in folder.glob("*.strips")}
     found: dict[Path, StoredImage | str] = {}
     for photo, identity in _identities(photos, folder, workers).items():
@@ -144,11 +141,10 @@ def _images(photos: Sequence[Path], folder: Path, factor: float, workers: int) -
             continue
         height, width = (resized(side, factor) for side in identity[1:])
         name = f"{identity[0]}-x{factor:g}-{height}x{width}"
-        path = held.get(name)
-        if path is None or path.stat().st_size != height * width * 3:
-            found[photo] = StoredImage(folder / name, (height, width, 3), photo.stem)
-        else:
-            found[photo] = StoredImage(path, (height, width, 3), photo.stem, path.stem.rpartition("-")[2])
+        path, content = folder / name, ""
+        if name in held and held[name].stat().st_size == height * width * 3:
+            path, content = held[name], held[name].stem.rpartition("-")[2]
+        found[photo] = StoredImage(path, (height, width, 3), photo.stem, content)
     return found
 
 
@@ -202,7 +198,7 @@ def _each(function: Any, items: Sequence[Any], workers: int, title: str) -> Iter
 
 def _check_room(folder: Path, need: int, count: int, limit: float | None) -> None:
     """Say what the images that are missing need, in bytes; raise InputError if it is more than there is."""
-    free, held = 0.95 * shutil.disk_usage(folder).free, sum(path.stat().st_size for path in folder.glob("*.strips"))
+    free, held = 0.95 * shutil.disk_usage(folder).free, sum(p.stat().st_size for p in folder.glob("*.strips"))
     log.info("%d decoded HR images take %.2g GB in %s", count, need / 1e9, folder)
     if need > free or (limit is not None and held + need > limit * 1e9):
         raise InputError(
