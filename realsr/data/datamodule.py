@@ -54,7 +54,7 @@ class RealSRData(LightningDataModule):
         cleanup: factor by which source photos are downscaled to clean them.
         val_hr: folder of ground truth, of photos that training has not; None: HR images are held out from training.
         val_lr: folder of its LR images; None: they are made by held-out kernels and noise.
-        val_count, val_size: number of held-out images, at most a fifth of all, and pixels on a side they are cut to.
+        val_count, val_size: number of held-out images, at most a fifth of all, and pixels that they are cut to.
         look_count, look_size: of camera photos that are upscaled for looking, without ground truth.
         num_workers: processes that read crops, and before that decode the HR images.
         accelerator: Lightning's name of the device that estimates kernels.
@@ -189,8 +189,8 @@ class RealSRData(LightningDataModule):
         self.looks = look_photos(self.source_dir, self.look_count, self.look_size)
         first = stage == "fit" and (self.trainer is None or self.trainer.is_global_zero)
         self.records = made_from(self.folders, [*source, *clean]) if first else {}
-        crop = self.crop_size + 2 * self.margin
-        self.crops = HRCrops(source, clean, self.source_share, crop, self.seed, self.augment)
+        how = self.crop_size + 2 * self.margin, self.seed, self.augment
+        self.crops = HRCrops(source, clean, self.source_share, *how)
         self.held_out = held_out_record([*source, *clean], [pair.name for pair in self.pairs], held, apart)
         log.info("held out: %s", held_out_text(self.held_out))
         counts = [len(source), len(clean), *(len(pool) if pool else "no" for pool in training), len(self.pairs)]
