@@ -5,7 +5,7 @@ The way of the data, and where each step lives::
     source photos --collect---> noise pool  --+              camera_noise.py, noise.py, pools.py
     source photos --estimate--> kernel pool --+              noise_model.py, estimators/, shrinkage.py
     source photos --collect---> JPEG tables --+              jpeg.py, jpeg_pool.py
-    source photos --clean up--+               |              data/store.py, tiles.py
+    source photos --clean up--+               |              data/store.py
     clean photos -------------+-> HR crops -> degradation -> (lr, hr)     camera.py (or degradation.py), data/
     (lr, hr) -> ESRGAN (generator, discriminator, losses) -> checkpoint   esrgan.py, networks/, losses/, checkpoints.py
     checkpoint -> upscale (photos)                           library.py, tiling.py, backends/, images/

@@ -21,13 +21,13 @@ from torch import Tensor
 from realsr.callbacks import log_picture
 from realsr.config import check_writable, command, output_dir
 from realsr.data.datasets import draw_seed
-from realsr.data.store import hr_pixels
+from realsr.data.store import scaled
 from realsr.degradation import Degradation
 from realsr.domains import BANDS, BRIGHTNESS, Curves, Separation, compare, content, curves, features, separation
 from realsr.errors import InputError, at_least
 from realsr.evenly import evenly
 from realsr.files import atomic_write, find_images
-from realsr.images import Photo, quantize, to_float, write_image
+from realsr.images import Photo, quantize, read_image, to_float, write_image
 from realsr.jpeg_pool import JpegPool, collect_tables
 from realsr.pictures import Picture
 from realsr.plots import draw_intervals, draw_lines, drawn
@@ -113,7 +113,7 @@ def cut_patches(photos: Sequence[Path], side: int, count: int, seed: int, factor
     cut: Patches = {}
     for photo in photos:
         try:
-            image = to_float(hr_pixels(photo, factor))
+            image = to_float(scaled(read_image(photo).rgb, factor))
         except InputError as e:
             log.warning("skipped: %s", e)
             continue

@@ -129,7 +129,7 @@ def test_damaged_photos_are_skipped_with_a_count_where_others_are_left(
     for name in ("truncated.png", "text.jpg", "empty.png"):
         assert name in caplog.text
     assert "training on 3 cleaned-up source and 2 clean images" in caplog.text
-    assert len(list((tmp_path / "p2" / "hr").glob("*.tiles"))) == 6
+    assert len(list((tmp_path / "p2" / "hr").glob("*.strips"))) == 6
 
 
 def test_a_damaged_photo_is_an_error_where_it_is_the_only_one(mistake, photo_folder, model, tmp_path):

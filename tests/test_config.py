@@ -282,10 +282,10 @@ def test_how_pools_are_drawn_from_is_set_on_the_command_line(compose, photo_fold
     for name in sorted(set(GROUPS["degradation"]) - without):
         plain = instantiate(compose("train", *common, f"degradation={name}").data).make_degradation()
         assert (plain.draw_kernels, plain.draw_noise) == (KernelDraw(), NoiseDraw())
-    settings = ["pool.by_confidence=true", "pool.turn=true", "pool.width_jitter=0.1", "noise=brightness_matched"]
+    settings = ["pool.by_confidence=true", "pool.turn=true", "noise=brightness_matched"]
     settings += ["noise.detrend=plane", "degradation=kernel_noise"]
     made = instantiate(compose("train", *common, *settings).data).make_degradation()
-    assert made.draw_kernels == KernelDraw(by_confidence=True, turn=True, width_jitter=0.1)
+    assert made.draw_kernels == KernelDraw(by_confidence=True, turn=True)
     assert made.draw_noise == NoiseDraw(nearest=0.1, detrend="plane")
     with pytest.raises(InputError, match=r"noise\.detrend=median: choose mean, plane"):
         compose("train", *common, "noise.detrend=median")

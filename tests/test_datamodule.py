@@ -1,5 +1,7 @@
+import shutil
 from types import SimpleNamespace
 
+import albumentations as A
 import numpy as np
 import pytest
 import torch
@@ -10,10 +12,18 @@ from realsr.data.datasets import HRCrops, StepSampler, draw_seed
 from realsr.errors import InputError
 from realsr.images import Photo, write_image
 
+FLIPS = A.Compose([A.D4(p=1)])
+COLOURS = "{_target_:albumentations.Compose,transforms:[{_target_:albumentations.ColorJitter,p:0.5}]}"
+
 
 @pytest.fixture
-def data(compose, tiny):
-    def make(*overrides, steps=6, done=0, rank=0, world=1):
+def data(compose, tiny, tiny_pools, tmp_path):
+    """``data(*overrides)``: ready to train; its pools are copied unless they are to be ``fresh``."""
+
+    def make(*overrides, steps=6, done=0, rank=0, world=1, fresh=False):
+        others = fresh or any(option.startswith("collector=") for option in overrides)
+        if not others and not (tmp_path / "pools").exists():
+            shutil.copytree(tiny_pools, tmp_path / "pools")
         paper = [] if any(o.startswith("ablation=") for o in overrides) else ["degradation=kernel_noise"]
         module = instantiate(compose("train", *tiny, *paper, "data.num_workers=0", *overrides).data)
         module.prepare_data()
@@ -43,14 +53,14 @@ def test_batches_are_what_training_expects(data):
 
 def test_noise_is_collected_once_for_lr_and_for_the_kernels(data, caplog):
     caplog.set_level("INFO")
-    data()
+    data(fresh=True)
     assert sum(" tiles of " in record.getMessage() for record in caplog.records) == 1
 
 
 def test_the_development_is_fitted_for_kernels_that_are_missing_alone(data, monkeypatch):
     fits = []
     monkeypatch.setattr("realsr.estimate.fit_development", lambda *pools: fits.append(pools) or fit_development(*pools))
-    kernels = data().kernel_dir
+    kernels = data(fresh=True).folders["kernel_dir"]
     assert len(fits) == 1
     data()
     assert len(fits) == 1
@@ -81,10 +91,10 @@ def test_validation_of_a_few_pixels_is_refused_before_lr_is_made(data, monkeypat
         data("degradation=bicubic", "data.val_size=8")
 
 
-@pytest.mark.parametrize("crops_per_read", [1, 3])
-def test_draws_do_not_depend_on_workers_and_resume_from_a_step(data, crops_per_read):
-    """Bitwise; with three crops a read, batches of four begin and end in the middle of a read."""
-    options = f"data.crops_per_read={crops_per_read}", "data.batch_size=4"
+@pytest.mark.parametrize("augment", ["flips", COLOURS])
+def test_draws_do_not_depend_on_workers_and_resume_from_a_step(data, augment):
+    """Bitwise."""
+    options = f"augment={augment}", "data.batch_size=4"
     straight = batches(data(*options), 5)
     for other in (
         batches(data(*options, "data.num_workers=1"), 5),
@@ -125,9 +135,8 @@ def test_held_out_photos_kernels_and_noise_stay_out_of_training(data):
     trained = {image.name for image in module.crops.clean}
     assert names
     assert not names & trained
-    held_kernels, held_noise, _ = module.pools.side(
-        module.val_kernel_dir, module.val_noise_dir, None, True, module.val_seed
-    )
+    validated = module.folders["val_kernel_dir"], module.folders["val_noise_dir"], None
+    held_kernels, held_noise, _ = module.pools.side(validated, True, module.val_seed)
     assert not set(held_kernels.photos) & set(module.degradation.kernels.photos)
     assert not set(held_noise.photos) & set(module.degradation.noise.photos)
 
@@ -139,7 +148,7 @@ def test_kernels_of_too_little_confidence_are_not_used(data, tmp_path, caplog):
 
     def photos(*overrides):
         module = data(*overrides)
-        held = module.pools.side(module.val_kernel_dir, None, None, True, module.val_seed).kernels
+        held = module.pools.side((module.folders["val_kernel_dir"], None, None), True, module.val_seed).kernels
         return {*module.degradation.kernels.photos, *held.photos}
 
     assert photos() == {"noise.png", "photo0.png", "photo1.png", "photo2.png"}
@@ -167,7 +176,11 @@ def test_seeds_share_validation_and_what_training_may_see(data):
 
 def test_an_ablation_row_is_validated_on_the_full_degradation(data):
     full = data()
-    row = data("degradation=bicubic", f"data.val_kernel_dir={full.kernel_dir}", f"data.val_noise_dir={full.noise_dir}")
+    row = data(
+        "degradation=bicubic",
+        f"data.val_kernel_dir={full.folders['kernel_dir']}",
+        f"data.val_noise_dir={full.folders['noise_dir']}",
+    )
     assert row.degradation.kernels is None
     assert row.degradation.noise is None
     for one, other in zip(full.pairs, row.pairs, strict=True):
@@ -201,11 +214,11 @@ def test_ground_truth_alone_is_degraded_with_held_out_kernels(data, photo_folder
 
 def test_the_mixture_is_as_stated():
     source, clean = [np.full((40, 40, 3), 10, np.uint8)], [np.full((40, 40, 3), 200, np.uint8)]
-    crops = HRCrops(source, clean, 0.25, 32, seed=3)
+    crops = HRCrops(source, clean, 0.25, 32, 3, FLIPS)
     share = np.mean([crops[i]["hr"][0, 0, 0].item() == 10 for i in range(600)])
     assert share == pytest.approx(0.25, abs=0.05)
-    assert HRCrops(source, [], 0.25, 32, 0)[0]["hr"][0, 0, 0] == 10
-    assert HRCrops([], clean, 0.75, 32, 0)[0]["hr"][0, 0, 0] == 200
+    assert HRCrops(source, [], 0.25, 32, 0, FLIPS)[0]["hr"][0, 0, 0] == 10
+    assert HRCrops([], clean, 0.75, 32, 0, FLIPS)[0]["hr"][0, 0, 0] == 200
 
 
 def numbered(height, width):
@@ -214,9 +227,8 @@ def numbered(height, width):
     return np.stack([image % 256, image // 256, 0 * image], 2).astype(np.uint8)
 
 
-@pytest.mark.parametrize("crops_per_read", [1, 4])
-def test_crops_show_all_eight_orientations_and_places_alike(crops_per_read):
-    crops = HRCrops([numbered(40, 40)], [], 1.0, 32, 0, crops_per_read)
+def test_crops_show_all_eight_orientations_and_places_alike():
+    crops = HRCrops([numbered(40, 40)], [], 1.0, 32, 0, FLIPS)
     places, turns = [], []
     for index in range(2000):
         crop = crops[index]["hr"].long()
@@ -230,29 +242,28 @@ def test_crops_show_all_eight_orientations_and_places_alike(crops_per_read):
     assert max(map(places.count, set(places))) < 50
 
 
-def test_crops_of_one_read_share_a_place():
-    """Four crops from a square of twice the side, whichever of them is asked for first."""
-    images = [numbered(200, 200) for _ in range(3)]
-    crops = HRCrops(images, [], 1.0, 16, seed=0, crops_per_read=4)
-    corners = []
-    for index in range(16):
-        crop = crops[index]["hr"].long()
-        corners.append(divmod(int((crop[0] + 256 * crop[1]).min()), 200))
-    for first in range(0, 16, 4):
-        spread = np.ptp(corners[first : first + 4], axis=0)
-        assert 0 < spread.max() <= 16
-    assert np.ptp(corners[::4], axis=0).min() > 16
-    for index in (9, 2, 13, 8):
-        assert torch.equal(crops[index]["hr"], HRCrops(images, [], 1.0, 16, 0, 4)[index]["hr"])
-
-
 def test_small_images_are_mirrored_up_to_the_margin():
     image = np.random.default_rng(0).integers(0, 255, (20, 5, 3), dtype=np.uint8)
-    crops = HRCrops([image], [], 1.0, 32, seed=0)
+    crops = HRCrops([image], [], 1.0, 32, 0, FLIPS)
     mirrored = np.pad(image, ((6, 6), (13, 14), (0, 0)), "symmetric").transpose(2, 0, 1)
     turned = [np.rot90(m, k, (1, 2)) for m in (mirrored, mirrored.swapaxes(1, 2)) for k in range(4)]
     seen = {next(i for i, t in enumerate(turned) if np.array_equal(crops[n]["hr"], t)) for n in range(100)}
     assert seen == set(range(8))
+
+
+@pytest.mark.parametrize("transform", [A.RandomCrop(16, 16), A.ToFloat()])
+def test_an_augmentation_that_changes_sizes_or_types_is_refused(transform):
+    with pytest.raises(InputError, match=r"augment: makes \(.*leave out transforms that change sizes or types"):
+        HRCrops([numbered(40, 40)], [], 1.0, 32, 0, A.Compose([transform]))
+
+
+def test_crops_without_augmentation_lie_as_they_are(compose):
+    image, none = numbered(40, 40), instantiate(compose("train", "data.source_dir=x", "augment=none").augment)
+    crops = HRCrops([image], [], 1.0, 32, 0, none)
+    for index in range(20):
+        crop = crops[index]["hr"].numpy().transpose(1, 2, 0)
+        y, x = divmod(int(crop[0, 0, 0]) + 256 * int(crop[0, 0, 1]), 40)
+        np.testing.assert_array_equal(crop, image[y : y + 32, x : x + 32])
 
 
 def test_draw_seed_separates_its_keys():
@@ -279,20 +290,20 @@ def test_photos_are_compressed_with_tables_of_the_photos(data, tmp_path):
     from PIL import Image
 
     with pytest.raises(InputError, match="none of 3 photos is a JPEG file"):
-        data("degradation=noise_jpeg")
+        data("degradation=noise_jpeg", fresh=True)
     for index, quality in enumerate((50, 70, 90)):
         photo = tmp_path / "camera" / f"photo{index}.png"
         Image.open(photo).save(photo.with_suffix(".jpg"), quality=quality)
         photo.unlink()
     module = data("degradation=noise_jpeg")
-    held = module.pools.side(None, None, module.val_jpeg_dir, True, module.val_seed).jpeg
+    held = module.pools.side((None, None, module.folders["val_jpeg_dir"]), True, module.val_seed).jpeg
     train = module.degradation.jpeg
     assert sorted(held.photos + train.photos) == ["photo0.jpg", "photo1.jpg", "photo2.jpg"]
     assert not (train.tables == held.tables).flatten(1).all(1).any()
     compressed, plain = batches(module, 1)[0], batches(data("degradation=noise"), 1)[0]
     assert torch.equal(compressed["hr"], plain["hr"])
     assert not torch.equal(compressed["lr"], plain["lr"])
-    row = data("degradation=noise", f"data.val_jpeg_dir={module.jpeg_dir}")
+    row = data("degradation=noise", f"data.val_jpeg_dir={module.folders['jpeg_dir']}")
     assert row.degradation.jpeg is None
     for one, other in zip(module.pairs, row.pairs, strict=True):
         assert torch.equal(one.lr, other.lr)

@@ -1,6 +1,5 @@
 """Two processes with gloo on the CPU. Where processes that Lightning starts would say no more, they are forked."""
 
-import functools
 import itertools
 import json
 import os
@@ -13,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from lightning_fabric.plugins.environments.lightning import find_free_network_port
 from PIL import Image, ImageFilter
 from pytorch_lightning import Callback
@@ -21,7 +19,6 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from realsr.data.datamodule import RealSRData
 from realsr.data.datasets import StepSampler, share
-from realsr.data.run_pools import once_per_node
 from realsr.errors import InputError
 from realsr.esrgan import ESRGAN
 from realsr.train import train
@@ -200,39 +197,6 @@ def test_a_batch_that_does_not_divide_is_refused_before_anything_is_made(fit, tm
     assert not (tmp_path / "other").exists()
 
 
-def make_and_tell(folder):
-    (folder / f"{dist.get_rank()}").touch()
-    if (folder / "fail").exists():
-        raise InputError("no pool")
-    return {"made by": dist.get_rank(), "tiles": torch.arange(6, dtype=torch.uint8).view(2, 3)}
-
-
-def on_a_node(rank, folder, processes):
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=4)
-    try:
-        got = once_per_node(functools.partial(make_and_tell, folder), processes)
-        (folder / f"got{rank}").write_text(f"{got['made by']} {got['tiles'].sum()}")
-    except InputError as e:
-        (folder / f"got{rank}").write_text(str(e))
-    dist.barrier()
-    dist.destroy_process_group()
-
-
-@pytest.mark.parametrize(("processes", "makers"), [(4, "0000"), (2, "0022"), (1, "0123")])
-def test_each_node_makes_once_what_its_processes_share(tmp_path, processes, makers):
-    """Four processes, on one node, on two, on four."""
-    torch.multiprocessing.start_processes(on_a_node, (tmp_path, processes), 4, start_method="fork")
-    assert {path.name for path in tmp_path.glob("[0-9]")} == {*makers}
-    assert [(tmp_path / f"got{rank}").read_text() for rank in range(4)] == [f"{maker} 15" for maker in makers]
-
-
-def test_all_processes_hear_why_a_pool_cannot_be_read(tmp_path):
-    (tmp_path / "fail").touch()
-    torch.multiprocessing.start_processes(on_a_node, (tmp_path, 2), 4, start_method="fork")
-    assert {(tmp_path / f"got{rank}").read_text() for rank in range(4)} == {"no pool"}
-    assert {path.name for path in tmp_path.glob("[0-9]")} == {"0", "2"}
-
-
 # -- the command, as a user gives it
 
 
@@ -268,7 +232,8 @@ def test_an_error_on_one_device_ends_all_and_is_told_once(tiny, tmp_path):
     assert output.count("this crop cannot be read") == output.count("the other devices stop as well") == 1, output
     assert "Traceback" not in output
     assert output.count("perceptual=none") == output.count("training on 3 cleaned-up") == 1, output
-    assert json.loads((tmp_path / "pools" / "hr" / "index.json").read_text())
+    index = (tmp_path / "pools" / "hr" / "index.jsonl").read_text().split("\n")
+    assert all(json.loads(line) for line in index[1:])
 
 
 def test_processes_and_devices_have_to_be_as_many(fit, monkeypatch):

@@ -313,7 +313,7 @@ def test_a_checkpoint_names_versions_pools_and_photos_and_a_resumed_run_says_wha
     assert content["pools"].keys() == {"kernel", "noise", "photos"}
     pools = tmp_path / "pools"
     assert sorted(content["pools"]["kernel"]["files"]) == sorted(path.name for path in pools.glob("kernels/*.npz"))
-    assert set(content["pools"]["photos"]["files"]) <= {path.name for path in pools.glob("hr/*.tiles")}
+    assert set(content["pools"]["photos"]["files"]) <= {path.name for path in pools.glob("hr/*.strips")}
     fit("run", *STEPS, "ckpt=last", "trainer.max_steps=15")
     assert "exactly" not in caplog.text
     for path in pools.glob("noise/*.npz"):

@@ -84,7 +84,7 @@ def test_the_far_device_notes_what_a_host_waits_for():
         (
             Degradation,
             {
-                "draw_kernels": KernelDraw(by_confidence=True, turn=True, width_jitter=0.1),
+                "draw_kernels": KernelDraw(by_confidence=True, turn=True),
                 "draw_noise": NoiseDraw(nearest=0.5, detrend="plane"),
             },
         ),

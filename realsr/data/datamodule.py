@@ -2,42 +2,34 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import albumentations as A
 import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from realsr.collect import collect_noise
 from realsr.data.datasets import HRCrops, Pair, StepSampler, draw_seed, share
 from realsr.data.folders import find_pairs, read_pairs
-from realsr.data.held_out import held_out_record, held_out_text, keep_apart, validation_contents
-from realsr.data.run_pools import check_given, made_from, once_per_node, read_pools
+from realsr.data.held_out import held_out_record, held_out_text, keep_apart, refuse_shared
+from realsr.data.run_pools import POOLS, Pools, check_given, fill_pools, made_from
 from realsr.data.samples import make_samples
-from realsr.data.sharded import ShardedImages
-from realsr.data.store import PhotoSet, prepare_hr, stored_hr
-from realsr.data.tiles import TiledImage
+from realsr.data.store import StoredImage, prepare_hr, stored_hr
 from realsr.data.timed import TimedLoader
 from realsr.data.validation import check_sizes, degraded, hold_out_images, look_photos, middle
 from realsr.degradation import Degradation
 from realsr.errors import InputError, at_least
-from realsr.estimate import camera_noise, estimate_kernels
-from realsr.estimators.estimate import Estimator, check_scale
+from realsr.estimators.estimate import Estimator
 from realsr.files import find_images
-from realsr.interchange import is_foreign
-from realsr.jpeg_pool import collect_tables, require_tables
 from realsr.noise import TileRule
 from realsr.pools import check_confidence
 from realsr.workers import ignore_signals
 
 log = logging.getLogger(__name__)
-
-POOLS = ("kernel_dir", "noise_dir", "jpeg_dir", "val_kernel_dir", "val_noise_dir", "val_jpeg_dir")
 
 
 class RealSRData(LightningDataModule):
@@ -53,39 +45,31 @@ class RealSRData(LightningDataModule):
         store_dir: folder for decoded HR images.
         estimator: makes the kernels that the pool lacks.
         collector: makes the noise tiles that the pool lacks; kernels are estimated with the noise of all tiles.
+        augment: of the HR crops, see :class:`HRCrops`.
         build_pools: False takes the pools as they are.
         scale: of the super-resolution.
         crop_size: side of the HR crops in pixels, a multiple of the scale.
         batch_size: of a step, which all devices share out among them.
         source_share: share of the crops that come from cleaned-up source photos, where there are clean ones too.
         cleanup: factor by which source photos are downscaled to clean them.
-        val_hr: folder of ground truth, of photos that training has not; None: HR images are held out from training
-            and degraded by held-out kernels and noise.
-        val_lr: folder of its LR images; None: ``val_hr`` is degraded likewise.
-        val_count: number of held-out images, at most a fifth of all.
-        val_size: they are cut to this many pixels on a side at most.
-        look_count: camera photos that are upscaled for looking, without ground truth.
-        look_size: they are cut to this many pixels on a side at most.
+        val_hr: folder of ground truth, of photos that training has not; None: HR images are held out from training.
+        val_lr: folder of its LR images; None: they are made by held-out kernels and noise.
+        val_count, val_size: number of held-out images, at most a fifth of all, and pixels that they are cut to.
+        look_count, look_size: of camera photos that are upscaled for looking, without ground truth.
         num_workers: processes that read crops, and before that decode the HR images.
         accelerator: Lightning's name of the device that estimates kernels.
         estimate_workers: processes that estimate kernels side by side; 0: what suits the device.
         seed: of every draw in training.
         val_seed: of what is held out for validation and how it is degraded; runs of several seeds share it.
-        val_kernel_dir: kernel pool of validation's LR; training's unless ablations share another to be comparable.
-        val_noise_dir: likewise the noise pool.
-        val_degradation: likewise the degradation, for rows whose own draws from no pools.
+        val_kernel_dir, val_noise_dir, val_jpeg_dir: pools of validation's LR; training's unless ablations share others
+            to be comparable.
+        val_degradation: that of validation; training's but for rows whose own draws from no pools.
         samples_dir: where the embedded sample is written before anything is read; None: it is not wanted.
         min_confidence: kernels of less are left out.
         store_limit: GB that ``store_dir`` may hold; None: 95 % of what is free.
-        crops_per_read: crops with consecutive numbers that are cut from one place, see :class:`HRCrops`.
         pool_dir: folder of our own pools; others that are given have to hold a pool. None: all that lack are made.
         jpeg_dir: folder of the pool of the photos' quantisation tables, which is filled first; None: no compression.
         jpeg_required: whether photos without tables are an error; else LR is then not compressed.
-        val_jpeg_dir: that of validation; training's unless set.
-        source_shards: folder or URL of cleaned-up source photos (:mod:`realsr.data.sharded`) in place of those there.
-        clean_shards: likewise of clean photos, in place of ``clean_dir``. No image of a sharded set is held out.
-        shard_cache: folder for shards that are fetched from a URL.
-        shard_cache_limit: GB that it may hold.
     """
 
     def __init__(
@@ -98,6 +82,7 @@ class RealSRData(LightningDataModule):
         store_dir: str,
         estimator: Callable[[], Estimator],
         collector: TileRule,
+        augment: A.Compose,
         build_pools: bool = True,
         scale: int = 4,
         crop_size: int = 128,
@@ -121,28 +106,20 @@ class RealSRData(LightningDataModule):
         samples_dir: str | None = None,
         min_confidence: float = 0.0,
         store_limit: float | None = None,
-        crops_per_read: int = 1,
         pool_dir: str | None = None,
         jpeg_dir: str | None = None,
         jpeg_required: bool = True,
         val_jpeg_dir: str | None = None,
-        source_shards: str | None = None,
-        clean_shards: str | None = None,
-        shard_cache: str = "shards",
-        shard_cache_limit: float = 50.0,
     ) -> None:
         super().__init__()
         # in one process of all: nodes share the disk with the pools, and two would make the same pool side by side
         self.prepare_data_per_node = False
-        if source_dir is None and clean_dir is None and source_shards is None and clean_shards is None:
+        if source_dir is None and clean_dir is None:
             raise InputError("no photos to train on; give data.source_dir=DIR, and data.clean_dir=DIR if you have one")
-        if clean_dir is not None and clean_shards is not None:
-            raise InputError(f"data.clean_dir={clean_dir} and data.clean_shards={clean_shards}: give one of them")
         for given in (source_dir, clean_dir, val_hr, val_lr):
             if given is not None and samples_dir is None:
                 find_images(given)
         at_least(1, "data.", scale=scale, crop_size=crop_size, batch_size=batch_size, val_count=val_count)
-        at_least(1, "data.", crops_per_read=crops_per_read)
         check_confidence(min_confidence)
         at_least(0, "data.", num_workers=num_workers, estimate_workers=estimate_workers, look_count=look_count)
         at_least(0, "data.", store_limit=math.inf if store_limit is None else store_limit, val_seed=val_seed)
@@ -155,103 +132,70 @@ class RealSRData(LightningDataModule):
             raise InputError(f"data.source_share={source_share} is no share, give 0 to 1")
         if not 0 < cleanup <= 1:
             raise InputError(f"data.cleanup={cleanup}: source photos are cleaned by making them smaller, give 0 to 1")
-        if val_hr is None and clean_dir is None and (source_dir is None or source_shards is not None):
-            raise InputError("sharded sets hold no image out for validation; give data.val_hr=DIR")
-        how = (crop_size, Path(shard_cache), shard_cache_limit, seed)
-        self.source_shards = None if source_shards is None else ShardedImages(source_shards, cleanup, *how)
-        self.clean_shards = None if clean_shards is None else ShardedImages(clean_shards, 1.0, *how)
-        self.hr_dirs = ((source_dir if source_shards is None else None, cleanup), (clean_dir, 1.0))
-        self.source_dir, self.store_dir = source_dir, Path(store_dir)
+        self.hr_dirs = {"source": (source_dir, cleanup), "clean": (clean_dir, 1.0)}
+        self.source_dir, self.store_dir, self.augment = source_dir, Path(store_dir), augment
         self.make_degradation, self.estimator, self.collector = degradation, estimator, collector
         self.make_val_degradation = val_degradation or degradation
-        folders = (None if given is None else Path(given) for given in (kernel_dir, noise_dir, jpeg_dir, samples_dir))
-        self.kernel_dir, self.noise_dir, self.jpeg_dir, self.samples_dir = folders
-        self.val_kernel_dir = self.kernel_dir if val_kernel_dir is None else Path(val_kernel_dir)
-        self.val_noise_dir = self.noise_dir if val_noise_dir is None else Path(val_noise_dir)
-        self.val_jpeg_dir = self.jpeg_dir if val_jpeg_dir is None else Path(val_jpeg_dir)
+        own = kernel_dir, noise_dir, jpeg_dir
+        theirs = (given or same for given, same in zip((val_kernel_dir, val_noise_dir, val_jpeg_dir), own, strict=True))
+        self.folders = dict(zip(POOLS, map(_path, (*own, *theirs)), strict=True))
+        self.samples_dir, self.pool_dir = _path(samples_dir), _path(pool_dir and str(Path(pool_dir).resolve()))
         self.build_pools, self.scale, self.crop_size, self.batch_size = build_pools, scale, crop_size, batch_size
         self.val_hr, self.val_lr, self.val_count, self.val_size = val_hr, val_lr, val_count, val_size
         self.source_share, self.cleanup, self.look_count, self.look_size = source_share, cleanup, look_count, look_size
         self.num_workers, self.estimate_workers = num_workers, estimate_workers
         self.accelerator, self.seed, self.val_seed = accelerator, seed, val_seed
-        self.jpeg_required = jpeg_required
-        self.min_confidence, self.store_limit, self.crops_per_read = min_confidence, store_limit, crops_per_read
-        self.pool_dir = None if pool_dir is None else Path(pool_dir).resolve()
-
-    # -- once, in one process ------------------------------------------------------------------------------------
+        self.jpeg_required, self.min_confidence, self.store_limit = jpeg_required, min_confidence, store_limit
 
     def prepare_data(self) -> None:
         """Make the pools and the decoded HR images that are missing; goes on where it was interrupted."""
-        check_given({name: getattr(self, name) for name in POOLS}, self.pool_dir)
+        check_given(self.folders, self.pool_dir)
         if self.samples_dir is not None:
             make_samples(self.samples_dir)
-        sets = [PhotoSet(find_images(folder), factor) for folder, factor in self.hr_dirs if folder is not None]
+        sets = [(find_images(folder), factor) for folder, factor in self.hr_dirs.values() if folder is not None]
         prepare_hr(sets, self.store_dir, self.crop_size, self.store_limit, self.num_workers)
         if self.val_hr is not None:  # looked at before pools are made for hours
-            pairs = find_pairs(self.val_hr, self.val_lr, self.scale)
-            validation_contents(pairs, self.store_dir, self._stored(), self.num_workers)
+            refuse_shared(find_pairs(self.val_hr, self.val_lr, self.scale), self._stored())
         if self.source_dir is not None and self.build_pools:
-            photos = find_images(self.source_dir)
-            own = {f for f in (self.kernel_dir, self.val_kernel_dir) if f is not None and not is_foreign(f)}
-            if own:
-                check_scale(self.scale, self.estimator())  # a bad option fails before noise is collected
-            folders = {folder for folder in (self.noise_dir, self.val_noise_dir) if folder is not None}
-            noise = {folder: collect_noise(photos, folder, self.collector, redo=False) for folder in folders}
-            for tables in {folder for folder in (self.jpeg_dir, self.val_jpeg_dir) if folder is not None}:
-                (require_tables if self.jpeg_required else collect_tables)(photos, tables)
-            how = (self.estimator, self.scale, self.accelerator, False, self.estimate_workers, self.min_confidence)
-            for kernels in own:
-                where = self.noise_dir or kernels.parent / "noise"
-                ask = functools.partial(camera_noise, photos, where, self.collector, noise.get(where))
-                estimate_kernels(photos, kernels, *how, noise=ask)
-
-    # -- in every process ----------------------------------------------------------------------------------------
+            how = self.scale, self.accelerator, self.estimate_workers, self.min_confidence, self.jpeg_required
+            fill_pools(find_images(self.source_dir), self.folders, self.estimator, self.collector, *how)
 
     def setup(self, stage: str) -> None:
         """Load the pools, hold some photos out, make the validation pairs."""
-        trained = self.kernel_dir, self.noise_dir, self._tables(self.jpeg_dir)
-        validated = self.val_kernel_dir, self.val_noise_dir, self._tables(self.val_jpeg_dir)
-        lr_photos = find_images(self.val_lr) if self.val_lr is not None else []
-        read = functools.partial(read_pools, trained, validated, self.scale, self.min_confidence, lr_photos)
-        self.pools = once_per_node(read, self.trainer.num_devices if self.trainer else 1)
-        held_out = self.pools.side(*validated, True, self.val_seed)
-        training, apart = keep_apart(self.pools, trained, held_out if self.val_lr is None else None, self.val_seed)
+        kernels, noise, tables, val_kernels, val_noise, val_tables = self.folders.values()
+        trained, validated = (kernels, noise, self._used(tables)), (val_kernels, val_noise, self._used(val_tables))
+        self.pools = Pools(self.scale, self.min_confidence)
+        held_out = self.pools.side(validated, True, self.val_seed)
+        seen, lr_photos = (held_out, []) if self.val_lr is None else (None, find_images(self.val_lr))
+        training, apart = keep_apart(self.pools, trained, seen, lr_photos, self.val_seed)
         self.degradation = self.make_degradation(**training._asdict())
         self.margin = self.degradation.margin
-        stored = self._stored()
-        source, clean = stored.values()
-        if not source and not clean and self.source_shards is None and self.clean_shards is None:
+        source, clean = self._stored().values()
+        if not source and not clean:
             raise InputError(
                 f"no photo is large enough for HR crops of {self.crop_size} pixels (source photos are scaled by "
                 f"{self.cleanup:g} first); lower data.crop_size, or give larger photos"
             )
         if self.val_hr is not None:
-            files = find_pairs(self.val_hr, self.val_lr, self.scale)
-            contents = validation_contents(files, self.store_dir, stored)
-            self.pairs = read_pairs(files)
+            held: list[StoredImage] = []
+            self.pairs = read_pairs(find_pairs(self.val_hr, self.val_lr, self.scale))
         else:
             source, clean, held = hold_out_images(source, clean, self.val_count, self.val_seed)
-            contents = [(image.name, [image.content]) for image in held]
             self.pairs = [Pair(image.name, torch.empty(0), middle(image, self.val_size)) for image in held]
         check_sizes(self.pairs, self.scale)
         if self.val_lr is None:
             degrade = self.make_val_degradation(**held_out._asdict()).eval()
             self.pairs = degraded(self.pairs, degrade, self.scale, self.val_seed)
         self.looks = look_photos(self.source_dir, self.look_count, self.look_size)
-        first = self.trainer is None or self.trainer.is_global_zero
-        pools = {name: getattr(self, name) for name in POOLS}
-        self.records = made_from(pools, [*source, *clean]) if stage == "fit" and first else {}
-        side = self.crop_size + 2 * self.margin
-        sets = self.source_shards or source, self.clean_shards or clean
-        self.crops = HRCrops(*sets, self.source_share, side, self.seed, self.crops_per_read)
-        self.held_out = held_out_record([*source, *clean], sets, contents, apart)
+        first = stage == "fit" and (self.trainer is None or self.trainer.is_global_zero)
+        self.records = made_from(self.folders, [*source, *clean]) if first else {}
+        how = self.crop_size + 2 * self.margin, self.seed, self.augment
+        self.crops = HRCrops(source, clean, self.source_share, *how)
+        self.held_out = held_out_record([*source, *clean], [pair.name for pair in self.pairs], held, apart)
         log.info("held out: %s", held_out_text(self.held_out))
-        kernels, noise, jpeg = training
-        log.info(
-            "training on %d cleaned-up source and %d clean images, %s kernels, %s noise tiles%s; validation on %d",
-            *map(len, sets), len(kernels) if kernels else "no", len(noise) if noise else "no",
-            f", {len(jpeg)} photos' JPEG tables" if jpeg else "", len(self.pairs),
-        )  # fmt: skip
+        counts = [len(source), len(clean), *(len(pool) if pool else "no" for pool in training), len(self.pairs)]
+        what = "%d cleaned-up source and %d clean images, %s kernels, %s noise tiles, %s photos' JPEG tables"
+        log.info(f"training on {what}; validation on %d", *counts)
 
     def train_dataloader(self) -> TimedLoader:
         """Batches for the steps that are still to do; a step's crops depend on the seed and its number only.
@@ -273,11 +217,7 @@ class RealSRData(LightningDataModule):
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
         """Pairs, then photos to look at."""
-        return [
-            DataLoader(images, batch_size=None)  # type: ignore[arg-type]
-            for images in (self.pairs, self.looks)
-            if images
-        ]
+        return [DataLoader(images, batch_size=None) for images in (self.pairs, self.looks) if images]  # type: ignore
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Keep sample numbers from the device, which would have to be waited for to read them there."""
@@ -293,16 +233,18 @@ class RealSRData(LightningDataModule):
         inner = slice(self.margin, self.margin + self.crop_size)
         return {"lr": lr, "hr": hr[..., inner, inner], "index": batch["index"]}
 
-    # -- helpers -------------------------------------------------------------------------------------------------
-
-    def _tables(self, folder: Path | None) -> Path | None:
+    def _used(self, tables: Path | None) -> Path | None:
         """The folder of a JPEG pool; None where it may be without tables, and is."""
-        return folder if folder is None or self.jpeg_required or any(folder.glob("*.npz")) else None
+        return tables if tables is None or self.jpeg_required or any(tables.glob("*.npz")) else None
 
-    def _stored(self) -> dict[str, list[TiledImage]]:
+    def _stored(self) -> dict[str, list[StoredImage]]:
         """The source and the clean images, by the option that gives their folder."""
         found = {}
-        for name, (folder, factor) in zip(("source", "clean"), self.hr_dirs, strict=True):
+        for name, (folder, factor) in self.hr_dirs.items():
             photos = [] if folder is None else find_images(folder)
             found[f"data.{name}_dir={folder}"] = stored_hr(photos, self.store_dir, factor, self.crop_size)
         return found
+
+
+def _path(given: str | None) -> Path | None:
+    return None if given is None else Path(given)

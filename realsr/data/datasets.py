@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol
 
 import albumentations as A
 import numpy as np
@@ -12,10 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from realsr.data.tiles import Pixels
+from realsr.data.store import Pixels
 from realsr.errors import InputError
-
-TURNS = ("e", "r90", "r180", "r270", "v", "hvt", "h", "t")  # albumentations' names of a square's eight symmetries
 
 
 def draw_seed(*key: int) -> int:
@@ -24,7 +21,7 @@ def draw_seed(*key: int) -> int:
 
 
 class Image(Protocol):
-    """What crops are cut from: a :class:`realsr.data.tiles.TiledImage`, an array, or what else can be cut likewise."""
+    """What crops are cut from: a :class:`realsr.data.store.StoredImage`, an array, or what else can be cut so."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -34,30 +31,11 @@ class Image(Protocol):
         """``image[y0:y1, x0:x1]``: uint8 RGB."""
 
 
-class Images(Protocol):
-    """A sequence of images."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Image: ...
-
-
-@runtime_checkable
-class InTurn(Protocol):
-    """Images that are not drawn: each has its turn (:class:`realsr.data.sharded.ShardedImages`)."""
-
-    def in_turn(self, number: int, /) -> int:
-        """The index of the image for the items of place ``number``."""
-
-    def name(self, index: int, /) -> str:
-        """Of an image, without reading it."""
-
-
 class HRCrops(Dataset[dict[str, Any]]):
-    """Random crops, flips and 90 degree rotations of stored HR images.
+    """Random crops of stored HR images, augmented.
 
-    Item ``i`` is a function of ``(seed, i)`` alone: photo, place and turn are drawn from them. So a run draws the
-    same crops whatever the number of workers, and resumes exactly from a step's number.
+    Item ``i`` is a function of ``(seed, i)`` alone: photo, place and augmentation are drawn from them. So a run draws
+    the same crops whatever the number of workers, and resumes exactly from a step's number.
 
     Args:
         source: cleaned-up source photos.
@@ -65,63 +43,56 @@ class HRCrops(Dataset[dict[str, Any]]):
         source_share: probability of a crop to come from ``source``, where there are both.
         crop: side in pixels, the degradation's margins included. Smaller images are mirrored to that size.
         seed: of the run.
-        crops_per_read: so many items with consecutive numbers are cut from one place, which is read once: a square of
-            as many pixels. It saves reading where that is slow, and makes the crops of a batch more alike.
+        augment: makes of a crop ``(crop, crop, 3)`` uint8 one of the same shape and type.
+
+    Raises:
+        InputError: it makes something else.
     """
 
     def __init__(
         self,
-        source: Images,
-        clean: Images,
+        source: Sequence[Image],
+        clean: Sequence[Image],
         source_share: float,
         crop: int,
         seed: int,
-        crops_per_read: int = 1,
+        augment: A.Compose,
     ) -> None:
-        self.source, self.clean, self.crop, self.seed = source, clean, crop, seed
+        self.source, self.clean, self.crop, self.seed, self.augment = source, clean, crop, seed, augment
         self.source_share = source_share if len(source) and len(clean) else float(len(source) > 0)
-        self.crops_per_read = crops_per_read
-        self.turn = A.D4()
-        self.read_last: tuple[int, Pixels, Any, Any] | None = None
+        made = augment(image=np.zeros((crop, crop, 3), np.uint8))["image"]
+        if made.shape != (crop, crop, 3) or made.dtype != np.uint8:
+            raise InputError(
+                f"augment: makes {made.shape} {made.dtype} of crops ({crop}, {crop}, 3) uint8; "
+                "leave out transforms that change sizes or types"
+            )
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """``{"hr": (3, crop, crop) uint8, "index": index}``."""
-        place, member = divmod(index, self.crops_per_read)
-        if self.read_last is None or self.read_last[0] != place:
-            self.read_last = place, *self._read(place)
-        _, region, corners, turns = self.read_last
-        y, x = corners[member]
-        crop = region[y : y + self.crop, x : x + self.crop]
-        # called as a whole, albumentations takes 20 times as long, and draws from a generator that no seed reaches
-        turned = self.turn.apply(crop, group_element=TURNS[turns[member]])
-        return {"hr": torch.from_numpy(np.ascontiguousarray(turned.transpose(2, 0, 1))), "index": index}
+        images, number, rng = self._draw(index)
+        image = images[number]
+        y, x = (int(rng.integers(max(length - self.crop, 0) + 1)) for length in image.shape[:2])
+        hr = image[y : y + self.crop, x : x + self.crop]
+        if min(hr.shape[:2]) < self.crop:
+            lack = [self.crop - length for length in hr.shape[:2]]
+            hr = np.pad(hr, [*((n // 2, n - n // 2) for n in lack), (0, 0)], "symmetric")
+        self.augment.set_random_seed(int(rng.integers(2**32)))
+        hr = self.augment(image=hr)["image"]
+        return {"hr": torch.from_numpy(np.ascontiguousarray(hr.transpose(2, 0, 1))), "index": index}
 
     def files(self, indices: Sequence[int]) -> list[str]:
         """Names of the images that items are cut from, to tell a user."""
-        names = []
-        for images, number, _ in (self._draw(index // self.crops_per_read) for index in indices):
-            name = images.name(number) if isinstance(images, InTurn) else getattr(images[number], "name", number)
-            names.append(f"{'source' if images is self.source else 'clean'}/{name}")
-        return names
+        drawn = [self._draw(index)[:2] for index in indices]
+        return [
+            f"{'source' if images is self.source else 'clean'}/{getattr(images[number], 'name', number)}"
+            for images, number in drawn
+        ]
 
-    def _draw(self, place: int) -> tuple[Images, int, np.random.Generator]:
-        """The images that a place is in, the number of its image, and the generator for what is left to draw."""
-        rng = np.random.default_rng([self.seed, place])
+    def _draw(self, index: int) -> tuple[Sequence[Image], int, np.random.Generator]:
+        """The images that an item is of, the number of its image, and the generator for what is left to draw."""
+        rng = np.random.default_rng([self.seed, index])
         images = self.source if rng.random() < self.source_share else self.clean
-        return images, images.in_turn(place) if isinstance(images, InTurn) else int(rng.integers(len(images))), rng
-
-    def _read(self, place: int) -> tuple[Pixels, Any, Any]:
-        """What is read for the items of one place: pixels, and for each item its corner in them and its turn."""
-        images, number, rng = self._draw(place)
-        image = images[number]
-        side = self.crop * math.ceil(math.sqrt(self.crops_per_read))
-        y, x = (int(rng.integers(max(length - side, 0) + 1)) for length in image.shape[:2])
-        region = image[y : y + side, x : x + side]
-        if min(region.shape[:2]) < self.crop:
-            lack = [max(self.crop - length, 0) for length in region.shape[:2]]
-            region = np.pad(region, [*((n // 2, n - n // 2) for n in lack), (0, 0)], "symmetric")
-        room = [length - self.crop + 1 for length in region.shape[:2]]
-        return region, rng.integers(room, size=(self.crops_per_read, 2)), rng.integers(8, size=self.crops_per_read)
+        return images, int(rng.integers(len(images))), rng
 
 
 class StepSampler(Sampler[int]):

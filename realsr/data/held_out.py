@@ -5,7 +5,7 @@ in another lossless format, or a source photo that training has cleaned up. A ph
 as JPEG is another one. Noise tiles are the same if their bytes are; tiles without noise, clipped white, are not
 counted. Kernels are the same if they differ by rounding only. Of a validation photo that the camera has made
 (``data.val_lr``) training draws neither kernel nor noise; it is found in a pool by its file's SHA-256. JPEG tables are
-not looked at: a camera has few, which its photos share. Nor are sharded sets: their index has no hashes of pixels.
+not looked at: a camera has few, which its photos share.
 """
 
 from __future__ import annotations
@@ -16,16 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
-from realsr.data.datasets import Images
 from realsr.data.folders import PairFiles
-from realsr.data.run_pools import Folders, Pools, Side
-from realsr.data.sharded import ShardedImages
-from realsr.data.store import photo_contents
-from realsr.data.tiles import TiledImage
+from realsr.data.run_pools import Folders, Pools, Side, photos_of
+from realsr.data.store import StoredImage
 from realsr.errors import InputError
+from realsr.files import file_hash
 from realsr.images import content_hash, read_8_bit
 from realsr.pools import KernelPool, NoisePool
 
@@ -34,43 +31,34 @@ log = logging.getLogger(__name__)
 ROUNDING = 1e-6  # distance of two kernels, of which one was saved in another format
 KINDS = {"photos": "photo", "kernels": "kernel", "noise": "noise tile"}
 Record = dict[str, Any]  # plain containers, for a checkpoint
-Contents = Sequence[tuple[str, Sequence[str]]]  # photos' names, and what the pixels of the files of each are
 
 
-def validation_contents(
-    pairs: Sequence[PairFiles],
-    store_dir: Path,
-    training: Mapping[str, Sequence[TiledImage]],
-    workers: int = 1,
-) -> Contents:
-    """What the pixels of validation's files are.
+def refuse_shared(pairs: Sequence[PairFiles], training: Mapping[str, Sequence[StoredImage]]) -> None:
+    """Raise InputError if a file of validation is among the training images, or cannot be read.
 
     Args:
         pairs: of validation.
-        store_dir: of decoded HR images, which keeps what was found.
         training: images by the option that gives their folder, as ``data.clean_dir=DIR``.
-        workers: processes that decode what is new.
-
-    Raises:
-        InputError: one is among the training images.
     """
-    contents = photo_contents([path for pair in pairs for path in pair.paths], store_dir, workers)
+    contents = {path: content_hash(read_8_bit(path)) for pair in pairs for path in pair.paths}
     known = {image.content: f"{image.name} in {option}" for option, images in training.items() for image in images}
     if shared := [path for path in contents if contents[path] in known]:
         raise InputError(
             f"{shared[0]}: is a training photo as well, {known[contents[shared[0]]]} ({len(shared)} of the "
             f"{len(contents)} files of validation are); training must not see them, take them out of one of the folders"
         )
-    return [(pair.name, [contents[path] for path in pair.paths if path in contents]) for pair in pairs]
 
 
-def keep_apart(pools: Pools, folders: Folders, validation: Side | None, seed: int) -> tuple[Side, Record]:
+def keep_apart(
+    pools: Pools, folders: Folders, validation: Side | None, lr_photos: Sequence[Path], seed: int
+) -> tuple[Side, Record]:
     """What training draws from, and nothing of it is validation's.
 
     Args:
         pools: of the run.
         folders: of training's kernels, noise and tables.
         validation: what validation's LR is made with; None where it is there already.
+        lr_photos: validation's LR, where it is there.
         seed: of what is held out.
 
     Returns:
@@ -79,9 +67,9 @@ def keep_apart(pools: Pools, folders: Folders, validation: Side | None, seed: in
         ``noise`` how many there are in ``training`` and in ``validation``, how many were ``left_out``, how many are
         ``shared`` still, and the names of the ``photos`` that validation's are from.
     """
-    training = pools.side(*folders, False, seed)
+    training, digests = pools.side(folders, False, seed), {file_hash(photo) for photo in lr_photos}
     kernels, noise, _ = validation or Side(None, None, None)
-    own = [pools.own.get(folder, ()) if folder else () for folder in folders]
+    own = [photos_of(folder, digests) for folder in folders[:2]]
     left_kernels, of_kernels = _apart("kernels", training.kernels, kernels, same_kernels, own[0])
     left_noise, of_noise = _apart("noise tiles", training.noise, noise, same_tiles, own[1])
     return Side(left_kernels, left_noise, training.jpeg), {"kernels": of_kernels, "noise": of_noise}
@@ -122,47 +110,34 @@ def same_tiles(pool: NoisePool, other: NoisePool) -> list[int]:
     """Indices of the tiles that are in the other pool as well; those without any noise are left out."""
     if pool.tiles.shape[1:] != other.tiles.shape[1:]:
         return []
-    # tiles are hashed whole only where the middle rows agree: a pool may take gigabytes
-    middle = pool.tiles.shape[-2] // 2
-    rows = {tile[:, middle].numpy().tobytes() for tile in other.tiles}
-    alike = [i for i, tile in enumerate(pool.tiles) if tile[:, middle].numpy().tobytes() in rows]
-    hashes = {_hash(tile) for tile in other.tiles} if alike else set()
-    return [i for i in alike if _noisy(tile := pool.tiles[i]) and _hash(tile) in hashes]
-
-
-def _noisy(tile: Tensor) -> bool:
-    return bool((tile != tile[:, :1, :1]).any())
-
-
-def _hash(tile: Tensor) -> str:
-    return content_hash(tile.numpy())
+    held = {tile.numpy().tobytes() for tile in other.tiles}
+    alike = [i for i, tile in enumerate(pool.tiles) if tile.numpy().tobytes() in held]
+    return [i for i in alike if bool((pool.tiles[i] != pool.tiles[i][:, :1, :1]).any())]
 
 
 def held_out_record(
-    training: Sequence[TiledImage], sets: Sequence[Images], validation: Contents, pools: Record
+    training: Sequence[StoredImage], validation: Sequence[str], held: Sequence[StoredImage], pools: Record
 ) -> Record:
     """What a checkpoint keeps under ``held_out``.
 
     Args:
         training: its images.
-        sets: those and the sharded ones, whose photos are not known.
-        validation: its photos.
+        validation: names of its photos.
+        held: those of them that are the user's training photos, held out.
         pools: of :func:`keep_apart`.
 
     Returns:
         By the names ``photos``, ``kernels`` and ``noise`` how many there are in ``training``, how many in
-        ``validation``, and how many in both, ``shared``; ``seen``, what the pixels of the training photos are; and
-        ``not_checked``, the sharded sets.
+        ``validation``, and how many in both, ``shared``; and ``seen``, what the pixels of the training photos are.
     """
     seen = {image.content for image in training}
     photos = {
         "training": len(training),
         "validation": len(validation),
-        "shared": sum(not seen.isdisjoint(contents) for _, contents in validation),
-        "photos": sorted(name for name, _ in validation),
+        "shared": sum(image.content in seen for image in held),
+        "photos": sorted(validation),
     }
-    shards = [images.where for images in sets if isinstance(images, ShardedImages)]
-    return {"photos": photos, **pools, "seen": sorted(seen), "not_checked": shards}
+    return {"photos": photos, **pools, "seen": sorted(seen)}
 
 
 def held_out_text(record: Record) -> str:
@@ -179,8 +154,6 @@ def held_out_text(record: Record) -> str:
         text += "; none is in training (checked by content)"
     if left_out:
         text += f"; left out of training for that: {' and '.join(left_out)}"
-    if record["not_checked"]:
-        text += f"; not checked, for no hashes are recorded there: {', '.join(record['not_checked'])}"
     return text
 
 
@@ -196,7 +169,7 @@ def held_out_lines(content: Mapping[str, Any]) -> list[str]:
     trained = ", ".join(
         _count(record[kind]["training"], name) for kind, name in KINDS.items() if record[kind]["training"]
     )
-    return [f"Trained on: {trained or 'photos in shards'}.", f"Held out for validation: {held_out_text(record)}."]
+    return [f"Trained on: {trained}.", f"Held out for validation: {held_out_text(record)}."]
 
 
 def seen_in_training(content: Mapping[str, Any], images: Mapping[str, Sequence[str]]) -> list[str]:

@@ -1,25 +1,25 @@
-"""The pools of a run: each machine reads them once, and what validation is to see stays out of training."""
+"""The pools of a run: filled first, each read once, and what validation is to see stays out of training."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-import torch.distributed as dist
-
-from realsr.data.tiles import TiledImage
+from realsr.collect import collect_noise
+from realsr.data.store import StoredImage
 from realsr.entries import check_pool, pool_record
-from realsr.files import file_hash
+from realsr.estimate import camera_noise, estimate_kernels
+from realsr.estimators.estimate import Estimator, check_scale
 from realsr.interchange import is_foreign
-from realsr.jpeg_pool import JpegPool
-from realsr.pools import KernelPool, NoisePool, P, hold_out
+from realsr.jpeg_pool import JpegPool, collect_tables, require_tables
+from realsr.noise import TileRule
+from realsr.pools import KernelPool, NoisePool, hold_out
 
-Result = TypeVar("Result")
-Folders = tuple[Path | None, Path | None, Path | None]
+Folders = Sequence[Path | None]  # of kernels, noise and tables
+POOLS = ("kernel_dir", "noise_dir", "jpeg_dir", "val_kernel_dir", "val_noise_dir", "val_jpeg_dir")
 HELD_OUT = 0.1  # share of the photos whose kernels, noise and tables only validation sees
-PATIENCE = timedelta(hours=6)  # for thousands of small files from a slow disk
 
 
 class Side(NamedTuple):
@@ -30,50 +30,76 @@ class Side(NamedTuple):
     jpeg: JpegPool | None
 
 
-class Pools(NamedTuple):
-    """All pools of a run, whole, by folder; and the names of the photos in them that validation has as they are."""
-
-    kernels: dict[Path, KernelPool]
-    noise: dict[Path, NoisePool]
-    jpeg: dict[Path, JpegPool]
-    own: dict[Path, set[str]]
-
-    def side(self, kernels: Path | None, noise: Path | None, jpeg: Path | None, held_out: bool, seed: int) -> Side:
-        """Of these folders the items that are held out, or the others."""
-
-        def part(pools: dict[Path, P], folder: Path | None) -> P | None:
-            return None if folder is None else hold_out(pools[folder], HELD_OUT, seed)[held_out]
-
-        return Side(part(self.kernels, kernels), part(self.noise, noise), part(self.jpeg, jpeg))
-
-
-def read_pools(
-    trained: Folders, validated: Folders, scale: int, min_confidence: float, lr_photos: Sequence[Path] = ()
-) -> Pools:
-    """Read each folder once, though training and validation may draw from the same.
+class Pools:
+    """Pools by their folders, each read once, though training and validation may draw from the same.
 
     Args:
-        trained: folders of kernels, noise and tables for training, None for none.
-        validated: likewise for validation.
         scale: of the kernels.
         min_confidence: kernels of less are left out.
-        lr_photos: validation's, where they are the camera's own.
-
-    Raises:
-        InputError: a pool is missing or damaged.
     """
-    kernels, noise, jpeg = ({*folders} for folders in zip(trained, validated, strict=True))
-    digests = {file_hash(photo) for photo in lr_photos}
-    return Pools(
-        {folder: KernelPool.load(folder, scale, min_confidence) for folder in kernels if folder},
-        {folder: NoisePool.load(folder) for folder in noise if folder},
-        {folder: JpegPool.load(folder) for folder in jpeg if folder},
-        {folder: _own(folder, digests) for folder in trained[:2] if folder and digests and not is_foreign(folder)},
-    )
+
+    def __init__(self, scale: int, min_confidence: float) -> None:
+        kernels = functools.partial(KernelPool.load, scale=scale, min_confidence=min_confidence)
+        loaders: tuple[Callable[[Path], Any], ...] = kernels, NoisePool.load, JpegPool.load
+        self.loaders = [functools.cache(load) for load in loaders]
+
+    def side(self, folders: Folders, held_out: bool, seed: int) -> Side:
+        """Of these folders the items that are held out, or the others.
+
+        Raises:
+            InputError: a pool is missing or damaged.
+        """
+        parts = [
+            None if folder is None else hold_out(load(folder), HELD_OUT, seed)[held_out]
+            for load, folder in zip(self.loaders, folders, strict=True)
+        ]
+        return Side(*parts)
 
 
-def _own(folder: Path, digests: set[str]) -> set[str]:
-    """Names of the photos that a pool has something of, of those whose files have these SHA-256."""
+def fill_pools(
+    photos: Sequence[Path],
+    folders: Mapping[str, Path | None],
+    estimator: Callable[[], Estimator],
+    collector: TileRule,
+    scale: int,
+    accelerator: str,
+    workers: int,
+    min_confidence: float,
+    jpeg_required: bool,
+) -> None:
+    """Make what the pools of training and validation lack, going on from what is there.
+
+    Args:
+        photos: of the camera.
+        folders: by the names of :data:`POOLS`.
+        estimator: makes kernels, with the noise of all tiles; kernels of another program are taken as they are.
+        collector: makes noise tiles.
+        scale: of the kernels.
+        accelerator: that estimates them.
+        workers: processes that do.
+        min_confidence: kernels of less are marked.
+        jpeg_required: whether photos without quantisation tables are an error.
+    """
+
+    def given(kind: str) -> set[Path]:
+        return {folders[name] for name in (f"{kind}_dir", f"val_{kind}_dir")} - {None}  # type: ignore[return-value]
+
+    kernels = {folder for folder in given("kernel") if not is_foreign(folder)}
+    if kernels:
+        check_scale(scale, estimator())  # a bad option fails before noise is collected
+    noise = {folder: collect_noise(photos, folder, collector, redo=False) for folder in given("noise")}
+    for folder in given("jpeg"):
+        (require_tables if jpeg_required else collect_tables)(photos, folder)
+    for folder in kernels:
+        where = folders["noise_dir"] or folder.parent / "noise"
+        ask = functools.partial(camera_noise, photos, where, collector, noise.get(where))
+        estimate_kernels(photos, folder, estimator, scale, accelerator, False, workers, min_confidence, noise=ask)
+
+
+def photos_of(folder: Path | None, digests: set[str]) -> set[str]:
+    """Names of the photos that our own pool in ``folder`` has something of, of those whose files have these SHA-256."""
+    if folder is None or not digests or is_foreign(folder):
+        return set()
     record = pool_record(folder)
     files = ((name, {**record["shared"], **file}) for name, file in record["files"].items())
     return {file.get("photo", Path(name).stem) for name, file in files if file.get("sha256") in digests}
@@ -92,7 +118,7 @@ def check_given(pools: Mapping[str, Path | None], pool_dir: Path | None) -> None
             check_pool(folder, f"data.{name}")
 
 
-def made_from(pools: Mapping[str, Path | None], images: Sequence[TiledImage]) -> dict[str, Any]:
+def made_from(pools: Mapping[str, Path | None], images: Sequence[StoredImage]) -> dict[str, Any]:
     """What each pool in use is made of, for checkpoints; and the photos, whose files' names hold their hashes.
 
     Args:
@@ -104,29 +130,3 @@ def made_from(pools: Mapping[str, Path | None], images: Sequence[TiledImage]) ->
         **{name.removesuffix("_dir"): pool_record(folder) for folder, name in names.items()},
         "photos": {"shared": {}, "files": {image.path.name: {"photo": image.name} for image in images}},
     }
-
-
-def once_per_node(make: Callable[[], Result], processes: int) -> Result:
-    """What ``make`` gives, made by the first process of each node, which sends it to the node's others.
-
-    All processes have to call it. An error of ``make`` is raised in all of them.
-
-    Args:
-        make: without arguments; its result has to be one that can be pickled.
-        processes: on each node.
-    """
-    if processes == 1 or not dist.is_initialized():
-        return make()
-    group, _ = dist.new_subgroups(processes, timeout=PATIENCE, backend="gloo")  # NCCL would send by way of the GPUs
-    first = dist.get_rank() // processes * processes
-    sent: list[Any] = [None, None]
-    if dist.get_rank() == first:
-        try:
-            sent[0] = make()
-        except Exception as e:
-            sent[1] = e
-    dist.broadcast_object_list(sent, first, group)
-    dist.destroy_process_group(group)
-    if sent[1] is not None:
-        raise sent[1]
-    return sent[0]

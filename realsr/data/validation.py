@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from realsr.data.datasets import Pair, draw_seed
-from realsr.data.tiles import TiledImage
+from realsr.data.store import StoredImage
 from realsr.degradation import Degradation
 from realsr.errors import InputError
 from realsr.evenly import evenly
@@ -25,8 +25,8 @@ VALIDATION = 2**40  # sample numbers from here on belong to validation, those be
 
 
 def hold_out_images(
-    source: list[TiledImage], clean: list[TiledImage], count: int, seed: int
-) -> tuple[list[TiledImage], list[TiledImage], list[TiledImage]]:
+    source: list[StoredImage], clean: list[StoredImage], count: int, seed: int
+) -> tuple[list[StoredImage], list[StoredImage], list[StoredImage]]:
     """Take validation images out of the clean images if there are two or more, else of the source images.
 
     Args:
