@@ -397,6 +397,15 @@ def test_photos_of_kinds_that_are_not_read_are_counted(tmp_path, caplog, monkeyp
     assert caplog.text.count("left out 2 .heic, 1 .nef; pip install") == 1
 
 
+def test_kinds_of_files_in_a_folder(tmp_path, caplog):
+    read = ["a.jfif", "b.jpe", "c.avif", "d.gif", "e.mpo", "f.png"]
+    for name in (*read, "g.jp2", "h.JP2", "i.psd", "@eaDir/f.png", "x/@eaDir/f.png/THUMB.jpg", ".thumbnails/f.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert find_images(tmp_path) == [tmp_path / name for name in read]
+    assert "left out 2 .jp2, 1 .psd; save the others as PNG or TIFF" in caplog.text
+
+
 def test_what_the_commands_have_written_is_no_photo(tmp_path, monkeypatch):
     names = ["a.png", "b/pools/c.png", "b/outputs.png"]
     written = ["pools/x/kernels/contact_sheet.png", "pools/y.png", "outputs/run/pictures/z.png", "quickstart/q.png"]

@@ -129,7 +129,7 @@ def write_rows(
         stream = _Stream(_png(first, bands, height, width, exif))
         try:
             image = pyvips.Image.pngload_source(stream.source, access="sequential", unlimited=True, fail_on="error")
-            _save(_described(image, like, icc), file, kind, quality, "all" if exif else "icc|xmp")
+            _save(_described(image, like, icc), file, kind, quality, "all" if exif or kind is not _PNG else "icc|xmp")
         except pyvips.Error as e:
             if stream.error:
                 raise stream.error from None
@@ -165,10 +165,13 @@ def _described(image: Any, like: Photo, icc: bytes | None) -> Any:
     for name, content in (("icc-profile-data", icc), ("xmp-data", like.xmp)):
         if content:
             image.set_type(pyvips.GValue.blob_type, name, content)
+    if not icc:
+        image.set_type(pyvips.GValue.gstr_type, "exif-ifd2-ColorSpace", "1")  # sRGB, where libvips would say unknown
     return image
 
 
 def _save(image: Any, file: IO[bytes], kind: Format, quality: int, keep: str) -> None:
+    """``keep`` leaves out EXIF that PNG does not need for its resolution."""
     target = pyvips.Target.new_to_descriptor(file.fileno())
     if kind is _PNG:
         image.pngsave_target(target, compression=3, filter="paeth", keep=keep)

@@ -213,7 +213,9 @@ def _colours(path: Path, image: Any, extra: Any) -> Any:
     colours = image.extract_band(0, n=count)
     if kind == "cmyk":
         colours = _from_cmyk(colours)
-    elif kind in ("lab", "labs", "scrgb"):
+    elif kind in ("lab", "labs"):  # of D50
+        colours = colours.icc_export(output_profile="srgb", depth=16)
+    elif kind == "scrgb":
         colours = colours.colourspace("rgb16")
     if colours.format not in ("uchar", "ushort"):
         raise InputError(f"{path}: its {image.format} values have no 8 or 16 bit range; convert it first")

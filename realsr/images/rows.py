@@ -41,7 +41,7 @@ class Rows:
             end = self._top + len(self._kept)
             pieces = [self._fetch(top, min(top + _AT_ONCE, stop)) for top in range(end, stop, _AT_ONCE)]
         lost = max(start - _LOOKED_BACK - self._top, 0)
-        self._kept, self._top = np.concatenate([self._kept[lost:], *pieces]), self._top + lost
+        self._kept, self._top = np.concatenate([self._kept, *pieces])[lost:].copy(), self._top + lost
         return self._kept[start - self._top : stop - self._top]
 
     def whole(self) -> Pixels:

@@ -52,10 +52,10 @@ class Tags:
         self._file = cast(IO[bytes], _Bounded(file))
         file.seek(0)
         self.head = file.read(16)
-        self.big = self.head[:4] in (b"II+\0", b"MM\0+")
+        self.big = self.head[:4] == b"II+\0"  # of the other order Pillow reads none
         self.head = self.head[: 16 if self.big else 8]
-        self.known = len(self.head) == 16 if self.big else self.head[:4] in (b"II*\0", b"MM\0*")
-        self.first = Directory(self.head).next if self.known and len(self.head) > 7 else 0
+        self.known = len(self.head) == (16 if self.big else 8) and (self.big or self.head[:4] in (b"II*\0", b"MM\0*"))
+        self.first = Directory(self.head).next if self.known else 0
         self.main = self.directory(self.first)
 
     def directory(self, at: Any, group: int | None = None) -> Directory:
@@ -157,6 +157,8 @@ def photo_page(path: Path, tags: Tags) -> tuple[dict[str, int], Directory]:
         found += [({"page": len(seen), "subifd": n}, tags.directory(place)) for n, place in enumerate(inner)]
         seen.append(at)
         at = main.next
+    if not found:
+        return {}, tags.main
     # NewSubfileType: 1 is a smaller copy, 4 a mask (TIFF 6.0, section 8)
     photos = [(place, page) for place, page in found if not int(value(page, 254, 0)) & 5] or found[:1]
     sizes = [(int(value(page, 256, 0)), int(value(page, 257, 0))) for _, page in photos]
