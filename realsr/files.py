@@ -18,13 +18,13 @@ from realsr.errors import InputError
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = tuple(".png .jpg .jpeg .jpe .jfif .mpo .webp .tif .tiff .bmp .gif .avif".split())
+SUFFIXES = tuple([".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif"])
 HEIC = (".heic", ".heif", ".hif")
-RAW = tuple(  # of which LibRaw knows cameras
-    ".dng .nef .nrw .cr2 .cr3 .crw .arw .srf .sr2 .orf .rw2 .raf .pef .srw .rwl .3fr .fff .iiq .mef .mos .mrw .erf .kdc "
-    ".dcr .x3f".split()
+RAW = (  # of which LibRaw knows cameras
+    *(".dng", ".nef", ".nrw", ".cr2", ".cr3", ".crw", ".arw", ".srf", ".sr2", ".orf", ".rw2", ".raf", ".pef", ".srw"),
+    *(".rwl", ".3fr", ".fff", ".iiq", ".mef", ".mos", ".mrw", ".erf", ".kdc", ".dcr", ".x3f"),
 )
-OTHERS = tuple(".jp2 .j2k .jxl .psd .exr .hdr .tga".split())  # pictures that are not read
+OTHERS = tuple([".jp2", ".j2k", ".jxl", ".psd", ".exr", ".hdr", ".tga"])  # pictures that are not read
 EXTRAS = {  # suffixes of photos that are read where an extra is installed: its name, and the package that it brings
     **dict.fromkeys(HEIC, ("heic", "pillow_heif")),
     **dict.fromkeys(RAW, ("raw", "rawpy")),
@@ -63,7 +63,9 @@ def find_images(folder: str | Path) -> list[Path]:
     found = [p for p in files if p.suffix.lower() not in unread]
     others = ", ".join(f"{count} {suffix}" for suffix, count in sorted(unread.items()))
     extras = ",".join(sorted({EXTRAS[suffix][0] for suffix in unread if suffix in EXTRAS}))
-    mends = [f"pip install 'realsr[{extras}]' reads {'them' if set(unread) <= set(EXTRAS) else 'some of them'}"] * bool(extras)
+    mends = [f"pip install 'realsr[{extras}]' reads {'them' if set(unread) <= set(EXTRAS) else 'some of them'}"] * bool(
+        extras
+    )
     mends += ["save the others as PNG or TIFF"] * any(suffix in OTHERS for suffix in unread)
     left = f"{others}; {', '.join(mends)}"
     if not found:

@@ -14,7 +14,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
 from realsr.errors import InputError
-from realsr.images.opening import naming_damage, open_image
+from realsr.images.damage import naming_damage
+from realsr.images.opening import open_image
 from realsr.transfer import sent
 
 BLOCK = 8
@@ -55,6 +56,7 @@ def read_compression(path: str | Path) -> Compression:
         kind = loader.split("load")[0].upper()
         raise InputError(f"{path}: is no JPEG file but {kind}, which has no quantisation tables")
     with naming_damage(path), JpegImageFile(io.BytesIO(_without_notes(path.read_bytes()))) as image:
+        assert isinstance(image, JpegImageFile)
         layers = image.layer  # of each channel: name, samples across, samples down, table
         rgb = image.info.get("adobe_transform") == 0 or [name for name, *_ in layers] == list(b"RGB")
         if len(layers) == 4 or (len(layers) == 3 and rgb):

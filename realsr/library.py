@@ -130,7 +130,7 @@ def photo_bands(
 
 
 def spread_colours(rgb: npt.NDArray[Any], alpha: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """``(h, w, 3)`` in which pixels of alpha 0 have the colour of the nearest other one, for what they hide may be any."""
+    """``(h, w, 3)`` in which pixels of alpha 0, which hide anything, have the colour of the nearest other one."""
     hidden = alpha == 0
     if not hidden.any() or hidden.all():
         return rgb

@@ -67,7 +67,7 @@ def test_write_rows_of_any_cut(tmp_path, monkeypatch, suffix, channels, dtype):
     array = pixels(np.uint8, channels).astype(dtype) * (257 if dtype == np.uint16 else 1)
     files = []
     for cuts, band in (((), 1 << 20), ((3, 4, 20), 1 << 20), ((7, 30), 300), ((), 300)):
-        monkeypatch.setattr("realsr.images.encoding._PIECE", band)
+        monkeypatch.setattr("realsr.images.stream._PIECE", band)
         path = tmp_path / f"{len(files)}{suffix}"
         write_rows(path, bands(array, *cuts), 37, 29, LIKE, quality=100)
         files.append(path.read_bytes())

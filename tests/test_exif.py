@@ -10,7 +10,7 @@ import tifffile
 from PIL import Image, TiffImagePlugin
 
 from realsr.images import Photo, read_image, write_image
-from realsr.images.tags import Tags, camera_name, clean_exif, sized_exif
+from realsr.images.tags import Tags, camera_name, clean_exif
 
 EXIF, GPS, RESOLUTION = 0x8769, 0x8825, (282, 283, 296)
 MAIN = {

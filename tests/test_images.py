@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
-import time
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -17,8 +15,8 @@ from PIL import Image, ImageCms, ImageOps
 
 from realsr.errors import InputError
 from realsr.files import atomic_write, file_hash, find_images
-from realsr.images.profiles import _SRGB_PRIMARIES, profile
 from realsr.images import Photo, gray_uint8, image_size, quantize, read_image, to_float, to_uint, write_image
+from realsr.images.profiles import _SRGB_PRIMARIES, profile
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 GRAY_PROFILE = profile(_SRGB_PRIMARIES, (1.8,), gray=True)

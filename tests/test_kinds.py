@@ -193,7 +193,10 @@ def chrm(primaries):
 
 def chromaticities(primaries):
     fractions = [(round(v * 10_000), 10_000) for v in primaries]
-    return [(318, "2I", 2, sum(fractions[3:4] + fractions[6:], ())[2:], True), (319, "2I", 6, sum(fractions[:6], ()), True)]
+    return [
+        (318, "2I", 2, sum(fractions[3:4] + fractions[6:], ())[2:], True),
+        (319, "2I", 6, sum(fractions[:6], ()), True),
+    ]
 
 
 def srgb_curve(v):
@@ -250,11 +253,11 @@ def test_hdr_is_refused(tmp_path, transfer, suffix):
         heif = pytest.importorskip("pillow_heif")
         options = {"color_primaries": 9, "transfer_characteristics": transfer, "matrix_coefficients": 9}
         heif.from_pillow(Image.fromarray(RGB8)).save(path, quality=90, **options)
-    with pytest.raises(InputError, match=rf"a{suffix}: is an HDR image \((PQ|HLG)\), which is not read; save it as SDR"):
+    with pytest.raises(InputError, match=rf"a{suffix}: is an HDR image \((PQ|HLG)\), which is not read; save"):
         read_image(path)
 
 
-# -- valid files, and their notes ----------------------------------------------------------------------------------------
+# -- valid files, and their notes -------------------------------------------------------------------------------------
 
 
 def jpeg(**options):
@@ -322,7 +325,7 @@ def test_xmp_of_pictures_that_are_not_kept_is_left_out(tmp_path):
     assert read_image(tmp_path / "a.jpg").xmp is None
 
 
-# -- rows, processes, terminals ------------------------------------------------------------------------------------------
+# -- rows, processes, terminals ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6])

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from realsr.errors import InputError
 from realsr.files import EXTRAS, HEIC, RAW, missing_extra
+from realsr.images.damage import naming_damage
 from realsr.images.encoding import eight_bit, gathered, write_rows
 from realsr.images.heif import heif_size, read_heif
-from realsr.images.opening import MOST_PIXELS, Opened, content_of, naming_damage, open_image
+from realsr.images.opening import MOST_PIXELS, Opened, content_of, open_image
 from realsr.images.raw import raw_size, read_raw
 from realsr.images.rows import Plane, Rows, turned_upright
 from realsr.images.tags import Tags, clean_exif, resolution, sized_exif

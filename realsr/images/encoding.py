@@ -6,9 +6,8 @@ that kind may read but not write.
 
 from __future__ import annotations
 
+import itertools
 import os
-import struct
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,15 +20,14 @@ from PIL import Image
 
 from realsr.errors import InputError
 from realsr.files import atomic_write
+from realsr.images.stream import Stream, png
 from realsr.images.tags import add_exif, sized_exif
 
 if TYPE_CHECKING:
     from realsr.images import Photo
 
-_PIECE = 1 << 20  # bytes that are handed to libvips at once
 _MOST_IN_ICCP = 2**20  # bytes, for Pillow and so for us
 _MOST_IN_TIFF = 4.2e9  # bytes before packing, which can make noise a little longer, of the 2^32 of the classic format
-_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # of PNG, by channels
 _USUAL = 72 / 25.4  # pixels a millimetre where none are told, as EXIF has it
 
 
@@ -123,10 +121,10 @@ def write_rows(
         raise InputError(f"{path}: a colour profile of {len(icc) / 1e6:.1f} MB is more than programs read; use .tif")
     with atomic_write(path) as file:
         if kind is _BMP:
-            gathered(_chain(first, bands), height, width).save(file, "BMP")
+            gathered(itertools.chain([first], bands), height, width).save(file, "BMP")
             return
         exif = sized_exif(like.exif, height, width) if like.exif else b""
-        stream = _Stream(_png(first, bands, height, width, exif))
+        stream = Stream(png(itertools.chain([first], bands), height, width, first.shape[2], 8 * first.itemsize, exif))
         try:
             image = pyvips.Image.pngload_source(stream.source, access="sequential", unlimited=True, fail_on="error")
             _save(_described(image, like, icc), file, kind, quality, "all" if exif or kind is not _PNG else "icc|xmp")
@@ -183,51 +181,6 @@ def _save(image: Any, file: IO[bytes], kind: Format, quality: int, keep: str) ->
         image.jpegsave_target(target, Q=quality, subsample_mode="on", keep=keep)
     else:
         image.webpsave_target(target, Q=quality, keep=keep)
-
-
-class _Stream:
-    """Pieces of a file as a source of libvips; ``error`` is what ended them too early."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self.error: BaseException | None = None
-        self._pieces, self._rest = pieces, memoryview(b"")
-        self.source = pyvips.SourceCustom()
-        self.source.on_read(self._read)
-
-    def _read(self, size: int) -> memoryview:
-        try:
-            if not len(self._rest):
-                self._rest = memoryview(next(self._pieces, b""))
-        except BaseException as e:  # which libvips would only print
-            self.error = e
-        piece, self._rest = self._rest[:size], self._rest[size:]
-        return piece
-
-
-def _png(
-    first: npt.NDArray[Any], bands: Iterator[npt.NDArray[Any]], height: int, width: int, exif: bytes
-) -> Iterator[bytes]:
-    """The pieces of an unpacked PNG, which libvips decodes as they come."""
-    channels, bits = first.shape[2], 8 * first.itemsize
-    header = struct.pack(">IIBBBBB", width, height, bits, _COLOUR_TYPES[channels], 0, 0, 0)
-    yield b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + (_chunk(b"eXIf", exif) if exif else b"")
-    packer, step = zlib.compressobj(0), max(1, _PIECE // (width * channels * bits // 8))
-    for band in _chain(first, bands):
-        for top in range(0, len(band), step):
-            rows = np.ascontiguousarray(band[top : top + step], f">u{bits // 8}").view(np.uint8)
-            unfiltered = np.pad(rows.reshape(len(rows), -1), ((0, 0), (1, 0)))
-            yield _chunk(b"IDAT", packer.compress(unfiltered.data))
-    yield _chunk(b"IDAT", packer.flush()) + _chunk(b"IEND", b"")
-
-
-def _chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(kind)))
-
-
-def _chain(first: npt.NDArray[Any], bands: Iterator[npt.NDArray[Any]]) -> Iterator[npt.NDArray[Any]]:
-    yield first
-    del first  # its memory, while the others are made
-    yield from bands
 
 
 def _checked(rows: Iterable[npt.NDArray[Any]], height: int, width: int) -> Iterator[npt.NDArray[Any]]:

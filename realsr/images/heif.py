@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from realsr.errors import InputError
 from realsr.images import profiles
-from realsr.images.opening import MOST_PIXELS, Opened, check_pixels, upright_xmp
+from realsr.images.damage import check_pixels
+from realsr.images.opening import MOST_PIXELS, Opened, upright_xmp
 from realsr.images.tags import Tags, clean_exif, resolution
 
 
@@ -30,7 +31,11 @@ def read_heif(path: Path, most_pixels: int = MOST_PIXELS) -> tuple[npt.NDArray[A
     points = told.get("nclx_profile") or {}
     codes = int(points.get("color_primaries", 2)), int(points.get("transfer_characteristics", 2))
     tags, gray = Tags(told.get("exif") or b""), image.mode.startswith("L")
-    icc = told.get("icc_profile") or profiles.of_code_points(path, *codes, gray) or profiles.of_tags(tags, tags.main, gray)
+    icc = (
+        told.get("icc_profile")
+        or profiles.of_code_points(path, *codes, gray)
+        or profiles.of_tags(tags, tags.main, gray)
+    )
     array = np.asarray(image)
     if array.shape[1::-1] != size:
         raise InputError(f"{path}: has not the {size[0]} x {size[1]} pixels that it claims, it is damaged")

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from realsr.errors import InputError
 from realsr.files import HEIC, RAW, warn_once
+from realsr.images.damage import naming_damage
 from realsr.images.heif import heif_exif
-from realsr.images.opening import naming_damage, open_image
+from realsr.images.opening import open_image
 from realsr.images.tags import Tags, camera_name
 
 

@@ -12,7 +12,6 @@ import logging
 import mmap
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -21,10 +20,12 @@ import numpy as np
 import pyvips
 from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
+from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from realsr.errors import InputError
 from realsr.images import profiles
+from realsr.images.damage import check_pixels, naming_damage
 from realsr.images.tags import Directory, Tags, clean_exif, photo_page, resolution, value
 
 MOST_PIXELS = 500_000_000  # of an image, 1.5 GB once decoded; a small file may claim any number
@@ -38,7 +39,6 @@ _LOADERS = {  # by how files begin
     rb"....ftypavi[fs]": "heifload",
 }
 _PARTS = (b"ns.google.com/photos", b"hdr-gain-map")  # in XMP, which points to further pictures in its file
-_UNSUPPORTED = re.compile(r"[^;]*(?:support|configured|implement|annot handle)[^;]*")
 _SILENT = logging.CRITICAL + 1
 
 pyvips.cache_set_max(0)  # it would give what a file was before it was written anew
@@ -83,9 +83,11 @@ def open_image(
     path = name or (Path("image") if isinstance(source, bytes) else source)
     with naming_damage(path), io.BytesIO(source) if isinstance(source, bytes) else path.open("rb") as file:
         head = file.read(16)
-        by_pillow = BmpImageFile if head.startswith(b"BM") else None
+        by_pillow: type[ImageFile] | None = BmpImageFile if head.startswith(b"BM") else None
         loader = next((loader for start, loader in _LOADERS.items() if re.match(start, head, re.DOTALL)), "")
-        tags, chunks, options, extra = Tags(b""), {}, {"access": access, "fail_on": "error"}, 1
+        options: dict[str, Any] = {"access": access, "fail_on": "error"}
+        chunks: dict[bytes, bytes] = {}
+        extra: Any = 1
         if loader == "tiffload":
             tags = Tags(file)
             place, page = photo_page(path, tags)
@@ -98,7 +100,9 @@ def open_image(
                 check_pixels(path, image.height, image.width, most_pixels)
                 return open_image(content_of(image), most_pixels, path, access)
         if not loader:
-            raise InputError(f"{path}: its content is no image that can be read (PNG, JPEG, WebP, TIFF, GIF, AVIF, BMP)")
+            raise InputError(
+                f"{path}: its content is no image that can be read (PNG, JPEG, WebP, TIFF, GIF, AVIF, BMP)"
+            )
         vips = _load(source, loader, options)
         if loader != "tiffload":
             chunks = _png_chunks(file) if loader == "pngload" else {}
@@ -121,7 +125,8 @@ def open_image(
             told = profiles.of_png(path, chunks, gray) if chunks else None
             points = re.search(rb"colrnclx(..)(..)", _head(file), re.DOTALL) if loader == "heifload" else None
             if points:
-                told = profiles.of_code_points(path, *(int.from_bytes(two, "big") for two in points.groups()), gray)
+                primaries, transfer = (int.from_bytes(two, "big") for two in points.groups())
+                told = profiles.of_code_points(path, primaries, transfer, gray)
             icc = told or profiles.of_tags(tags, page, gray)
         elif icc and icc[16:20] != (b"GRAY" if gray else b"RGB "):
             icc = None
@@ -135,41 +140,6 @@ def open_image(
             upright_xmp(_field(vips, "xmp-data")),
             (vips.xres, vips.yres) if known else resolution(tags),
         )
-
-
-def check_pixels(path: Path, height: int, width: int, most_pixels: int) -> None:
-    """Refuse what would take too much memory once decoded.
-
-    Raises:
-        InputError: the image has no pixel, or more than ``most_pixels``.
-    """
-    if min(height, width) < 1:
-        raise InputError(f"{path}: has {width} x {height} pixels, the file is damaged")
-    if (pixels := height * width) > most_pixels:
-        size = f"{pixels / 1e6:.0f} megapixels, at most {most_pixels / 1e6:.0f}"
-        raise InputError(f"{path}: has {size} are read; cut it into parts or give max_megapixels")
-
-
-@contextlib.contextmanager
-def naming_damage(path: Path) -> Iterator[None]:
-    """What a decoder raises in a damaged file, which may be anything, as an InputError that names the file."""
-    try:
-        yield
-    except InputError:
-        raise
-    except FileNotFoundError as e:
-        raise InputError(f"{path}: no such file") from e
-    except (PermissionError, IsADirectoryError) as e:
-        raise InputError(f"{path}: cannot be read ({e.strerror})") from e
-    except MemoryError as e:
-        raise InputError(f"{path}: does not fit into memory, or its file is damaged") from e
-    except Exception as e:
-        told = e.detail if isinstance(e, pyvips.Error) else str(e)
-        reason = "; ".join(dict.fromkeys(line.strip() for line in told.splitlines() if line.strip()))[:200]
-        if isinstance(e, pyvips.Error) and (missing := _UNSUPPORTED.search(reason)):
-            raise InputError(f"{path}: is of a kind that is not read ({missing[0].strip()}); save it in another") from e
-        reason = reason if isinstance(e, (pyvips.Error, OSError, SyntaxError, ValueError)) else f"{type(e).__name__}: {reason}"
-        raise InputError(f"{path}: cannot be decoded, the file is damaged ({reason})") from e
 
 
 def content_of(image: Image.Image) -> bytes:
@@ -208,7 +178,7 @@ def _field(image: Any, name: str) -> Any:
 
 def _colours(path: Path, image: Any, extra: Any) -> Any:
     """Gray or RGB of 8 or 16 bits, and alpha; ``extra`` says what further bands are (TIFF 6.0, ExtraSamples)."""
-    kind, deep = image.interpretation, image.format != "uchar"
+    kind = image.interpretation
     count = min({"cmyk": 4, "b-w": 1, "grey16": 1}.get(kind, 3), image.bands) if image.bands != 2 else 1
     colours = image.extract_band(0, n=count)
     if kind == "cmyk":
@@ -265,6 +235,7 @@ def _png_chunks(file: IO[bytes]) -> dict[bytes, bytes]:
 
 
 def upright_xmp(xmp: bytes | None) -> bytes | None:
+    """XMP that no longer asks for a turn; None where it points to parts of its file that are not kept."""
     if not xmp or any(part in xmp for part in _PARTS):
         return None
     return re.sub(rb"(tiff:Orientation(?:=[\"']|>))[2-8]", rb"\g<1>1", xmp)

@@ -90,7 +90,9 @@ def profile(primaries: Sequence[float], curve: tuple[float, ...], gray: bool) ->
     if gray:
         tags.append((b"kTRC", tone))
     else:
-        tags += [(name + b"XYZ", b"XYZ " + bytes(4) + _fixed(colours[:, i])) for i, name in enumerate((b"r", b"g", b"b"))]
+        tags += [
+            (name + b"XYZ", b"XYZ " + bytes(4) + _fixed(colours[:, i])) for i, name in enumerate((b"r", b"g", b"b"))
+        ]
         tags += [(name + b"TRC", tone) for name in (b"r", b"g", b"b")]
     table, data, at = b"", b"", 128 + 4 + 12 * len(tags)
     for name, content in tags:

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pyvips
 
-from realsr.images.opening import DTYPES, naming_damage
+from realsr.images.damage import naming_damage
+from realsr.images.opening import DTYPES
 
 Pixels = npt.NDArray[Any]
 _AT_ONCE = 128  # rows that are decoded
@@ -26,7 +27,8 @@ class Rows:
     """
 
     def __init__(self, path: Path, opened: Callable[[], Any]) -> None:
-        self._path, self._opened = path, opened
+        self._path, self._opened, self._top = path, opened, 0
+        self._kept: Pixels = np.empty((0, 0, 0))
         self._start()
 
     def read(self, start: int, stop: int) -> Pixels:
@@ -57,7 +59,7 @@ class Rows:
         image = self._opened()
         self.shape, self.dtype = (image.height, image.width, image.bands), np.dtype(DTYPES[image.format])
         self._region = pyvips.Region.new(image)
-        self._kept, self._top = np.empty((0, *self.shape[1:]), self.dtype), 0
+        self._kept, self._top = np.empty((0, image.width, image.bands), self.dtype), 0
 
     def _fetch(self, start: int, stop: int) -> Pixels:
         _, width, channels = self.shape
@@ -66,7 +68,7 @@ class Rows:
 
 
 class Plane:
-    """Some channels of rows, to be looked at as an array is, by slices of rows and columns.
+    """Some channels of rows, to be looked at as an array is, by slices of rows and columns, and None for an axis.
 
     Args:
         rows: of the image.
@@ -75,12 +77,13 @@ class Plane:
 
     def __init__(self, rows: Rows, pick: Callable[[Pixels], Pixels]) -> None:
         self._rows, self._pick, self.dtype = rows, pick, rows.dtype
-        self.shape = rows.shape[:2] + pick(np.empty((1, 1, rows.shape[2]), rows.dtype)).shape[2:]
+        self.shape: tuple[int, ...] = rows.shape[:2] + pick(np.empty((1, 1, rows.shape[2]), rows.dtype)).shape[2:]
         self.size = int(np.prod(self.shape))
 
     def __getitem__(self, key: tuple[Any, ...]) -> Pixels:
         start, stop, _ = key[0].indices(self.shape[0])
-        return self._pick(self._rows.read(start, stop)[:, key[1]])[(slice(None), slice(None), *key[2:])]
+        picked = self._pick(self._rows.read(start, stop)[:, key[1]])
+        return picked[:, :, None] if len(key) > 2 else picked
 
 
 def turned_upright(array: Pixels, orientation: int) -> Pixels:

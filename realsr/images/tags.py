@@ -6,15 +6,16 @@ import io
 import struct
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
 import numpy as np
-from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from realsr.errors import InputError
 
+Directory = ImageFileDirectory_v2
 EXIF, GPS, INTEROPERABILITY, SUB_DIRECTORIES = 34665, 34853, 40965, 330
 _MAKE, _MODEL, _WIDTH, _HEIGHT = 271, 272, 40962, 40963
 # ImageDescription, Make, Model, Software, DateTime, Artist, HostComputer, Rating, RatingPercent, Copyright, and title,
@@ -23,7 +24,11 @@ _DESCRIPTIVE = {270, _MAKE, _MODEL, 305, 306, 315, 316, 18246, 18249, 33432, *ra
 # MakerNote (whose inner offsets no longer hold), SubjectArea, sizes, RelatedSoundFile, density of the sensor, place of
 # the subject, further directories
 _OUTDATED = {37500, 37396, _WIDTH, _HEIGHT, 40964, 41486, 41487, 41488, 41492, EXIF, GPS, INTEROPERABILITY}
-_KEPT = {0: _DESCRIPTIVE, EXIF: {33434, 33437, *range(34850, 34870), *range(36864, 42241)} - _OUTDATED, GPS: set(range(32))}
+_KEPT = {
+    0: _DESCRIPTIVE,
+    EXIF: {33434, 33437, *range(34850, 34870), *range(36864, 42241)} - _OUTDATED,
+    GPS: set(range(32)),
+}
 _HEAD = b"II*\0" + bytes(4)
 _MOST_READ = 1 << 24  # bytes, by which overlapping tags cannot name the same ones a thousand times
 _MOST_KEPT = 16_000  # bytes of a directory's values, so that three of them fit into the 65527 that a JPEG has for them
@@ -81,10 +86,8 @@ def _silently() -> Iterator[None]:
     """Parsers may raise and warn of anything in a damaged file, whose tags are then those read so far."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
+        with suppress(Exception):
             yield
-        except Exception:  # noqa: S110
-            pass
 
 
 def value(tags: Directory, tag: int, default: Any = None) -> Any:
@@ -149,7 +152,8 @@ def photo_page(path: Path, tags: Tags) -> tuple[dict[str, int], Directory]:
     Raises:
         InputError: several are photos.
     """
-    at, seen, found = tags.first, [], []
+    at, found = tags.first, list[tuple[dict[str, int], Directory]]()
+    seen: list[int] = []
     while at and at not in seen:  # a chain may be a ring
         main = tags.directory(at)
         found.append(({"page": len(seen)}, main))
