@@ -12,6 +12,7 @@ import logging
 import mmap
 import os
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -96,7 +97,9 @@ def open_image(
                 by_pillow = TiffImageFile  # LAB of 8 bits, which libvips 8.18 refuses
         if by_pillow:
             file.seek(0)
-            with by_pillow(file) as image:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                image = by_pillow(file)
                 check_pixels(path, image.height, image.width, most_pixels)
                 return open_image(content_of(image), most_pixels, path, access)
         if not loader:
