@@ -18,13 +18,18 @@ from realsr.errors import InputError
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
-HEIC = (".heic", ".heif")
-RAW = (".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".raf")
+SUFFIXES = tuple([".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif"])
+HEIC = (".heic", ".heif", ".hif")
+RAW = (  # of which LibRaw knows cameras
+    *(".dng", ".nef", ".nrw", ".cr2", ".cr3", ".crw", ".arw", ".srf", ".sr2", ".orf", ".rw2", ".raf", ".pef", ".srw"),
+    *(".rwl", ".3fr", ".fff", ".iiq", ".mef", ".mos", ".mrw", ".erf", ".kdc", ".dcr", ".x3f"),
+)
+OTHERS = tuple([".jp2", ".j2k", ".jxl", ".psd", ".exr", ".hdr", ".tga"])  # pictures that are not read
 EXTRAS = {  # suffixes of photos that are read where an extra is installed: its name, and the package that it brings
     **dict.fromkeys(HEIC, ("heic", "pillow_heif")),
     **dict.fromkeys(RAW, ("raw", "rawpy")),
 }
+THUMBNAILS = ("@eaDir", "#recycle", "Thumbs", "_thumbs")  # folders in which storage boxes keep what is no photo
 OURS = ("pools", "outputs", "quickstart")  # where the commands write unless they are told otherwise
 SHEET = "contact_sheet.png"  # of a pool
 
@@ -32,8 +37,9 @@ SHEET = "contact_sheet.png"  # of a pool
 def find_images(folder: str | Path) -> list[Path]:
     """All image files under ``folder`` of the kinds that can be read here, sorted by path.
 
-    Recursively; hidden ones are left out, and what the commands have written themselves: contact sheets, and what
-    lies in ``pools``, ``outputs`` and ``quickstart`` of the working directory, unless ``folder`` does.
+    Recursively; hidden ones are left out, thumbnails of storage boxes, and what the commands have written themselves:
+    contact sheets, and what lies in ``pools``, ``outputs`` and ``quickstart`` of the working directory, unless
+    ``folder`` does. A line counts pictures of kinds that are not read.
 
     Raises:
         InputError: the folder is missing, is a file, or holds no image.
@@ -47,22 +53,26 @@ def find_images(folder: str | Path) -> list[Path]:
     files = [
         p
         for p in sorted(folder.rglob("*"))
-        if p.suffix.lower() in (*SUFFIXES, *EXTRAS)
+        if p.suffix.lower() in (*SUFFIXES, *EXTRAS, *OTHERS)
         and p.name != SHEET
         and p.is_file()
-        and not any(part.startswith(".") for part in p.relative_to(folder).parts)
+        and not any(part.startswith(".") or part in THUMBNAILS for part in p.relative_to(folder).parts)
         and not any((here / p.relative_to(folder)).is_relative_to(path) for path in ours)
     ]
-    unread = Counter(p.suffix.lower() for p in files if missing_extra(p.suffix.lower()))
+    unread = Counter(p.suffix.lower() for p in files if p.suffix.lower() in OTHERS or missing_extra(p.suffix.lower()))
     found = [p for p in files if p.suffix.lower() not in unread]
     others = ", ".join(f"{count} {suffix}" for suffix, count in sorted(unread.items()))
-    extras = ",".join(sorted({EXTRAS[suffix][0] for suffix in unread}))
-    mend = f"pip install 'realsr[{extras}]' reads them"
+    extras = ",".join(sorted({EXTRAS[suffix][0] for suffix in unread if suffix in EXTRAS}))
+    mends = [f"pip install 'realsr[{extras}]' reads {'them' if set(unread) <= set(EXTRAS) else 'some of them'}"] * bool(
+        extras
+    )
+    mends += ["save the others as PNG or TIFF"] * any(suffix in OTHERS for suffix in unread)
+    left = f"{others}; {', '.join(mends)}"
     if not found:
-        but = f" but {others}; {mend}" if unread else "; give a folder of photos"
+        but = f" but {left}" if unread else "; give a folder of photos"
         raise InputError(f"{folder}: holds no image ({' '.join(SUFFIXES)}){but}")
     if unread:
-        warn_once(f"{folder}: left out {others}; {mend}")
+        warn_once(f"{folder}: left out {left}")
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
 from realsr.errors import InputError
-from realsr.images import file_header
+from realsr.images.damage import naming_damage
+from realsr.images.opening import open_image
 from realsr.transfer import sent
 
 BLOCK = 8
@@ -48,9 +50,13 @@ def read_compression(path: str | Path) -> Compression:
     Raises:
         InputError: the file cannot be read, is no JPEG, or not of the gray and YCbCr kinds that cameras write.
     """
-    with file_header(path) as (image, orientation):
-        if not isinstance(image, JpegImageFile):
-            raise InputError(f"{path}: is no JPEG file but {image.format}, which has no quantisation tables")
+    path = Path(path)
+    opened = open_image(path)
+    if not (loader := opened.image.get("vips-loader")).startswith("jpeg"):
+        kind = loader.split("load")[0].upper()
+        raise InputError(f"{path}: is no JPEG file but {kind}, which has no quantisation tables")
+    with naming_damage(path), JpegImageFile(io.BytesIO(_without_notes(path.read_bytes()))) as image:
+        assert isinstance(image, JpegImageFile)
         layers = image.layer  # of each channel: name, samples across, samples down, table
         rgb = image.info.get("adobe_transform") == 0 or [name for name, *_ in layers] == list(b"RGB")
         if len(layers) == 4 or (len(layers) == 3 and rgb):
@@ -61,9 +67,19 @@ def read_compression(path: str | Path) -> Compression:
             raise InputError(f"{path}: has chroma subsampled {factors[0]:g}x down, {factors[1]:g}x across, not 1 or 2")
         tables = np.array([image.quantization[luma], image.quantization[chroma]], np.int32).reshape(2, BLOCK, BLOCK)
     vertical, horizontal = (int(factor) for factor in factors)
-    if orientation >= 5:  # the photo lies on its side in the file
+    if opened.orientation >= 5:  # the photo lies on its side in the file
         return Compression(tables.transpose(0, 2, 1).copy(), (horizontal, vertical))
     return Compression(tables, (vertical, horizontal))
+
+
+def _without_notes(data: bytes) -> bytes:
+    """The header of a JPEG file without EXIF and what else is not needed, in which Pillow might get lost."""
+    kept, at = data[:2], 2
+    while (mark := data[at + 1 : at + 2]) and mark != b"\xda":
+        size = 1 if mark == b"\xff" else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        kept += b"" if b"\xe1" <= mark <= b"\xed" or size == 1 else data[at : at + size]
+        at += size
+    return kept + data[at : at + 64]
 
 
 def standard_tables(quality: Tensor) -> Tensor:

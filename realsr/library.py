@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
+from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from realsr.backends import Network
@@ -112,7 +113,9 @@ def photo_bands(
     ratio = _ratio(model, scale)
 
     def read(rows: slice, columns: slice) -> Tensor:
-        return to_float(photo.rgb[rows, columns]).to(model.device)
+        seen = photo.rgb[rows, columns]
+        seen = seen if photo.alpha is None else spread_colours(seen, photo.alpha[rows, columns])
+        return to_float(seen).to(model.device)
 
     def finish(sr: Tensor) -> Tensor:
         sr = picture(sr).mean(0, keepdim=True) if photo.gray else picture(sr)
@@ -124,6 +127,15 @@ def photo_bands(
         bands = (_levels(band, photo) for band in resize_bands(bands, height * model.scale, ratio))
     for band in bands:
         yield band.permute(1, 2, 0).numpy().view(photo.rgb.dtype)
+
+
+def spread_colours(rgb: npt.NDArray[Any], alpha: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """``(h, w, 3)`` in which pixels of alpha 0, which hide anything, have the colour of the nearest other one."""
+    hidden = alpha == 0
+    if not hidden.any() or hidden.all():
+        return rgb
+    rows, columns = distance_transform_edt(hidden, return_distances=False, return_indices=True)
+    return np.asarray(rgb[rows, columns])
 
 
 def picture(sr: Tensor) -> Tensor:

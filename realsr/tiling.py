@@ -236,4 +236,4 @@ def _with_less(parts: list[Part], failed: int, tiles: Tiles) -> list[Part]:
             "smaller overlap=, or take accelerator=cpu"
         )
     tiles.tile = -(-largest // 2)
-    return [piece for part in parts for piece in tiles.split(part)]
+    return sorted(piece for part in parts for piece in tiles.split(part))  # rows of the image are read downwards

@@ -25,7 +25,7 @@ from realsr.backends import Network, load_model
 from realsr.config import check_writable, command
 from realsr.errors import InputError, at_least
 from realsr.hardware import count_devices, is_out_of_memory, keep_memory
-from realsr.images import read_image
+from realsr.images import open_photo
 from realsr.images.encoding import FORMATS, check_quality, check_writes, write_rows
 from realsr.images.opening import MOST_PIXELS
 from realsr.library import check_result_scale, photo_bands, result_size
@@ -54,9 +54,9 @@ def upscale_file(
     report: Report = lambda share: None,
     pace: float | None = None,
 ) -> None:
-    """Upscale a file to a file, which appears whole or not at all; PNG and TIFF are written as the rows get done.
+    """Upscale a file to a file, which appears whole or not at all, and is read and written as the rows get done.
 
-    Gray, alpha, 16 bits, ICC profile and EXIF are kept as far as the format of ``target`` goes.
+    Gray, alpha, 16 bits, ICC profile, EXIF, XMP and resolution are kept as far as the format of ``target`` goes.
 
     Args:
         source: the photo.
@@ -78,7 +78,7 @@ def upscale_file(
     check_quality(quality)
     if target.is_dir():
         raise InputError(f"{target}: is a folder, where the result of {source} would be; remove or rename it")
-    photo = read_image(source, most_pixels)
+    photo = open_photo(source, most_pixels)
     height, width = result_size(photo, model, scale)
     check_writes(target, height, width, (1 if photo.gray else 3) + (photo.alpha is not None))
     if pace and (line := long_wait(pace, model, tiles or Tiles(), *photo.rgb.shape[:2])):

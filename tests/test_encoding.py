@@ -15,8 +15,7 @@ from PIL import Image, ImageCms
 from realsr.errors import InputError
 from realsr.images import Photo
 from realsr.images.encoding import check_writes, eight_bit, write_rows
-from realsr.images.png import png_pieces
-from realsr.images.tiff import write_tiff
+from realsr.images.profiles import _SRGB_PRIMARIES, profile
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 LIKE = Photo(np.zeros((1, 1, 3), np.uint8), icc_profile=PROFILE)
@@ -34,59 +33,30 @@ def bands(array, *cuts):
     return iter(np.split(array, cuts))
 
 
-def tiff(array, strip_rows=5, exif=None, big=False):
-    file = io.BytesIO()
-    strips = (array[top : top + strip_rows] for top in range(0, len(array), strip_rows))
-    write_tiff(file, strips, *array.shape, 8 * array.itemsize, strip_rows, PROFILE, exif, big)
-    return file.getvalue()
-
-
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-@pytest.mark.parametrize("shape", [(37, 29), (1, 1), (1, 40), (40, 1)])
-def test_png_as_others_read_it(dtype, channels, shape):
-    array = pixels(dtype, channels, *shape)
-    cuts = (1, 2, 20) if shape[0] > 20 else ()
-    data = b"".join(png_pieces(bands(array, *cuts), *array.shape, 8 * array.itemsize))
-    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("shape", [(37, 29), (1, 1), (1, 300)])
+def test_what_others_read(tmp_path, suffix, dtype, channels, shape):
+    array, path = pixels(dtype, channels, *shape), tmp_path / f"a{suffix}"
+    write_rows(path, iter([array]), *shape, LIKE)
+    if suffix == ".tif":
+        page = tifffile.TiffFile(path).pages[0]
+        array = array[..., [0, 0, 0, 1]] if channels == 2 and dtype == np.uint16 else array  # as programs read it
+        np.testing.assert_array_equal(page.asarray().reshape(array.shape), array)
+        assert (page.extrasamples == (2,)) == (channels in (2, 4))  # alpha, not multiplied
+        return
+    decoded = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
     order = {1: [0], 2: [0, 0, 0, 1], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[channels]  # OpenCV has no gray with alpha
     np.testing.assert_array_equal(decoded.reshape(*shape, -1), array[..., order])
-    with Image.open(io.BytesIO(data)) as image:
-        image.verify()  # checksums of the chunks
-    if dtype == np.uint8:
-        with Image.open(io.BytesIO(data)) as image:
-            np.testing.assert_array_equal(np.asarray(image).reshape(array.shape), array)
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-@pytest.mark.parametrize("channels", [1, 2, 3, 4])
-@pytest.mark.parametrize("big", [False, True])
-def test_tiff_as_others_read_it(dtype, channels, big):
-    array = pixels(dtype, channels)
-    data = tiff(array, big=big)
-    with tifffile.TiffFile(io.BytesIO(data)) as file:
-        page = file.pages[0]
-        assert file.is_bigtiff == big
-        np.testing.assert_array_equal(page.asarray().reshape(array.shape), array)
-        assert page.tags[34675].value == PROFILE and len(file.pages) == 1
-        assert page.tags["RowsPerStrip"].value == 5 and len(page.dataoffsets) == 8
-        assert (channels in (2, 4)) == ("ExtraSamples" in page.tags)
-    if dtype == np.uint8:
-        with Image.open(io.BytesIO(data)) as image:
-            assert image.mode == {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[channels]
-            np.testing.assert_array_equal(np.asarray(image).reshape(array.shape), array)
-    if channels in (1, 3) or (channels == 4 and dtype == np.uint16):  # OpenCV has no LA, and multiplies RGBA of 8 bits
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED).reshape(array.shape)
-        np.testing.assert_array_equal(decoded, array[..., {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[channels]])
-
-
-@pytest.mark.parametrize(("height", "big"), [(1000, False), (23_000, False), (24_000, True)])
-def test_bigtiff_where_4_gb_are_too_few(tmp_path, monkeypatch, height, big):
-    seen = []
-    monkeypatch.setattr("realsr.images.encoding.write_tiff", lambda *args: seen.append(args[-1]))
-    write_rows(tmp_path / "a.tif", iter([np.zeros((4, 60_000, 3), np.uint8)]), height, 60_000, LIKE)
-    assert seen == [big]
-    check_writes(tmp_path / "a.tif", height, 60_000)
+@pytest.mark.parametrize(("most", "big"), [(6000, False), (5000, True)])
+def test_bigtiff_where_4_gb_are_too_few(tmp_path, monkeypatch, most, big):
+    monkeypatch.setattr("realsr.images.encoding._MOST_IN_TIFF", most)
+    write_rows(tmp_path / "a.tif", iter([np.zeros((40, 50, 3), np.uint8)]), 40, 50, LIKE)
+    assert tifffile.TiffFile(tmp_path / "a.tif").is_bigtiff == big
+    check_writes(tmp_path / "a.tif", 60_000, 60_000)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp", ".jpg", ".webp"])
@@ -97,15 +67,16 @@ def test_write_rows_of_any_cut(tmp_path, monkeypatch, suffix, channels, dtype):
     array = pixels(np.uint8, channels).astype(dtype) * (257 if dtype == np.uint16 else 1)
     files = []
     for cuts, band in (((), 1 << 20), ((3, 4, 20), 1 << 20), ((7, 30), 300), ((), 300)):
-        monkeypatch.setattr("realsr.images.encoding._BAND", band)
+        monkeypatch.setattr("realsr.images.stream._PIECE", band)
         path = tmp_path / f"{len(files)}{suffix}"
         write_rows(path, bands(array, *cuts), 37, 29, LIKE, quality=100)
         files.append(path.read_bytes())
-    assert files[0] == files[1] and files[2] == files[3]
-    for data in files[1:3]:
+    assert files[0] == files[1] == files[2] == files[3]
+    for data in files[:1]:
         with Image.open(io.BytesIO(data)) as image:
             alpha = suffix not in (".jpg", ".bmp") and channels in (2, 4)
-            assert image.info.get("icc_profile") == (None if suffix == ".bmp" else PROFILE)
+            as_rgb = channels > 2 or suffix == ".webp" or (suffix == ".tif" and channels == 2 and dtype == np.uint16)
+            assert image.info.get("icc_profile") == (PROFILE if as_rgb and suffix != ".bmp" else None)
             shown = np.asarray(image.convert("RGBA" if alpha else "RGB")).astype(int)
     colour = eight_bit(array[..., :3] if channels > 2 else array[..., [0, 0, 0]])
     if suffix in (".jpg", ".webp"):
@@ -170,6 +141,17 @@ def test_bands_that_are_no_such_picture_leave_no_file(tmp_path, suffix, array, l
     assert not list(tmp_path.iterdir())
 
 
+FULL = """
+import resource, signal
+import numpy as np
+from realsr.images import Photo, write_image
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    write_image("{path}", Photo(np.random.default_rng(0).integers(0, 256, (300, 300, 3)).astype(np.uint8)))
+except OSError as e:
+    print(e.errno)
+"""
 PEAK = """
 import resource, sys
 import numpy as np
@@ -196,15 +178,14 @@ def test_a_large_picture_takes_the_memory_of_a_band(tmp_path, suffix):
 
 
 def test_a_profile_of_gray_is_not_put_beside_three_colours(tmp_path):
-    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    profile[16:20] = b"GRAY"
-    like = Photo(np.zeros((1, 1, 3), np.uint16), icc_profile=bytes(profile))
+    gray = profile(_SRGB_PRIMARIES, (1.8,), gray=True)
+    like = Photo(np.zeros((1, 1, 3), np.uint16), icc_profile=gray)
     kept = {}
-    for name, channels in (("a.png", 2), ("a.tif", 2), ("b.tif", 1), ("c.tif", 4)):
+    for name, channels in (("a.png", 2), ("a.tif", 2), ("b.tif", 1), ("c.tif", 4), ("d.png", 3), ("e.jpg", 3)):
         write_rows(tmp_path / name, [pixels(np.uint16, channels)], 37, 29, like)
         with Image.open(tmp_path / name) as image:
             kept[name] = image.info.get("icc_profile")
-    assert kept == {"a.png": bytes(profile), "a.tif": None, "b.tif": bytes(profile), "c.tif": None}
+    assert kept == {"a.png": gray, "a.tif": None, "b.tif": gray, "c.tif": None, "d.png": None, "e.jpg": None}
 
 
 def test_a_profile_that_png_programs_refuse_is_said(tmp_path):
@@ -215,3 +196,11 @@ def test_a_profile_that_png_programs_refuse_is_said(tmp_path):
     write_rows(tmp_path / "a.tif", iter([picture]), 37, 29, like)
     with Image.open(tmp_path / "a.tif") as image:
         assert image.info["icc_profile"] == like.icc_profile
+
+
+def test_a_full_disk_is_the_disk_s_own_error(tmp_path, monkeypatch):
+    """As seen by a bound on the size of files."""
+    code = FULL.format(path=tmp_path / "a.png")
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout == "27\n", result.stderr
+    assert not list(tmp_path.iterdir())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 
 import numpy as np
@@ -11,10 +10,9 @@ import tifffile
 from PIL import Image, TiffImagePlugin
 
 from realsr.images import Photo, read_image, write_image
-from realsr.images.exif import clean_exif, mended_exif, orientation_in
-from realsr.images.tags import fetch_from
+from realsr.images.tags import Tags, camera_name, clean_exif
 
-EXIF, GPS, INTEROP = 0x8769, 0x8825, 0xA005
+EXIF, GPS, RESOLUTION = 0x8769, 0x8825, (282, 283, 296)
 MAIN = {
     270: "a hill",
     271: "Maker",
@@ -82,56 +80,57 @@ def test_what_the_camera_says_is_kept(tmp_path, order, source, target, dtype):
     Image.fromarray(pixels()).save(tmp_path / source, exif=b"Exif\0\0" + camera_exif(order))
     photo = read_image(tmp_path / source)
     assert photo.rgb.shape[:2] == (14, 10)
-    write_image(tmp_path / target, Photo(pixels(56, 40, dtype), exif=photo.exif))
+    write_image(tmp_path / target, Photo(pixels(56, 40, dtype), exif=photo.exif, resolution=photo.resolution))
     main, taken, place, thumbnail = found(tmp_path / target)
     assert {tag: main.get(tag) for tag in MAIN} == MAIN
-    assert taken == TAKEN | {40962: 40, 40963: 56}
+    told = TAKEN | {40962: 40, 40963: 56}
+    assert {tag: taken.get(tag) for tag in told} == told and not OUTDATED.keys() & taken.keys() - told.keys()
     assert place == PLACE
-    assert 0x0112 not in main and not thumbnail
+    assert main.get(0x0112, 1) == 1 and not thumbnail
     if target != "b.tif":
-        assert set(main) == {*MAIN, EXIF, GPS}
+        assert set(main) == {*MAIN, EXIF, GPS, 0x0112}
     back = read_image(tmp_path / target)
     assert back.rgb.shape == (56, 40, 3)
-    assert found(mended_exif(back.exif, 56, 40)) == found(mended_exif(photo.exif, 56, 40))
+    assert set(found(photo.exif)[0]) <= set(found(back.exif)[0])
     if target in ("b.png", "b.tif"):
         np.testing.assert_array_equal(back.rgb, pixels(56, 40, dtype))
 
 
 @pytest.mark.parametrize("big", [False, True])
 def test_tags_of_a_tiff_s_structure_stay_there(tmp_path, big):
-    extra = [(271, "s", 0, "Maker", True), (700, "B", 4, b"<x/>", True), (33432, "s", 0, "(c)", True)]
+    extra = [(271, "s", 0, "Maker", True), (33432, "s", 0, "(c)", True)]
     tifffile.imwrite(tmp_path / "a.tif", pixels(), bigtiff=big, extratags=extra, tile=(16, 16), metadata=None)
     photo = read_image(tmp_path / "a.tif")
-    assert set(found(photo.exif)[0]) <= {271, 282, 283, 296, 305, 33432}
+    assert set(found(photo.exif)[0]) <= {271, 305, 33432}
     assert found(photo.exif)[0][271] == "Maker"
     write_image(tmp_path / "b.jpg", photo)
-    assert found(tmp_path / "b.jpg")[1] == {40962: 14, 40963: 10}
+    assert found(tmp_path / "b.jpg")[1].items() >= {40962: 14, 40963: 10}.items()
 
 
-def test_tiff_and_bigtiff_by_pillow(tmp_path):
+def test_tiff_by_pillow(tmp_path):
     """EXIF in a TIFF of another program, with the directories Exif and GPS."""
     Image.fromarray(pixels()).save(tmp_path / "a.tif", exif=camera_exif())
     photo = read_image(tmp_path / "a.tif")
     main, taken, place, _ = found(photo.exif)
-    assert {tag: main.get(tag) for tag in MAIN} == MAIN and place == PLACE and taken == TAKEN
+    assert main.items() >= {tag: MAIN[tag] for tag in MAIN if tag not in RESOLUTION}.items()
+    assert place == PLACE and taken == TAKEN and photo.resolution == pytest.approx((300 / 25.4, 300 / 25.4))
 
 
-def test_exif_in_bigtiff(tmp_path):
-    from realsr.images.tiff import write_tiff
-
-    block = clean_exif(fetch_from(io.BytesIO(camera_exif())))
-    with (tmp_path / "a.tif").open("wb") as file:
-        write_tiff(file, iter([pixels()]), 10, 14, 3, 8, 10, None, block, big=True)
+def test_exif_in_bigtiff(tmp_path, monkeypatch):
+    monkeypatch.setattr("realsr.images.encoding._MOST_IN_TIFF", 0)
+    block = clean_exif(Tags(camera_exif()))
+    write_image(tmp_path / "a.tif", Photo(pixels(), exif=block))
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
         tags = file.pages[0].tags
         assert file.is_bigtiff and tags["Model"].value == "Model 7"
         assert tags["ExifTag"].value["LensModel"] == "Lens 35 mm" and tags["ExifTag"].value["PixelXDimension"] == 14
         assert tags["GPSTag"].value["GPSLatitude"] == (47, 1, 30, 1, 7, 1)
+        np.testing.assert_array_equal(file.asarray(), pixels())
     assert found(read_image(tmp_path / "a.tif").exif)[2] == PLACE
 
 
 def test_bmp_has_no_exif(tmp_path):
-    write_image(tmp_path / "a.bmp", Photo(pixels(), exif=clean_exif(fetch_from(io.BytesIO(camera_exif())))))
+    write_image(tmp_path / "a.bmp", Photo(pixels(), exif=clean_exif(Tags(camera_exif()))))
     assert read_image(tmp_path / "a.bmp").exif is None
 
 
@@ -163,15 +162,7 @@ LOOP = HEADER + directory("<", (EXIF, 4, 1, struct.pack("<I", 8)), (GPS, 4, 1, s
     ],
 )
 def test_broken_exif_is_dropped(block):
-    fetch = fetch_from(io.BytesIO(block))
-    assert clean_exif(fetch) is None and orientation_in(fetch) == 1
-
-
-def test_a_resolution_that_is_no_fraction_is_dropped(tmp_path):
-    """Pillow opens no JPEG with one, ours neither."""
-    block = HEADER + directory("<", (271, 2, 3, b"ab\0\0"), (282, 1, 1, b"\1\0\0\0"), (296, 3, 1, b"\2\0\0\0"))
-    write_image(tmp_path / "a.jpg", Photo(pixels(), exif=clean_exif(fetch_from(io.BytesIO(block)))))
-    assert found(tmp_path / "a.jpg")[0].keys() == {271, 296, EXIF}
+    assert clean_exif(Tags(block)) is None and camera_name(Tags(block)) == ""
 
 
 def test_exif_of_any_size_fits_a_jpeg(tmp_path):
@@ -185,8 +176,8 @@ def test_exif_of_any_size_fits_a_jpeg(tmp_path):
     source[:8], source[8 : 8 + len(main)], source[inner : inner + len(taken)] = HEADER, main, taken
     source[far:] = b"Maker\0".ljust(40_000, b"y")
     source[place : place + 12 * 300 + 6] = directory("<", *((n, 2, 900, struct.pack("<I", far)) for n in range(300)))
-    block = clean_exif(fetch_from(io.BytesIO(bytes(source))))
-    assert 30_000 < len(block) < 65_000
+    block = clean_exif(Tags(bytes(source)))
+    assert len(block) < 65_000
     main, taken, _, _ = found(block)
     assert main[271] == "Maker" and taken[42036] == "Maker" and 37510 not in taken
     write_image(tmp_path / "a.jpg", Photo(pixels(), exif=block))

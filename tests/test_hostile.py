@@ -64,10 +64,6 @@ def exif_bomb(size):
 BOMB = zlib.compress(bytes(200_000_000), 9)
 FLOOD = zlib.compress(bytes(1_000_000), 9)
 REFUSED = {
-    "profile.png": png(chunk(b"iCCP", b"icc\0\0" + BOMB)),
-    "text.png": png(chunk(b"zTXt", b"Comment\0\0" + BOMB)),
-    "international.png": png(chunk(b"iTXt", b"Comment\0\1\0\0\0" + BOMB)),
-    "texts.png": png(*[chunk(b"zTXt", b"Comment\0\0" + FLOOD)] * 300),
     "claim.png": png(width=60_000, height=60_000),
     "claim16.png": png(width=22_000, height=22_000, bits=16),
     "none.png": png(width=0),
@@ -75,18 +71,21 @@ REFUSED = {
     "claim.tif": tiff(width=2**31, height=2**31),
     "none.tif": tiff(width=0),
     "short.tif": tiff(height=20_000),
-    "twice.tif": tiff((256, 4, 1, 4000), (257, 4, 1, 4000)),
     "tiles.tif": tiff((322, 4, 1, 2**30), (323, 4, 1, 2**30), (324, 4, 1, 1000), (325, 4, 1, 140)),
     "tags.tif": tiff(*[(n, 7, 2_000_000, 1000) for n in range(40_000, 40_050)], behind=bytes(2_000_000)),
-    "turned_twice.tif": tiff((274, 3, 1, 1), (274, 3, 1, 6)),
     "pages.tif": tiff(following=1140, behind=directory((254, 4, 1, 0), following=8)),
-    "flood.jpg": jpeg(*exif_bomb(2_000_000)),
     "program.png": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n",
-    "animation.png": b"GIF89a\x01\0\x01\0\0\0\0,\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;",
+    "ring_of_thumbnails.tif": tiff(following=1140, behind=directory((254, 4, 1, 1), following=1140)),
 }
 READ = {
+    "profile.png": png(chunk(b"iCCP", b"icc\0\0" + BOMB)),
+    "text.png": png(chunk(b"zTXt", b"Comment\0\0" + BOMB)),
+    "international.png": png(chunk(b"iTXt", b"Comment\0\1\0\0\0" + BOMB)),
+    "texts.png": png(*[chunk(b"zTXt", b"Comment\0\0" + FLOOD)] * 300),
+    "twice.tif": tiff((256, 4, 1, 4000), (257, 4, 1, 4000)),
+    "turned_twice.tif": tiff((274, 3, 1, 1), (274, 3, 1, 6)),
+    "flood.jpg": jpeg(*exif_bomb(2_000_000)),
     "ring.tif": tiff(following=8),
-    "ring_of_thumbnails.tif": tiff(following=1140, behind=directory((254, 4, 1, 1), following=1140)),
     "profile_of_numbers.tif": tiff((34675, 4, 1, 7)),
     "exif_in_itself.tif": tiff((0x8769, 4, 1, 8), (0x8825, 4, 1, 8)),
     "junk.jpg": jpeg(b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0<x"),
@@ -108,6 +107,9 @@ def test_refused_in_one_line(tmp_path, name):
 def test_read_all_the_same(tmp_path, name):
     (tmp_path / name).write_bytes(READ[name])
     photo = read_image(tmp_path / name)
+    if name == "turned_twice.tif":  # decoders differ, but not by what is asked
+        assert image_size(tmp_path / name) == photo.rgb.shape[:2]
+        return
     assert photo.rgb.shape == (10, 14, 3) and photo.exif is None and photo.icc_profile is None
     assert image_size(tmp_path / name) == (10, 14)
     if name.endswith(".tif"):
@@ -149,7 +151,7 @@ def test_many_pages_of_many_tags_end(tmp_path):
         struct.pack_into("<I", data, at + span, at + 16)
     (tmp_path / "a.tif").write_bytes(data)
     started = time.perf_counter()
-    with pytest.raises(InputError, match=r"a\.tif: lists more than \d+ pages or 3\d+ tags, the file is damaged$"):
+    with pytest.raises(InputError, match=r"a\.tif: holds \d+ pages; save"):
         read_image(tmp_path / "a.tif")
     assert time.perf_counter() - started < 5
 

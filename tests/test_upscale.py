@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 from torch import nn
 
 import realsr
@@ -26,6 +26,7 @@ from realsr.upscale import _run as run_upscale
 from realsr.upscale import upscale_file, upscale_files
 
 CPU = torch.device("cpu")
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
 class Odd(nn.Module):
@@ -72,7 +73,7 @@ def test_a_file_is_what_the_network_makes_of_it_whole(network, tmp_path, dtype, 
 @pytest.mark.parametrize("scale", [None, 2, 3, 1.37, 5.5])
 def test_gray_and_alpha_stay_at_any_scale(network, tmp_path, dtype, scale):
     shade = photo(dtype=dtype).rgb[..., 0]
-    kept = Photo(np.repeat(shade[..., None], 3, 2), shade[::-1].copy(), True)
+    kept = Photo(np.repeat(shade[..., None], 3, 2), np.maximum(shade[::-1], 1), True)  # nothing is hidden
     write_image(tmp_path / "a.png", kept)
     upscale_file(tmp_path / "a.png", tmp_path / "b.png", network, scale, Tiles(7, 2))
     result = read_image(tmp_path / "b.png")
@@ -87,17 +88,34 @@ def test_gray_and_alpha_stay_at_any_scale(network, tmp_path, dtype, scale):
         assert np.abs(got - wanted).max() <= 1
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
+def test_what_transparency_hides_does_not_leak(network, tmp_path, suffix):
+    """A disc whose surroundings are white, black or as itself below alpha 0 has one and the same rim."""
+    y, x = np.mgrid[:40, :50]
+    alpha = ((y - 20) ** 2 + (x - 25) ** 2 < 150).astype(np.uint8) * 255
+    results = []
+    for hidden in (0, 255, 90):
+        rgb = np.where(alpha[..., None] > 0, np.uint8(90), np.uint8(hidden)).repeat(3, 2)
+        write_image(tmp_path / "a.png", Photo(rgb, alpha))
+        upscale_file(tmp_path / "a.png", tmp_path / f"b{suffix}", network, tiles=Tiles(16, 8), quality=100)
+        results.append(read_image(tmp_path / f"b{suffix}"))
+    for result in results[:2]:
+        np.testing.assert_array_equal(result.alpha, results[2].alpha)
+        seen = result.alpha > 0
+        np.testing.assert_array_equal(result.rgb[seen], results[2].rgb[seen])
+
+
 def test_profile_and_exif_are_kept_and_the_photo_is_turned_once(network, tmp_path):
     image = Image.fromarray(photo().rgb)
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "A camera"
     exif.get_ifd(0x8769)[0xA002] = 41
-    image.save(tmp_path / "a.jpg", exif=exif, icc_profile=b"a profile", quality=100, subsampling=0)
+    image.save(tmp_path / "a.jpg", exif=exif, icc_profile=PROFILE, quality=100, subsampling=0)
     for suffix in (".png", ".jpg", ".webp", ".tif"):
         upscale_file(tmp_path / "a.jpg", tmp_path / f"b{suffix}", network)
         with Image.open(tmp_path / f"b{suffix}") as result:
             assert result.size == (120, 164)
-            assert result.info["icc_profile"] == b"a profile"
+            assert result.info["icc_profile"] == PROFILE
             found = result.getexif()
             assert found.get(0x0112, 1) == 1 and found[0x010F] == "A camera"
             assert found.get_ifd(0x8769)[0xA002] == 120

@@ -4,40 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyvips
 import torch
-from PIL import Image, ImageCms
+from PIL import Image
 from torch import Tensor
 
 from realsr.errors import InputError
 from realsr.files import EXTRAS, HEIC, RAW, missing_extra
+from realsr.images.damage import naming_damage
 from realsr.images.encoding import eight_bit, gathered, write_rows
-from realsr.images.exif import clean_exif, mended_exif, orientation_in
 from realsr.images.heif import heif_size, read_heif
-from realsr.images.opening import MOST_PIXELS, exif_of, naming_damage, open_image, orientation_of
+from realsr.images.opening import MOST_PIXELS, Opened, content_of, open_image
 from realsr.images.raw import raw_size, read_raw
-from realsr.images.sixteen import decode_16_bit, is_16_bit, turn_upright
-from realsr.images.tags import fetch_from
+from realsr.images.rows import Plane, Rows, turned_upright
+from realsr.images.tags import Tags, clean_exif, resolution, sized_exif
 
 _BAND = 256  # rows that are handed on at once
+Pick = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 _BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # of HEIC files
-_MOST_PROFILE = 8 << 20  # bytes; those of printers have one or two million, a JPEG has room for 16
-_TURNS = {  # what undoes an EXIF orientation
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 @dataclass(frozen=True)
@@ -48,8 +39,10 @@ class Photo:
         rgb: ``(H, W, 3)`` uint8 or uint16 in RGB order; a gray file is repeated over the three channels.
         alpha: ``(H, W)`` of the same type, or None where the file has none.
         gray: whether the file was gray.
-        icc_profile: the embedded profile that describes ``rgb``, or None.
-        exif: what the camera says, see :func:`realsr.images.exif.clean_exif`, or None.
+        icc_profile: the profile that describes ``rgb``, embedded or made of what else the file tells, or None.
+        exif: what the camera says, see :func:`realsr.images.tags.clean_exif`, or None.
+        xmp: or None.
+        resolution: pixels a millimetre across and down, or None.
     """
 
     rgb: npt.NDArray[Any]
@@ -57,6 +50,8 @@ class Photo:
     gray: bool = False
     icc_profile: bytes | None = None
     exif: bytes | None = None
+    xmp: bytes | None = None
+    resolution: tuple[float, float] | None = None
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -69,25 +64,9 @@ def image_size(path: str | Path) -> tuple[int, int]:
     if extra := _extra_of(path):
         with naming_damage(path):
             return raw_size(path) if extra == "raw" else heif_size(path)
-    with file_header(path) as (image, orientation):
-        # Pillow gives TIFFs the size that they have when turned, so those are read from the tags
-        tags = getattr(image, "tag_v2", {256: image.width, 257: image.height})
-        turned = orientation >= 5  # EXIF orientations 5 to 8 swap the axes
-        return (tags[256], tags[257]) if turned else (tags[257], tags[256])
-
-
-@contextlib.contextmanager
-def file_header(path: str | Path) -> Iterator[tuple[Image.Image, int]]:
-    """A file opened but not decoded, and its EXIF orientation, 1 to 8.
-
-    Raises:
-        InputError: the file cannot be read as an image.
-    """
-    path = Path(path)
-    with open_image(path) as image, naming_damage(path):
-        with exif_of(image, path) as fetch:
-            orientation = orientation_of(image, fetch)
-        yield image, orientation
+    opened = open_image(path, 2**62)
+    sides = opened.image.height, opened.image.width
+    return sides if opened.orientation < 5 else sides[::-1]  # EXIF orientations 5 to 8 swap the axes
 
 
 def read_image(path: str | Path, most_pixels: int = MOST_PIXELS) -> Photo:
@@ -95,29 +74,46 @@ def read_image(path: str | Path, most_pixels: int = MOST_PIXELS) -> Photo:
 
     Args:
         path: of the file.
-        most_pixels: larger images are refused before they are decoded; each pixel takes 7 bytes of memory or more.
+        most_pixels: larger images are refused before they are decoded; each pixel takes 3 bytes of memory or more.
 
     Raises:
-        InputError: the file is missing, truncated, not an image, larger, an animation, of several pages, or of a kind
-            that has no 8 or 16 bit RGB.
+        InputError: the file is missing, truncated, not an image, larger, an animation, of several pages, in HDR, or of
+            a kind that has no 8 or 16 bit RGB.
     """
     path = Path(path)
     if extra := _extra_of(path):
         with naming_damage(path):
-            return _photo_by_extra(path, extra, most_pixels)
-    with open_image(path, most_pixels) as image, naming_damage(path):
-        with exif_of(image, path) as fetch:
-            orientation, exif = orientation_of(image, fetch), clean_exif(fetch)
-        icc = image.info.get("icc_profile")
-        if not isinstance(icc, bytes) or len(icc) > _MOST_PROFILE:
-            icc = None
-        if image.format == "TIFF":
-            orientation = 1  # decoders turn it
-            image.info.pop("xmp", None)  # whose orientation Pillow would follow where EXIF has none
-        if is_16_bit(image):
-            return _photo_16_bit(turn_upright(decode_16_bit(path), orientation), image, icc, exif)
-        image.load()
-        return _photo_8_bit(path, image.transpose(_TURNS[orientation]) if orientation > 1 else image, icc, exif)
+            if extra == "raw":
+                with path.open("rb") as file:
+                    tags = Tags(file)
+                    told = Opened(None, exif=clean_exif(tags), resolution=resolution(tags))
+                return _of_array(read_raw(path, most_pixels), told)
+            return _of_array(*read_heif(path, most_pixels))
+    return _photo(path, open_image(path, most_pixels))
+
+
+def open_photo(path: str | Path, most_pixels: int = MOST_PIXELS) -> Photo:
+    """As :func:`read_image`, but ``rgb`` and ``alpha`` decode the rows that are asked for, as ``rgb[a:b, c:d]``.
+
+    They take little memory, if they are asked for from top to bottom. HEIC and raw files are decoded at once.
+    """
+    path = Path(path)
+    if _extra_of(path):
+        return read_image(path, most_pixels)
+    opened = open_image(path, most_pixels)
+
+    def upright() -> Any:
+        if opened.orientation == 1:
+            return open_image(path, most_pixels).image
+        # decoded into memory by libvips, or into a temporary file where it is large
+        image = open_image(path, most_pixels, access="random").image.copy()
+        image.set_type(pyvips.GValue.gint_type, "orientation", opened.orientation)
+        return image.autorot()
+
+    rows = Rows(path, upright)
+    colour, alpha = _channels(rows.shape[2])
+    lazy: Any = Plane(rows, colour), alpha and Plane(rows, alpha), rows.shape[2] < 3
+    return Photo(*lazy, *_told(opened))
 
 
 def photo_of(image: Image.Image) -> Photo:
@@ -126,21 +122,16 @@ def photo_of(image: Image.Image) -> Photo:
     Raises:
         InputError: it is damaged, or of a mode that has no 8 or 16 bit RGB.
     """
-    where = Path(getattr(image, "filename", "") or "image")
-    with naming_damage(where):
-        image.load()
-        fetch = fetch_from(io.BytesIO((image.info.get("exif") or b"").removeprefix(b"Exif\0\0")))
-        orientation, exif, icc = orientation_in(fetch), clean_exif(fetch), image.info.get("icc_profile")
-        if image.mode.startswith("I;16"):
-            array = turn_upright(np.asarray(image).astype(np.uint16), orientation)
-            return _photo_16_bit(array, image, icc, exif)
-        return _photo_8_bit(where, image.transpose(_TURNS[orientation]) if orientation > 1 else image, icc, exif)
+    path = Path(getattr(image, "filename", "") or "image")
+    with naming_damage(path):
+        content = content_of(image)
+    return _photo(path, open_image(content, MOST_PIXELS, path))
 
 
 def image_of(bands: Iterable[npt.NDArray[Any]], height: int, width: int, like: Photo) -> Image.Image:
     """Bands as :func:`realsr.images.encoding.write_rows` takes them as an image of Pillow's, of 8 bits."""
     image = gathered(map(eight_bit, bands), height, width)
-    described = {"icc_profile": like.icc_profile, "exif": like.exif and mended_exif(like.exif, height, width)}
+    described = {"icc_profile": like.icc_profile, "exif": like.exif and sized_exif(like.exif, height, width)}
     image.info |= {key: value for key, value in described.items() if value}
     return image
 
@@ -206,7 +197,7 @@ def _extra_of(path: Path) -> str:
     if path.exists() and not path.is_file():  # a pipe would be waited for
         raise InputError(f"{path}: is no file")
     suffix = path.suffix.lower() if path.suffix.lower() in RAW else ""
-    with contextlib.suppress(OSError), path.open("rb") as file:  # what is wrong, opening it by Pillow says
+    with contextlib.suppress(OSError), path.open("rb") as file:  # what is wrong, opening it says
         head = file.read(12)
         suffix = suffix or (HEIC[0] if head[4:8] == b"ftyp" and head[8:] in _BRANDS else "")
         if missing := missing_extra(suffix):
@@ -215,47 +206,27 @@ def _extra_of(path: Path) -> str:
     return ""
 
 
-def _photo_by_extra(path: Path, extra: str, most_pixels: int) -> Photo:
-    if extra == "raw":
-        array, icc = read_raw(path, most_pixels), None
-        with path.open("rb") as file:
-            exif = clean_exif(fetch_from(file))
-    else:
-        array, icc, block = read_heif(path, most_pixels)
-        exif = clean_exif(fetch_from(io.BytesIO(block.removeprefix(b"Exif\0\0"))))
-    channels = array.shape[2]
-    rgb = np.repeat(array[..., :1], 3, 2) if channels < 3 else np.ascontiguousarray(array[..., :3])
-    return Photo(rgb, array[..., -1].copy() if channels in (2, 4) else None, channels < 3, icc, exif)
+def _channels(count: int) -> tuple[Pick, Pick | None]:
+    """What gives RGB and alpha, if there is one, of ``(h, w, count)``."""
+
+    def colour(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return np.repeat(array[..., :1], 3, 2) if count < 3 else array[..., :3]
+
+    def alpha(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return array[..., -1]
+
+    return colour, alpha if count in (2, 4) else None
 
 
-def _photo_16_bit(array: npt.NDArray[np.uint16], image: Image.Image, icc: bytes | None, exif: bytes | None) -> Photo:
-    if array.ndim == 2:
-        return Photo(np.repeat(array[..., None], 3, 2), None, True, icc, exif)
-    alpha = array[..., 3].copy() if array.shape[2] == 4 else None
-    return Photo(array[..., :3].copy(), alpha, "LA;16" in str(getattr(image, "tile", "")), icc, exif)
+def _photo(path: Path, opened: Opened) -> Photo:
+    array = turned_upright(Rows(path, lambda: opened.image).whole(), opened.orientation)
+    return _of_array(array, opened)
 
 
-def _photo_8_bit(path: Path, image: Image.Image, icc: bytes | None, exif: bytes | None) -> Photo:
-    if image.mode in ("F", "I"):
-        raise InputError(f"{path}: {image.mode!r} images have no 8 or 16 bit range; convert it first")
-    if image.mode in ("1", "L") and "transparency" in image.info:
-        image = image.convert("LA")
-    elif image.mode in ("P", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    if image.mode in ("CMYK", "LAB"):
-        image, icc = _to_srgb(image, icc), None
-    gray = image.mode in ("1", "L", "LA", "La")
-    alpha = np.asarray(image.getchannel("A")) if image.mode in ("LA", "RGBA") else None
-    return Photo(np.asarray(image if image.mode == "RGB" else image.convert("RGB")), alpha, gray, icc, exif)
+def _of_array(array: npt.NDArray[Any], opened: Opened) -> Photo:
+    colour, alpha = _channels(array.shape[2])
+    return Photo(np.ascontiguousarray(colour(array)), alpha and alpha(array).copy(), array.shape[2] < 3, *_told(opened))
 
 
-def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
-    if icc:
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-            turned = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-            if turned is not None:
-                return turned
-        except (ImageCms.PyCMSError, OSError):
-            pass  # a broken profile: convert as if there were none
-    return image.convert("RGB")
+def _told(opened: Opened) -> tuple[Any, ...]:
+    return opened.icc_profile, opened.exif, opened.xmp, opened.resolution

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -10,23 +9,22 @@ from pathlib import Path
 
 from realsr.errors import InputError
 from realsr.files import HEIC, RAW, warn_once
-from realsr.images.exif import model_in
+from realsr.images.damage import naming_damage
 from realsr.images.heif import heif_exif
-from realsr.images.opening import exif_of, naming_damage, open_image
-from realsr.images.tags import fetch_from
+from realsr.images.opening import open_image
+from realsr.images.tags import Tags, camera_name
 
 
 def camera_model(path: Path) -> str:
     """The camera's name by EXIF, such as ``NIKON D800``; empty for files that do not say, or cannot be read."""
     try:
-        with naming_damage(path):
-            if path.suffix.lower() in RAW:
-                with path.open("rb") as file:
-                    return model_in(fetch_from(file))
-            if path.suffix.lower() in HEIC:
-                return model_in(fetch_from(io.BytesIO(heif_exif(path).removeprefix(b"Exif\0\0"))))
-            with open_image(path) as image, exif_of(image, path) as fetch:
-                return model_in(fetch)
+        if path.suffix.lower() in HEIC:
+            with naming_damage(path):
+                return camera_name(Tags(heif_exif(path)))
+        if path.suffix.lower() in RAW:
+            with path.open("rb") as file:
+                return camera_name(Tags(file))
+        return camera_name(Tags(open_image(path).exif or b""))
     except (InputError, OSError):
         return ""  # what reads the photo says what is wrong with it
 

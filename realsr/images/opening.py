@@ -1,204 +1,244 @@
-"""Image files opened but not decoded: what is wrong with them in one line, which way they are turned, what EXIF says.
+"""Image files opened by libvips: what they are, their pixels not decoded yet, as gray or RGB of 8 or 16 bits.
 
-Files come from strangers. Before Pillow sees one, its tags are weighed, since a few kilobytes of them may name the
-same megabytes thousands of times; only the formats that we name are tried; sizes are checked before any pixel is
-decoded.
+Files come from strangers: only the loaders that we name are tried, and sizes are checked before pixels are decoded.
+libvips decodes in the thread that asks for rows, so workers that were forked may read.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
+import logging
+import mmap
 import os
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from PIL import Image, UnidentifiedImageError
-from PIL.JpegImagePlugin import MARKER
+import numpy as np
+import pyvips
+from PIL import Image
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.ImageFile import ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from realsr.errors import InputError
-from realsr.images.exif import orientation_in
-from realsr.images.tags import Entry, Fetch, Layout, fetch_from, read_entries, read_header, read_tags
+from realsr.images import profiles
+from realsr.images.damage import check_pixels, naming_damage
+from realsr.images.tags import Directory, Tags, clean_exif, photo_page, resolution, value
 
 MOST_PIXELS = 500_000_000  # of an image, 1.5 GB once decoded; a small file may claim any number
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")  # Pillow knows 40 more, some of which run other programs
-_DIRECTORIES = (34665, 34853, 40965)  # tags that point to Exif, GPS and Interoperability, which Pillow reads too
-_SUBFILE, _REDUCED, _MASK = 254, 1, 4  # what a TIFF's page is (TIFF 6.0, section 8)
-_ONCE = (256, 257, 274)  # ImageWidth, ImageLength, Orientation
-_MOST_LISTED = 300_000  # tags of all pages
-_BOUND = threading.Lock()  # of Pillow's bound, which all threads share
+MOST_PROFILE = 8 << 20  # bytes; those of printers have one or two million, a JPEG has room for 16
+_LOADERS = {  # by how files begin
+    rb"\x89PNG": "pngload",
+    rb"\xff\xd8": "jpegload",
+    rb"RIFF....WEBP": "webpload",
+    rb"II[*+]\0|MM\0[*+]": "tiffload",
+    rb"GIF8": "gifload",
+    rb"....ftypavi[fs]": "heifload",
+}
+_PARTS = (b"ns.google.com/photos", b"hdr-gain-map")  # in XMP, which points to further pictures in its file
+_SILENT = logging.CRITICAL + 1
+
+pyvips.cache_set_max(0)  # it would give what a file was before it was written anew
+logging.getLogger("pyvips").setLevel(_SILENT)  # what is wrong, our own lines say
 
 
-def open_image(path: Path, most_pixels: int = MOST_PIXELS) -> Image.Image:
-    """Open a file of up to ``most_pixels``; its pixels are not decoded yet.
+@dataclass(frozen=True)
+class Opened:
+    """An image file whose pixels are not decoded yet.
+
+    Attributes:
+        image: libvips' image as it lies in the file, 1 to 4 bands (gray or RGB, then alpha) of uchar or ushort.
+        orientation: 1 to 8, as EXIF has it.
+        icc_profile: which describes the colours, or None.
+        exif: see :func:`realsr.images.tags.clean_exif`.
+        xmp: as in the file, but that it is upright, or None.
+        resolution: pixels a millimetre across and down, or None.
+    """
+
+    image: Any
+    orientation: int = 1
+    icc_profile: bytes | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    resolution: tuple[float, float] | None = None
+
+
+def open_image(
+    source: Path | bytes, most_pixels: int = MOST_PIXELS, name: Path | None = None, access: str = "sequential"
+) -> Opened:
+    """Open a file of up to ``most_pixels``.
+
+    Args:
+        source: the file, or its content.
+        most_pixels: larger ones are refused.
+        name: of the file whose content it is.
+        access: ``sequential`` to decode rows as they are asked for, from top to bottom; ``random`` for any order.
 
     Raises:
-        InputError: it is missing, no image, larger, must not be read, or holds several pictures.
+        InputError: it is missing, no image, larger, damaged, of a kind that is not read, or holds several pictures.
     """
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
-    try:
-        with path.open("rb") as file:
-            pages = _weigh_tags(path, file)
-        with _of_any_size():
-            image = Image.open(path, formats=FORMATS)
-    except InputError:
-        raise
-    except PermissionError as e:
-        raise InputError(f"{path}: cannot be read ({e.strerror})") from e
-    except UnidentifiedImageError as e:
-        raise InputError(f"{path}: its content is no image that can be read ({', '.join(FORMATS)})") from e
-    except Exception as e:  # parsers raise anything when a file is damaged
-        raise InputError(f"{path}: {_reason(e)}") from e
-    try:
-        check_pixels(path, image.height, image.width, most_pixels)
-        if image.format in ("PNG", "WEBP"):
-            pages = getattr(image, "n_frames", 1)
-        if pages > 1:
-            what = "pages" if image.format == "TIFF" else "pictures, an animation"
-            raise InputError(f"{path}: holds {pages} {what}; save the one that is meant as a file of its own")
-    except InputError:
-        image.close()
-        raise
-    image.filename = ""  # no memory map: Pillow 13 scrambles mapped gray TIFFs of orientation 5 to 8
-    return image
+    path = name or (Path("image") if isinstance(source, bytes) else source)
+    with naming_damage(path), io.BytesIO(source) if isinstance(source, bytes) else path.open("rb") as file:
+        head = file.read(16)
+        by_pillow: type[ImageFile] | None = BmpImageFile if head.startswith(b"BM") else None
+        loader = next((loader for start, loader in _LOADERS.items() if re.match(start, head, re.DOTALL)), "")
+        options: dict[str, Any] = {"access": access, "fail_on": "error"}
+        chunks: dict[bytes, bytes] = {}
+        extra: Any = 1
+        if loader == "tiffload":
+            tags = Tags(file)
+            place, page = photo_page(path, tags)
+            options, extra = options | place, value(page, 338, 1)
+            if value(page, 262) == 8 and value(page, 258) == (8, 8, 8):
+                by_pillow = TiffImageFile  # LAB of 8 bits, which libvips 8.18 refuses
+        if by_pillow:
+            file.seek(0)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                image = by_pillow(file)
+                check_pixels(path, image.height, image.width, most_pixels)
+                return open_image(content_of(image), most_pixels, path, access)
+        if not loader:
+            raise InputError(
+                f"{path}: its content is no image that can be read (PNG, JPEG, WebP, TIFF, GIF, AVIF, BMP)"
+            )
+        vips = _load(source, loader, options)
+        if loader != "tiffload":
+            chunks = _png_chunks(file) if loader == "pngload" else {}
+            tags = Tags(chunks.get(b"eXIf") or _field(vips, "exif-data") or b"")
+            page = tags.main if loader != "heifload" else Directory()  # libvips has applied the file's own rotation
+            pictures = int.from_bytes(chunks.get(b"acTL", b"")[:4], "big") or vips.get_n_pages()
+            if pictures > 1:
+                raise InputError(
+                    f"{path}: holds {pictures} pictures, an animation; save the one that is meant as a file of its own"
+                )
+        check_pixels(path, vips.height, vips.width, most_pixels)
+        if loader == "jpegload" and not _is_ended(file):
+            file.seek(0)
+            vips = _load(file.read() + b"\xff\xd9", loader, options | {"fail_on": "warning"})
+        image, icc = _colours(path, vips, extra), _field(vips, "icc-profile-data")
+        gray, converted = image.bands < 3, image.interpretation not in (vips.interpretation, "multiband")
+        if converted or not icc or len(icc) > MOST_PROFILE or icc[36:40] != b"acsp":
+            icc = None
+        if not icc and not converted:
+            told = profiles.of_png(path, chunks, gray) if chunks else None
+            points = re.search(rb"colrnclx(..)(..)", _head(file), re.DOTALL) if loader == "heifload" else None
+            if points:
+                primaries, transfer = (int.from_bytes(two, "big") for two in points.groups())
+                told = profiles.of_code_points(path, primaries, transfer, gray)
+            icc = told or profiles.of_tags(tags, page, gray)
+        elif icc and icc[16:20] != (b"GRAY" if gray else b"RGB "):
+            icc = None
+        known = vips.xres > 0 and vips.yres > 0 and (vips.xres, vips.yres) != (1, 1)  # libvips has 1 where none is told
+        turned = value(page, 274, 1)
+        return Opened(
+            image,
+            turned if turned in range(1, 9) else 1,
+            icc,
+            clean_exif(tags),
+            upright_xmp(_field(vips, "xmp-data")),
+            (vips.xres, vips.yres) if known else resolution(tags),
+        )
 
 
-def check_pixels(path: Path, height: int, width: int, most_pixels: int) -> None:
-    """Refuse what would take too much memory once decoded.
+def content_of(image: Image.Image) -> bytes:
+    """A file of an image that is open in Pillow, for :func:`open_image`.
 
     Raises:
-        InputError: the image has no pixel, or more than ``most_pixels``.
+        ValueError: it is of a mode that has no 8 or 16 bit RGB.
     """
-    if min(height, width) < 1:
-        raise InputError(f"{path}: has {width} x {height} pixels, the file is damaged")
-    if (pixels := height * width) > most_pixels:
-        size = f"{pixels / 1e6:.0f} megapixels, at most {most_pixels / 1e6:.0f}"
-        raise InputError(f"{path}: has {size} are read; cut it into parts or give max_megapixels")
+    if image.mode in ("F", "I"):
+        raise InputError(f"{image.mode!r} images have no 8 or 16 bit range; convert it first")
+    if 0 in image.size:
+        raise InputError("the image has no pixels")
+    kind = "TIFF" if image.mode == "CMYK" else "PNG"
+    told = {key: image.info[key] for key in ("exif", "icc_profile", "dpi", "transparency") if image.info.get(key)}
+    if image.mode not in ("1", "L", "LA", "I;16", "P", "RGB", "RGBA", "CMYK"):
+        mode = {"La": "LA", "RGBa": "RGBA", "PA": "RGBA"}.get(image.mode, "RGB")
+        image = image.convert("I;16" if image.mode.startswith("I;16") else mode)
+    file = io.BytesIO()
+    image.save(file, kind, **({"compress_level": 0} if kind == "PNG" else {}), **told)
+    return file.getvalue()
 
 
-@contextmanager
-def _of_any_size() -> Iterator[None]:
-    """Without Pillow's bound of 89 megapixels, which scans exceed; :data:`MOST_PIXELS` is ours."""
-    with _BOUND:
-        bound, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = bound
-
-
-@contextmanager
-def naming_damage(path: Path) -> Iterator[None]:
-    """What a decoder raises in a damaged file, which may be anything, as an InputError that names the file."""
+def _load(source: Path | bytes, loader: str, options: dict[str, Any]) -> Any:
+    if isinstance(source, bytes):
+        return getattr(pyvips.Image, f"{loader}_buffer")(source, **options)
+    descriptor = os.open(source, os.O_RDONLY)  # its own, since descriptors share their place in the file
     try:
-        yield
-    except InputError:
-        raise
-    except MemoryError as e:
-        raise InputError(f"{path}: does not fit into memory, or its file is damaged") from e
-    except Exception as e:
-        raise InputError(f"{path}: cannot be decoded, the file is damaged ({_reason(e)})") from e
+        return getattr(pyvips.Image, f"{loader}_source")(pyvips.Source.new_from_descriptor(descriptor), **options)
+    finally:
+        os.close(descriptor)
 
 
-def orientation_of(image: Image.Image, exif: Fetch) -> int:
-    """Orientation of an opened file, 1 to 8, from its EXIF by :func:`exif_of`."""
-    if image.format != "TIFF":
-        return orientation_in(exif)
-    value = image.tag_v2.get(0x0112)  # type: ignore[attr-defined]  # as Pillow will take it when it turns the pixels
-    return value if value in range(1, 9) else 1
+def _field(image: Any, name: str) -> Any:
+    return image.get(name) if image.get_typeof(name) else None
 
 
-@contextmanager
-def exif_of(image: Image.Image, path: Path) -> Iterator[Fetch]:
-    """What reads the EXIF of an opened file as it stands there, for :mod:`realsr.images.exif`; nothing is decoded."""
-    if image.format == "TIFF":
-        with path.open("rb") as file:
-            yield fetch_from(file)
-        return
-    block = image.info.get("exif")
-    if image.format == "PNG" and not block:
-        block = _png_exif(path)
-    yield fetch_from(io.BytesIO((block or b"").removeprefix(b"Exif\0\0")))
+def _colours(path: Path, image: Any, extra: Any) -> Any:
+    """Gray or RGB of 8 or 16 bits, and alpha; ``extra`` says what further bands are (TIFF 6.0, ExtraSamples)."""
+    kind = image.interpretation
+    count = min({"cmyk": 4, "b-w": 1, "grey16": 1}.get(kind, 3), image.bands) if image.bands != 2 else 1
+    colours = image.extract_band(0, n=count)
+    if kind == "cmyk":
+        colours = _from_cmyk(colours)
+    elif kind in ("lab", "labs"):  # of D50
+        colours = colours.icc_export(output_profile="srgb", depth=16)
+    elif kind == "scrgb":
+        colours = colours.colourspace("rgb16")
+    if colours.format not in ("uchar", "ushort"):
+        raise InputError(f"{path}: its {image.format} values have no 8 or 16 bit range; convert it first")
+    for place, sample in enumerate(np.atleast_1d(extra).tolist(), count):
+        if sample in (1, 2) and place < image.bands:
+            alpha = image.extract_band(place)
+            alpha = alpha if alpha.format == colours.format else (alpha * np.iinfo(DTYPES[colours.format]).max).rint()
+            return colours.bandjoin(alpha.cast(colours.format))
+    return colours
 
 
-def _png_exif(path: Path) -> bytes:
-    """The eXIf chunk of a PNG, which may stand behind the pixels, or nothing."""
-    with path.open("rb") as file:
-        file.seek(8)
-        while len(head := file.read(8)) == 8:
-            length = int.from_bytes(head[:4], "big")
-            if head[4:] == b"eXIf":
-                return file.read(length)
-            file.seek(length + 4, os.SEEK_CUR)
-    return b""
+def _from_cmyk(image: Any) -> Any:
+    deep, icc = image.format == "ushort", _field(image, "icc-profile-data") or b""
+    if icc[16:20] == b"CMYK":
+        with contextlib.suppress(pyvips.Error):  # a broken profile: convert as if there were none
+            return image.icc_transform("srgb", embedded=True, intent="perceptual", depth=16 if deep else 8)
+    top = 65535 if deep else 255
+    light = (top - image.extract_band(0, n=3)) * (top - image.extract_band(3)) / top
+    return light.rint().cast(image.format).copy(interpretation="rgb16" if deep else "srgb")
 
 
-def _weigh_tags(path: Path, file: IO[bytes]) -> int:
-    """Check that a file's tags claim no more than the file holds; gives how many pages a TIFF has, else 1."""
-    fetch, length = fetch_from(file), file.seek(0, os.SEEK_END)
-    if start := read_header(fetch):
-        return _weigh_pages(path, fetch, length, *start)
+DTYPES = {"uchar": np.uint8, "ushort": np.uint16}
+
+
+def _is_ended(file: IO[bytes]) -> bool:
+    """Whether a JPEG has its end mark, behind its last scan."""
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return data[-2:] == b"\xff\xd9" or data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
+
+
+def _head(file: IO[bytes]) -> bytes:
     file.seek(0)
-    if file.read(2) == b"\xff\xd8":
-        block = _jpeg_exif(file)
-        fetch = fetch_from(io.BytesIO(block))
-        if start := read_header(fetch):
-            _weigh(path, fetch, len(block), start[0], read_entries(fetch, *start)[0])
-    return 1
+    return file.read(1 << 16)
 
 
-def _weigh_pages(path: Path, fetch: Fetch, length: int, layout: Layout, at: int) -> int:
-    pages = listed = 0
-    seen: set[int] = set()
-    while at and at not in seen:  # a chain may be a ring
-        seen.add(at)
-        entries, at = read_entries(fetch, layout, at)
-        kind = _weigh(path, fetch, length, layout, entries)
-        pages += not kind & (_REDUCED | _MASK)
-        listed += 10 + len(entries)
-        if listed > _MOST_LISTED:
-            raise InputError(f"{path}: lists more than {len(seen)} pages or {listed} tags, the file is damaged")
-    return max(pages, 1)
+def _png_chunks(file: IO[bytes]) -> dict[bytes, bytes]:
+    """The first of each small chunk of a PNG, which may also stand behind the pixels."""
+    chunks: dict[bytes, bytes] = {}
+    file.seek(8)
+    while len(head := file.read(8)) == 8:
+        length = int.from_bytes(head[:4], "big")
+        if head[4:] in (b"eXIf", b"acTL", b"cICP", b"sRGB", b"gAMA", b"cHRM") and length < 1 << 20:
+            chunks.setdefault(head[4:], file.read(length))
+            length = 0
+        file.seek(length + 4, os.SEEK_CUR)
+    return chunks
 
 
-def _weigh(path: Path, fetch: Fetch, length: int, layout: Layout, entries: list[Entry]) -> int:
-    """Weigh a directory and those that it points to; gives what kind of page it is."""
-    told = [entry.tag for entry in entries if entry.tag in _ONCE]
-    if len(told) > len(set(told)):
-        raise InputError(f"{path}: tells its size or orientation twice, and decoders differ; the file is damaged")
-    tags = read_tags(fetch, [e for e in entries if e.tag in (_SUBFILE, *_DIRECTORIES)], 64)
-    numbers = {tag: value.number(layout) or 0 for tag, value in tags.items()}
-    for pointer in _DIRECTORIES:
-        if at := numbers.get(pointer):
-            entries = entries + read_entries(fetch, layout, at)[0]
-    claimed = sum(entry.size for entry in entries if entry.at + entry.size <= length)
-    if claimed > 2 * length + 2**20:
-        raise InputError(f"{path}: its tags claim {claimed} of {length} bytes, the file is damaged")
-    return numbers.get(_SUBFILE, 0)
-
-
-def _jpeg_exif(file: IO[bytes]) -> bytes:
-    """The EXIF of a JPEG as Pillow will gather it: from all its segments, past any junk between them."""
-    block, mark = b"", b"\xff"
-    file.seek(3)
-    while mark:
-        if mark == b"\xff":
-            number = 0xFF00 | (file.read(1) or b"\xda")[0]
-            if number == 0xFFDA:  # pixels
-                break
-            if number == 0xFFFF:
-                continue
-            if number in MARKER and MARKER[number][2]:
-                content = file.read(max(int.from_bytes(file.read(2), "big") - 2, 0))
-                if number == 0xFFE1 and content.startswith(b"Exif\0\0"):
-                    block += content[6:]
-        mark = file.read(1)
-    return block
-
-
-def _reason(error: Exception) -> str:
-    line = " ".join(str(error).split())
-    return line if isinstance(error, (OSError, SyntaxError, ValueError)) else f"{type(error).__name__}: {line}"
+def upright_xmp(xmp: bytes | None) -> bytes | None:
+    """XMP that no longer asks for a turn; None where it points to parts of its file that are not kept."""
+    if not xmp or any(part in xmp for part in _PARTS):
+        return None
+    return re.sub(rb"(tiff:Orientation(?:=[\"']|>))[2-8]", rb"\g<1>1", xmp)

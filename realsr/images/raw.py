@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from realsr.images.opening import MOST_PIXELS, check_pixels
+from realsr.images.damage import check_pixels
+from realsr.images.opening import MOST_PIXELS
 
 
 def read_raw(path: Path, most_pixels: int = MOST_PIXELS) -> npt.NDArray[np.uint16]:

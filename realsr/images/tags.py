@@ -1,153 +1,210 @@
-"""Directories of tags, the container of EXIF and of TIFF files: read without trust in them, and written.
-
-A directory (TIFF 6.0, section 2) is a list of tags with a number, a kind and ``count`` values; values of more than four
-bytes (eight in BigTIFF) stand elsewhere in the file. Values are kept as the bytes that they are, in the byte order of
-their file, so that nothing is lost where a directory is copied into another file of the same order.
-"""
+"""Directories of tags (TIFF 6.0, section 2) by Pillow: EXIF in and out, which page of a TIFF is the photo."""
 
 from __future__ import annotations
 
-import os
+import io
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import IO
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, cast
 
-SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8, 129: 1}
-SHORT, LONG, UNDEFINED, LONG8, IFD8 = 3, 4, 7, 16, 18
-_LETTERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
-Fetch = Callable[[int, int], bytes]
-"""``fetch(offset, size)``: that many bytes of a file, or fewer at its end."""
+import numpy as np
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from realsr.errors import InputError
 
-@dataclass(frozen=True)
-class Layout:
-    """How a file counts: ``order`` is ``<`` or ``>``, ``big`` whether offsets have 64 bits (BigTIFF)."""
-
-    order: str
-    big: bool = False
-
-    @property
-    def inline(self) -> int:
-        """Bytes of a value that stand in the directory itself, and of an offset."""
-        return 8 if self.big else 4
-
-    def pack(self, kind: int, *values: int) -> bytes:
-        """Whole numbers of a kind as bytes."""
-        return struct.pack(f"{self.order}{len(values)}{_LETTERS[kind]}", *values)
-
-    def offset(self, value: int) -> bytes:
-        """An offset, or a count of values, as bytes."""
-        return self.pack(LONG8 if self.big else LONG, value)
-
-    def header(self, first: int) -> bytes:
-        """The start of a file whose first directory stands at ``first``: 8 bytes, or 16."""
-        mark = b"II" if self.order == "<" else b"MM"
-        if self.big:
-            return mark + struct.pack(f"{self.order}HHHQ", 43, 8, 0, first)
-        return mark + struct.pack(f"{self.order}HI", 42, first)
+Directory = ImageFileDirectory_v2
+EXIF, GPS, INTEROPERABILITY, SUB_DIRECTORIES = 34665, 34853, 40965, 330
+_MAKE, _MODEL, _WIDTH, _HEIGHT = 271, 272, 40962, 40963
+# ImageDescription, Make, Model, Software, DateTime, Artist, HostComputer, Rating, RatingPercent, Copyright, and title,
+# comment, author, keywords, subject as Windows keeps them
+_DESCRIPTIVE = {270, _MAKE, _MODEL, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096)}
+# MakerNote (whose inner offsets no longer hold), SubjectArea, sizes, RelatedSoundFile, density of the sensor, place of
+# the subject, further directories
+_OUTDATED = {37500, 37396, _WIDTH, _HEIGHT, 40964, 41486, 41487, 41488, 41492, EXIF, GPS, INTEROPERABILITY}
+_KEPT = {
+    0: _DESCRIPTIVE,
+    EXIF: {33434, 33437, *range(34850, 34870), *range(36864, 42241)} - _OUTDATED,
+    GPS: set(range(32)),
+}
+_HEAD = b"II*\0" + bytes(4)
+_MOST_READ = 1 << 24  # bytes, by which overlapping tags cannot name the same ones a thousand times
+_MOST_KEPT = 16_000  # bytes of a directory's values, so that three of them fit into the 65527 that a JPEG has for them
 
 
-@dataclass(frozen=True)
-class Tag:
-    """Values of one tag: ``data`` is their bytes, in the byte order of their file."""
+class _Bounded:
+    """A file that ends once much of it was read."""
 
-    kind: int
-    data: bytes
+    def __init__(self, file: IO[bytes]) -> None:
+        self._read, self.seek, self.tell, self._left = file.read, file.seek, file.tell, _MOST_READ
 
-    def number(self, layout: Layout) -> int | None:
-        """The first value of a tag of whole numbers, else None."""
-        letter = _LETTERS.get(self.kind)
-        if not letter or len(self.data) < SIZES[self.kind]:
-            return None
-        return int(struct.unpack_from(layout.order + letter, self.data)[0])
+    def read(self, size: int) -> bytes:
+        self._left -= size + 100
+        return self._read(size) if self._left >= 0 else b""
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A tag as the directory lists it: the values are ``size`` bytes at ``at``."""
+class Tags:
+    """A TIFF file, or a block of EXIF, which has the same form. What is neither, or is damaged, has no tags.
 
-    tag: int
-    kind: int
-    size: int
-    at: int
-
-
-def read_header(fetch: Fetch) -> tuple[Layout, int] | None:
-    """The layout of a file and where its first directory stands; None where it is no TIFF."""
-    head = fetch(0, 16)
-    order = {b"II": "<", b"MM": ">"}.get(head[:2])
-    if order is None or len(head) < 8:
-        return None
-    (mark,) = struct.unpack_from(f"{order}H", head, 2)
-    if mark == 43 and len(head) == 16:
-        return Layout(order, big=True), struct.unpack_from(f"{order}Q", head, 8)[0]
-    return (Layout(order), struct.unpack_from(f"{order}I", head, 4)[0]) if mark == 42 else None
-
-
-def read_entries(fetch: Fetch, layout: Layout, at: int) -> tuple[list[Entry], int]:
-    """What the directory at ``at`` lists, and where the next one stands (0: it is the last).
-
-    No value is read, those of unknown kinds have no size, and a directory that is cut ends where it is cut.
+    Args:
+        file: open for reading, or the block.
     """
-    width = layout.inline
-    one = f"{layout.order}HH{'Q' if layout.big else 'I'}{width}s"
-    ahead = 8 if layout.big else 2
-    head = fetch(at, ahead)
-    if len(head) < ahead:
-        return [], 0
-    count = struct.unpack(f"{layout.order}{'Q' if layout.big else 'H'}", head)[0]
-    step = struct.calcsize(one)
-    listed = fetch(at + ahead, min(count, 65535) * step + width)
-    entries = []
-    for place in range(0, min(count * step, len(listed) - step + 1), step):
-        tag, kind, number, value = struct.unpack_from(one, listed, place)
-        size = number * SIZES.get(kind, 0)
-        start = _number(layout, value) if size > width else at + ahead + place + step - width
-        entries.append(Entry(tag, kind, size, start))
-    end = listed[count * step : count * step + width]
-    return entries, _number(layout, end) if len(end) == width else 0
+
+    def __init__(self, file: IO[bytes] | bytes) -> None:
+        file = io.BytesIO(file.removeprefix(b"Exif\0\0")) if isinstance(file, bytes) else file
+        self._file = cast(IO[bytes], _Bounded(file))
+        file.seek(0)
+        self.head = file.read(16)
+        self.big = self.head[:4] == b"II+\0"  # of the other order Pillow reads none
+        self.head = self.head[: 16 if self.big else 8]
+        self.known = len(self.head) == (16 if self.big else 8) and (self.big or self.head[:4] in (b"II*\0", b"MM\0*"))
+        self.first = Directory(self.head).next if self.known else 0
+        self.main = self.directory(self.first)
+
+    def directory(self, at: Any, group: int | None = None) -> Directory:
+        """The directory at ``at``, as far as it is there; ``next`` is where another one stands, or 0."""
+        found = Directory(self.head if self.known else _HEAD, group=group)
+        found.next = 0
+        with _silently():
+            if isinstance(at, int) and at:
+                self._file.seek(at)
+                found.load(self._file)
+        return found
+
+    def inner(self, *numbers: int) -> Directory:
+        """A directory that a tag of the main one points to, or from there on."""
+        found = self.main
+        for number in numbers:
+            found = self.directory(value(found, number), number)
+        return found
 
 
-def read_tags(fetch: Fetch, entries: list[Entry], most: int) -> dict[int, Tag]:
-    """The values of entries in their order, up to ``most`` bytes in all; what is too long or cut is left out."""
-    tags: dict[int, Tag] = {}
-    for entry in entries:
-        if entry.tag not in tags and entry.size <= most and len(data := fetch(entry.at, entry.size)) == entry.size:
-            tags[entry.tag] = Tag(entry.kind, data)
-            most -= entry.size
-    return tags
+@contextmanager
+def _silently() -> Iterator[None]:
+    """Parsers may raise and warn of anything in a damaged file, whose tags are then those read so far."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with suppress(Exception):
+            yield
 
 
-def directory(tags: dict[int, Tag], layout: Layout, at: int) -> bytes:
-    """The bytes of a directory that will stand at the even offset ``at``, its values behind it; no other follows."""
-    width = layout.inline
-    start = at + (8 if layout.big else 2) + len(tags) * (20 if layout.big else 12) + width
-    head = struct.pack(f"{layout.order}{'Q' if layout.big else 'H'}", len(tags))
-    values = bytearray()
-    for number, tag in sorted(tags.items()):
-        if len(tag.data) <= width:
-            value = tag.data.ljust(width, b"\0")
-        else:
-            value = layout.offset(start + len(values))
-            values += tag.data + bytes(-len(tag.data) % 8)
-        head += struct.pack(f"{layout.order}HH", number, tag.kind)
-        head += layout.offset(len(tag.data) // SIZES[tag.kind]) + value
-    return head + bytes(width) + bytes(values)
+def value(tags: Directory, tag: int, default: Any = None) -> Any:
+    """The value of a tag, or ``default`` where it is not there or broken."""
+    with _silently():
+        found = tags.get(tag, default)
+        return found[0] if isinstance(found, tuple) and len(found) == 1 else found
+    return default
 
 
-def fetch_from(file: IO[bytes]) -> Fetch:
-    """Reads an open file, or a block in memory by :class:`io.BytesIO`."""
-    length = file.seek(0, os.SEEK_END)
+def clean_exif(tags: Tags) -> bytes | None:
+    """What the camera says, without what no longer holds once a photo is upright, enlarged and saved anew.
 
-    def fetch(offset: int, size: int) -> bytes:
-        if offset >= length:
-            return b""
-        file.seek(offset)
-        return file.read(min(size, length - offset))
-
-    return fetch
+    Returns:
+        A block of less than 65 KB that begins with ``II``; None where nothing is told.
+    """
+    main, inner = _kept(tags)
+    return _block(main, inner) if main or any(inner.values()) else None
 
 
-def _number(layout: Layout, value: bytes) -> int:
-    return int.from_bytes(value, "little" if layout.order == "<" else "big")
+def sized_exif(block: bytes, height: int, width: int) -> bytes:
+    """A block of :func:`clean_exif` with the size of a picture to be written."""
+    return _block(*_kept(Tags(block), (height, width)))
+
+
+def add_exif(file: IO[bytes], block: bytes, height: int, width: int) -> None:
+    """Put a block of :func:`clean_exif` into a TIFF of tiles, which libvips writes without it."""
+    tags = Tags(file)
+    main, inner = _kept(Tags(block), (height, width), tags.head)
+    for tag, content in tags.main.items():
+        main.tagtype[tag] = tags.main.tagtype[tag]
+        main[tag] = content
+    end = file.seek(0, io.SEEK_END)
+    end += file.write(bytes(end % 2))
+    data, first = _packed(main, inner, end)
+    file.write(data)
+    file.seek(8 if tags.big else 4)
+    file.write(struct.pack("<Q" if tags.big else "<I", first))
+
+
+def camera_name(tags: Tags) -> str:
+    """Make and model of the camera as one name, ``NIKON D800``; empty where none is given or it is broken."""
+    make, model = (str(value(tags.main, tag, "")).split("\0")[0].strip() for tag in (_MAKE, _MODEL))
+    brand = make.split(" ")[0]  # NIKON CORPORATION calls its cameras NIKON D800
+    return model if model.lower().startswith(brand.lower()) else f"{brand} {model}".strip()
+
+
+def resolution(tags: Tags) -> tuple[float, float] | None:
+    """Pixels a millimetre across and down, or None."""
+    across, down, unit = (value(tags.main, tag, default) for tag, default in ((282, 0), (283, 0), (296, 2)))
+    scale = {2: 25.4, 3: 10}.get(unit, 0)
+    known = scale and across > 0 and down > 0
+    return (float(across) / scale, float(down) / scale) if known else None
+
+
+def photo_page(path: Path, tags: Tags) -> tuple[dict[str, int], Directory]:
+    """Which of a TIFF's pages is the photo: smaller copies of it, thumbnails and masks may stand before it.
+
+    Returns:
+        ``page`` and ``subifd`` as libvips takes them, and the tags of that page.
+
+    Raises:
+        InputError: several are photos.
+    """
+    at, found = tags.first, list[tuple[dict[str, int], Directory]]()
+    seen: list[int] = []
+    while at and at not in seen:  # a chain may be a ring
+        main = tags.directory(at)
+        found.append(({"page": len(seen)}, main))
+        inner = main.get(SUB_DIRECTORIES, ())
+        found += [({"page": len(seen), "subifd": n}, tags.directory(place)) for n, place in enumerate(inner)]
+        seen.append(at)
+        at = main.next
+    if not found:
+        return {}, tags.main
+    # NewSubfileType: 1 is a smaller copy, 4 a mask (TIFF 6.0, section 8)
+    photos = [(place, page) for place, page in found if not int(value(page, 254, 0)) & 5] or found[:1]
+    sizes = [(int(value(page, 256, 0)), int(value(page, 257, 0))) for _, page in photos]
+    width, height = max(sizes, key=lambda size: size[0] * size[1])
+    copies = [4 * w * h < width * height and abs(w * height - h * width) <= max(width, height) for w, h in sizes]
+    if copies.count(False) > 1:
+        raise InputError(f"{path}: holds {len(photos)} pages; save the one that is meant as a file of its own")
+    return photos[copies.index(False)]
+
+
+def _kept(
+    tags: Tags, size: tuple[int, int] | None = None, head: bytes = _HEAD
+) -> tuple[Directory, dict[int, Directory]]:
+    """The main directory and the inner ones, without what is not kept, and with the size of a picture."""
+    kept = {}
+    for number, known in _KEPT.items():
+        source, room = tags.inner(number) if number else tags.main, _MOST_KEPT
+        kept[number] = Directory(head, group=number)
+        for tag in sorted(known & source.keys()):
+            content = value(source, tag)
+            length = 12 + (len(content) if isinstance(content, (bytes, str)) else 8 * np.size(content))
+            if content is not None and length <= room:
+                room -= length
+                kept[number].tagtype[tag] = source.tagtype[tag]
+                kept[number][tag] = content
+    if size:
+        kept[EXIF][_HEIGHT], kept[EXIF][_WIDTH] = size
+    return kept.pop(0), kept
+
+
+def _block(main: Directory, inner: dict[int, Directory]) -> bytes:
+    data, first = _packed(main, inner, 8)
+    return struct.pack("<2sHI", b"II", 42, first) + data
+
+
+def _packed(main: Directory, inner: dict[int, Directory], at: int) -> tuple[bytes, int]:
+    """The directories as bytes that will stand at the even offset ``at``, and where the main one, the last, will."""
+    data = b""
+    with _silently():
+        for number, told in inner.items():
+            if told:
+                main[number] = at + len(data)
+                data += told.tobytes(at + len(data))
+        return data + main.tobytes(at + len(data)), at + len(data)
+    return b"", 0
