@@ -12,7 +12,7 @@ from torch import Tensor
 
 from realsr.colour import luma
 from realsr.kernels import GRID, Kernel, frequencies, kernel_of_gains
-from realsr.sensor import CAMERA_FROM_SRGB, bilinear, degamma, demosaic, gamma, mosaic
+from realsr.sensor import CAMERA_FROM_SRGB, bilinear, degamma, demosaic, gamma, mixed, mosaic
 from realsr.transfer import sent
 
 RIM = 4  # LR pixels around a crop that demosaicking, noise reduction and sharpening reach
@@ -70,7 +70,7 @@ class Development:
         """
         mixing = torch.eye(3) + self.crosstalk * (CAMERA_FROM_SRGB - torch.eye(3))
         back = sent(torch.linalg.inv(mixing), light.device)
-        seen = _mixed(light, sent(mixing, light.device))
+        seen = mixed(light, sent(mixing, light.device))
         if field is None:
             picture = self._developed(seen, back)
         else:
@@ -110,7 +110,7 @@ class Development:
     def _developed(self, seen: Tensor, back: Tensor) -> Tensor:
         if self.demosaicking != "none":
             seen = (demosaic if self.demosaicking == "malvar" else bilinear)(mosaic(seen))
-        return self.display(_mixed(seen, back).clamp(0, 1))
+        return self.display(mixed(seen, back).clamp(0, 1))
 
 
 def smoothed(images: Tensor, sigma: float) -> Tensor:
@@ -122,7 +122,3 @@ def smoothed(images: Tensor, sigma: float) -> Tensor:
     row = sent(taps / taps.sum(), images.device).expand(images.shape[1], 1, 1, -1)
     images = F.conv2d(F.pad(images, (reach, reach, 0, 0), mode="reflect"), row, groups=images.shape[1])
     return F.conv2d(F.pad(images, (0, 0, reach, reach), mode="reflect"), row.mT, groups=images.shape[1])
-
-
-def _mixed(images: Tensor, matrix: Tensor) -> Tensor:
-    return (matrix @ images.flatten(2)).view(images.shape)

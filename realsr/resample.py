@@ -187,58 +187,6 @@ def _weighted(image: Tensor, axis: int, index: Tensor, weight: Tensor) -> Tensor
     return torch.cat(pieces, axis)
 
 
-def resize_matrix(size: int, out: int, kind: str) -> Tensor:
-    """Resizing of one axis as a matrix, ``(out, size)`` float32, for sides that are no multiple of each other.
-
-    The first and the last border of the axis stay where they are, so the phase is the module's. Kernels are widened
-    where the axis shrinks, as in :func:`imresize`; borders are mirrored with the edge pixel repeated.
-
-    Args:
-        size: pixels before.
-        out: pixels after.
-        kind: ``bilinear``, ``bicubic``, or ``area``: means of the pixels covered (in enlarging, as ``bilinear``).
-    """
-    ratio = size / out
-    stretch = max(ratio, 1.0)
-    reach = stretch * {"area": 1, "bilinear": 1, "bicubic": 2}[kind]
-    centre = (torch.arange(out, dtype=torch.float64) + 0.5) * ratio - 0.5
-    index = torch.floor(centre - reach).long()[:, None] + torch.arange(math.ceil(2 * reach) + 2)
-    distance = (index - centre[:, None]).abs()
-    if kind == "area":
-        weight = (0.5 + stretch / 2 - distance).clamp(0, 1)
-    else:
-        weight = cubic(distance / stretch) if kind == "bicubic" else (1 - distance / stretch).clamp(min=0)
-    return _matrix(index, weight, size)
-
-
-def nearest_matrix(size: int, factor: int, sigma: float, taps: int) -> Tensor:
-    """A Gaussian blur and every ``factor``-th pixel of one axis as a matrix, ``(size/factor, size)`` float32.
-
-    Pixel ``factor*i`` lies ``(factor-1)/2`` from where pixel ``i`` of the result belongs. So the blur's kernel is moved
-    by as much, by linear interpolation (BSRGAN, section 3.2), separably: on both axes it is the 2-D kernel's.
-
-    Args:
-        size: pixels before, a multiple of the factor.
-        factor: integer.
-        sigma: standard deviation in pixels.
-        taps: length of the kernel before it is moved, odd.
-    """
-    offset = torch.arange(taps + 1) - taps // 2
-    kernel = torch.exp(-0.5 * (offset / sigma).double() ** 2)
-    kernel[-1] = 0
-    shift = (factor - 1) // 2
-    if factor % 2 == 0:
-        kernel = (kernel + kernel.roll(1)) / 2
-    index = factor * torch.arange(size // factor)[:, None] + offset + shift
-    return _matrix(index, kernel.expand(index.shape), size)
-
-
-def _matrix(index: Tensor, weight: Tensor, size: int) -> Tensor:
-    """``(out, size)`` of rows that sum to one, from ``(out, taps)`` indices, which may lie outside, and weights."""
-    weight = weight / weight.sum(1, keepdim=True)
-    return weight.new_zeros(len(index), size).scatter_add_(1, mirror(index, size), weight).float()
-
-
 def crop_to_multiple(image: Tensor, scale: int) -> Tensor:
     """Cut rows and columns off the end until H and W of ``(..., H, W)`` are multiples of ``scale``.
 
