@@ -161,8 +161,7 @@ def bicubic_kernel(scale: int) -> Kernel:
 
 def aligned(kernel: Kernel, frame: int) -> Kernel:
     """Centre of mass moved to the middle of a ``frame x frame`` array, the rest cut off or zero."""
-    pad = frame  # room for any shift
-    room = np.pad(np.asarray(kernel, dtype=np.float64), pad)
+    room = np.pad(np.asarray(kernel, dtype=np.float64), frame)  # for any shift
     start = (room.shape[0] - frame) // 2
     shift = start + (frame - 1) / 2 - centre_of_mass(room)
     return np.asarray(ndimage.shift(room, shift)[start : start + frame, start : start + frame])
@@ -219,8 +218,3 @@ def widths_and_angle(kernel: Kernel) -> tuple[float, float, float]:
     narrow, wide = np.sqrt(np.clip(variances, 0, None))
     y, x = axes[:, 1]
     return float(wide), float(narrow), math.atan2(-y, x) % math.pi
-
-
-def covariance_error(kernel: Kernel, truth: Kernel) -> float:
-    """L1 distance of the two covariances, in squared pixels."""
-    return float(np.abs(covariance(kernel) - covariance(truth)).sum())

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 from scipy import linalg, signal
 
@@ -184,42 +185,32 @@ class Camera:
         mean = [spreads[0] * 2 / 3, spreads[1] / 3]  # the mean over the field of the weight of `expose`
         frame = max(len(spread) for spread in mean)
         spread = np.sum([np.pad(k, (frame - len(k)) // 2) for k in mean], axis=0)
-        charts, normal = _charts(scale, size, side)
-        rim = _rim(scale, size)
+        rim = size // scale + 2  # pixels of the picture at each side that are left out
+        charts, normal = _charts(scale, size, side, rim)
         right: Array = np.zeros((size, size))
-        for chart in charts:
+        for chart, around in charts:
             picture = plain.develop(plain.expose(np.repeat(chart[..., None], 3, 2), scale, [spread, spread]), None)
-            gray = (picture @ LUMA)[rim:-rim, rim:-rim]
-            spaced = np.zeros((scale * (len(gray) - 1) + 1,) * 2)
-            spaced[::scale, ::scale] = gray - gray.mean()
-            around = chart[_around(scale, size, side)] - 0.5
+            luma = (picture @ LUMA)[rim:-rim, rim:-rim]
+            spaced = np.zeros((scale * (len(luma) - 1) + 1,) * 2)
+            spaced[::scale, ::scale] = luma - luma.mean()
             right += signal.correlate(around, spaced, mode="valid", method="fft")
         return normalise(linalg.cho_solve(normal, right.ravel()).reshape(size, size))
 
 
-def _rim(scale: int, size: int) -> int:
-    """Pixels of the chart's picture at each side that are left out."""
-    return size // scale + 2
-
-
-def _around(scale: int, size: int, side: int) -> tuple[slice, slice]:
-    """The part of a chart that the kernel sees of the pixels within the rim."""
-    rim = _rim(scale, size)
-    part = slice(rim * scale - size // 2, (side - rim - 1) * scale + size // 2 + 1)
-    return part, part
-
-
 @functools.lru_cache(maxsize=2)
-def _charts(scale: int, size: int, side: int) -> tuple[list[Array], tuple[Array, bool]]:
-    """Charts ``(side*scale, side*scale)``, and the factor of the normal equations of a kernel through all of them."""
+def _charts(scale: int, size: int, side: int, rim: int) -> tuple[list[tuple[Array, Array]], tuple[Array, bool]]:
+    """Charts ``(side*scale, side*scale)`` and what a kernel sees of each within the rim, less its mean.
+
+    And the factor of the normal equations of a kernel through all of them.
+    """
+    seen = slice(rim * scale - size // 2, (side - rim - 1) * scale + size // 2 + 1)
     charts = [0.5 + 0.04 * np.random.default_rng(seed).standard_normal((side * scale,) * 2) for seed in range(3)]
+    around = [chart[seen, seen] - 0.5 for chart in charts]
     normal: Array = np.zeros((size**2, size**2))
-    for chart in charts:
-        around = chart[_around(scale, size, side)] - 0.5
-        windows = np.lib.stride_tricks.sliding_window_view(around, (size, size))[::scale, ::scale]
-        rows = windows.reshape(-1, size**2)
+    for part in around:
+        rows = sliding_window_view(part, (size, size))[::scale, ::scale].reshape(-1, size**2)
         normal += rows.T @ rows
-    return charts, linalg.cho_factor(normal)
+    return list(zip(charts, around, strict=True)), linalg.cho_factor(normal)
 
 
 def flat_picture(camera: Camera, level: float, side: int, rng: np.random.Generator) -> Levels:

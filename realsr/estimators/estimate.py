@@ -73,8 +73,8 @@ def estimate_kernel(
     depends on the photo and the estimator's settings alone, not on threads or on what runs beside it.
 
     Args:
-        image: ``(3, H, W)`` RGB or ``(1, H, W)`` gray in [0, 1]; or an array ``(H, W, 3)`` of 8 or 16 bits, as
-            :func:`realsr.images.read_image` gives it, or an RGB image of Pillow's.
+        image: ``(3, H, W)`` RGB or ``(1, H, W)`` gray in [0, 1]; or an array ``(H, W, 3)`` of 8 or 16 bits, or an RGB
+            image of Pillow's.
         scale: subsampling factor that the kernel is meant for.
         estimator: builds the module to train, e.g. ``functools.partial(KernelGAN, iterations=1500)``.
         accelerator: Lightning's name of the device.
