@@ -9,12 +9,11 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from realsr.degradation import Coding, Degradation, check_bounds, refuse_pools
-from realsr.development import KNOTS, RIM, Development
+from realsr.degradation import Bounds, Coding, Degradation, check_bounds, refuse_pools
+from realsr.development import RIM, Development
 from realsr.jpeg import BLOCK, standard_tables
 from realsr.jpeg_pool import JpegPool
 from realsr.kernels import gaussian_kernel
@@ -24,7 +23,6 @@ from realsr.sensor import degamma
 from realsr.transfer import sent
 
 DEMOSAICKING: tuple[Literal["malvar", "bilinear", "none"], ...] = ("malvar", "bilinear", "none")
-Range = tuple[float, float]
 
 
 class AnyCamera(Degradation):
@@ -58,15 +56,15 @@ class AnyCamera(Degradation):
     def __init__(
         self,
         scale: int,
-        blur: Range,
-        shot: Range,
-        read: Range,
-        gains: Range,
-        crosstalk: Range,
-        reduction: Range,
-        chroma: Range,
-        sharpening: Range,
-        radius: Range,
+        blur: Bounds,
+        shot: Bounds,
+        read: Bounds,
+        gains: Bounds,
+        crosstalk: Bounds,
+        reduction: Bounds,
+        chroma: Bounds,
+        sharpening: Bounds,
+        radius: Bounds,
         quality: tuple[int, int],
         kernels: KernelPool | None = None,
         noise: NoisePool | None = None,
@@ -117,9 +115,7 @@ class AnyCamera(Degradation):
     def draw_development(self, generator: torch.Generator) -> Development:
         """A sensor, and how its picture is made."""
         shot, read = _logarithmic(self.shot, generator), _logarithmic(self.read, generator)
-        signal = degamma(torch.linspace(0, 1, KNOTS)).double().numpy()
         gains = _uniform(self.gains, generator), 1.0, _uniform(self.gains, generator)
-        noise = [np.log(gain * shot * signal + (gain * read) ** 2) for gain in gains]
         return Development(
             demosaicking=DEMOSAICKING[int(torch.multinomial(torch.tensor([2.0, 2.0, 1.0]), 1, generator=generator))],
             crosstalk=_uniform(self.crosstalk, generator),
@@ -127,19 +123,19 @@ class AnyCamera(Degradation):
             chroma=_often(1 / 2, self.chroma, generator),
             sharpening=_often(2 / 3, self.sharpening, generator),
             radius=_uniform(self.radius, generator),
-            noise=tuple(tuple(levels.tolist()) for levels in noise),
+            noise=Development.sensor_noise(shot, read**2, gains),
         )
 
 
-def _uniform(bounds: Range, generator: torch.Generator) -> float:
+def _uniform(bounds: Bounds, generator: torch.Generator) -> float:
     return bounds[0] + (bounds[1] - bounds[0]) * float(torch.rand((), generator=generator))
 
 
-def _logarithmic(bounds: Range, generator: torch.Generator) -> float:
+def _logarithmic(bounds: Bounds, generator: torch.Generator) -> float:
     return math.exp(_uniform((math.log(bounds[0]), math.log(bounds[1])), generator))
 
 
-def _often(share: float, bounds: Range, generator: torch.Generator) -> float:
+def _often(share: float, bounds: Bounds, generator: torch.Generator) -> float:
     """0 but for this share of the draws."""
     drawn = _uniform(bounds, generator)
     return drawn if float(torch.rand((), generator=generator)) < share else 0.0

@@ -12,14 +12,15 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
-from realsr.degradation import Coding, Degradation, check_bounds, refuse_pools
+from realsr.degradation import Bounds, Coding, Degradation, check_bounds, refuse_pools
+from realsr.development import Development
 from realsr.errors import InputError
 from realsr.jpeg import BLOCK, jpeg, standard_tables
 from realsr.jpeg_pool import JpegPool
 from realsr.kernels import Kernel, framed, gaussian_kernel
 from realsr.pools import KernelPool, NoisePool
 from realsr.resample import blur, blur_subsample
-from realsr.sensor import Bounds, Camera, mixed, photographed
+from realsr.sensor import degamma, gamma, mixed, toned, untoned
 from realsr.transfer import sent
 
 Resize = Literal["nearest", "bilinear", "bicubic", "area", "down_up"]
@@ -36,9 +37,10 @@ class BSRGANDegradation(Degradation):
     JPEG. No camera is looked at: the ranges are so wide that most lie somewhere in them. ``eval()`` changes nothing.
 
     Where it departs from the paper: interpolations are widened where they shrink, as everywhere in this project. All
-    cameras share one tone curve, and have other colour matrices (:mod:`realsr.sensor`); the authors fitted curves to
-    five cameras. What the paper leaves open: chroma is halved on both axes, libjpeg's default; ``noise_level`` is the
-    root mean square over the colours; covariances have a uniformly random basis, and variances uniform but for that.
+    cameras share one tone curve and one colour matrix, the mean of known ones (:mod:`realsr.sensor`), and balance white
+    before demosaicking, as raw converters do; the authors fitted curves to five cameras. What the paper leaves open:
+    chroma is halved on both axes, libjpeg's default; ``noise_level`` is the root mean square over the colours;
+    covariances have a uniformly random basis, and variances uniform but for that.
 
     ``margin`` covers both blurs and the resize where the blurs come first. Blurs of an image that is already small
     reach further, up to 20 of its own pixels: there the rim is mirrored.
@@ -59,7 +61,7 @@ class BSRGANDegradation(Degradation):
         sensor_share: share with sensor noise (section 3.3).
         exposure: bounds of the camera's gain in stops (section 3.3).
         gains: bounds of its gain of red and of blue (section 3.3).
-        shot: bounds of its shot noise, see :class:`realsr.sensor.Camera`.
+        shot: bounds of its shot noise's variance for each unit of raw signal, drawn by its logarithm.
         kernels: None, as ``noise`` and ``jpeg``: nothing is drawn from pools.
         noise: see ``kernels``.
         jpeg: see ``kernels``.
@@ -160,10 +162,17 @@ class BSRGANDegradation(Degradation):
                 phase = torch.from_numpy(rng.integers(2 * BLOCK if cut else 1, size=(1, 2)))
                 image = jpeg(image, sent(tables, image.device), torch.tensor([[2, 2]]), phase)
             else:
-                camera = Camera.draw(rng, self.exposure, self.gains, self.shot)
-                image = photographed(image, camera, _field(image[:, :1], rng))
+                picture = self._camera(rng).picture(untoned(degamma(image)), _field(image, rng))
+                image = gamma(toned(degamma(picture)))
             image = image.clamp(0, 1)
         return image
+
+    def _camera(self, rng: np.random.Generator) -> Development:
+        """As Brooks et al. found on real cameras ("Unprocessing images for learned raw denoising", CVPR 2019, 3.1)."""
+        log_shot = rng.uniform(*np.log(self.shot))
+        read = math.exp(rng.normal(2.18 * log_shot + 1.20, 0.26))
+        gains = 2 ** rng.uniform(*self.exposure) * np.array([rng.uniform(*self.gains), 1, rng.uniform(*self.gains)])
+        return Development(crosstalk=1.0, noise=Development.sensor_noise(math.exp(log_shot), read, gains))
 
     def _blurred(self, image: Tensor, one: float, other: float, rng: np.random.Generator) -> Tensor:
         """By a Gaussian of these standard deviations in pixels, of any size and direction."""

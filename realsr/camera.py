@@ -22,7 +22,7 @@ from realsr.draws import KernelDraw
 from realsr.errors import InputError
 from realsr.images import quantize
 from realsr.jpeg_pool import JpegPool
-from realsr.kernels import Kernel, developed, gaussian_like, gaussian_of, inverse
+from realsr.kernels import Kernel, developed, gaussian_like, gaussian_of, inverse, of_eigenvalues
 from realsr.pools import KernelPool, NoisePool
 from realsr.transfer import sent
 
@@ -43,9 +43,8 @@ def lens_kernels(kernels: KernelPool, scale: int, response: Kernel) -> KernelPoo
     undone, made = inverse(response), []
     for kernel in kernels.kernels.double().numpy():
         blur = gaussian_like(kernel, 0.1 / scale) - scale**2 * gaussian_like(response, 0.1)
-        values, vectors = np.linalg.eigh(blur)
-        if values[0] < scale**2 / 12:
-            made.append(gaussian_of(len(kernel), (vectors * values.clip(scale**2 / 12)) @ vectors.T, scale))
+        if np.linalg.eigvalsh(blur)[0] < scale**2 / 12:
+            made.append(gaussian_of(len(kernel), of_eigenvalues(blur, lambda of: of.clip(scale**2 / 12)), scale))
         else:
             made.append(developed(kernel, undone, scale))
     return replace(kernels, kernels=torch.from_numpy(np.stack(made)).float())

@@ -16,6 +16,7 @@ from realsr.jpeg_pool import JpegPool
 from realsr.pools import KernelPool, NoisePool
 from realsr.resample import blur_subsample, imresize
 
+Bounds = tuple[float, float]
 Coding = tuple[Tensor, Tensor, Tensor | None]  # tables, subsampling and phase, as `realsr.jpeg.jpeg` takes them
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -49,6 +50,18 @@ class Development:
     linear: bool = True
     noise: tuple[tuple[float, ...], ...] = field(default=((-30.0,) * KNOTS,) * 3, repr=False)
     photos: tuple[float, ...] = field(default=(0.0,), repr=False)
+
+    @staticmethod
+    def sensor_noise(shot: float, read: float, gains: Iterable[float]) -> tuple[tuple[float, ...], ...]:
+        """``noise`` of a sensor in linear light.
+
+        Args:
+            shot: variance for each unit of raw signal in [0, 1].
+            read: variance in the dark.
+            gains: of the colours, white balance and exposure in one.
+        """
+        signal = degamma(torch.linspace(0, 1, KNOTS)).double().numpy()
+        return tuple(tuple(np.log(gain * shot * signal + gain**2 * read).tolist()) for gain in gains)
 
     def light(self, images: Tensor) -> Tensor:
         """What falls on the sensor, of display values in [0, 1]."""

@@ -83,9 +83,8 @@ def _tables_of(quality: int) -> Tensor:
 def jpeg(images: Tensor, tables: Tensor, subsampling: Tensor, phase: Tensor | None = None) -> Tensor:
     """Save as JPEG and read again, as libjpeg does with its defaults, each image with tables of its own.
 
-    The steps are libjpeg's: YCbCr in 8 bits, chroma averaged, edges repeated up to whole blocks, DCT-II, coefficients
-    rounded to multiples of the table, chroma interpolated ("fancy upsampling"), RGB in 8 bits. Its integer DCT is not
-    copied in full, so that now and then a coefficient falls to the other side of a half.
+    The steps are libjpeg's, but for its integer DCT, which is not copied in full, so that now and then a coefficient
+    falls to the other side of a half.
 
     Args:
         images: ``(N, 3, H, W)`` RGB in [0, 1]; rounded to 8 bits first.

@@ -88,7 +88,7 @@ def collect_tables(photos: Sequence[Path], folder: Path, whole: bool = True) -> 
         whole: whether these are all photos of the pool.
 
     Returns:
-        The number of photos that have an entry; 0 is no error, the pool is needed by some degradations only.
+        How many have an entry; 0 is no error, some degradations only need the pool.
     """
     files = [photo for photo in photos if photo.suffix.lower() in (".jpg", ".jpeg")]
     if not files:

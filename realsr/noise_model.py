@@ -16,11 +16,10 @@ from scipy import linalg, ndimage, signal, stats
 
 from realsr.camera_noise import AutoRule
 from realsr.colour import LUMA
-from realsr.kernels import framed
+from realsr.kernels import Array, framed, of_eigenvalues
 from realsr.noise import NO_NOISE, cut_tiles, tile_statistics
 from realsr.structure import without_plane
 
-Array = npt.NDArray[np.float64]
 REACH = 6  # pixels over which noise hangs together
 ENOUGH = 2**25  # values of tiles that are looked at
 GROUPS = 8  # of tiles of like brightness
@@ -113,9 +112,9 @@ class NoiseModel:
         """
         if self.variance <= 0:
             return self
-        values, vectors = np.linalg.eigh(self.of_patches(math.isqrt(len(patches))))
         # an autocovariance that was measured may leave a direction with nothing, or less
-        own = (vectors * values.clip(1e-3 * self.variance)) @ vectors.T
+        least = 1e-3 * self.variance
+        own = of_eigenvalues(self.of_patches(math.isqrt(len(patches))), lambda of: of.clip(least))
         return self.times(min(float(np.quantile(linalg.eigvalsh(patches, own), 0.25)), 1.0))
 
     def filtered(self, kernel: Array) -> NoiseModel:

@@ -1,18 +1,12 @@
-"""Noise of a camera's sensor as its processing leaves it in a picture: back to raw, noise there, forward again."""
+"""What sensors and their colours are: known matrices, the mosaic and its demosaicking, the curves of displays."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from realsr.transfer import sent
-
-Bounds = tuple[float, float]
 
 # XYZ (D65) of linear sRGB (IEC 61966-2-1)
 XYZ_FROM_SRGB = torch.tensor([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
@@ -38,66 +32,6 @@ ACROSS = [[0, 0, -3, 0, 0], [0, 4, 0, 4, 0], [-3, 0, 12, 0, -3], [0, 4, 0, 4, 0]
 # the pixels that have red, green and blue; of these, which make up a colour where it is missing, in quarters
 COLOURS = torch.tensor([[[1.0, 0], [0, 0]], [[0, 1], [1, 0]], [[0, 0], [0, 1]]])
 CORNERS, CROSS = [[1.0, 2, 1], [2, 4, 2], [1, 2, 1]], [[0.0, 1, 0], [1, 4, 1], [0, 1, 0]]
-
-
-@dataclass(frozen=True)
-class Camera:
-    """What a picture is taken with, on the CPU.
-
-    Attributes:
-        matrix: ``(3, 3)``, camera's white-balanced RGB from linear sRGB; white stays white.
-        gains: ``(3,)`` of red, green and blue, white balance and exposure in one.
-        shot: variance of the noise for each unit of raw signal in [0, 1].
-        read: variance of the noise in the dark.
-    """
-
-    matrix: Tensor
-    gains: Tensor
-    shot: float
-    read: float
-
-    @classmethod
-    def draw(cls, rng: np.random.Generator, exposure: Bounds, gains: Bounds, shot: Bounds) -> Camera:
-        """Draw a camera.
-
-        The matrix is a random weighted mean of known ones. Shot noise is log-uniform and read noise goes with it, as
-        Brooks et al. found on real cameras ("Unprocessing images for learned raw denoising", CVPR 2019, section 3.1).
-
-        Args:
-            rng: to draw from.
-            exposure: bounds of the gain of all colours in stops.
-            gains: bounds of the gains of red and of blue.
-            shot: bounds of the shot noise.
-        """
-        weights = torch.from_numpy(rng.dirichlet(np.ones(len(CAMERA_FROM_XYZ)))).float()
-        matrix = torch.tensordot(weights, CAMERA_FROM_XYZ, 1) @ XYZ_FROM_SRGB
-        balance = torch.tensor([rng.uniform(*gains), 1.0, rng.uniform(*gains)]) * 2 ** rng.uniform(*exposure)
-        log_shot = rng.uniform(*np.log(shot))
-        log_read = rng.normal(2.18 * log_shot + 1.20, 0.26)
-        return cls(matrix / matrix.sum(1, keepdim=True), balance.float(), math.exp(log_shot), math.exp(log_read))
-
-
-def photographed(images: Tensor, camera: Camera, field: Tensor) -> Tensor:
-    """Pictures as a camera would have made them of the same scenes (BSRGAN, section 3.3).
-
-    Back: gamma, tone curve, colours to the camera's, one colour a pixel (Bayer, RGGB), exposure and white balance.
-    Then noise. Forward: exposure and white balance, demosaicing, colours to sRGB, tone curve, gamma. Balanced before
-    demosaicing, as raw converters and Brooks et al. do; the paper names it after, where the filters, which carry edges
-    from one colour to another, leave fringes.
-
-    Args:
-        images: ``(N, 3, H, W)`` sRGB in [0, 1], at least 3 pixels on a side.
-        camera: that takes them.
-        field: ``(N, 1, H, W)`` of independent normal numbers.
-
-    Returns:
-        ``(N, 3, H, W)`` sRGB in [0, 1]. Raw values are neither rounded nor clipped: white would not stay white.
-    """
-    matrix, back = (sent(m, images.device) for m in (camera.matrix, torch.linalg.inv(camera.matrix)))
-    gains = mosaic(sent(camera.gains, images.device)[:, None, None].expand(images.shape))
-    raw = mosaic(mixed(untoned(degamma(images)), matrix)) / gains
-    raw = raw + field * (camera.shot * raw.clamp(min=0) + camera.read).sqrt()
-    return gamma(toned(mixed(demosaic(raw * gains), back).clamp(0, 1)))
 
 
 def mixed(images: Tensor, matrix: Tensor) -> Tensor:

@@ -2,9 +2,8 @@
 
 What a camera does to a scene, in this order: blur in linear light (defocus, diffraction, motion, the pixel's own area),
 one colour a pixel, shot and read noise, white balance, demosaicking, colours, tone curve, noise reduction, sharpening,
-JPEG. :mod:`realsr.data.samples` shows the embedded sample through one of them, and
-``tests/benchmarks/bench_camera.py`` measures all of the method on all of them. Written with OpenCV and Pillow, apart
-from :mod:`realsr.sensor`, whose pipeline is measured here against what it has not seen.
+JPEG. The embedded sample is seen through one of them, and ``tests/benchmarks/bench_camera.py`` measures the method on
+all. Written with OpenCV and Pillow, apart from :mod:`realsr.development`, which so meets what it has not seen.
 """
 
 from __future__ import annotations
@@ -151,12 +150,9 @@ class Camera:
 
     def file(self, picture: Array) -> bytes:
         """The picture as the file that the camera writes, JPEG or PNG."""
-        buffer = io.BytesIO()
-        image = Image.fromarray((picture * 255).round().astype(np.uint8))
-        if self.quality is None:
-            image.save(buffer, "PNG")
-        else:
-            image.save(buffer, "JPEG", quality=self.quality, subsampling=self.subsampling)
+        buffer, image = io.BytesIO(), Image.fromarray((picture * 255).round().astype(np.uint8))
+        options = {} if self.quality is None else {"quality": self.quality, "subsampling": self.subsampling}
+        image.save(buffer, "JPEG" if options else "PNG", **options)
         return buffer.getvalue()
 
     def stored(self, picture: Array) -> Levels:
@@ -171,8 +167,8 @@ class Camera:
     def effective_kernel(self, spreads: list[Kernel], scale: int, size: int = 0, side: int = 128) -> Kernel:
         """The correlation kernel that in display values comes nearest to the camera, its processing included.
 
-        Least squares through a chart of low contrast without noise, noise reduction and JPEG, all over which light of
-        the field's mean spread falls. On natural photos least squares are badly conditioned.
+        Least squares through charts of low contrast, which natural photos are too badly conditioned for, without noise,
+        noise reduction and JPEG, all over which light of the field's mean spread falls.
 
         Args:
             spreads: of the photo, by :meth:`spreads`.
@@ -199,10 +195,7 @@ class Camera:
 
 @functools.lru_cache(maxsize=2)
 def _charts(scale: int, size: int, side: int, rim: int) -> tuple[list[tuple[Array, Array]], tuple[Array, bool]]:
-    """Charts ``(side*scale, side*scale)`` and what a kernel sees of each within the rim, less its mean.
-
-    And the factor of the normal equations of a kernel through all of them.
-    """
+    """Charts, each with what a kernel sees of it, and the factor of the normal equations of a kernel through all."""
     seen = slice(rim * scale - size // 2, (side - rim - 1) * scale + size // 2 + 1)
     charts = [0.5 + 0.04 * np.random.default_rng(seed).standard_normal((side * scale,) * 2) for seed in range(3)]
     around = [chart[seen, seen] - 0.5 for chart in charts]

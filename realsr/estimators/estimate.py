@@ -97,7 +97,7 @@ def estimate_kernel(
         kernels, (confidence, reasons) = module.kernels(), module.confidence()
         blur = response = None
         if isinstance(module, PatchMatching):
-            blur, response = module.mean_blur().numpy() if module.shrink else None, module.response
+            blur, response = module.mean_blur() if module.shrink else None, module.response
     except ValueError as e:
         diverged = f"training diverged after {module.iterations_done} iterations: lower estimator.learning_rate"
         raise InputError(diverged) from e

@@ -20,23 +20,13 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from realsr import kernels as K
 from realsr.colour import LUMA
 from realsr.errors import InputError, at_least
+from realsr.estimators import patches
 from realsr.estimators.crops import PARTS, RATIO, Map, PatchCrops
 from realsr.estimators.evidence import Evidence, foreign_pixels, interlacing
-from realsr.estimators.patches import (
-    correlated,
-    gaussians,
-    of_eigenvalues,
-    patch_covariance,
-    power_spectrum,
-    project,
-    smoothing,
-    sorted_distance,
-    triangle,
-)
 from realsr.images import to_uint
-from realsr.kernels import Kernel, developed, inverse, kernel_of_blur, max_normalised_correlation
 from realsr.noise_model import NoiseModel, noise_level
 from realsr.resample import blur
 
@@ -57,11 +47,11 @@ class PatchMatching(LightningModule):
     geometric mean is the result, and their agreement part of the confidence. Noise is matched too: what the downscaled
     crops lack of the photo's noise (:class:`realsr.noise_model.NoiseModel`) is added to them.
 
-    Three things that are not blur of the lens are kept apart from it. What demosaicking and sharpening make of small
-    details is the same in all photos of a camera, and its noise tells it: it is undone in the photo first, and comes
-    back in the kernels. Scenes have more or less contrast at fine scales than at coarse ones: the downscaled crops may
-    differ in contrast by a factor that is fitted too. The finest detail is not to be trusted where the noise is not
-    white: patches are compared a little smoothed.
+    Three things are kept apart from the lens' blur. What the development makes of small details is the same in all of a
+    camera's photos, and its noise tells it: it is undone in the photo first, and comes back in the kernels. Scenes have
+    more or less contrast at fine scales than at coarse ones: the downscaled crops may differ in contrast by a factor
+    that is fitted too. Where the noise is not white, which is where the finest detail is processed, patches are
+    compared a little smoothed.
 
     A batch is a window of 50 iterations, ``(large, small)`` of :class:`realsr.estimators.crops.PatchCrops`.
 
@@ -110,11 +100,11 @@ class PatchMatching(LightningModule):
         self.smooth, self.seed, self.shrink = smooth, seed, shrink
         self.output_size = (crop - kernel_size) // RATIO + 1
         self.automatic_optimization = False
-        # log widths and shear, see `triangle`
+        # log widths and shear, see `patches.triangle`
         self.theta = torch.nn.Parameter(torch.zeros(PARTS, 3))
         self.contrast = torch.nn.Parameter(torch.zeros(()))  # its logarithm
         self.usual, self.smoothing = USUAL, torch.eye(PATCH**2)
-        self.response: Kernel = np.ones((1, 1))
+        self.response: K.Kernel = np.ones((1, 1))
         self.density: Map = np.zeros((0, 0))
         self.means: list[Tensor] = []  # of theta, over each window
         self.iterations_done = 0
@@ -138,15 +128,15 @@ class PatchMatching(LightningModule):
         white = noise is None or noise.fineness() >= WHITE
         if noise is not None:
             self.response = noise.response
-            undone = inverse(self.response)
+            undone = K.inverse(self.response)
             image, noise = blur(image[None], torch.from_numpy(undone).to(image)[None])[0], noise.filtered(undone)
         data = PatchCrops(image, self.iterations, self.count, self.crop, self.output_size, self.seed, foreign)
         self.density, gray = data.density, data.image.double().numpy()
-        patches = patch_covariance(data.image, PATCH, self.seed)
-        noise = (noise or NoiseModel.white(noise_level(gray))).within(patches.numpy())
+        spread = patches.patch_covariance(data.image, PATCH, self.seed)
+        noise = (noise or NoiseModel.white(noise_level(gray))).within(spread.numpy())
         self.add_noise(noise)
-        self.smoothing = smoothing(PATCH, 0.0 if white else self.smooth / (1 + (self.response.size > 1)))
-        values, vectors = torch.linalg.eigh(patches)
+        self.smoothing = patches.smoothing(PATCH, 0.0 if white else self.smooth / (1 + (self.response.size > 1)))
+        values, vectors = torch.linalg.eigh(spread)
         least = 1e-6 * float(values.sum())  # of a photo in the dark as of one in the sun
         self.whitening = (vectors / (values.clamp_min(0) + least).sqrt()).float()
         detail = float(values[:-1].sum())  # without the first direction, which is the patch's brightness
@@ -209,7 +199,7 @@ class PatchMatching(LightningModule):
         Returns:
             Of each part, ``(4,)``.
         """
-        kernels = gaussians(self.theta, self.kernel_size)
+        kernels = patches.gaussians(self.theta, self.kernel_size)
         fake = F.conv2d(large.transpose(0, 1), kernels[:, None], stride=RATIO, groups=PARTS).transpose(0, 1)
         contrast, middle = self.contrast.exp(), fake.mean((2, 3), keepdim=True)
         fake = middle + contrast * (fake - middle)
@@ -217,46 +207,44 @@ class PatchMatching(LightningModule):
         fake = fake + gains * self._missing_noise(contrast * kernels, fake.shape)
         directions = F.normalize(self._normal(self.projections, PATCH**2)) @ self.whitening.T @ self.smoothing
         filters = directions.view(-1, 1, PATCH, PATCH)
-        return sorted_distance(project(fake, filters), project(small, filters)).view(PARTS, -1).mean(1)
+        rows, others = (patches.project(images, filters) for images in (fake, small))
+        return patches.sorted_distance(rows, others).view(PARTS, -1).mean(1)
 
-    def kernels(self) -> dict[int, Kernel]:
+    def kernels(self) -> dict[int, K.Kernel]:
         """The kernels of all ``scales``."""
-        return {scale: developed(self._lens(self.mean_blur(), scale), self.response, scale) for scale in self.scales}
+        return {scale: K.developed(self._lens(self.mean_blur(), scale), self.response, scale) for scale in self.scales}
 
     def confidence(self) -> tuple[float, list[str]]:
         """How far to trust the kernel, 0 to 1, and what speaks against it."""
         lens = self._lens(self.mean_blur(), RATIO)
-        parts = [max_normalised_correlation(self._lens(part, RATIO), lens) for part in self.blur()]
+        parts = [K.max_normalised_correlation(self._lens(part, RATIO), lens) for part in self.blur()]
         border = 1 - float(lens[2:-2, 2:-2].sum())
         return self.evidence.confidence(min(parts), border)
 
-    def mean_blur(self) -> Tensor:
+    def mean_blur(self) -> K.Array:
         """Geometric mean of :meth:`blur` over the parts, ``(2, 2)``."""
-        return of_eigenvalues(of_eigenvalues(self.blur(), torch.log).mean(0), torch.exp)
+        return K.of_eigenvalues(K.of_eigenvalues(self.blur(), np.log).mean(0), np.exp)
 
     @torch.no_grad()
-    def blur(self) -> Tensor:
+    def blur(self) -> K.Array:
         """Covariance of the blur that each part of the photo has, in the photo's squared pixels, ``(4, 2, 2)`` (x, y).
 
         Mean of the last two windows. Of a camera whose development is known, it is no sharper than lenses are.
         """
         theta = torch.stack(self.means[-2:]).mean(0).double().cpu()
-        root = triangle(theta)
-        found = root @ root.mT / (RATIO**2 - 1)
-        return found if self.response.size == 1 else of_eigenvalues(found, lambda values: values.clamp_min(SHARPEST))
+        root = patches.triangle(theta)
+        found = (root @ root.mT / (RATIO**2 - 1)).numpy()
+        return found if self.response.size == 1 else K.of_eigenvalues(found, lambda values: values.clip(SHARPEST))
 
-    def _lens(self, blur: Tensor, scale: int) -> Kernel:
-        return kernel_of_blur(blur.numpy(), scale, (self.kernel_size + 3) * scale // 2 + 1)
+    def _lens(self, blur: K.Array, scale: int) -> K.Kernel:
+        return K.kernel_of_blur(blur, scale, (self.kernel_size + 3) * scale // 2 + 1)
 
     def _missing_noise(self, kernels: Tensor, shape: torch.Size) -> Tensor:
         """What the photo's noise lacks after correlation with the kernels and subsampling, drawn anew."""
-        size = shape[-1]
-        grid = size + len(self.covariance) // 2  # so that noise does not hang together with that across the border
-        whole = power_spectrum(self.covariance[None], grid, 1)
-        left = power_spectrum(correlated(self.covariance, kernels), grid, RATIO)
-        spectrum = (whole - left).clamp_min(1e-10).sqrt()  # a root has no slope at zero
+        spectrum = patches.missing_spectrum(self.covariance, kernels, shape[-1])
+        grid = spectrum.shape[1]
         white = torch.fft.rfft2(self._normal(*shape[:2], grid, grid))
-        return torch.fft.irfft2(white * spectrum[:, None], s=(grid, grid))[..., :size, :size]
+        return torch.fft.irfft2(white * spectrum[:, None], s=(grid, grid))[..., : shape[-1], : shape[-1]]
 
     def _normal(self, *shape: int) -> Tensor:
         return torch.randn(shape, generator=self.draws, device=self.device)
