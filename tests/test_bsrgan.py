@@ -201,7 +201,7 @@ def test_sensor_noise_grows_with_the_signal(monkeypatch):
 
 
 def test_every_order_occurs_and_shares_are_the_papers():
-    rng, every = drawn(), degradation(jpeg_share=1, sensor_share=1, halve=0)
+    rng, every = drawn(1), degradation(jpeg_share=1, sensor_share=1, halve=0)
     counts = Counter(tuple(every.order(rng)) for _ in range(8_000))
     assert len(counts) == math.factorial(len(STEPS))
     assert max(counts.values()) < 35  # of 11 expected
@@ -233,6 +233,7 @@ def test_draws_fill_the_papers_ranges(monkeypatch):
     watch("blur", lambda image, _: image)
     watch("moved_gaussian", lambda *_: np.ones((1, 1)))
     watch("blur_subsample", lambda image, *_: image)
+    watch("jpeg", lambda image, *_: image)
     watch("noise_mixing", lambda *_: torch.zeros(3, 3))
     watch("resized", lambda image, *_: image)
     watch("standard_tables", lambda quality: torch.ones(len(quality), 2, 8, 8))
