@@ -9,13 +9,12 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from realsr.degradation import check_bounds, refuse_pools
-from realsr.development import KNOTS, RIM, Development
-from realsr.jpeg import BLOCK, jpeg, standard_tables
+from realsr.degradation import Bounds, Coding, Degradation, check_bounds, refuse_pools
+from realsr.development import RIM, Development
+from realsr.jpeg import BLOCK, standard_tables
 from realsr.jpeg_pool import JpegPool
 from realsr.kernels import gaussian_kernel
 from realsr.pools import KernelPool, NoisePool
@@ -24,10 +23,9 @@ from realsr.sensor import degamma
 from realsr.transfer import sent
 
 DEMOSAICKING: tuple[Literal["malvar", "bilinear", "none"], ...] = ("malvar", "bilinear", "none")
-Range = tuple[float, float]
 
 
-class AnyCamera(nn.Module):
+class AnyCamera(Degradation):
     """Each image through a camera of its own: lens, mosaic, noise, development and JPEG, all drawn.
 
     Nothing is drawn from pools; ``eval()`` changes nothing. Bounds are inclusive, the smaller first.
@@ -46,31 +44,33 @@ class AnyCamera(nn.Module):
         radius: bounds of its standard deviation in LR pixels.
         quality: bounds of JPEG's quality, 1 to 100; half of the images have their chroma halved.
         kernels: None, as ``noise`` and ``jpeg``.
-        noise: None.
-        jpeg: None.
+        noise: see ``kernels``.
+        jpeg: see ``kernels``.
 
     Raises:
         InputError: a pool is given, or bounds make no sense.
     """
 
+    rim = RIM
+
     def __init__(
         self,
         scale: int,
-        blur: Range,
-        shot: Range,
-        read: Range,
-        gains: Range,
-        crosstalk: Range,
-        reduction: Range,
-        chroma: Range,
-        sharpening: Range,
-        radius: Range,
+        blur: Bounds,
+        shot: Bounds,
+        read: Bounds,
+        gains: Bounds,
+        crosstalk: Bounds,
+        reduction: Bounds,
+        chroma: Bounds,
+        sharpening: Bounds,
+        radius: Bounds,
         quality: tuple[int, int],
         kernels: KernelPool | None = None,
         noise: NoisePool | None = None,
         jpeg: JpegPool | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(scale)
         refuse_pools("any_camera", kernels=kernels, noise=noise, jpeg=jpeg)
         for name, given, low, high in (
             ("blur", blur, 1 / 12, 4), ("shot", shot, 1e-9, 1), ("read", read, 1e-9, 1), ("gains", gains, 0.1, 10),
@@ -78,7 +78,7 @@ class AnyCamera(nn.Module):
             ("sharpening", sharpening, 0, 5), ("radius", radius, 0.1, RIM / 2), ("quality", quality, 1, 100),
         ):  # fmt: skip
             check_bounds(name, given, low, high)
-        self.scale, self.blur, self.shot, self.read, self.gains = scale, blur, shot, read, gains
+        self.blur, self.shot, self.read, self.gains = blur, shot, read, gains
         self.crosstalk, self.reduction, self.chroma = crosstalk, reduction, chroma
         self.sharpening, self.radius, self.quality = sharpening, radius, quality
         self.size = 2 * math.ceil(4 * scale * math.sqrt(blur[1])) + 1
@@ -88,32 +88,23 @@ class AnyCamera(nn.Module):
         """Pixels around an HR crop that the blur and the development read, a multiple of the scale."""
         return (math.ceil(self.size / 2 / self.scale) + RIM) * self.scale
 
-    @torch.no_grad()
-    def forward(self, hr: Tensor, generator: torch.Generator, margin: int = 0) -> Tensor:
-        """Degrade a batch; see :meth:`realsr.degradation.Degradation.forward`.
+    def downscaled(self, hr: Tensor, generator: torch.Generator, margin: int) -> Tensor:
+        """Light on the sensor, without the margin."""
+        kernels = torch.stack([self.draw_kernel(generator) for _ in hr])
+        return blur_subsample(degamma(hr), sent(kernels, hr.device), self.scale, margin)
 
-        Args:
-            hr: ``(N, 3, H + 2*margin, W + 2*margin)`` RGB in [0, 1]; H and W multiples of the scale.
-            generator: the CPU's.
-            margin: real pixels around the wanted H x W, a multiple of the scale; mirrored where too few.
+    def picture(self, lr: Tensor, generator: torch.Generator) -> Tensor:
+        """Each image by a development of its own."""
+        field = sent(torch.randn(lr.shape, generator=generator), lr.device)
+        pairs = zip(torch.split(lr.clamp(0, 1), 1), torch.split(field, 1), strict=True)
+        return torch.cat([self.draw_development(generator).picture(light, noise) for light, noise in pairs])
 
-        Returns:
-            ``(N, 3, H/scale, W/scale)`` of 256 levels in [0, 1].
-        """
-        with torch.autocast(hr.device.type, enabled=False):
-            rim = min(RIM, margin // self.scale)  # LR pixels that are developed, and then cut off
-            kernels = torch.stack([self.draw_kernel(generator) for _ in hr])
-            light = blur_subsample(degamma(hr.float()), sent(kernels, hr.device), self.scale, margin - rim * self.scale)
-            field = sent(torch.randn(light.shape, generator=generator), hr.device)
-            developed = [
-                self.draw_development(generator).picture(one[None].clamp(0, 1), noise[None])
-                for one, noise in zip(light, field, strict=True)
-            ]
-            lr = torch.cat(developed)[..., rim : light.shape[-2] - rim, rim : light.shape[-1] - rim]
-            quality = torch.randint(self.quality[0], self.quality[1] + 1, (len(hr),), generator=generator)
-            factors = torch.randint(1, 3, (len(hr), 1), generator=generator).expand(-1, 2)
-            phase = torch.randint(2 * BLOCK if margin else 1, (len(hr), 2), generator=generator)
-            return jpeg(lr, sent(standard_tables(quality), hr.device), factors, phase)
+    def coding(self, count: int, generator: torch.Generator, cut: bool) -> Coding:
+        """Of any quality, chroma halved or not."""
+        quality = torch.randint(self.quality[0], self.quality[1] + 1, (count,), generator=generator)
+        factors = torch.randint(1, 3, (count, 1), generator=generator).expand(-1, 2)
+        phase = torch.randint(2 * BLOCK if cut else 1, (count, 2), generator=generator)
+        return sent(standard_tables(quality), self.place), factors, phase
 
     def draw_kernel(self, generator: torch.Generator) -> Tensor:
         """A lens' ``(K, K)``: a Gaussian of any direction."""
@@ -124,9 +115,7 @@ class AnyCamera(nn.Module):
     def draw_development(self, generator: torch.Generator) -> Development:
         """A sensor, and how its picture is made."""
         shot, read = _logarithmic(self.shot, generator), _logarithmic(self.read, generator)
-        signal = degamma(torch.linspace(0, 1, KNOTS)).double().numpy()
         gains = _uniform(self.gains, generator), 1.0, _uniform(self.gains, generator)
-        noise = [np.log(gain * shot * signal + (gain * read) ** 2) for gain in gains]
         return Development(
             demosaicking=DEMOSAICKING[int(torch.multinomial(torch.tensor([2.0, 2.0, 1.0]), 1, generator=generator))],
             crosstalk=_uniform(self.crosstalk, generator),
@@ -134,19 +123,19 @@ class AnyCamera(nn.Module):
             chroma=_often(1 / 2, self.chroma, generator),
             sharpening=_often(2 / 3, self.sharpening, generator),
             radius=_uniform(self.radius, generator),
-            noise=tuple(tuple(levels.tolist()) for levels in noise),
+            noise=Development.sensor_noise(shot, read**2, gains),
         )
 
 
-def _uniform(bounds: Range, generator: torch.Generator) -> float:
+def _uniform(bounds: Bounds, generator: torch.Generator) -> float:
     return bounds[0] + (bounds[1] - bounds[0]) * float(torch.rand((), generator=generator))
 
 
-def _logarithmic(bounds: Range, generator: torch.Generator) -> float:
+def _logarithmic(bounds: Bounds, generator: torch.Generator) -> float:
     return math.exp(_uniform((math.log(bounds[0]), math.log(bounds[1])), generator))
 
 
-def _often(share: float, bounds: Range, generator: torch.Generator) -> float:
+def _often(share: float, bounds: Bounds, generator: torch.Generator) -> float:
     """0 but for this share of the draws."""
     drawn = _uniform(bounds, generator)
     return drawn if float(torch.rand((), generator=generator)) < share else 0.0

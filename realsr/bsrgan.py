@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from scipy import ndimage
+from torch import Tensor
 
-from realsr.degradation import check_bounds, refuse_pools
+from realsr.degradation import Bounds, Coding, Degradation, check_bounds, refuse_pools
+from realsr.development import Development
 from realsr.errors import InputError
 from realsr.jpeg import BLOCK, jpeg, standard_tables
 from realsr.jpeg_pool import JpegPool
-from realsr.kernels import framed, gaussian_kernel
+from realsr.kernels import Kernel, framed, gaussian_kernel
 from realsr.pools import KernelPool, NoisePool
-from realsr.resample import blur, nearest_matrix, resize_matrix
-from realsr.sensor import Camera, photographed
+from realsr.resample import blur, blur_subsample
+from realsr.sensor import degamma, gamma, mixed, toned, untoned
 from realsr.transfer import sent
 
 Resize = Literal["nearest", "bilinear", "bicubic", "area", "down_up"]
@@ -28,51 +30,17 @@ WAYS = ("bilinear", "bicubic")  # of halving, and of down_up
 NEAREST_TAPS = 21  # of the blur before nearest-neighbour (section 3.2)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What happens to each of N images, drawn before any of it does; on the CPU.
-
-    Attributes:
-        order: of each image, the steps that it goes through, :data:`STEPS` or ``halve``.
-        halve: of each image, how it is halved.
-        factor: of each image, what ``resize`` divides its sides by.
-        kernels: by step, ``(N, K, K)`` of a blur.
-        resize: of each image, how it is resized.
-        nearest: of each image, the standard deviation in pixels of the blur before ``nearest``.
-        up: of each image, the second factor of ``down_up``.
-        ways: of each image, the two interpolations of ``down_up``.
-        mixing: ``(N, 3, 3)``, from independent normal numbers to the colours' noise.
-        tables: ``(2, N, 2, 8, 8)``, of the JPEG among the steps and of the last one.
-        phase: ``(2, N, 2)``, likewise.
-        camera: of the sensor noise.
-        seeds: of each image, that of the Gaussian and that of the sensor noise.
-    """
-
-    order: list[list[str]]
-    halve: list[str]
-    factor: list[int]
-    kernels: dict[str, Tensor]
-    resize: list[str]
-    nearest: list[float]
-    up: list[float]
-    ways: list[list[str]]
-    mixing: Tensor
-    tables: Tensor
-    phase: Tensor
-    camera: Camera
-    seeds: list[list[int]]
-
-
-class BSRGANDegradation(nn.Module):
+class BSRGANDegradation(Degradation):
     """The degradation model of Zhang, Liang, Van Gool and Timofte (ICCV 2021), section 3.
 
     Two Gaussian blurs, one resize, Gaussian noise, JPEG and sensor noise, in an order of each image's own, then a last
     JPEG. No camera is looked at: the ranges are so wide that most lie somewhere in them. ``eval()`` changes nothing.
 
     Where it departs from the paper: interpolations are widened where they shrink, as everywhere in this project. All
-    cameras share one tone curve, and have other colour matrices (:mod:`realsr.sensor`); the authors fitted curves to
-    five cameras. What the paper leaves open: chroma is halved on both axes, libjpeg's default; ``noise_level`` is the
-    root mean square over the colours; covariances have a uniformly random basis, and variances uniform but for that.
+    cameras share one tone curve and one colour matrix, the mean of known ones (:mod:`realsr.sensor`), and balance white
+    before demosaicking, as raw converters do; the authors fitted curves to five cameras. What the paper leaves open:
+    chroma is halved on both axes, libjpeg's default; ``noise_level`` is the root mean square over the colours;
+    covariances have a uniformly random basis, and variances uniform but for that.
 
     ``margin`` covers both blurs and the resize where the blurs come first. Blurs of an image that is already small
     reach further, up to 20 of its own pixels: there the rim is mirrored.
@@ -93,10 +61,10 @@ class BSRGANDegradation(nn.Module):
         sensor_share: share with sensor noise (section 3.3).
         exposure: bounds of the camera's gain in stops (section 3.3).
         gains: bounds of its gain of red and of blue (section 3.3).
-        shot: bounds of its shot noise, see :class:`realsr.sensor.Camera`.
+        shot: bounds of its shot noise's variance for each unit of raw signal, drawn by its logarithm.
         kernels: None, as ``noise`` and ``jpeg``: nothing is drawn from pools.
-        noise: None.
-        jpeg: None.
+        noise: see ``kernels``.
+        jpeg: see ``kernels``.
 
     Raises:
         InputError: a pool is given, or bounds make no sense.
@@ -106,25 +74,25 @@ class BSRGANDegradation(nn.Module):
         self,
         scale: int,
         kernel_sizes: tuple[int, int],
-        isotropic: tuple[float, float],
-        anisotropic: tuple[float, float],
+        isotropic: Bounds,
+        anisotropic: Bounds,
         resizes: Sequence[Resize],
-        nearest_blur: tuple[float, float],
+        nearest_blur: Bounds,
         up_least: float,
         halve: float,
-        noise_level: tuple[float, float],
+        noise_level: Bounds,
         noise_kinds: tuple[float, float, float],
         quality: tuple[int, int],
         jpeg_share: float,
         sensor_share: float,
-        exposure: tuple[float, float],
-        gains: tuple[float, float],
-        shot: tuple[float, float],
+        exposure: Bounds,
+        gains: Bounds,
+        shot: Bounds,
         kernels: KernelPool | None = None,
         noise: NoisePool | None = None,
         jpeg: JpegPool | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(scale)
         refuse_pools("bsrgan", kernels=kernels, noise=noise, jpeg=jpeg)
         shares, endless = {"halve": halve, "jpeg_share": jpeg_share, "sensor_share": sensor_share}, math.inf
         for name, given, low, high in (
@@ -137,12 +105,10 @@ class BSRGANDegradation(nn.Module):
             check_bounds(name, given, low, high)
         if not resizes or not any(noise_kinds) or kernel_sizes[0] % 2 == 0 or kernel_sizes[1] % 2 == 0:
             raise InputError("data.degradation: give some resizes, some noise_kinds over 0, and odd kernel_sizes")
-        self.scale, self.kernel_sizes = scale, kernel_sizes
-        self.isotropic, self.anisotropic = isotropic, anisotropic
+        self.kernel_sizes, self.isotropic, self.anisotropic = kernel_sizes, isotropic, anisotropic
         self.resizes, self.nearest_blur, self.up_least = resizes, nearest_blur, up_least
-        self.halve = halve if scale == 4 else 0.0
-        self.noise_level, self.noise_kinds = noise_level, noise_kinds
-        self.quality, self.jpeg_share, self.sensor_share = quality, jpeg_share, sensor_share
+        self.noise_level, self.noise_kinds, self.quality = noise_level, noise_kinds, quality
+        self.shares = {"halve": halve if scale == 4 else 0.0, "jpeg": jpeg_share, "sensor": sensor_share}
         self.exposure, self.gains, self.shot = exposure, gains, shot
 
     @property
@@ -151,144 +117,120 @@ class BSRGANDegradation(nn.Module):
         reach = self.kernel_sizes[1] - 1 + max(2 * self.scale, NEAREST_TAPS // 2)
         return math.ceil(reach / self.scale) * self.scale
 
-    @torch.no_grad()
-    def forward(self, hr: Tensor, generator: torch.Generator, margin: int = 0) -> Tensor:
-        """Degrade a batch. An image's LR depends on no other image of the batch.
+    def downscaled(self, hr: Tensor, generator: torch.Generator, margin: int) -> Tensor:
+        """All but the last JPEG, each image by draws of its own, without the margin."""
+        seeds = torch.randint(2**62, (len(hr),), generator=generator).tolist()
+        pairs = [(image, np.random.default_rng(seed)) for image, seed in zip(torch.split(hr, 1), seeds, strict=True)]
+        lr = torch.cat([self.shuffled(image, self.order(rng), rng, cut=margin > 0) for image, rng in pairs])
+        cut = margin // self.scale
+        return lr[..., cut : lr.shape[-2] - cut, cut : lr.shape[-1] - cut]
 
-        Args:
-            hr: ``(N, 3, H + 2*margin, W + 2*margin)`` RGB in [0, 1]; H and W multiples of the scale.
-            generator: the CPU's, whatever the device, so that the draws are the same everywhere.
-            margin: real pixels around the wanted H x W, a multiple of the scale. An image that has some is a cut, and
-                JPEG's grids of blocks start anywhere in it; else they start with the image.
+    def picture(self, lr: Tensor, generator: torch.Generator) -> Tensor:
+        """As it is: noise is among the steps."""
+        return lr
 
-        Returns:
-            ``(N, 3, H/scale, W/scale)`` of 256 levels in [0, 1].
-        """
-        with torch.autocast(hr.device.type, enabled=False):
-            plan = self.draw(len(hr), generator, cut=margin > 0)
-            lr = shuffled(hr.float(), plan)
-            cut = margin // self.scale
-            lr = lr[..., cut : lr.shape[-2] - cut, cut : lr.shape[-1] - cut]
-            return _compressed(lr, plan, list(range(len(lr))), 1)
+    def coding(self, count: int, generator: torch.Generator, cut: bool) -> Coding:
+        """Of the last JPEG."""
+        quality = torch.randint(self.quality[0], self.quality[1] + 1, (count,), generator=generator)
+        phase = torch.randint(2 * BLOCK if cut else 1, (count, 2), generator=generator)
+        return sent(standard_tables(quality), self.place), torch.full((count, 2), 2), phase
 
-    def draw(self, count: int, generator: torch.Generator, cut: bool) -> Plan:
-        """Draw what happens to each of ``count`` images; ``cut`` as in :meth:`forward`, where there is a margin."""
+    def order(self, rng: np.random.Generator) -> list[str]:
+        """The steps that an image goes through: ``halve`` first, or not, and some of :data:`STEPS`."""
+        taken = [str(step) for step in rng.permutation(STEPS) if rng.random() < self.shares.get(str(step), 1)]
+        return ["halve", *taken] if rng.random() < self.shares["halve"] else taken
 
-        def uniform(low: float, high: float | Tensor, *more: int) -> Tensor:
-            return low + (high - low) * torch.rand(count, *more, generator=generator)
+    def shuffled(self, image: Tensor, order: Sequence[str], rng: np.random.Generator, cut: bool) -> Tensor:
+        """An image ``(1, 3, H, W)`` through these steps, in [0, 1]; ``cut`` as in :meth:`coding`."""
+        factor = self.scale // 2 if "halve" in order else self.scale
+        for step in order:
+            if step == "halve":
+                image = resized(image, _divided(image, 2), rng.choice(WAYS))
+            elif step == "isotropic":
+                sigma = rng.uniform(*self.isotropic)
+                image = self._blurred(image, sigma, sigma, rng)
+            elif step == "anisotropic":
+                one, other = rng.uniform(*self.anisotropic, 2) ** 0.5
+                image = self._blurred(image, one, other, rng)
+            elif step == "resize":
+                image = self._smaller(image, factor, rng)
+            elif step == "noise":
+                mixing = sent(noise_mixing(rng.uniform(*self.noise_level) / 255, self.noise_kinds, rng), image.device)
+                image = image + mixed(_field(image, rng), mixing)
+            elif step == "jpeg":
+                tables = standard_tables(torch.tensor([rng.integers(*self.quality, endpoint=True)]))
+                phase = torch.from_numpy(rng.integers(2 * BLOCK if cut else 1, size=(1, 2)))
+                image = jpeg(image, sent(tables, image.device), torch.tensor([[2, 2]]), phase)
+            else:
+                picture = self._camera(rng).picture(untoned(degamma(image)), _field(image, rng))
+                image = gamma(toned(degamma(picture)))
+            image = image.clamp(0, 1)
+        return image
 
-        def chosen(options: Sequence[str], times: int = 1) -> list[list[str]]:
-            picks = torch.randint(len(options), (count, times), generator=generator)
-            return [[options[i] for i in row] for row in picks.tolist()]
+    def _camera(self, rng: np.random.Generator) -> Development:
+        """As Brooks et al. found on real cameras ("Unprocessing images for learned raw denoising", CVPR 2019, 3.1)."""
+        log_shot = rng.uniform(*np.log(self.shot))
+        read = math.exp(rng.normal(2.18 * log_shot + 1.20, 0.26))
+        gains = 2 ** rng.uniform(*self.exposure) * np.array([rng.uniform(*self.gains), 1, rng.uniform(*self.gains)])
+        return Development(crosstalk=1.0, noise=Development.sensor_noise(math.exp(log_shot), read, gains))
 
-        def blurs(sigmas: Tensor) -> Tensor:
-            low, high = self.kernel_sizes
-            sizes = 1 + 2 * torch.randint(low // 2, high // 2 + 1, (count,), generator=generator)
-            drawn = zip(sizes.tolist(), sigmas.tolist(), uniform(0, math.pi).tolist(), strict=True)
-            kernels = [framed(gaussian_kernel(size, (a, b), angle, 1), high) for size, (a, b), angle in drawn]
-            return torch.from_numpy(np.stack(kernels)).float()
+    def _blurred(self, image: Tensor, one: float, other: float, rng: np.random.Generator) -> Tensor:
+        """By a Gaussian of these standard deviations in pixels, of any size and direction."""
+        low, high = self.kernel_sizes
+        size = 2 * int(rng.integers(low // 2, high // 2, endpoint=True)) + 1
+        kernel = gaussian_kernel(size, (one, other), rng.uniform(0, math.pi), 1)
+        return blur(image, torch.from_numpy(kernel).float()[None])
 
-        share = {"jpeg": self.jpeg_share, "sensor": self.sensor_share}
-        happens = uniform(0, 1, len(STEPS)) < torch.tensor([share.get(step, 1.0) for step in STEPS])
-        places = uniform(0, 1, len(STEPS)).argsort(1)
-        halves = uniform(0, 1) < self.halve
-        factor = torch.where(halves, self.scale // 2, self.scale)
-        order = [
-            ["halve"] * half + [STEPS[i] for i in row if does[i]]
-            for row, does, half in zip(places.tolist(), happens.tolist(), halves.tolist(), strict=True)
-        ]
-        one, two = uniform(*self.isotropic, 1).expand(-1, 2), uniform(*self.anisotropic, 2).sqrt()
-        quality = torch.randint(self.quality[0], self.quality[1] + 1, (2 * count,), generator=generator)
-        return Plan(
-            order,
-            [way for [way] in chosen(WAYS)],
-            factor.tolist(),
-            {"isotropic": blurs(one), "anisotropic": blurs(two)},
-            [way for [way] in chosen(self.resizes)],
-            uniform(self.nearest_blur[0], self.nearest_blur[1] * factor).tolist(),
-            uniform(self.up_least, factor).tolist(),
-            chosen(WAYS, 2),
-            noise_mixing(uniform(*self.noise_level) / 255, self.noise_kinds, generator),
-            standard_tables(quality).view(2, count, 2, BLOCK, BLOCK),
-            torch.randint(2 * BLOCK if cut else 1, (2, count, 2), generator=generator),
-            Camera.draw(count, self.exposure, self.gains, self.shot, generator),
-            torch.randint(2**62, (count, 2), generator=generator).tolist(),
-        )
+    def _smaller(self, image: Tensor, factor: int, rng: np.random.Generator) -> Tensor:
+        """In one of the ways of resizing."""
+        way, size = rng.choice(self.resizes), _divided(image, factor)
+        if way == "nearest":
+            kernel = moved_gaussian(rng.uniform(self.nearest_blur[0], self.nearest_blur[1] * factor), factor)
+            return blur_subsample(image, sent(torch.from_numpy(kernel).float(), image.device)[None], factor)
+        if way == "down_up":
+            up, way = rng.uniform(self.up_least, factor), rng.choice(WAYS)
+            image = resized(image, [max(round(side * up), 1) for side in size], rng.choice(WAYS))
+        return resized(image, size, way)
 
 
-def shuffled(hr: Tensor, plan: Plan) -> Tensor:
-    """All of a plan but the last JPEG, ``(N, 3, H, W)`` to ``(N, 3, H/scale, W/scale)``, both in [0, 1].
+def resized(image: Tensor, size: Sequence[int], way: str) -> Tensor:
+    """``(N, C, H, W)`` by ``bilinear``, ``bicubic`` or ``area`` interpolation, widened where it shrinks."""
+    if way == "area":
+        return F.interpolate(image, size, mode="area")
+    return F.interpolate(image, size, mode=way, antialias=True, align_corners=False)
 
-    Images that have the same size and come to the same step take it together.
+
+def moved_gaussian(sigma: float, factor: int) -> Kernel:
+    """The blur before every ``factor``-th pixel is taken, for :func:`realsr.resample.blur_subsample`.
+
+    Centred by linear interpolation, as BSRGAN moves it (section 3.2).
     """
-    images = list(hr)
-    for turn in range(max(map(len, plan.order))):
-        groups: dict[tuple[str, int], list[int]] = {}
-        for i, steps in enumerate(plan.order):
-            for step in steps[turn : turn + 1]:
-                groups.setdefault((step, images[i].shape[-1]), []).append(i)
-        for (step, _), members in groups.items():
-            batch = torch.stack([images[i] for i in members])
-            for i, image in zip(members, _step(step, batch, plan, members).clamp(0, 1), strict=True):
-                images[i] = image
-    return torch.stack(images)
+    kernel = framed(gaussian_kernel(NEAREST_TAPS, (sigma, sigma), 0.0, 1), NEAREST_TAPS + factor // 2 * 2)
+    return np.asarray(ndimage.shift(kernel, (factor - 1) / 2, order=1))
 
 
-def _step(step: str, batch: Tensor, plan: Plan, members: list[int]) -> Tensor:
-    """One step of the images ``members``, ``(n, 3, h, w)``."""
-    if step in plan.kernels:
-        return blur(batch, plan.kernels[step][members])
-    if step == "noise":
-        field = _fields(batch, [plan.seeds[i][0] for i in members])
-        return batch + (sent(plan.mixing[members], batch.device) @ field.flatten(2)).view(batch.shape)
-    if step == "jpeg":
-        return _compressed(batch, plan, members, 0)
-    if step == "sensor":
-        field = _fields(batch[:, :1], [plan.seeds[i][1] for i in members])
-        return photographed(batch, plan.camera.of(members, batch.device), field)
-    sides = {side: torch.stack([_axis(step, side, plan, i) for i in members]) for side in batch.shape[2:]}
-    rows, columns = (sent(sides[side][:, None], batch.device) for side in batch.shape[2:])
-    return rows @ batch @ columns.mT
-
-
-def noise_mixing(sigma: Tensor, kinds: Sequence[float], generator: torch.Generator) -> Tensor:
-    """Draw square roots of covariances of the colours, ``(N, 3, 3)``: times normal numbers they are the noise.
+def noise_mixing(sigma: float, kinds: Sequence[float], rng: np.random.Generator) -> Tensor:
+    """Draw a square root of a covariance of the colours, ``(3, 3)``: times normal numbers it is the noise.
 
     Args:
-        sigma: ``(N,)`` root mean square of the colours' standard deviations.
+        sigma: root mean square of the colours' standard deviations.
         kinds: weights of noise with any covariance, of white noise (each colour its own), of gray noise (all one).
-        generator: the CPU's.
+        rng: to draw from.
     """
-    count = len(sigma)
-    basis = torch.linalg.qr(torch.randn(count, 3, 3, generator=generator))[0]
-    variances = torch.rand(count, 3, generator=generator)
-    correlated = basis * (3 * variances / variances.sum(1, keepdim=True)).sqrt()[:, None]
-    white, gray = torch.eye(3), torch.tensor([[1.0, 0, 0]] * 3)
-    kind = torch.multinomial(torch.tensor(kinds), count, replacement=True, generator=generator)[:, None, None]
-    return sigma[:, None, None] * torch.where(kind == 0, correlated, torch.where(kind == 1, white, gray))
+    kind = rng.choice(3, p=np.array(kinds) / sum(kinds))
+    if kind == 0:
+        variances = rng.random(3)
+        root = np.linalg.qr(rng.standard_normal((3, 3)))[0] * np.sqrt(3 * variances / variances.sum())
+    else:
+        root = np.eye(3) if kind == 1 else np.array([[1.0, 0, 0]] * 3)
+    return torch.from_numpy(sigma * root).float()
 
 
-def _fields(like: Tensor, seeds: list[int]) -> Tensor:
-    """Independent normal numbers, drawn on the CPU, each image's from its own seed."""
-    field = torch.empty(like.shape, pin_memory=like.is_cuda)  # large: else the copy waits for the device
-    for plane, seed in zip(field, seeds, strict=True):
-        plane.normal_(generator=torch.Generator().manual_seed(seed))
-    return sent(field, like.device)
+def _field(like: Tensor, rng: np.random.Generator) -> Tensor:
+    """Independent normal numbers, drawn on the CPU."""
+    field = torch.from_numpy(rng.standard_normal(like.shape, np.float32))
+    return sent(field.pin_memory() if like.is_cuda else field, like.device)  # large: else the copy waits
 
 
-def _axis(step: str, side: int, plan: Plan, i: int) -> Tensor:
-    """How image ``i`` is resized along an axis of ``side`` pixels, as a matrix."""
-    if step == "halve":
-        return resize_matrix(side, side // 2, plan.halve[i])
-    way, after = plan.resize[i], side // plan.factor[i]
-    if way == "nearest":
-        return nearest_matrix(side, plan.factor[i], plan.nearest[i], NEAREST_TAPS)
-    if way == "down_up":
-        between = max(round(after * plan.up[i]), 1)
-        return resize_matrix(between, after, plan.ways[i][1]) @ resize_matrix(side, between, plan.ways[i][0])
-    return resize_matrix(side, after, way)
-
-
-def _compressed(batch: Tensor, plan: Plan, members: list[int], which: int) -> Tensor:
-    tables = sent(plan.tables[which, members], batch.device)
-    return jpeg(batch, tables, torch.full((len(members), 2), 2), plan.phase[which, members])
+def _divided(image: Tensor, factor: int) -> list[int]:
+    return [side // factor for side in image.shape[2:]]

@@ -124,11 +124,9 @@ class Walls:
         for _ in range(times):
             ratio = ((self.variance + 0.1) / (made.square().mean((2, 3)) + 0.1)).log()
             mean = (ratio * self.usable).sum(0) / self.usable.sum(0).clamp(min=1)
-            shift = mean.clamp(-2.5, 2.5).tolist()
-            colours = zip(shift, development.noise, strict=True)
+            colours = zip(mean.clamp(-2.5, 2.5).tolist(), development.noise, strict=True)
             noise = tuple(tuple(log + more for log in logs) for more, logs in colours)
-            development = replace(development, noise=noise)
-            made = self._seen(development)
+            made = self._seen(development := replace(development, noise=noise))
         return development, made
 
     def _seen(self, development: Development) -> Tensor:
@@ -153,9 +151,7 @@ def _descended(
 
 
 def by_brightness(levels: Tensor, variance: Tensor) -> tuple[Array, list[int]]:
-    """How strong each colour's noise is, by its brightness.
-
-    The geometric mean of tiles about as bright. Darker and brighter than any tile, it stays what it is.
+    """How strong each colour's noise is, by its brightness: the geometric mean of tiles about as bright.
 
     Args:
         levels: ``(N, 3)`` mean of each tile's colours in [0, 255].

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from realsr.errors import at_least
 from realsr.evenly import evenly
-from realsr.noise import NO_NOISE, Mask, Reasons, TileStatistics, first_reason, listed
+from realsr.noise import NO_NOISE, Reasons, TileRule, TileStatistics, first_reason, listed
 
 Floats = npt.NDArray[np.floating]
 
@@ -35,13 +35,12 @@ NOISIEST = 16.0  # times the variance that the quietest photos have: four stops 
 
 
 @dataclass(frozen=True)
-class AutoRule:
+class AutoRule(TileRule):
     """Tiles that the camera's noise explains.
 
     Attributes:
         tile_size: side in pixels; larger LR crops get tiles mirrored over them. Small photos and small flat regions
             have small tiles only, and under 24 pixels noise can hardly be told from a scene.
-        stride: step in pixels between tiles.
         tolerance: how many times the noise's variance a tile may have. Tiles of noise differ by a tenth.
         per_photo: tiles of a photo, even in brightness, so that no large sky rules the pool.
     """
@@ -56,7 +55,7 @@ class AutoRule:
         at_least(1, "collector.", stride=self.stride, tolerance=self.tolerance, per_photo=self.per_photo)
 
     def reasons(self, tiles: TileStatistics) -> Reasons:
-        """Of a photo's tiles, as :class:`realsr.noise.TileRule` says."""
+        """What a tile shows that noise does not."""
         return first_reason({
             "clipped": tiles.clipped > 0.01,
             "no noise": tiles.detrended < NO_NOISE,
@@ -66,10 +65,6 @@ class AutoRule:
             "uneven": tiles.unevenness > MAX_UNEVENNESS,
             "block edges": tiles.blockiness > MAX_BLOCKINESS,
         })  # fmt: skip
-
-    def candidates(self, tiles: TileStatistics) -> Mask:
-        """Those that look like noise."""
-        return self.reasons(tiles) == 0
 
     def choose(self, photos: Sequence[TileStatistics]) -> list[Reasons]:
         """Of all photos: what is as strong and as smooth as the noise, and not too much of one photo."""
@@ -83,7 +78,9 @@ class AutoRule:
         smooth = tiles.correlation > smoothest
         own = np.quantile(strengths[~smooth], LOW) if (~smooth).sum() >= LEAST else 1.0
         against = {"too strong": smooth | (strengths > self.tolerance * np.clip(own, 1, NOISIEST))}
-        against["enough"] = ~_even(tiles.mean, ~against["too strong"], self.per_photo)
+        order = np.flatnonzero(~against["too strong"])
+        order = order[np.argsort(tiles.mean[order], kind="stable")]
+        against["enough"] = ~np.isin(np.arange(len(smooth)), order[evenly(self.per_photo, len(order))])
         return first_reason(against)
 
     def advice(self, rejected: Mapping[str, int]) -> str:
@@ -134,11 +131,3 @@ def _smoothest(correlations: Sequence[Floats]) -> float:
         return math.inf
     lowest, low = np.quantile(every, (0.02, 0.25))
     return float(low + 1.3 * (low - lowest))
-
-
-def _even(mean: Floats, mask: Mask, count: int) -> Mask:
-    """Up to ``count`` of those in ``mask``, even in the order of their brightness."""
-    order = np.flatnonzero(mask)[np.argsort(mean[mask], kind="stable")]
-    kept = np.zeros(len(mask), bool)
-    kept[order[evenly(count, len(order))]] = True
-    return kept

@@ -6,6 +6,7 @@ Noise is cut out as flat tiles, compression read as the quantisation tables of J
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -83,8 +84,9 @@ def collect_noise(photos: Sequence[Path], folder: Path, rule: TileRule, redo: bo
         else:
             others.append(result.manifest.get("settings", {}))
             tiles_of_others += len(result.arrays["tiles"])
+    report = functools.partial(report_pools, folder.parent / "kernels", folder)
     if not found and not others:
-        report_pools(folder.parent / "kernels", folder)
+        report()
         raise NoNoiseError(f"no noise tile from {len(photos)} photos: {skipped[0]}")
     if others:
         if earlier := any(made.get("statistics") != STATISTICS for made in others):
@@ -95,15 +97,14 @@ def collect_noise(photos: Sequence[Path], folder: Path, rule: TileRule, redo: bo
     else:
         rejected = _choose(found, rule)
         if not any(rejected[name] for name in IN_POOL):
-            report_pools(folder.parent / "kernels", folder)
-            raise NoNoiseError(
-                f"no noise tile in {len(photos)} photos ({len(skipped)} skipped): {rule.advice(rejected)}"
-            )
+            report()
+            many = f"{len(photos)} photos ({len(skipped)} skipped)"
+            raise NoNoiseError(f"no noise tile in {many}: {rule.advice(rejected)}")
     pool = NoisePool.load(folder)
     sheet = contact_sheet(pool.tiles.permute(0, 2, 3, 1).numpy(), noise_picture, pool.photos)
     write_image(folder / SHEET, Photo(sheet))
     log.info("%s: %d tiles of %d photos, %d photos skipped", folder, len(pool), len(set(pool.photos)), len(skipped))
-    report_pools(folder.parent / "kernels", folder)
+    report()
     return pool
 
 
@@ -113,15 +114,12 @@ def _looked_at(photo: Path, rule: TileRule) -> tuple[Arrays, dict[str, Any]]:
     tiles = tile_statistics(image, rule.tile_size, rule.stride)
     if not len(tiles.corner):
         raise InputError(f"{photo}: smaller than a tile of {rule.tile_size} pixels; lower collector.tile_size")
-    return {
-        "tiles": cut_tiles(image, tiles.corner[:0], rule.tile_size),
-        "reason": rule.reasons(tiles),
-        **vars(tiles),
-    }, {}
+    none = cut_tiles(image, tiles.corner[:0], rule.tile_size)
+    return {"tiles": none, "reason": rule.reasons(tiles), **vars(tiles)}, {}
 
 
 def _choose(found: Mapping[Path, tuple[Path, TileStatistics]], rule: TileRule) -> dict[str, int]:
-    """Put the tiles that the rule chooses, of all photos, into the pool.
+    """Put the tiles that the rule chooses into the pool.
 
     Args:
         found: by photo its file in the pool, and what was measured of its candidates.

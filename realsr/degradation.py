@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ from realsr.jpeg_pool import JpegPool
 from realsr.pools import KernelPool, NoisePool
 from realsr.resample import blur_subsample, imresize
 
+Bounds = tuple[float, float]
+Coding = tuple[Tensor, Tensor, Tensor | None]  # tables, subsampling and phase, as `realsr.jpeg.jpeg` takes them
+
 
 class Degradation(nn.Module):
     """``lr = (hr * k) subsampled by s + n`` (RealSR, Eq. 1), for a whole batch on its device, in float32.
@@ -24,12 +28,12 @@ class Degradation(nn.Module):
     rounded to 8 bits before the noise is added, as it was saved to files by the authors; the sum is clamped to [0, 1].
     The rows of the paper's ablation are the four combinations of the two pools.
 
-    JPEG, which the paper has not, comes last, as in the camera: LR is to look like its files, compressed at their own
-    pixels. Tiles of noise cut from JPEG files hold what compression left of the noise, and are then compressed twice.
-    In flat regions of files with noise of 8 levels, that changes its standard deviation by -8 to -4 % at qualities 60
-    and 75, where over 0.3 cycles a pixel 30 to 45 % of the noise's power are lost, and by 0 to 6 % at 90 and 97. Noise
-    alone is right there, but shows none of compression's ringing at edges. So with strong compression take noise from
-    files of high quality, or leave JPEG out.
+    JPEG, which the paper has not, comes last, as in the camera. Tiles of noise cut from JPEG files are then compressed
+    twice: in flat regions of files with noise of 8 levels, that changes its standard deviation by -8 to -4 % at
+    qualities 60 and 75, where over 0.3 cycles a pixel 30 to 45 % of the noise's power are lost, and by 0 to 6 % at 90
+    and 97. So with strong compression take noise from files of high quality, or leave JPEG out.
+
+    Other degradations are subclasses, with steps of their own in place of ``downscaled``, ``picture`` and ``coding``.
 
     Args:
         scale: integer subsampling factor.
@@ -39,6 +43,9 @@ class Degradation(nn.Module):
         draw_kernels: how a kernel is drawn in training.
         draw_noise: how noise is drawn in training.
     """
+
+    rim = 0  # LR pixels around a crop that are made with it, and then cut off
+    drawn: ClassVar[tuple[str, ...]] = ("kernels", "noise", "jpeg")  # pools that an image draws from
 
     def __init__(
         self,
@@ -50,17 +57,18 @@ class Degradation(nn.Module):
         draw_noise: NoiseDraw = NoiseDraw(),  # noqa: B008
     ) -> None:
         super().__init__()
-        self.draw_kernels, self.draw_noise = draw_kernels, draw_noise
         self.scale, self.kernels, self.noise, self.jpeg = scale, kernels, noise, jpeg
+        self.draw_kernels, self.draw_noise = draw_kernels, draw_noise
+        self.place = torch.device("cpu")
 
     @property
     def margin(self) -> int:
-        """Pixels around an HR crop that the blur reads, a multiple of the scale: crop that much more."""
+        """Pixels around an HR crop that are read, a multiple of the scale: crop that much more."""
         reach = 2 * self.scale
         if self.kernels is not None:
             size = self.kernels.kernels.shape[-1]
             reach = size // 2 + self.draw_kernels.grow(size, self.scale)
-        return -(-reach // self.scale) * self.scale
+        return (-(-reach // self.scale) + self.rim) * self.scale
 
     @torch.no_grad()
     def forward(self, hr: Tensor, generator: torch.Generator, margin: int = 0) -> Tensor:
@@ -75,36 +83,39 @@ class Degradation(nn.Module):
         Returns:
             ``(N, 3, H/scale, W/scale)`` in [0, 1].
         """
-        self._follow(hr.device)
+        if hr.device != self.place:  # pools are no parameters, so they move with the data, once
+            self.place = hr.device
+            for name in self.drawn:
+                pool = getattr(self, name)
+                setattr(self, name, None if pool is None else pool.to(hr.device))
         with torch.autocast(hr.device.type, enabled=False):
-            hr = hr.float()
-            if self.kernels is None:
-                cut = margin // self.scale
-                lr = imresize(hr, 1 / self.scale)
-                lr = lr[..., cut : lr.shape[-2] - cut, cut : lr.shape[-1] - cut]
-            else:
-                draw = self.draw_kernels if self.training else KernelDraw()
-                kernels = draw.sample(self.kernels, len(hr), self.scale, generator)
-                lr = blur_subsample(hr, kernels, self.scale, margin)
+            rim = min(self.rim, margin // self.scale)
+            lr = self.picture(self.downscaled(hr.float(), generator, margin - rim * self.scale), generator)
+            lr = lr[..., rim : lr.shape[-2] - rim, rim : lr.shape[-1] - rim]
+            coding = self.coding(len(lr), generator, cut=margin > 0)
+            return lr if coding is None else jpeg(lr, *coding)
+
+    def downscaled(self, hr: Tensor, generator: torch.Generator, margin: int) -> Tensor:
+        """Blurred and subsampled, without the margin."""
+        if self.kernels is None:
+            cut = margin // self.scale
+            lr = imresize(hr, 1 / self.scale)
+            return lr[..., cut : lr.shape[-2] - cut, cut : lr.shape[-1] - cut]
+        draw = self.draw_kernels if self.training else KernelDraw()
+        return blur_subsample(hr, draw.sample(self.kernels, len(hr), self.scale, generator), self.scale, margin)
+
+    def picture(self, lr: Tensor, generator: torch.Generator) -> Tensor:
+        """With noise, in [0, 1]."""
         lr = quantize(lr)
         if self.noise is not None:
             how = self.draw_noise if self.training else NoiseDraw()
             size = lr.shape[-2], lr.shape[-1]
             lr = lr + self.noise.sample(len(lr), size, generator, lr, how.nearest, how.detrend)
-        lr = lr.clamp(0, 1)
-        if self.jpeg is not None:
-            with torch.autocast(lr.device.type, enabled=False):
-                lr = jpeg(lr, *self.jpeg.sample(len(lr), generator, cut=margin > 0))
-        return lr
+        return lr.clamp(0, 1)
 
-    def _follow(self, device: torch.device) -> None:
-        """Pools are no parameters, so they move with the data, once."""
-        if self.kernels is not None and self.kernels.kernels.device != device:
-            self.kernels = self.kernels.to(device)
-        if self.noise is not None and self.noise.tiles.device != device:
-            self.noise = self.noise.to(device)
-        if self.jpeg is not None and self.jpeg.tables.device != device:
-            self.jpeg = self.jpeg.to(device)
+    def coding(self, count: int, generator: torch.Generator, cut: bool) -> Coding | None:
+        """How so many images are compressed; ``cut`` as in :meth:`forward`, where there is a margin."""
+        return None if self.jpeg is None else self.jpeg.sample(count, generator, cut)
 
 
 def check_bounds(name: str, given: Sequence[float], low: float, high: float) -> None:

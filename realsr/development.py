@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from realsr.colour import luma
 from realsr.kernels import GRID, Kernel, frequencies, kernel_of_gains
-from realsr.sensor import CAMERA_FROM_SRGB, bilinear, degamma, demosaic, gamma, mosaic
+from realsr.sensor import CAMERA_FROM_SRGB, bilinear, degamma, demosaic, gamma, mixed, mosaic
 from realsr.transfer import sent
 
 RIM = 4  # LR pixels around a crop that demosaicking, noise reduction and sharpening reach
@@ -50,6 +51,18 @@ class Development:
     noise: tuple[tuple[float, ...], ...] = field(default=((-30.0,) * KNOTS,) * 3, repr=False)
     photos: tuple[float, ...] = field(default=(0.0,), repr=False)
 
+    @staticmethod
+    def sensor_noise(shot: float, read: float, gains: Iterable[float]) -> tuple[tuple[float, ...], ...]:
+        """``noise`` of a sensor in linear light.
+
+        Args:
+            shot: variance for each unit of raw signal in [0, 1].
+            read: variance in the dark.
+            gains: of the colours, white balance and exposure in one.
+        """
+        signal = degamma(torch.linspace(0, 1, KNOTS)).double().numpy()
+        return tuple(tuple(np.log(gain * shot * signal + gain**2 * read).tolist()) for gain in gains)
+
     def light(self, images: Tensor) -> Tensor:
         """What falls on the sensor, of display values in [0, 1]."""
         return degamma(images) if self.linear else images
@@ -70,7 +83,7 @@ class Development:
         """
         mixing = torch.eye(3) + self.crosstalk * (CAMERA_FROM_SRGB - torch.eye(3))
         back = sent(torch.linalg.inv(mixing), light.device)
-        seen = _mixed(light, sent(mixing, light.device))
+        seen = mixed(light, sent(mixing, light.device))
         if field is None:
             picture = self._developed(seen, back)
         else:
@@ -110,7 +123,7 @@ class Development:
     def _developed(self, seen: Tensor, back: Tensor) -> Tensor:
         if self.demosaicking != "none":
             seen = (demosaic if self.demosaicking == "malvar" else bilinear)(mosaic(seen))
-        return self.display(_mixed(seen, back).clamp(0, 1))
+        return self.display(mixed(seen, back).clamp(0, 1))
 
 
 def smoothed(images: Tensor, sigma: float) -> Tensor:
@@ -122,7 +135,3 @@ def smoothed(images: Tensor, sigma: float) -> Tensor:
     row = sent(taps / taps.sum(), images.device).expand(images.shape[1], 1, 1, -1)
     images = F.conv2d(F.pad(images, (reach, reach, 0, 0), mode="reflect"), row, groups=images.shape[1])
     return F.conv2d(F.pad(images, (0, 0, reach, reach), mode="reflect"), row.mT, groups=images.shape[1])
-
-
-def _mixed(images: Tensor, matrix: Tensor) -> Tensor:
-    return (matrix @ images.flatten(2)).view(images.shape)

@@ -12,14 +12,7 @@ from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import MofNCompleteColumn, Progress
 
 from realsr.camera_fit import fit_development
 from realsr.collect import NoNoiseError, collect_noise
@@ -89,8 +82,7 @@ def estimate_kernels(
 
     make = functools.partial(_kernels_of, estimator=estimator, scale=scale, accelerator=accelerator, noise=None)
     settings, processes = plain_settings(estimator), workers or default_workers(device)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    progress, learn = Progress(*columns, TextColumn("ETA"), TimeRemainingColumn()), None
+    progress, learn = Progress(*Progress.get_default_columns(), MofNCompleteColumn()), None
     if isinstance(made, PatchMatching):
         settings["noise"] = "photo" if noise is None else "camera"
         learn = None if noise is None else functools.partial(_learnt, noise, progress)
@@ -145,32 +137,22 @@ def _kernels_of(
     arrays: Arrays = {f"x{scale}": kernel for scale, kernel in estimate.kernels.items()}
     if estimate.response is not None:
         arrays["response"] = estimate.response
-    thumbnail, density = thumbnails(rgb, estimate)
-    return {**arrays, "thumbnail": thumbnail, "density": density}, {
-        "iterations": estimate.iterations,
-        "losses": estimate.losses,
-        "confidence": estimate.confidence,
-        "reasons": estimate.reasons,
-        "doubtful": estimate.confidence < HOPELESS,
-        **({} if estimate.blur is None else {"blur": estimate.blur.tolist()}),
-    }
+    arrays["thumbnail"], arrays["density"] = thumbnails(rgb, estimate)
+    details = {name: getattr(estimate, name) for name in ("iterations", "losses", "confidence", "reasons")}
+    details["doubtful"] = estimate.confidence < HOPELESS
+    return arrays, details if estimate.blur is None else {**details, "blur": estimate.blur.tolist()}
 
 
 def camera_noise(
-    photos: Sequence[Path],
-    folder: Path,
-    rule: TileRule,
-    pool: NoisePool | None = None,
+    photos: Sequence[Path], folder: Path, rule: TileRule, pool: NoisePool | None = None
 ) -> NoiseModel | None:
-    """The camera's noise and development, by the noise pool in ``folder``, which is filled first.
+    """The camera's noise and development, by the noise pool in ``folder``; it and ``jpeg`` beside it are filled first.
 
     Args:
         photos: all of the camera.
         folder: of the pool.
         rule: for tiles of photos that the pool has nothing of yet.
         pool: what the folder holds, where it has just been filled.
-
-    The tables that the photos are compressed by lie beside the folder, in ``jpeg``, and are filled too.
 
     Returns:
         None where no photo has a flat tile, which is logged.
@@ -218,21 +200,11 @@ def _run(cfg: DictConfig) -> None:
             mine = set(photos)  # first, so that shards share out what is to be collected of all photos
             every.sort(key=lambda photo: photo not in mine)
             noise = functools.partial(camera_noise, every, Path(cfg.pool_dir) / "noise", instantiate(cfg.collector))
-            estimate_kernels(
-                photos,
-                folder,
-                estimator,
-                cfg.scale,
-                cfg.accelerator,
-                workers=workers,
-                min_confidence=cfg.pool.min_confidence,
-                whole=cfg.shards == 1,
-                noise=noise,
-            )
+            how = {"workers": workers, "min_confidence": cfg.pool.min_confidence, "whole": cfg.shards == 1}
+            estimate_kernels(photos, folder, estimator, cfg.scale, cfg.accelerator, noise=noise, **how)
             if cfg.export is not None:
-                export_kernels(
-                    folder, Path(cfg.pool_dir) / f"kernels_{cfg.export}", cfg.export, cfg.pool.min_confidence
-                )
+                target = folder.with_name(f"kernels_{cfg.export}")
+                export_kernels(folder, target, cfg.export, cfg.pool.min_confidence)
     except NoKernelError as e:
         if cfg.shards == 1:
             raise

@@ -8,6 +8,7 @@ the kernels of one scale in an array ``(N, K, K)``. All are correlation kernels 
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -93,21 +94,16 @@ def remove_exported(folder: Path, form: str) -> None:
 def _folder_name(photo: str) -> str:
     """Without the suffix of an image; as long as leaves room in a file's name of 255 bytes."""
     name = Path(photo).stem if Path(photo).suffix.lower() in SUFFIXES else photo
-    return os.fsencode(name)[:200].decode(errors="ignore") if len(os.fsencode(name)) > 200 else name
+    return os.fsencode(name)[:200].decode(errors="ignore")
 
 
 def _different(names: Sequence[str]) -> list[str]:
-    """Names that are there more than once with a number behind them."""
-    taken: set[str] = set(names)
-    seen: set[str] = set()
-    result = []
+    """Names that are there more than once with a number behind them, one that no other name has."""
+    result: dict[str, None] = {}
     for name in names:
-        number, unique = 2, name
-        while unique in seen or (unique != name and unique in taken):
-            unique, number = f"{name}_{number}", number + 1
-        seen.add(unique)
-        result.append(unique)
-    return result
+        numbered = (f"{name}_{number}" for number in itertools.count(2))
+        result[next(n for n in numbered if n not in result and n not in names) if name in result else name] = None
+    return list(result)
 
 
 def check_form(form: str | None) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
@@ -19,15 +20,6 @@ from realsr.images.opening import open_image
 from realsr.transfer import sent
 
 BLOCK = 8
-# ITU-T T.81, tables K.1 (luma) and K.2 (chroma), row by row
-STANDARD_LUMA = """
-16 11 10 16  24  40  51  61   12 12 14 19  26  58  60  55   14 13 16 24  40  57  69  56   14 17 22 29  51  87  80  62
-18 22 37 56  68 109 103  77   24 35 55 64  81 104 113  92   49 64 78 87 103 121 120 101   72 92 95 98 112 100 103  99
-"""
-STANDARD_CHROMA = """
-17 18 24 47  99  99  99  99   18 21 26 66  99  99  99  99   24 26 56 99  99  99  99  99   47 66 99 99  99  99  99  99
-99 99 99 99  99  99  99  99   99 99 99 99  99  99  99  99   99 99 99 99  99  99  99  99   99 99 99 99  99  99  99  99
-"""
 
 
 @dataclass(frozen=True)
@@ -83,26 +75,31 @@ def _without_notes(data: bytes) -> bytes:
 
 
 def standard_tables(quality: Tensor) -> Tensor:
-    """The tables that libjpeg, and so most programs, takes for a quality from 1 to 100: the standard's, scaled.
+    """The tables that libjpeg, and so most programs, takes for a quality from 1 to 100.
 
     Args:
-        quality: ``(N,)`` integers.
+        quality: ``(N,)`` integers, on the CPU.
 
     Returns:
-        ``(N, 2, 8, 8)`` float32 of luma and chroma, on the device of ``quality``.
+        ``(N, 2, 8, 8)`` float32 of luma and chroma.
     """
-    standard = torch.tensor([[int(step) for step in text.split()] for text in (STANDARD_LUMA, STANDARD_CHROMA)])
-    percent = torch.where(quality < 50, 5000 // quality, 200 - 2 * quality)
-    tables = (standard.to(quality.device) * percent[:, None, None] + 50) // 100
-    return tables.clamp(1, 255).view(-1, 2, BLOCK, BLOCK).float()
+    return torch.stack([_tables_of(int(one)) for one in quality])
+
+
+@functools.cache
+def _tables_of(quality: int) -> Tensor:
+    file = io.BytesIO()
+    Image.new("RGB", (BLOCK, BLOCK)).save(file, "JPEG", quality=quality)
+    file.seek(0)
+    written = JpegImageFile(file).quantization
+    return torch.tensor([written[0], written[1]], dtype=torch.float32).view(2, BLOCK, BLOCK)
 
 
 def jpeg(images: Tensor, tables: Tensor, subsampling: Tensor, phase: Tensor | None = None) -> Tensor:
     """Save as JPEG and read again, as libjpeg does with its defaults, each image with tables of its own.
 
-    The steps are libjpeg's: YCbCr in 8 bits, chroma averaged, edges repeated up to whole blocks, DCT-II, coefficients
-    rounded to multiples of the table, chroma interpolated ("fancy upsampling"), RGB in 8 bits. Its integer DCT is not
-    copied in full, so that now and then a coefficient falls to the other side of a half.
+    The steps are libjpeg's, but for its integer DCT, which is not copied in full, so that now and then a coefficient
+    falls to the other side of a half.
 
     Args:
         images: ``(N, 3, H, W)`` RGB in [0, 1]; rounded to 8 bits first.
@@ -118,10 +115,9 @@ def jpeg(images: Tensor, tables: Tensor, subsampling: Tensor, phase: Tensor | No
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
     chroma = torch.stack([(blue - luma) / 1.772, (red - luma) / 1.402], 1).round().clamp(max=127)
     tables = tables.float()
-    phase = torch.zeros_like(subsampling) if phase is None else phase
-    phase = sent(phase, images.device)
+    phase = sent(torch.zeros_like(subsampling) if phase is None else phase, images.device)
     luma = _coded(luma.round()[:, None] - 128, tables[:, :1], phase, (1, 1))[:, 0] + 128
-    for down, across in sorted({(down, across) for down, across in subsampling.tolist()}):  # four kinds at most
+    for down, across in sorted(set(map(tuple, subsampling.tolist()))):  # four kinds at most
         mine = sent((subsampling == torch.tensor([down, across])).all(1).nonzero()[:, 0], images.device)
         chroma = chroma.index_copy(0, mine, _coded(chroma[mine], tables[mine, 1:], phase[mine], (down, across)))
     cb, cr = chroma.unbind(1)
@@ -172,7 +168,8 @@ def _interpolated(planes: Tensor, top: Tensor, left: Tensor, size: tuple[int, in
             far = (near + 2 * odd - 1).clamp(start // 2, (start + length - 1) // 2)
             planes = 3 * _pick(planes, near, dim) + _pick(planes, far, dim)
             # libjpeg's rounding of halves: up in odd pixels, but in even ones where both axes are subsampled
-            bias = _along(8 - odd if factors == (2, 2) else 1 + odd, dim)
+            halves = (8 - odd if factors == (2, 2) else 1 + odd)[:, None]
+            bias = halves[..., None] if dim == 2 else halves[..., None, :]
     return ((planes + bias) / (factors[0] * factors[1]) ** 2).floor()
 
 
@@ -208,8 +205,3 @@ def _pick(planes: Tensor, index: Tensor, dim: int) -> Tensor:
     start = size * torch.arange(n * c, device=index.device).view(n, c, 1)  # whole rows are copied, not each pixel
     rows = planes.reshape(n * c * size, across).index_select(0, (start + index[:, None]).flatten())
     return rows.view(n, c, -1, across)
-
-
-def _along(values: Tensor, dim: int) -> Tensor:
-    """``(N, L)`` to ``(N, 1, L, 1)`` for rows, to ``(N, 1, 1, L)`` for columns."""
-    return values[:, None, :, None] if dim == 2 else values[:, None, None, :]

@@ -28,8 +28,8 @@ class JpegPool:
 
     Attributes:
         tables: ``(N, 2, 8, 8)`` float32, as in :class:`realsr.jpeg.Compression`.
-        subsampling: ``(N, 2)`` int64, likewise; stays on the CPU, where it is looked at.
-        photos: N names, the photo that each is from.
+        subsampling: ``(N, 2)`` int64; stays on the CPU, where it is looked at.
+        photos: that each is from, N names.
     """
 
     tables: Tensor
@@ -45,8 +45,8 @@ class JpegPool:
         """
         tables, subsampling, photos = [], [], []
         for entry in read_entries(folder, "JPEG", "realsr.collect"):
-            table, factors = entry.arrays.get("tables"), entry.arrays.get("subsampling")
-            if table is None or factors is None or table.shape != (2, BLOCK, BLOCK) or table.min() < 1:
+            table, factors = (entry.arrays.get(name, np.zeros(0)) for name in ("tables", "subsampling"))
+            if table.shape != (2, BLOCK, BLOCK) or table.min() < 1:
                 raise InputError(f"{entry.path}: is no JPEG pool file, `tables` (2, 8, 8) is missing; delete it")
             if factors.shape != (2,) or not set(factors.tolist()) <= {1, 2}:
                 raise InputError(f"{entry.path}: is no JPEG pool file, `subsampling` of 1 or 2 is missing; delete it")
@@ -88,15 +88,14 @@ def collect_tables(photos: Sequence[Path], folder: Path, whole: bool = True) -> 
         whole: whether these are all photos of the pool.
 
     Returns:
-        The number of photos that have an entry; 0 is no error, the pool is needed by some degradations only.
+        How many have an entry; 0 is no error, some degradations only need the pool.
     """
     files = [photo for photo in photos if photo.suffix.lower() in (".jpg", ".jpeg")]
     if not files:
         return 0
     check_writable(folder)
-    left_out = [
-        result for _, result in fill_pool(folder, files, {}, _tables_of, whole=whole) if isinstance(result, str)
-    ]
+    filled = fill_pool(folder, files, {}, _tables_of, whole=whole)
+    left_out = [result for _, result in filled if isinstance(result, str)]
     count = len(files) - len(left_out)
     log.info("%s: quantisation tables of %d of %d photos", folder, count, len(photos))
     if left_out and count:

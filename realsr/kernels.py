@@ -8,6 +8,7 @@ where a number comes from it.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from scipy import ndimage, signal
 from realsr.resample import cubic
 
 Kernel = npt.NDArray[np.float64]
+Array = npt.NDArray[np.float64]
 GRID, TAPS = 64, 11  # sides of the frequencies that a response is worked out at, and of the response
 DIVISION = 0.01  # squared gain under which a frequency counts as lost, and is not brought back
 HR_BLUR = 0.25  # variance in HR pixels of the blur that sharp photographs have themselves, see bench_kernel_accuracy.py
@@ -57,6 +59,12 @@ def gaussian_of(size: int, covariance: npt.NDArray[np.float64], scale: int) -> K
     return gaussian_kernel(size, (math.sqrt(values[1]), math.sqrt(values[0])), angle, scale)
 
 
+def of_eigenvalues(matrices: Array, function: Callable[[Array], Array]) -> Array:
+    """A function of symmetric matrices ``(..., n, n)``: of their eigenvalues."""
+    values, vectors = np.linalg.eigh(matrices)
+    return np.asarray((vectors * function(values)[..., None, :]) @ np.swapaxes(vectors, -1, -2))
+
+
 def kernel_of_blur(blur: npt.NDArray[np.float64], scale: int, size: int) -> Kernel:
     """The kernel that gives sharp HR images a Gaussian blur when they are downscaled by ``scale``.
 
@@ -65,9 +73,8 @@ def kernel_of_blur(blur: npt.NDArray[np.float64], scale: int, size: int) -> Kern
         scale: subsampling factor.
         size: side of the kernel.
     """
-    values, vectors = np.linalg.eigh(blur * scale**2 - HR_BLUR * np.eye(2))
     # a sampled Gaussian narrower than a third of a pixel is a single point
-    return gaussian_of(size, (vectors * values.clip(0.1)) @ vectors.T, scale)
+    return gaussian_of(size, of_eigenvalues(blur * scale**2 - HR_BLUR * np.eye(2), lambda of: of.clip(0.1)), scale)
 
 
 def frequencies(side: int) -> npt.NDArray[np.float64]:
@@ -161,8 +168,7 @@ def bicubic_kernel(scale: int) -> Kernel:
 
 def aligned(kernel: Kernel, frame: int) -> Kernel:
     """Centre of mass moved to the middle of a ``frame x frame`` array, the rest cut off or zero."""
-    pad = frame  # room for any shift
-    room = np.pad(np.asarray(kernel, dtype=np.float64), pad)
+    room = np.pad(np.asarray(kernel, dtype=np.float64), frame)  # for any shift
     start = (room.shape[0] - frame) // 2
     shift = start + (frame - 1) / 2 - centre_of_mass(room)
     return np.asarray(ndimage.shift(room, shift)[start : start + frame, start : start + frame])
@@ -219,8 +225,3 @@ def widths_and_angle(kernel: Kernel) -> tuple[float, float, float]:
     narrow, wide = np.sqrt(np.clip(variances, 0, None))
     y, x = axes[:, 1]
     return float(wide), float(narrow), math.atan2(-y, x) % math.pi
-
-
-def covariance_error(kernel: Kernel, truth: Kernel) -> float:
-    """L1 distance of the two covariances, in squared pixels."""
-    return float(np.abs(covariance(kernel) - covariance(truth)).sum())

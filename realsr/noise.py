@@ -1,17 +1,16 @@
-"""Noise: tiles of photos that show nothing else, the paper's rule for them, and how strong noise is."""
+"""Noise: tiles of photos that show nothing else, and the paper's rule for them."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
-from scipy import ndimage, stats
 
 from realsr.errors import at_least
 from realsr.images import gray_uint8
@@ -40,28 +39,31 @@ STATISTICS = 2  # version of what is measured of a tile: pools of others are mad
 NO_NOISE = 0.1  # variance of a tile of two levels, one of which every ninth pixel has
 
 
-class TileRule(Protocol):
-    """Which tiles of a camera's photos are noise; a dataclass, whose fields are the pool's settings."""
+@dataclass(frozen=True)
+class TileRule(ABC):
+    """Which tiles of a camera's photos are noise; its fields are the pool's settings.
 
-    __dataclass_fields__: ClassVar[dict[str, Any]]
+    Attributes:
+        tile_size: side in pixels.
+        stride: step in pixels between tiles.
+    """
 
-    @property
-    def tile_size(self) -> int:
-        """Side in pixels."""
+    tile_size: int
+    stride: int
 
-    @property
-    def stride(self) -> int:
-        """Step in pixels between tiles."""
-
+    @abstractmethod
     def reasons(self, tiles: TileStatistics) -> Reasons:
         """What speaks against the tiles of a photo, looked at alone; 0 where nothing does."""
 
     def candidates(self, tiles: TileStatistics) -> Mask:
         """The tiles of a photo that may be taken."""
+        return self.reasons(tiles) == 0
 
+    @abstractmethod
     def choose(self, photos: Sequence[TileStatistics]) -> list[Reasons]:
         """What speaks against each candidate of each photo, all photos looked at."""
 
+    @abstractmethod
     def advice(self, rejected: Mapping[str, int]) -> str:
         """What to do where no tile is taken, given how many have which reason."""
 
@@ -76,12 +78,12 @@ class TileStatistics:
         mean: ``(T,)`` of the gray tile in 8-bit levels, [0, 255].
         clipped: ``(T,)`` share of pixels that have a channel at 0 or at 255: there the noise is cut off.
         detrended: ``(T,)`` variance of the gray tile without its plane, of which the next ones are too.
-        slope: ``(T,)`` of :func:`realsr.structure.slope`, the largest of gray, red and blue.
-        structure: ``(T,)`` of :func:`realsr.structure.structure`.
-        direction: ``(T,)`` of :func:`realsr.structure.direction`.
-        unevenness: ``(T,)`` of :func:`realsr.structure.unevenness`.
-        blockiness: ``(T,)`` of :func:`realsr.structure.blockiness`.
-        correlation: ``(T,)`` of :func:`realsr.structure.correlation`.
+        slope: ``(T,)`` of the function of that name in :mod:`realsr.structure`, the largest of gray, red and blue.
+        structure: ``(T,)``, as the next ones of the function of that name.
+        direction: ``(T,)``.
+        unevenness: ``(T,)``.
+        blockiness: ``(T,)``.
+        correlation: ``(T,)``.
     """
 
     corner: npt.NDArray[np.int32]
@@ -163,16 +165,15 @@ def witnesses(tiles: TileStatistics, max_clipped: float = 0.01) -> Mask:
 
 
 @dataclass(frozen=True)
-class NoiseRule:
-    """The paper's rule: flat tiles, neither darker than a bound.
+class NoiseRule(TileRule):
+    """The paper's rule: flat tiles, none darker than a bound.
 
     The authors take tiles of 256 pixels with a gray variance under 20, and a gray mean over 0 (DF2K) or over 50
     (DPED). Other cameras need other bounds, and the variance does not tell noise from a faint scene, nor from a white
     sky without noise: :class:`realsr.camera_noise.AutoRule` does.
 
     Attributes:
-        tile_size: side in pixels, at least that of the LR crops.
-        stride: step in pixels between tiles.
+        tile_size: at least the side of the LR crops.
         max_variance: of the gray tile, in squared 8-bit levels; tiles of less are taken.
         min_mean: of the gray tile, in 8-bit levels; tiles of more are taken.
         keep_best: where the rule gives fewer tiles than this from all photos together, the flattest others that
@@ -190,7 +191,7 @@ class NoiseRule:
         at_least(0, "collector.", max_variance=self.max_variance, keep_best=self.keep_best)
 
     def reasons(self, tiles: TileStatistics) -> Reasons:
-        """Of a photo's tiles, as :class:`TileRule` says."""
+        """Whether a tile is under both bounds."""
         dark = tiles.mean <= self.min_mean
         return first_reason({"too much variance": tiles.variance >= self.max_variance, "too dark": dark})
 
@@ -225,52 +226,3 @@ def cut_tiles(image: npt.NDArray[np.uint8], corners: npt.NDArray[np.integer], ti
     """The tiles at ``corners`` ``(T, 2)`` as ``(T, tile_size, tile_size, 3)`` uint8."""
     tiles = [image[y : y + tile_size, x : x + tile_size] for y, x in corners]
     return np.stack(tiles) if tiles else np.zeros((0, tile_size, tile_size, 3), np.uint8)
-
-
-def noise_level(gray: npt.NDArray[np.float64], patch: int = 7) -> float:
-    """Standard deviation of the white noise in a photo (Liu, Tanaka and Okutomi, IEEE TIP 2013).
-
-    Texture fills few directions of the space of patches and noise all of them, so the least eigenvalue of the
-    patches' covariance is the noise's variance. It is taken over the patches whose gradients could be noise alone,
-    which are found in a few rounds. Clipped patches are left out.
-
-    Args:
-        gray: ``(H, W)`` in [0, 1], both sides longer than a patch by three at least.
-        patch: side of the patches.
-
-    Returns:
-        In units of ``gray``; 0 for a photo that is clipped nearly everywhere.
-    """
-    inner = gray[1:-1, 1:-1]
-    windows = np.lib.stride_tricks.sliding_window_view(inner, (patch, patch))
-    steepness = (gray[1:-1, 2:] - gray[1:-1, :-2]) ** 2 / 4 + (gray[2:, 1:-1] - gray[:-2, 1:-1]) ** 2 / 4
-    low, high, energy = (
-        f(a, patch)[patch // 2 :, patch // 2 :][: windows.shape[0], : windows.shape[1]]
-        for f, a in (
-            (ndimage.minimum_filter, inner),
-            (ndimage.maximum_filter, inner),
-            (ndimage.uniform_filter, steepness),
-        )
-    )
-    energy = energy * patch**2
-    usable = (low > 1 / 255) & (high < 254 / 255)
-    if usable.sum() < patch**3:
-        return 0.0
-    variance = _least_eigenvalue(windows, usable)
-    # of white noise, the gradients' energy in a patch is about a gamma variable of this shape and scale 2 * variance
-    quantile = float(stats.gamma.ppf(1 - 1e-6, patch**2 / 2, scale=2))
-    for _ in range(5):
-        weak = usable & (energy < variance * quantile)
-        if weak.sum() < patch**3:
-            break
-        variance = _least_eigenvalue(windows, weak)
-    return math.sqrt(variance)
-
-
-def _least_eigenvalue(windows: npt.NDArray[np.float64], mask: npt.NDArray[np.bool_], count: int = 50_000) -> float:
-    """Of the covariance of the patches in ``mask``, or of evenly chosen ``count`` of them."""
-    rows, columns = np.nonzero(mask)
-    step = max(len(rows) // count, 1)
-    chosen = windows[rows[::step], columns[::step]]
-    covariance = np.cov(chosen.reshape(len(chosen), -1), rowvar=False)
-    return max(float(np.linalg.eigvalsh(covariance)[0]), 0.0)

@@ -1,7 +1,7 @@
 """A camera's noise in numbers: how the noise of neighbouring pixels hangs together, and how strong it is by brightness.
 
-Sensor noise is white, but demosaicking, noise reduction, sharpening and JPEG leave it smooth over a few pixels, and
-stronger in the dark than in the light or the other way. Both are read off flat tiles, of a noise pool or of one photo.
+Sensor noise is white, but a camera's processing leaves it smooth over a few pixels, and stronger in the dark than in
+the light or the other way. Both are read off flat tiles, of a noise pool or of one photo.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy import signal
+from numpy.lib.stride_tricks import sliding_window_view
+from scipy import linalg, ndimage, signal, stats
 
 from realsr.camera_noise import AutoRule
 from realsr.colour import LUMA
-from realsr.kernels import framed
+from realsr.kernels import Array, framed, of_eigenvalues
 from realsr.noise import NO_NOISE, cut_tiles, tile_statistics
 from realsr.structure import without_plane
 
-Array = npt.NDArray[np.float64]
 REACH = 6  # pixels over which noise hangs together
 ENOUGH = 2**25  # values of tiles that are looked at
 GROUPS = 8  # of tiles of like brightness
@@ -104,6 +104,19 @@ class NoiseModel:
         """Of so many times the variance."""
         return replace(self, covariance=factor * self.covariance, variances=factor * self.variances)
 
+    def within(self, patches: Array) -> NoiseModel:
+        """The noise, or so much of it as a photo has room for whose patches have this covariance ``(p**2, p**2)``.
+
+        In three of four directions a photo has at least as much variance as its noise. Photos of lower ISO speed than
+        those that the camera's noise was found in would else be taken for noise.
+        """
+        if self.variance <= 0:
+            return self
+        # an autocovariance that was measured may leave a direction with nothing, or less
+        least = 1e-3 * self.variance
+        own = of_eigenvalues(self.of_patches(math.isqrt(len(patches))), lambda of: of.clip(least))
+        return self.times(min(float(np.quantile(linalg.eigvalsh(patches, own), 0.25)), 1.0))
+
     def filtered(self, kernel: Array) -> NoiseModel:
         """Of a picture that was correlated with a symmetric kernel, as far as its neighbours are told of."""
         spread = signal.convolve(self.covariance, signal.convolve(kernel, kernel))
@@ -145,3 +158,42 @@ def _autocovariance(tile: Array) -> Array:
     sums = np.fft.irfft2(np.abs(np.fft.rfft2(tile, s=(2 * side, 2 * side))) ** 2, s=(2 * side, 2 * side))
     pairs = side - abs(distance)
     return np.asarray(sums[np.ix_(distance, distance)] / np.outer(pairs, pairs))
+
+
+def noise_level(gray: Array, patch: int = 7) -> float:
+    """Standard deviation of the white noise in a photo (Liu, Tanaka and Okutomi, IEEE TIP 2013).
+
+    Texture fills few directions of the space of patches and noise all of them, so the least eigenvalue of the
+    patches' covariance is the noise's variance. It is taken over the patches whose gradients could be noise alone,
+    which are found in a few rounds. Clipped patches are left out.
+
+    Args:
+        gray: ``(H, W)`` in [0, 1], both sides longer than a patch by three at least.
+        patch: side of the patches.
+
+    Returns:
+        In units of ``gray``; 0 for a photo that is clipped nearly everywhere.
+    """
+    inner = gray[1:-1, 1:-1]
+    windows = sliding_window_view(inner, (patch, patch))
+    steepness = (gray[1:-1, 2:] - gray[1:-1, :-2]) ** 2 / 4 + (gray[2:, 1:-1] - gray[:-2, 1:-1]) ** 2 / 4
+    whole = slice(patch // 2, -(patch // 2)), slice(patch // 2, -(patch // 2))  # where filters see no border
+    usable = (ndimage.minimum_filter(inner, patch) > 1 / 255) & (ndimage.maximum_filter(inner, patch) < 254 / 255)
+    energy, usable = ndimage.uniform_filter(steepness, patch)[whole] * patch**2, usable[whole]
+    # of white noise, the gradients' energy in a patch is about a gamma variable of this shape and scale 2 * variance
+    quantile = float(stats.gamma.ppf(1 - 1e-6, patch**2 / 2, scale=2))
+    variance, weak = 0.0, usable
+    for _ in range(6):
+        if weak.sum() < patch**3:
+            break
+        variance = _least_eigenvalue(windows, weak)
+        weak = usable & (energy < variance * quantile)
+    return math.sqrt(variance)
+
+
+def _least_eigenvalue(windows: Array, mask: npt.NDArray[np.bool_], count: int = 50_000) -> float:
+    """Of the covariance of the patches in ``mask``, or of evenly chosen ``count`` of them."""
+    rows, columns = np.nonzero(mask)
+    step = max(len(rows) // count, 1)
+    chosen = windows[rows[::step], columns[::step]]
+    return max(float(np.linalg.eigvalsh(np.cov(chosen.reshape(len(chosen), -1), rowvar=False))[0]), 0.0)

@@ -24,23 +24,22 @@ PIECE = 2**18  # pixels that a CPU works on at a time: 12 megapixels all at once
 LARGEST_BAND = 2**23  # pixels of a resized picture that are handed on at once
 
 
-def imresize(image: Tensor, scale: float, antialias: bool = True) -> Tensor:
+def imresize(image: Tensor, scale: float) -> Tensor:
     """Bicubic resize as MATLAB's ``imresize`` does it: cubic a = -0.5, widened by 1/scale when it shrinks.
 
     Borders are mirrored with the edge pixel repeated. Differentiable, on any device.
 
     Args:
         image: ``(..., H, W)`` floating point, any range.
-        scale: output size over input size, e.g. 1/4 or 2; the output has ``ceil(H*scale), ceil(W*scale)`` pixels.
-        antialias: False keeps the four-tap kernel when shrinking.
+        scale: output size over input size, e.g. 1/4 or 2.
 
     Returns:
-        ``(..., H', W')``, not clamped: bicubic overshoots.
+        ``(..., ceil(H*scale), ceil(W*scale))``, not clamped: bicubic overshoots.
     """
     if scale <= 0:
         raise ValueError(f"scale is {scale}, must be positive")
     for axis in (-2, -1):
-        image = _resize_axis(image, axis, scale, antialias)
+        image = _weighted(image, axis, *_taps(image.shape[axis], scale))
     return image
 
 
@@ -69,10 +68,9 @@ def blur_subsample(hr: Tensor, kernels: Tensor, scale: int, margin: int = 0) -> 
     if kernels.shape[0] not in (1, n):
         raise ValueError(f"{kernels.shape[0]} kernels for {n} images; give one per image, or one for all")
     size = kernels.shape[-1]
-    before, after = size // 2, size - 1 - size // 2
     # taps of the last kept pixel end `scale - 1` short of the border, so that much less is needed there
-    after = max(after - (scale - 1), 0)
-    hr = _pad_or_crop(hr, before - margin, after - margin)
+    before, after = size // 2, max(size - size // 2 - scale, 0)
+    hr = _framed(hr, before - margin, after - margin)
     # colours as the batch, images as the groups: one grouped convolution with a kernel for each image
     kernels = kernels.expand(n, size, size).to(hr.dtype)
     lr = F.conv2d(hr.transpose(0, 1), kernels[:, None], stride=scale, groups=n)
@@ -88,28 +86,21 @@ def blur(images: Tensor, kernels: Tensor) -> Tensor:
         images: ``(N, C, H, W)`` on any device.
         kernels: ``(N, K, K)`` on the CPU, K odd, placed as for a scale of 1: their middle is at ``K//2``.
     """
-    reach = kernels.shape[-1] // 2
-    size = images.shape[-2:]
-    for axis, side in zip((-2, -1), size, strict=True):
-        index = mirror(torch.arange(-reach, side + reach), side)
-        images = images.index_select(axis, sent(index, images.device))
+    reach, size = kernels.shape[-1] // 2, images.shape[-2:]
+    images = _framed(images, reach, reach)
     padded = [next_fast_len(side + 2 * reach, real=True) for side in size]
     spectrum = torch.fft.rfft2(sent(kernels, images.device), padded).conj()[:, None]
     return torch.fft.irfft2(torch.fft.rfft2(images, padded) * spectrum, padded)[..., : size[0], : size[1]]
 
 
-def _pad_or_crop(image: Tensor, before: int, after: int) -> Tensor:
-    """Grow (mirrored) or shrink (negative numbers) both spatial axes at their start and end."""
-    if min(before, after) < 0:
-        low, high = max(-before, 0), max(-after, 0)
-        image = image[..., low : image.shape[-2] - high, low : image.shape[-1] - high]
-        before, after = max(before, 0), max(after, 0)
-    if before == after == 0:
-        return image
+def _framed(image: Tensor, before: int, after: int) -> Tensor:
+    """So many pixels more, mirrored, at the start and the end of both axes, or less where the numbers are negative."""
     for axis in (-2, -1):
         size = image.shape[axis]
-        index = mirror(torch.arange(-before, size + after, device=image.device), size)
-        image = image.index_select(axis, index)
+        if max(before, after) <= 0:
+            image = image.narrow(axis, -before, size + before + after)
+        else:
+            image = image.index_select(axis, sent(mirror(torch.arange(-before, size + after), size), image.device))
     return image
 
 
@@ -138,11 +129,11 @@ def resize_bands(bands: Iterable[Tensor], height: int, scale: float) -> Iterator
     Yields:
         ``(C, h', W')``, top to bottom.
     """
-    index, weight = _taps(height, scale, antialias=True)
+    index, weight = _taps(height, scale)
     last = index.amax(1).cummax(0).values  # rows that each row of the result waits for
     done, first, kept = 0, 0, None
     for band in bands:
-        band = _resize_axis(band, -1, scale, antialias=True)
+        band = _weighted(band, -1, *_taps(band.shape[-1], scale))
         kept = band if kept is None else torch.cat((kept, band), 1)
         ready = int(torch.searchsorted(last, first + kept.shape[1]))
         step = max(LARGEST_BAND // band.shape[-1], 1)
@@ -156,19 +147,15 @@ def resize_bands(bands: Iterable[Tensor], height: int, scale: float) -> Iterator
                 kept, first = kept[:, needed - first :], needed
 
 
-def _resize_axis(image: Tensor, axis: int, scale: float, antialias: bool) -> Tensor:
-    return _weighted(image, axis, *_taps(image.shape[axis], scale, antialias))
-
-
-def _taps(size: int, scale: float, antialias: bool) -> tuple[Tensor, Tensor]:
+def _taps(size: int, scale: float) -> tuple[Tensor, Tensor]:
     """Which pixels of an axis each pixel of the result is made of, and their weights; both ``(out, taps)``."""
-    stretch = min(scale, 1.0) if antialias else 1.0
+    stretch = min(scale, 1.0)
     taps = math.ceil(4 / stretch) + 2
     centre = (torch.arange(resized(size, scale), dtype=torch.float64) + 0.5) / scale - 0.5
     index = torch.floor(centre - 2 / stretch).long()[:, None] + torch.arange(taps)
     weight = cubic((centre[:, None] - index) * stretch)
     weight = weight / weight.sum(1, keepdim=True)
-    used = [tap for tap, is_used in enumerate(weight.any(0).tolist()) if is_used]
+    used = weight.any(0)
     return mirror(index[:, used], size), weight[:, used]
 
 
@@ -185,58 +172,6 @@ def _weighted(image: Tensor, axis: int, index: Tensor, weight: Tensor) -> Tensor
             out = out + image.index_select(axis, index_part[:, tap]) * weight_part[:, tap].view(shape)
         pieces.append(out)
     return torch.cat(pieces, axis)
-
-
-def resize_matrix(size: int, out: int, kind: str) -> Tensor:
-    """Resizing of one axis as a matrix, ``(out, size)`` float32, for sides that are no multiple of each other.
-
-    The first and the last border of the axis stay where they are, so the phase is the module's. Kernels are widened
-    where the axis shrinks, as in :func:`imresize`; borders are mirrored with the edge pixel repeated.
-
-    Args:
-        size: pixels before.
-        out: pixels after.
-        kind: ``bilinear``, ``bicubic``, or ``area``: means of the pixels covered (in enlarging, as ``bilinear``).
-    """
-    ratio = size / out
-    stretch = max(ratio, 1.0)
-    reach = stretch * {"area": 1, "bilinear": 1, "bicubic": 2}[kind]
-    centre = (torch.arange(out, dtype=torch.float64) + 0.5) * ratio - 0.5
-    index = torch.floor(centre - reach).long()[:, None] + torch.arange(math.ceil(2 * reach) + 2)
-    distance = (index - centre[:, None]).abs()
-    if kind == "area":
-        weight = (0.5 + stretch / 2 - distance).clamp(0, 1)
-    else:
-        weight = cubic(distance / stretch) if kind == "bicubic" else (1 - distance / stretch).clamp(min=0)
-    return _matrix(index, weight, size)
-
-
-def nearest_matrix(size: int, factor: int, sigma: float, taps: int) -> Tensor:
-    """A Gaussian blur and every ``factor``-th pixel of one axis as a matrix, ``(size/factor, size)`` float32.
-
-    Pixel ``factor*i`` lies ``(factor-1)/2`` from where pixel ``i`` of the result belongs. So the blur's kernel is moved
-    by as much, by linear interpolation (BSRGAN, section 3.2), separably: on both axes it is the 2-D kernel's.
-
-    Args:
-        size: pixels before, a multiple of the factor.
-        factor: integer.
-        sigma: standard deviation in pixels.
-        taps: length of the kernel before it is moved, odd.
-    """
-    offset = torch.arange(taps + 1) - taps // 2
-    kernel = torch.exp(-0.5 * (offset / sigma).double() ** 2)
-    kernel[-1] = 0
-    shift = (factor - 1) // 2
-    if factor % 2 == 0:
-        kernel = (kernel + kernel.roll(1)) / 2
-    index = factor * torch.arange(size // factor)[:, None] + offset + shift
-    return _matrix(index, kernel.expand(index.shape), size)
-
-
-def _matrix(index: Tensor, weight: Tensor, size: int) -> Tensor:
-    """``(out, size)`` of rows that sum to one, from ``(out, taps)`` indices, which may lie outside, and weights."""
-    weight = weight / weight.sum(1, keepdim=True)
-    return weight.new_zeros(len(index), size).scatter_add_(1, mirror(index, size), weight).float()
 
 
 def crop_to_multiple(image: Tensor, scale: int) -> Tensor:

@@ -1,9 +1,6 @@
-"""Noise of a camera's sensor as its processing leaves it in a picture: back to raw, noise there, forward again."""
+"""What sensors and their colours are: known matrices, the mosaic and its demosaicking, the curves of displays."""
 
 from __future__ import annotations
-
-import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -37,80 +34,9 @@ COLOURS = torch.tensor([[[1.0, 0], [0, 0]], [[0, 1], [1, 0]], [[0, 0], [0, 1]]])
 CORNERS, CROSS = [[1.0, 2, 1], [2, 4, 2], [1, 2, 1]], [[0.0, 1, 0], [1, 4, 1], [0, 1, 0]]
 
 
-@dataclass(frozen=True)
-class Camera:
-    """What each picture of a batch is taken with.
-
-    Attributes:
-        matrix: ``(N, 3, 3)``, camera's white-balanced RGB from linear sRGB; white stays white.
-        gains: ``(N, 3)`` of red, green and blue, white balance and exposure in one.
-        shot: ``(N,)`` variance of the noise for each unit of raw signal in [0, 1].
-        read: ``(N,)`` variance of the noise in the dark.
-    """
-
-    matrix: Tensor
-    gains: Tensor
-    shot: Tensor
-    read: Tensor
-
-    @classmethod
-    def draw(
-        cls,
-        count: int,
-        exposure: tuple[float, float],
-        gains: tuple[float, float],
-        shot: tuple[float, float],
-        generator: torch.Generator,
-    ) -> Camera:
-        """Draw ``count`` cameras, on the CPU.
-
-        Matrices are random weighted means of known ones. Shot noise is log-uniform and read noise goes with it, as
-        Brooks et al. found on real cameras ("Unprocessing images for learned raw denoising", CVPR 2019, section 3.1).
-
-        Args:
-            count: number of pictures.
-            exposure: bounds of the gain of all colours in stops.
-            gains: bounds of the gains of red and of blue.
-            shot: bounds of the shot noise.
-            generator: the CPU's.
-        """
-        weights = torch.rand(count, len(CAMERA_FROM_XYZ), generator=generator)
-        matrix = torch.einsum("nk,kij->nij", weights / weights.sum(1, keepdim=True), CAMERA_FROM_XYZ) @ XYZ_FROM_SRGB
-        balance = gains[0] + (gains[1] - gains[0]) * torch.rand(count, 3, generator=generator)
-        balance[:, 1] = 1
-        stops = exposure[0] + (exposure[1] - exposure[0]) * torch.rand(count, 1, generator=generator)
-        log_shot = math.log(shot[0]) + math.log(shot[1] / shot[0]) * torch.rand(count, generator=generator)
-        log_read = 2.18 * log_shot + 1.20 + 0.26 * torch.randn(count, generator=generator)
-        return cls(matrix / matrix.sum(2, keepdim=True), balance * 2**stops, log_shot.exp(), log_read.exp())
-
-    def of(self, members: list[int], device: torch.device) -> Camera:
-        """Those of some of the pictures, on a device."""
-        return Camera(*(sent(t[members], device) for t in (self.matrix, self.gains, self.shot, self.read)))
-
-
-def photographed(images: Tensor, camera: Camera, field: Tensor) -> Tensor:
-    """Pictures as cameras would have made them of the same scenes (BSRGAN, section 3.3).
-
-    Back: gamma, tone curve, colours to the camera's, one colour a pixel (Bayer, RGGB), exposure and white balance.
-    Then noise. Forward: exposure and white balance, demosaicing, colours to sRGB, tone curve, gamma. Balanced before
-    demosaicing, as raw converters and Brooks et al. do; the paper names it after, where the filters, which carry edges
-    from one colour to another, leave fringes.
-
-    Args:
-        images: ``(N, 3, H, W)`` sRGB in [0, 1], at least 3 pixels on a side.
-        camera: one for each image, on its device.
-        field: ``(N, 1, H, W)`` of independent normal numbers.
-
-    Returns:
-        ``(N, 3, H, W)`` sRGB in [0, 1]. Raw values are neither rounded nor clipped: white would not stay white.
-    """
-    gains = mosaic(camera.gains[:, :, None, None].expand(images.shape))
-    raw = mosaic(_coloured(untoned(degamma(images)), camera.matrix)) / gains
-    shot, read = (t[:, None, None, None] for t in (camera.shot, camera.read))
-    raw = raw + field * (shot * raw.clamp(min=0) + read).sqrt()
-    back = torch.linalg.inv_ex(camera.matrix).inverse  # `inv` waits for the device
-    linear = _coloured(demosaic(raw * gains), back)
-    return gamma(toned(linear.clamp(0, 1)))
+def mixed(images: Tensor, matrix: Tensor) -> Tensor:
+    """``(N, 3, H, W)``, the colours of each pixel times a matrix ``(3, 3)``."""
+    return (matrix @ images.flatten(2)).view(images.shape)
 
 
 def mosaic(images: Tensor) -> Tensor:
@@ -163,7 +89,3 @@ def toned(linear: Tensor) -> Tensor:
 def untoned(toned: Tensor) -> Tensor:
     """Inverse of :func:`toned`."""
     return 0.5 - torch.sin(torch.asin(1 - 2 * toned) / 3)
-
-
-def _coloured(images: Tensor, matrix: Tensor) -> Tensor:
-    return (matrix @ images.flatten(2)).view(images.shape)

@@ -9,9 +9,9 @@ Efron and Morris, JASA 1973); logarithms of covariances are averaged, in which r
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from realsr.kernels import Array, of_eigenvalues
+
 SCENE = 0.15  # standard deviation of a sure estimate's logarithm of variance, by scenes alone
 ROUNDS = 20  # in which the mean and the spread settle
 
@@ -29,7 +29,7 @@ def shrunk(blurs: Array, confidence: Array) -> Array:
     Returns:
         ``(N, 2, 2)`` covariances.
     """
-    logs = np.array([_of_eigenvalues(blur, np.log) for blur in blurs])
+    logs = of_eigenvalues(blurs, np.log)
     errors = (SCENE / np.clip(confidence, 0.05, 1)) ** 2
     spread = 0.0
     for _ in range(ROUNDS):
@@ -40,9 +40,4 @@ def shrunk(blurs: Array, confidence: Array) -> Array:
         squares = ((logs - mean) ** 2).sum((1, 2)) / 3 / max(1 - float((weights**2).sum()), 1e-6)
         spread = max(float(weights @ (squares - errors)), 0.0)
     share = spread / (spread + errors)
-    return np.array([_of_eigenvalues(mean + s * (log - mean), np.exp) for s, log in zip(share, logs, strict=True)])
-
-
-def _of_eigenvalues(matrix: Array, function: np.ufunc) -> Array:
-    values, vectors = np.linalg.eigh(matrix)
-    return np.asarray((vectors * function(values)) @ vectors.T)
+    return of_eigenvalues(mean + share[:, None, None] * (logs - mean), np.exp)

@@ -1,6 +1,7 @@
 """What a flat tile shows besides noise: a scene's gradients and texture, stripes, the edges of JPEG's blocks.
 
-Each is a plain number for a gray tile that does not depend on how strong the noise is, nor much on how smooth.
+Each is a plain number for a gray tile that does not depend on how strong the noise is, nor much on how smooth: of tiles
+``(..., T, T)`` in 8-bit levels ``(...)``, 0 of those without variance. Where the mean counts, tiles come without it.
 """
 
 from __future__ import annotations
@@ -22,16 +23,11 @@ def structure(tiles: Tiles, window: int = 32) -> Tiles:
     those of 8 to 16 pixels continue is a scene's. It is measured in windows as large as the LR crops that noise is
     added to, each without its mean, as noise is drawn: a sky that changes over hundreds of pixels does little harm.
 
-    Noise has about 0: in a tile of 32 pixels white noise stays under 0.04 and that of three real cameras (in-camera
-    JPEG, ISO 1600 and 3200) under 0.16 in 99 of 100 tiles, in larger tiles under less. Noise that is smooth over 3
-    pixels (by a Gaussian of 1.2) has 0.13.
-
-    Args:
-        tiles: ``(..., T, T)`` gray.
-        window: side of the windows in pixels, nearly; a smaller tile is one window.
+    In 99 of 100 tiles of 32 pixels white noise stays under 0.04 and that of three real cameras (in-camera JPEG, ISO
+    1600 and 3200) under 0.16, in larger tiles under less. Noise that a Gaussian of 1.2 pixels made smooth has 0.13.
 
     Returns:
-        ``(...)``, about 0 (slightly under it too) to 1; 0 for tiles without variance, or smaller than 8 pixels.
+        About 0 (slightly under it too) to 1; 0 for tiles smaller than 8 pixels.
     """
     count = max(tiles.shape[-1] // window, 1)
     side = tiles.shape[-1] // count
@@ -51,15 +47,9 @@ def structure(tiles: Tiles, window: int = 32) -> Tiles:
 def direction(tiles: Tiles) -> Tiles:
     """How much the gradients of a tile agree in direction: edges, stripes, wood, water; as fine as they may be.
 
-    The coherence of the structure tensor, ``(l1 - l2) / (l1 + l2)`` of its eigenvalues. Noise has nearly none: in a
-    tile of 32 pixels it stays under 0.1 if it is alike in all directions and under 0.3 for three real cameras in 99 of
-    100 tiles.
-
-    Args:
-        tiles: ``(..., T, T)`` gray in 8-bit levels.
-
-    Returns:
-        ``(...)``, 0 to 1; 0 for tiles smaller than 3 pixels.
+    The coherence of the structure tensor, ``(l1 - l2) / (l1 + l2)`` of its eigenvalues, 0 to 1; 0 for tiles smaller
+    than 3 pixels. In 99 of 100 tiles of 32 pixels noise stays under 0.1 if it is alike in all directions, and under 0.3
+    for three real cameras.
     """
     if tiles.shape[-1] < 3:
         return np.zeros(tiles.shape[:-2])
@@ -95,15 +85,9 @@ def _planes(side: int, dtype: npt.DTypeLike) -> Tiles:
 def unevenness(tiles: Tiles, block: int = 8) -> Tiles:
     """How much the strength of what a tile shows differs within it: of noise little, of leaves and letters much.
 
-    The coefficient of variation of the mean square of its blocks, which of noise is that of a mean of so many pixels.
-    In tiles of 32 pixels of six simulated cameras noise has 0.2 to 0.55, four of five textures over 0.5.
-
-    Args:
-        tiles: ``(..., T, T)`` gray of mean zero.
-        block: side of the blocks.
-
-    Returns:
-        ``(...)``, 0 or more; 0 for tiles smaller than two blocks, or without variance.
+    The coefficient of variation of the mean square of its blocks, which of noise is that of a mean of so many pixels; 0
+    for tiles smaller than two blocks. In tiles of 32 pixels of six simulated cameras noise has 0.2 to 0.55, four of
+    five textures over 0.5.
     """
     count = tiles.shape[-1] // block
     if count < 2:
@@ -114,38 +98,23 @@ def unevenness(tiles: Tiles, block: int = 8) -> Tiles:
 
 
 def correlation(tiles: Tiles) -> Tiles:
-    """Correlation of neighbouring pixels, mean of the two directions: by a camera's processing, higher in a scene.
-
-    Args:
-        tiles: ``(..., T, T)`` gray of mean zero.
-
-    Returns:
-        ``(...)``, -1 to 1; 0 for tiles without variance, or of one pixel.
-    """
+    """Correlation of neighbouring pixels, mean of the two directions: by a camera's processing, higher in a scene."""
     if tiles.shape[-1] < 2:
         return np.zeros(tiles.shape[:-2])
-    across, down = (tiles[..., 1:], tiles[..., :-1]), (tiles[..., 1:, :], tiles[..., :-1, :])
-    return np.asarray(
-        (_mean_product(*across) + _mean_product(*down)) / 2 / np.maximum(_mean_product(tiles, tiles), 1e-9)
-    )
+    across = _mean_product(tiles[..., 1:], tiles[..., :-1])
+    down = _mean_product(tiles[..., 1:, :], tiles[..., :-1, :])
+    return np.asarray((across + down) / 2 / np.maximum(_mean_product(tiles, tiles), 1e-9))
 
 
 def blockiness(tiles: Tiles, block: int = 8) -> Tiles:
     """How much larger steps are across the edges of JPEG's blocks than anywhere else.
 
-    Neighbouring pixels differ by more across the edges of blocks. Where these are in the tile is not asked (photos may
-    have been cropped or turned): the mean absolute differences at each of the 8 phases of the grid are compared, the
-    largest with the second largest, along rows and along columns.
+    Where these are in the tile is not asked (photos may have been cropped or turned): the mean absolute differences at
+    each of the 8 phases of the grid are compared, the largest with the second largest, along rows and along columns.
 
     Noise alone, white or smooth, stays under 0.2 in 99 of 100 tiles of 32 pixels and under 0.03 of 256. Noise of
-    standard deviation 3 that was stored as JPEG has about 0.25 at quality 90, 0.5 to 0.7 at 80, 1 to 2 at 60.
-
-    Args:
-        tiles: ``(..., T, T)`` gray in 8-bit levels.
-        block: side of JPEG's blocks.
-
-    Returns:
-        ``(...)``, 0 or more; 0 for tiles in which not every phase occurs.
+    standard deviation 3 that was stored as JPEG has about 0.25 at quality 90, 0.5 to 0.7 at 80, 1 to 2 at 60. Tiles in
+    which not every phase occurs have 0.
     """
     if tiles.shape[-1] <= block:
         return np.zeros(tiles.shape[:-2])

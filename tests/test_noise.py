@@ -7,7 +7,8 @@ import pytest
 from conftest import leaves, scene
 
 from realsr.images import gray_uint8
-from realsr.noise import NoiseRule, cut_tiles, noise_level, tile_statistics, witnesses
+from realsr.noise import NoiseRule, cut_tiles, tile_statistics, witnesses
+from realsr.noise_model import noise_level
 
 
 def flat_tiles(statistics, max_variance, min_mean):

@@ -118,10 +118,9 @@ def test_blur_subsample_errors():
 
 
 @pytest.mark.parametrize("scale", [1 / 2, 1 / 3, 0.4, 1.5, 2])
-@pytest.mark.parametrize("antialias", [True, False])
-def test_imresize_gradients(scale, antialias):
+def test_imresize_gradients(scale):
     image = batch(1, 2, 5, 7).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: imresize(x, scale, antialias), image)
+    assert torch.autograd.gradcheck(lambda x: imresize(x, scale), image)
 
 
 def test_blur_subsample_gradients():
@@ -132,14 +131,6 @@ def test_blur_subsample_gradients():
 @pytest.mark.parametrize(("size", "scale", "expected"), [(37, 1 / 3, 13), (12, 1 / 4, 3), (10, 0.55, 6), (7, 2, 14)])
 def test_imresize_rounds_sizes_up(size, scale, expected):
     assert imresize(torch.rand(3, size, size), scale).shape == (3, expected, expected)
-
-
-def test_imresize_without_antialias_takes_four_taps():
-    """Shrunk by 2 the centres lie between two pixels: Keys' weights there are -1/16, 9/16, 9/16, -1/16."""
-    line = batch(1, 16)
-    taps = np.array([-1, 9, 9, -1]) / 16
-    expected = ndimage.correlate1d(line[0].numpy(), taps, mode="reflect", origin=-1)[::2]
-    np.testing.assert_allclose(imresize(line.expand(16, 16), 0.5, antialias=False)[0], expected, atol=1e-10)
 
 
 @pytest.mark.parametrize("scale", [1 / 4, 0.7, 3])

@@ -21,8 +21,7 @@ from realsr.turns import TURNS, turned, unturned
 from realsr.zssr import ZSSR, zero_shot
 from realsr.zssr.module import LOOKS, has_settled
 from realsr.zssr.pairs import FathersAndSons, kept_turns, shrunk
-from realsr.zssr.refine import back_projected, median, self_ensemble
-from realsr.zssr.upscale import second_kernel
+from realsr.zssr.upscale import back_projected, median, second_kernel, self_ensemble
 
 TINY = partial(ZSSR, iterations=2, again=2, channels=4, layers=2, crop=8)
 OBLIQUE = gaussian_kernel(17, (2.0, 0.8), 0.6, 2)

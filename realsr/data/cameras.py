@@ -2,9 +2,8 @@
 
 What a camera does to a scene, in this order: blur in linear light (defocus, diffraction, motion, the pixel's own area),
 one colour a pixel, shot and read noise, white balance, demosaicking, colours, tone curve, noise reduction, sharpening,
-JPEG. :mod:`realsr.data.samples` shows the embedded sample through one of them, and
-``tests/benchmarks/bench_camera.py`` measures all of the method on all of them. Written with OpenCV and Pillow, apart
-from :mod:`realsr.sensor`, whose pipeline is measured here against what it has not seen.
+JPEG. The embedded sample is seen through one of them, and ``tests/benchmarks/bench_camera.py`` measures the method on
+all. Written with OpenCV and Pillow, apart from :mod:`realsr.development`, which so meets what it has not seen.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 from scipy import linalg, signal
 
@@ -150,12 +150,9 @@ class Camera:
 
     def file(self, picture: Array) -> bytes:
         """The picture as the file that the camera writes, JPEG or PNG."""
-        buffer = io.BytesIO()
-        image = Image.fromarray((picture * 255).round().astype(np.uint8))
-        if self.quality is None:
-            image.save(buffer, "PNG")
-        else:
-            image.save(buffer, "JPEG", quality=self.quality, subsampling=self.subsampling)
+        buffer, image = io.BytesIO(), Image.fromarray((picture * 255).round().astype(np.uint8))
+        options = {} if self.quality is None else {"quality": self.quality, "subsampling": self.subsampling}
+        image.save(buffer, "JPEG" if options else "PNG", **options)
         return buffer.getvalue()
 
     def stored(self, picture: Array) -> Levels:
@@ -170,8 +167,8 @@ class Camera:
     def effective_kernel(self, spreads: list[Kernel], scale: int, size: int = 0, side: int = 128) -> Kernel:
         """The correlation kernel that in display values comes nearest to the camera, its processing included.
 
-        Least squares through a chart of low contrast without noise, noise reduction and JPEG, all over which light of
-        the field's mean spread falls. On natural photos least squares are badly conditioned.
+        Least squares through charts of low contrast, which natural photos are too badly conditioned for, without noise,
+        noise reduction and JPEG, all over which light of the field's mean spread falls.
 
         Args:
             spreads: of the photo, by :meth:`spreads`.
@@ -184,42 +181,29 @@ class Camera:
         mean = [spreads[0] * 2 / 3, spreads[1] / 3]  # the mean over the field of the weight of `expose`
         frame = max(len(spread) for spread in mean)
         spread = np.sum([np.pad(k, (frame - len(k)) // 2) for k in mean], axis=0)
-        charts, normal = _charts(scale, size, side)
-        rim = _rim(scale, size)
+        rim = size // scale + 2  # pixels of the picture at each side that are left out
+        charts, normal = _charts(scale, size, side, rim)
         right: Array = np.zeros((size, size))
-        for chart in charts:
+        for chart, around in charts:
             picture = plain.develop(plain.expose(np.repeat(chart[..., None], 3, 2), scale, [spread, spread]), None)
-            gray = (picture @ LUMA)[rim:-rim, rim:-rim]
-            spaced = np.zeros((scale * (len(gray) - 1) + 1,) * 2)
-            spaced[::scale, ::scale] = gray - gray.mean()
-            around = chart[_around(scale, size, side)] - 0.5
+            luma = (picture @ LUMA)[rim:-rim, rim:-rim]
+            spaced = np.zeros((scale * (len(luma) - 1) + 1,) * 2)
+            spaced[::scale, ::scale] = luma - luma.mean()
             right += signal.correlate(around, spaced, mode="valid", method="fft")
         return normalise(linalg.cho_solve(normal, right.ravel()).reshape(size, size))
 
 
-def _rim(scale: int, size: int) -> int:
-    """Pixels of the chart's picture at each side that are left out."""
-    return size // scale + 2
-
-
-def _around(scale: int, size: int, side: int) -> tuple[slice, slice]:
-    """The part of a chart that the kernel sees of the pixels within the rim."""
-    rim = _rim(scale, size)
-    part = slice(rim * scale - size // 2, (side - rim - 1) * scale + size // 2 + 1)
-    return part, part
-
-
 @functools.lru_cache(maxsize=2)
-def _charts(scale: int, size: int, side: int) -> tuple[list[Array], tuple[Array, bool]]:
-    """Charts ``(side*scale, side*scale)``, and the factor of the normal equations of a kernel through all of them."""
+def _charts(scale: int, size: int, side: int, rim: int) -> tuple[list[tuple[Array, Array]], tuple[Array, bool]]:
+    """Charts, each with what a kernel sees of it, and the factor of the normal equations of a kernel through all."""
+    seen = slice(rim * scale - size // 2, (side - rim - 1) * scale + size // 2 + 1)
     charts = [0.5 + 0.04 * np.random.default_rng(seed).standard_normal((side * scale,) * 2) for seed in range(3)]
+    around = [chart[seen, seen] - 0.5 for chart in charts]
     normal: Array = np.zeros((size**2, size**2))
-    for chart in charts:
-        around = chart[_around(scale, size, side)] - 0.5
-        windows = np.lib.stride_tricks.sliding_window_view(around, (size, size))[::scale, ::scale]
-        rows = windows.reshape(-1, size**2)
+    for part in around:
+        rows = sliding_window_view(part, (size, size))[::scale, ::scale].reshape(-1, size**2)
         normal += rows.T @ rows
-    return charts, linalg.cho_factor(normal)
+    return list(zip(charts, around, strict=True)), linalg.cho_factor(normal)
 
 
 def flat_picture(camera: Camera, level: float, side: int, rng: np.random.Generator) -> Levels:

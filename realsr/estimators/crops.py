@@ -53,45 +53,13 @@ def edge_density(image: Tensor, scale: int) -> Map:
     return small.repeat(scale, 0).repeat(scale, 1)
 
 
-def foreign_pixels(image: Tensor, flat: bool) -> npt.NDArray[np.bool_]:
-    """Pixels that tell nothing of the camera's blur: blown out, or drawn over the photo (text, stamps, bars).
-
-    Args:
-        image: ``(3, H, W)`` in [0, 1].
-        flat: whether pixels that are the same as all around them are foreign, as where each has noise of its own.
-
-    Returns:
-        ``(H, W)``.
-    """
-    white = (image.amin(0) >= 254 / 255).numpy()
-    if not flat:
-        return np.asarray(white)
-    levels = (image * 255).round().byte().numpy()
-    same = np.all([ndimage.maximum_filter(c, 3) == ndimage.minimum_filter(c, 3) for c in levels], axis=0)
-    return np.asarray(white | ndimage.maximum_filter(same, 3))
-
-
-def interlacing(gray: npt.NDArray[np.float64]) -> float:
-    """Mean squared difference of neighbouring rows over that of rows two apart, or of columns; the larger.
-
-    Under 0.6 in photos and 1 in noise; 1.2 to 5 where every other row is of another moment.
-    """
-    ratios = []
-    for turned in (gray, gray.T):
-        near, far = (((turned[step:] - turned[:-step]) ** 2).mean() for step in (1, 2))
-        ratios.append(float(near / max(far, 1e-12)))
-    return max(ratios)
-
-
 def detailed_window(image: npt.NDArray[Any], side: int, step: int = 8) -> tuple[slice, slice]:
     """Rows and columns of the window of at most ``side x side`` pixels with most edges; all of a smaller image.
-
-    Looks at every ``step``-th pixel, so that the largest photos cost little.
 
     Args:
         image: ``(H, W, C)``.
         side: in pixels.
-        step: of the pixels that are looked at.
+        step: of the pixels that are looked at, so that the largest photos cost little.
     """
     height, width = image.shape[:2]
     if max(height, width) <= side:
@@ -107,22 +75,20 @@ def detailed_window(image: npt.NDArray[Any], side: int, step: int = 8) -> tuple[
 
 
 def crop_probability(density: Map, crop: int) -> Map:
-    """Probability of each pixel to be the centre of a crop, ``(H*W,)``, summing to one.
+    """Probability of each pixel to be the centre of a crop, ``(H, W)``, summing to one.
 
     The density averaged over the half crop; zero where the crop would not fit. Uniform if nothing remains.
     """
-    weight = _zero_frame(_box_mean(density, crop // 2), crop // 2).ravel()
+    weight = _zero_frame(_box_mean(density, crop // 2), crop // 2)
     total = weight.sum()
-    return weight / total if total > 0 else np.full(weight.size, 1 / weight.size)
+    return weight / total if total > 0 else np.full(weight.shape, 1 / weight.size)
 
 
-def draw_corners(
-    probability: Map, shape: tuple[int, int], crop: int, count: int, rng: np.random.Generator
-) -> npt.NDArray[np.int64]:
-    """``count`` top-left corners ``(count, 2)`` of crops inside ``shape``, made even."""
-    centre = rng.choice(probability.size, size=count, p=probability)
-    corner = np.stack(np.divmod(centre, shape[1]), 1) - crop // 2
-    corner = np.clip(corner, 0, np.array(shape) - crop)
+def draw_corners(probability: Map, crop: int, count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Top-left corners ``(count, 2)`` of crops, made even, by the probability ``(H, W)`` of their centres."""
+    centre = rng.choice(probability.size, size=count, p=probability.ravel())
+    corner = np.stack(np.unravel_index(centre, probability.shape), 1) - crop // 2
+    corner = np.clip(corner, 0, np.array(probability.shape) - crop)
     return corner - corner % 2
 
 
@@ -145,27 +111,23 @@ class CropPairs(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         if min(image.shape[1:]) // scale * scale < crop + scale:
             raise InputError(f"{image.shape[2]}x{image.shape[1]} pixels are too few for KernelGAN's crops of {crop}")
         image = crop_to_multiple(image, scale)
-        shape = (image.shape[1], image.shape[2])
         self.density = edge_density(image, scale)
         large = gradient_map(image.double().permute(1, 2, 0).numpy())
         rng = np.random.default_rng(seed)
-        self.image = image * 2 - 1
-        self.sizes = (crop, real)
-        self.corners = (
-            draw_corners(crop_probability(self.density, crop), shape, crop, iterations, rng),
-            draw_corners(crop_probability(large, real), shape, real, iterations, rng),
-        )
+        self.image, self.sizes = image * 2 - 1, (crop, real)
+        self.corners = [
+            draw_corners(crop_probability(density, size), size, iterations, rng)
+            for density, size in ((self.density, crop), (large, real))
+        ]
 
     def __len__(self) -> int:
         return len(self.corners[0])
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """``(3, crop, crop)`` and ``(3, real, real)``, both in [-1, 1]."""
-        crops = []
-        for size, corners in zip(self.sizes, self.corners, strict=True):
-            y, x = corners[index]
-            crops.append(self.image[:, y : y + size, x : x + size])
-        return crops[0], crops[1]
+        (y, x), (v, u) = (corners[index] for corners in self.corners)
+        crop, real = self.sizes
+        return self.image[:, y : y + crop, x : x + crop], self.image[:, v : v + real, u : u + real]
 
 
 class PatchCrops(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
@@ -200,22 +162,20 @@ class PatchCrops(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         seed: int,
         foreign: npt.NDArray[np.bool_] | None = None,
     ) -> None:
-        if min(image.shape[1:]) < large + RATIO:
+        if min(image.shape[1:]) < (least := large + RATIO):
             raise InputError(
-                f"{image.shape[2]}x{image.shape[1]} pixels are too few, a photo needs {large + RATIO} on both sides"
+                f"{image.shape[2]}x{image.shape[1]} pixels are too few, a photo needs {least} on both sides"
             )
         image = crop_to_multiple(image, RATIO)
         self.density = edge_density(image, RATIO)
-        shape = (image.shape[1], image.shape[2])
-        probability = crop_probability(self.density, large).reshape(shape)
-        clear = probability
+        clear = probability = crop_probability(self.density, large)
         if foreign is not None:
-            clear = probability * (_box_mean(foreign[: shape[0], : shape[1]].astype(np.float64), large) <= FOREIGN)
+            height, width = probability.shape
+            clear = probability * (_box_mean(foreign[:height, :width].astype(np.float64), large) <= FOREIGN)
         self.clear = float(clear.sum())
         probability = clear if self.clear >= CLEAR else probability
         rng = np.random.default_rng(seed)
-        count = iterations * crops
-        corners = np.stack([draw_corners(p, shape, large, count, rng) for p in _parts(probability)], 1)
+        corners = np.stack([draw_corners(p, large, iterations * crops, rng) for p in _parts(probability)], 1)
         self.large = torch.from_numpy(corners.reshape(iterations, crops, PARTS, 2)).transpose(1, 2)
         self.small = self.large + torch.from_numpy(rng.integers(0, large - small + 1, self.large.shape))
         self.image = torch.from_numpy(image.double().permute(1, 2, 0).numpy() @ LUMA).float()
@@ -235,25 +195,20 @@ class PatchCrops(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
 
 def _parts(probability: Map) -> list[Map]:
     """Halve the photo between above and below, and both halves between left and right, by equal probability."""
-    quarters = []
-    for half in _halves(probability, 0):
-        quarters += _halves(half, 1)
-    return [quarter.ravel() / quarter.sum() for quarter in quarters]
+    quarters = [quarter for half in _halves(probability, 0) for quarter in _halves(half, 1)]
+    return [quarter / quarter.sum() for quarter in quarters]
 
 
 def _halves(probability: Map, axis: int) -> list[Map]:
     along = np.cumsum(probability.sum(1 - axis))
-    cut = int(np.searchsorted(along, along[-1] / 2))
-    low = np.arange(len(along)) <= cut
-    low = low[:, None] if axis == 0 else low[None, :]
+    low = np.arange(len(along)) <= np.searchsorted(along, along[-1] / 2)
+    low = low[:, None] if axis == 0 else low
     halves = [probability * low, probability * ~low]
     return halves if all(half.any() for half in halves) else [probability, probability]
 
 
 def _zero_frame(values: Map, width: int) -> Map:
-    out = np.zeros_like(values)
-    out[width:-width, width:-width] = values[width:-width, width:-width]
-    return out
+    return np.pad(values[width:-width, width:-width], width)
 
 
 def _box_mean(values: Map, window: int) -> Map:

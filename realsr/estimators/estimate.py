@@ -73,8 +73,8 @@ def estimate_kernel(
     depends on the photo and the estimator's settings alone, not on threads or on what runs beside it.
 
     Args:
-        image: ``(3, H, W)`` RGB or ``(1, H, W)`` gray in [0, 1]; or an array ``(H, W, 3)`` of 8 or 16 bits, as
-            :func:`realsr.images.read_image` gives it, or an RGB image of Pillow's.
+        image: ``(3, H, W)`` RGB or ``(1, H, W)`` gray in [0, 1]; or an array ``(H, W, 3)`` of 8 or 16 bits, or an RGB
+            image of Pillow's.
         scale: subsampling factor that the kernel is meant for.
         estimator: builds the module to train, e.g. ``functools.partial(KernelGAN, iterations=1500)``.
         accelerator: Lightning's name of the device.
@@ -97,7 +97,7 @@ def estimate_kernel(
         kernels, (confidence, reasons) = module.kernels(), module.confidence()
         blur = response = None
         if isinstance(module, PatchMatching):
-            blur, response = module.mean_blur().numpy() if module.shrink else None, module.response
+            blur, response = module.mean_blur() if module.shrink else None, module.response
     except ValueError as e:
         diverged = f"training diverged after {module.iterations_done} iterations: lower estimator.learning_rate"
         raise InputError(diverged) from e

@@ -11,43 +11,33 @@ subsampled by 2 has blur ``(B + K) / 4`` in its own pixels. It looks like the ph
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from pytorch_lightning import LightningModule
-from scipy import linalg
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from realsr import kernels as K
 from realsr.colour import LUMA
 from realsr.errors import InputError, at_least
-from realsr.estimators.crops import CLEAR, PARTS, RATIO, Map, PatchCrops, foreign_pixels, interlacing
-from realsr.estimators.patches import (
-    correlated,
-    gaussians,
-    of_eigenvalues,
-    patch_covariance,
-    power_spectrum,
-    project,
-    smoothing,
-    sorted_distance,
-    triangle,
-)
+from realsr.estimators import patches
+from realsr.estimators.crops import PARTS, RATIO, Map, PatchCrops
+from realsr.estimators.evidence import Evidence, foreign_pixels, interlacing
 from realsr.images import to_uint
-from realsr.kernels import Kernel, developed, inverse, kernel_of_blur, max_normalised_correlation
-from realsr.noise import noise_level
-from realsr.noise_model import NoiseModel
+from realsr.noise_model import NoiseModel, noise_level
 from realsr.resample import blur
 
 WINDOW = 50  # iterations whose parameters are averaged; a block of them is a batch
 NOISY = 0.7 / 255  # standard deviation of noise, over which it is no chance that no neighbour differs from a pixel
 WHITE = 0.85  # fineness of noise over which nothing has processed it, nor the finest detail
-FINE, INTERLACED = 0.08, 1.1  # the bounds of what photos have, see `NoiseModel.fineness` and `interlacing`
 SHARPEST = 0.15  # squared pixels: half the contrast left of 0.48 cycles a pixel, of the lens and the pixels' own area
-EDGES = 4000  # pixels with edges, under which the four parts see much the same and their agreement says little
+PATCH = 7  # side of the patches
+USUAL = torch.tensor([0.3, 0.3, 0.0])  # parameters of a blur of 1.35 pixels in all directions
+PRIOR = 0.003  # weight of the squared distance to it, which decides where the photo says nothing
+EVEN = 0.04  # weight of the squared logarithm of the contrast between both scales
 
 
 class PatchMatching(LightningModule):
@@ -55,14 +45,13 @@ class PatchMatching(LightningModule):
 
     The photo is divided into four parts with equally many edges. Each gives an estimate, all in one batch; their
     geometric mean is the result, and their agreement part of the confidence. Noise is matched too: what the downscaled
-    crops lack of the photo's noise is added to them, in the spectrum and with the strength at each brightness that make
-    it that of the photo again (:class:`realsr.noise_model.NoiseModel`).
+    crops lack of the photo's noise (:class:`realsr.noise_model.NoiseModel`) is added to them.
 
-    Three things that are not blur of the lens are kept apart from it. What demosaicking and sharpening make of small
-    details is the same in all photos of a camera, and its noise tells it: it is undone in the photo first, and comes
-    back in the kernels. Scenes have more or less contrast at fine scales than at coarse ones: the downscaled crops may
-    differ in contrast by a factor that is fitted too. The finest detail is not to be trusted where the noise is not
-    white: patches are compared a little smoothed.
+    Three things are kept apart from the lens' blur. What the development makes of small details is the same in all of a
+    camera's photos, and its noise tells it: it is undone in the photo first, and comes back in the kernels. Scenes have
+    more or less contrast at fine scales than at coarse ones: the downscaled crops may differ in contrast by a factor
+    that is fitted too. Where the noise is not white, which is where the finest detail is processed, patches are
+    compared a little smoothed.
 
     A batch is a window of 50 iterations, ``(large, small)`` of :class:`realsr.estimators.crops.PatchCrops`.
 
@@ -74,12 +63,8 @@ class PatchMatching(LightningModule):
         crop: side of the large crops in pixels.
         kernel_size: side of the kernel at ratio 2, 13 as KernelGAN's; those that are kept are larger by four (17 for
             x2, 25 for x3, 33 for x4).
-        patch: side of the patches.
         projections: random directions an iteration, in which the whitened patches are sorted and compared.
         learning_rate: of Adam.
-        prior: weight of the squared distance of the parameters to a width of 1.35 pixels in all directions, which
-            decides where the photo says nothing.
-        contrast_prior: weight of the squared logarithm of the contrast between both scales.
         smooth: share that a pixel of a patch gives to each neighbour along both axes, where the noise is not white;
             half of it where the development is known.
         seed: of crops, noise and directions.
@@ -96,50 +81,40 @@ class PatchMatching(LightningModule):
         crops_per_part: int = 4,
         crop: int = 64,
         kernel_size: int = 13,
-        patch: int = 7,
         projections: int = 32,
         learning_rate: float = 0.03,
-        prior: float = 0.003,
-        contrast_prior: float = 0.04,
         smooth: float = 0.25,
         seed: int = 0,
         shrink: bool = True,
     ) -> None:
         super().__init__()
         at_least(1, "estimator.", iterations=iterations, crops_per_part=crops_per_part, projections=projections)
-        at_least(2, "estimator.", patch=patch)
         at_least(5, "estimator.", kernel_size=kernel_size)
-        at_least(0, "estimator.", settled=settled, learning_rate=learning_rate, prior=prior, seed=seed)
-        at_least(0, "estimator.", contrast_prior=contrast_prior, smooth=smooth)
+        at_least(0, "estimator.", settled=settled, learning_rate=learning_rate, smooth=smooth, seed=seed)
         if smooth > 0.33:
             raise InputError(f"estimator.smooth={smooth}: is the share that goes to each neighbour, give 0 to 0.33")
         # so that noise, which the kernel smears, and a few patches fit into the smaller crops
-        at_least(RATIO * max(kernel_size, 2 * patch) + kernel_size, "estimator.", crop=crop)
+        at_least(RATIO * max(kernel_size, 2 * PATCH) + kernel_size, "estimator.", crop=crop)
         self.iterations, self.settled, self.count, self.crop = iterations, settled, crops_per_part, crop
-        self.kernel_size, self.patch, self.projections = kernel_size, patch, projections
-        self.learning_rate, self.prior, self.contrast_prior, self.seed = learning_rate, prior, contrast_prior, seed
-        self.shrink = shrink
+        self.kernel_size, self.projections, self.learning_rate = kernel_size, projections, learning_rate
+        self.smooth, self.seed, self.shrink = smooth, seed, shrink
         self.output_size = (crop - kernel_size) // RATIO + 1
         self.automatic_optimization = False
-        # log widths and shear, see `triangle`
+        # log widths and shear, see `patches.triangle`
         self.theta = torch.nn.Parameter(torch.zeros(PARTS, 3))
         self.contrast = torch.nn.Parameter(torch.zeros(()))  # its logarithm
-        self.expected: Tensor
-        self.smoothing: Tensor
-        self.register_buffer("expected", torch.tensor([0.3, 0.3, 0.0]), persistent=False)
-        self.register_buffer("smoothing", torch.eye(patch**2), persistent=False)
-        self.smooth = smooth
-        self.response: Kernel = np.ones((1, 1))
+        self.usual, self.smoothing = USUAL, torch.eye(PATCH**2)
+        self.response: K.Kernel = np.ones((1, 1))
         self.density: Map = np.zeros((0, 0))
         self.means: list[Tensor] = []  # of theta, over each window
         self.iterations_done = 0
         self.losses: dict[str, Tensor] = {}
 
     def crops(self, image: Tensor, noise: NoiseModel | None = None) -> DataLoader[tuple[Tensor, Tensor]]:
-        """What the module is to be fitted on, for a photo ``(3, H, W)`` in [0, 1].
+        """What the module is to be fitted on.
 
         Args:
-            image: the photo.
+            image: a photo ``(3, H, W)`` in [0, 1].
             noise: of the camera, whose strength is that of the photo's flat tiles, for ISO speeds differ; None: theirs
                 alone; without any white noise, as strong as the least textured patches show.
 
@@ -149,36 +124,37 @@ class PatchMatching(LightningModule):
         own = NoiseModel.of_photo(to_uint(image))
         noise = own if noise is None else noise if own is None else noise.as_strong_as(own)
         foreign = foreign_pixels(image, flat=noise is not None and noise.variance > NOISY**2)
-        self.fineness, self.interlacing = (
-            own.fineness() if own else 1.0,
-            interlacing(image.double().permute(1, 2, 0).numpy() @ LUMA),
-        )
+        rows_differ = interlacing(image.double().permute(1, 2, 0).numpy() @ LUMA)
         white = noise is None or noise.fineness() >= WHITE
         if noise is not None:
             self.response = noise.response
-            undone = inverse(self.response)
+            undone = K.inverse(self.response)
             image, noise = blur(image[None], torch.from_numpy(undone).to(image)[None])[0], noise.filtered(undone)
         data = PatchCrops(image, self.iterations, self.count, self.crop, self.output_size, self.seed, foreign)
-        self.density, self.clear = data.density, data.clear
-        gray = data.image.double().numpy()
-        patches = patch_covariance(data.image, self.patch, self.seed)
-        noise = _no_more_than(patches, NoiseModel.white(noise_level(gray)) if noise is None else noise)
+        self.density, gray = data.density, data.image.double().numpy()
+        spread = patches.patch_covariance(data.image, PATCH, self.seed)
+        noise = (noise or NoiseModel.white(noise_level(gray))).within(spread.numpy())
         self.add_noise(noise)
-        self.smoothing = smoothing(self.patch, 0.0 if white else self.smooth / (1 + (self.response.size > 1)))
-        values, vectors = torch.linalg.eigh(patches)
+        self.smoothing = patches.smoothing(PATCH, 0.0 if white else self.smooth / (1 + (self.response.size > 1)))
+        values, vectors = torch.linalg.eigh(spread)
         least = 1e-6 * float(values.sum())  # of a photo in the dark as of one in the sun
         self.whitening = (vectors / (values.clamp_min(0) + least).sqrt()).float()
         detail = float(values[:-1].sum())  # without the first direction, which is the patch's brightness
         if detail <= 0:
             raise InputError("hardly an edge to estimate a kernel from, nearly all of the photo is flat")
-        of_noise = torch.from_numpy(noise.of_patches(self.patch)) @ vectors[:, :-1]
+        of_noise = torch.from_numpy(noise.of_patches(PATCH)) @ vectors[:, :-1]
         # where no noise can be measured, as in a clipped photo, all that fills every direction may be noise
         strength = float((vectors[:, :-1] * of_noise).sum()) or (len(values) - 1) * max(float(values[0]), 0.0)
-        self.signal = max(1 - strength / detail, 0.0)
-        self.edges = float(self.density.sum() ** 2 / (self.density**2).sum())
         slopes = np.stack(np.gradient(gray)).reshape(2, -1)
         low, high = np.linalg.eigvalsh(slopes @ slopes.T / slopes.shape[1] - noise.of_slopes())
-        self.roundness = float(max(low, 0.0) / max(high, 1e-12))
+        self.evidence = Evidence(
+            signal=max(1 - strength / detail, 0.0),
+            roundness=float(max(low, 0.0) / max(high, 1e-12)),
+            edges=float(self.density.sum() ** 2 / (self.density**2).sum()),
+            clear=data.clear,
+            fineness=own.fineness() if own else 1.0,
+            interlacing=rows_differ,
+        )
         return DataLoader(data, batch_size=WINDOW, generator=torch.Generator())
 
     def add_noise(self, noise: NoiseModel) -> None:
@@ -193,7 +169,7 @@ class PatchMatching(LightningModule):
     def on_train_start(self) -> None:
         """Draws come from generators of this photo's own, so nothing that runs beside it can change them."""
         self.draws = torch.Generator(self.device).manual_seed(self.seed)
-        for name in ("whitening", "covariance", "gains"):
+        for name in ("usual", "whitening", "smoothing", "covariance", "gains"):
             setattr(self, name, getattr(self, name).to(self.device))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -203,16 +179,14 @@ class PatchMatching(LightningModule):
         for large, small in zip(*batch, strict=True):
             optimizer.zero_grad()
             distance = self.distance(large, small)
-            prior = (
-                self.prior * ((self.theta - self.expected) ** 2).sum() + self.contrast_prior * self.contrast**2 * PARTS
-            )
+            prior = PRIOR * ((self.theta - self.usual) ** 2).sum() + EVEN * self.contrast**2 * PARTS
             torch.autograd.backward(distance.sum() + prior)
             optimizer.step()
             total += self.theta.detach()
         self.losses = {"distance": distance.mean().detach()}
         self.means.append(total / len(batch[0]))
         self.iterations_done += len(batch[0])
-        if len(self.means) > 1 and self._change() < self.settled:
+        if len(self.means) > 1 and (self.means[-1] - self.means[-2]).mean(0).abs().max() < self.settled:
             self.trainer.should_stop = True
 
     def distance(self, large: Tensor, small: Tensor) -> Tensor:
@@ -225,92 +199,52 @@ class PatchMatching(LightningModule):
         Returns:
             Of each part, ``(4,)``.
         """
-        kernels = gaussians(self.theta, self.kernel_size)
+        kernels = patches.gaussians(self.theta, self.kernel_size)
         fake = F.conv2d(large.transpose(0, 1), kernels[:, None], stride=RATIO, groups=PARTS).transpose(0, 1)
         contrast, middle = self.contrast.exp(), fake.mean((2, 3), keepdim=True)
         fake = middle + contrast * (fake - middle)
         gains = self.gains[(255 * fake.detach()).nan_to_num().round().clamp(0, 255).long()]
         fake = fake + gains * self._missing_noise(contrast * kernels, fake.shape)
-        directions = F.normalize(self._normal(self.projections, self.patch**2)) @ self.whitening.T @ self.smoothing
-        filters = directions.view(-1, 1, self.patch, self.patch)
-        return sorted_distance(project(fake, filters), project(small, filters)).view(PARTS, -1).mean(1)
+        directions = F.normalize(self._normal(self.projections, PATCH**2)) @ self.whitening.T @ self.smoothing
+        filters = directions.view(-1, 1, PATCH, PATCH)
+        rows, others = (patches.project(images, filters) for images in (fake, small))
+        return patches.sorted_distance(rows, others).view(PARTS, -1).mean(1)
 
-    def kernels(self) -> dict[int, Kernel]:
+    def kernels(self) -> dict[int, K.Kernel]:
         """The kernels of all ``scales``."""
-        return {scale: developed(self._lens(self.mean_blur(), scale), self.response, scale) for scale in self.scales}
+        return {scale: K.developed(self._lens(self.mean_blur(), scale), self.response, scale) for scale in self.scales}
 
     def confidence(self) -> tuple[float, list[str]]:
         """How far to trust the kernel, 0 to 1, and what speaks against it."""
         lens = self._lens(self.mean_blur(), RATIO)
-        parts = [max_normalised_correlation(self._lens(part, RATIO), lens) for part in self.blur()]
+        parts = [K.max_normalised_correlation(self._lens(part, RATIO), lens) for part in self.blur()]
         border = 1 - float(lens[2:-2, 2:-2].sum())
-        reasons = []
-        if (agreement := min(parts)) < 0.9:
-            reasons.append(f"parts of the photo disagree ({agreement:.2f})")
-        if self.signal < 0.7:
-            reasons.append(f"{1 - self.signal:.0%} of the detail is noise")
-        if self.roundness < 0.05:
-            reasons.append("edges run in one direction only")
-        if self.edges < EDGES:
-            reasons.append(f"edges in {self.edges:.0f} pixels only")
-        if border > 0.01:
-            reasons.append(f"{border:.0%} of the kernel is at its border")
-        if self.clear < CLEAR:
-            reasons.append(f"{1 - self.clear:.0%} of the detail is beside clipped or drawn pixels")
-        if self.fineness < FINE:
-            reasons.append("its noise is smooth, the photo was enlarged")
-        if self.interlacing > INTERLACED:
-            reasons.append("every other row differs, as in interlaced video")
-        bounds = (self.signal, 0.7), (self.roundness, 0.05), (self.edges, EDGES), (self.clear, CLEAR)
-        evidence = math.prod(min(value / bound, 1.0) for value, bound in bounds)
-        evidence *= 0.3 ** ((self.fineness < FINE) + (self.interlacing > INTERLACED))
-        return max(agreement, 0.0) * evidence * max(1 - 10 * border, 0.0), reasons
+        return self.evidence.confidence(min(parts), border)
 
-    def mean_blur(self) -> Tensor:
+    def mean_blur(self) -> K.Array:
         """Geometric mean of :meth:`blur` over the parts, ``(2, 2)``."""
-        return of_eigenvalues(of_eigenvalues(self.blur(), torch.log).mean(0), torch.exp)
+        return K.of_eigenvalues(K.of_eigenvalues(self.blur(), np.log).mean(0), np.exp)
 
     @torch.no_grad()
-    def blur(self) -> Tensor:
+    def blur(self) -> K.Array:
         """Covariance of the blur that each part of the photo has, in the photo's squared pixels, ``(4, 2, 2)`` (x, y).
 
         Mean of the last two windows. Of a camera whose development is known, it is no sharper than lenses are.
         """
         theta = torch.stack(self.means[-2:]).mean(0).double().cpu()
-        root = triangle(theta)
-        found = root @ root.mT / (RATIO**2 - 1)
-        return found if self.response.size == 1 else of_eigenvalues(found, lambda values: values.clamp_min(SHARPEST))
+        root = patches.triangle(theta)
+        found = (root @ root.mT / (RATIO**2 - 1)).numpy()
+        return found if self.response.size == 1 else K.of_eigenvalues(found, lambda values: values.clip(SHARPEST))
 
-    def _change(self) -> float:
-        return float((self.means[-1] - self.means[-2]).mean(0).abs().max())
-
-    def _lens(self, blur: Tensor, scale: int) -> Kernel:
-        return kernel_of_blur(blur.numpy(), scale, (self.kernel_size + 3) * scale // 2 + 1)
+    def _lens(self, blur: K.Array, scale: int) -> K.Kernel:
+        return K.kernel_of_blur(blur, scale, (self.kernel_size + 3) * scale // 2 + 1)
 
     def _missing_noise(self, kernels: Tensor, shape: torch.Size) -> Tensor:
         """What the photo's noise lacks after correlation with the kernels and subsampling, drawn anew."""
-        size = shape[-1]
-        grid = size + len(self.covariance) // 2  # so that noise does not hang together with that across the border
-        whole = power_spectrum(self.covariance[None], grid, 1)
-        left = power_spectrum(correlated(self.covariance, kernels), grid, RATIO)
-        spectrum = (whole - left).clamp_min(1e-10).sqrt()  # a root has no slope at zero
+        spectrum = patches.missing_spectrum(self.covariance, kernels, shape[-1])
+        grid = spectrum.shape[1]
         white = torch.fft.rfft2(self._normal(*shape[:2], grid, grid))
-        return torch.fft.irfft2(white * spectrum[:, None], s=(grid, grid))[..., :size, :size]
+        return torch.fft.irfft2(white * spectrum[:, None], s=(grid, grid))[..., : shape[-1], : shape[-1]]
 
     def _normal(self, *shape: int) -> Tensor:
         return torch.randn(shape, generator=self.draws, device=self.device)
-
-
-def _no_more_than(patches: Tensor, noise: NoiseModel) -> NoiseModel:
-    """The noise, or so much of it as a photo has room for whose patches have this covariance ``(p**2, p**2)``.
-
-    In three of four directions a photo has at least as much variance as its noise. Photos of lower ISO speed than those
-    that the camera's noise was found in would else be taken for noise.
-    """
-    if noise.variance <= 0:
-        return noise
-    values, vectors = np.linalg.eigh(noise.of_patches(math.isqrt(len(patches))))
-    # an autocovariance that was measured may leave a direction with nothing, or less
-    own = (vectors * values.clip(1e-3 * noise.variance)) @ vectors.T
-    shares = linalg.eigvalsh(patches.numpy(), own)
-    return noise.times(min(float(np.quantile(shares, 0.25)), 1.0))

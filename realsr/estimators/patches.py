@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -68,6 +66,16 @@ def power_spectrum(covariance: Tensor, size: int, step: int) -> Tensor:
     return torch.fft.rfft2(wrapped).real
 
 
+def missing_spectrum(covariance: Tensor, kernels: Tensor, size: int) -> Tensor:
+    """Root of the power that noise lacks once it is correlated with kernels ``(N, K, K)`` and subsampled.
+
+    Of ``rfft2`` of a picture larger than ``size`` by so much that noise does not hang together across the border.
+    """
+    grid = size + len(covariance) // 2
+    left = power_spectrum(correlated(covariance, kernels), grid, RATIO)
+    return (power_spectrum(covariance[None], grid, 1) - left).clamp_min(1e-10).sqrt()  # a root has no slope at zero
+
+
 def smoothing(side: int, share: float) -> Tensor:
     """Smooths patches ``(side**2,)`` along both axes: a pixel gives this share to each neighbour in them."""
     along = (1 - 3 * share) * torch.eye(side) + share * torch.ones(side, side).triu(-1).tril(1)
@@ -89,9 +97,3 @@ def sorted_distance(a: Tensor, b: Tensor) -> Tensor:
     else:
         order, b = a.argsort(1), b.sort(1)[0]
     return (a - torch.empty_like(a).scatter_(1, order, b)) ** 2
-
-
-def of_eigenvalues(matrix: Tensor, function: Any) -> Tensor:
-    """A function of symmetric matrices ``(..., n, n)``: of their eigenvalues."""
-    values, vectors = torch.linalg.eigh(matrix)
-    return vectors @ torch.diag_embed(function(values)) @ vectors.mT

@@ -3,7 +3,7 @@
 A photo that is shrunk gives pairs: the "father" is the photo, the "son" what the camera's kernel makes of it. What the
 network learns from them, it then does to the photo. With bicubic shrinking it is the rival ``zssr`` of the paper's
 table; with the kernel that KernelGAN found (Bell-Kligler et al., NeurIPS 2019) ``k_zssr``. ``pairs.py`` makes the
-pairs, ``module.py`` learns from them, ``refine.py`` turns eight outputs into one, ``upscale.py`` does all of it.
+pairs, ``module.py`` learns from them, ``upscale.py`` does all of it.
 """
 
 from realsr.zssr.module import ZSSR

@@ -25,14 +25,9 @@ SIDE = 128  # pixels of the window that is looked at
 
 
 class ZSSRNetwork(nn.Module):
-    """Convolutions of 3x3 with ReLU between them; adds what a bicubic enlargement lacks (ZSSR, section 3.2).
+    """Convolutions of 3x3, ``channels`` wide, with ReLU between; adds what bicubic enlarging lacks (ZSSR, 3.2)."""
 
-    Args:
-        channels: of the inner layers (64).
-        layers: all of them (8).
-    """
-
-    def __init__(self, channels: int = 64, layers: int = 8) -> None:
+    def __init__(self, channels: int, layers: int) -> None:
         super().__init__()
         widths = [3, *[channels] * (layers - 1), 3]
         convolutions = [nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths)]
@@ -58,10 +53,10 @@ class ZSSR(LightningModule):
         iterations: at most.
         again: iterations of the second doubling at most, if there is one; it goes on with the network of the first,
             at a third of the rate.
-        channels: of the network (64).
-        layers: of the network (8).
+        channels: of the network's inner layers.
+        layers: of the network.
         crop: side of a training crop in pixels, even (128 in the paper).
-        learning_rate: of Adam, at first (1e-3).
+        learning_rate: of Adam, at first.
         sizes: of the fathers, relative to the photo, in (0, 1].
         noise: standard deviation, in levels of 255, of what is added to the sons: the paper takes about 5 for photos
             of cameras, and none for ideal ones.
@@ -105,11 +100,11 @@ class ZSSR(LightningModule):
     def pairs(
         self, photo: Tensor, kernel: Tensor | None = None, again: bool = False
     ) -> DataLoader[tuple[Tensor, Tensor]]:
-        """What the module is to be trained on next, for a photo ``(3, H, W)`` in [0, 1] and a x2 kernel ``(K, K)``.
+        """What the module is to be trained on next.
 
         Args:
-            photo: that is to be doubled.
-            kernel: that it was made with; None: bicubic.
+            photo: that is to be doubled, ``(3, H, W)`` in [0, 1].
+            kernel: that it was made with, for x2, ``(K, K)``; None: bicubic.
             again: whether the module has doubled before.
 
         Raises:
@@ -145,8 +140,7 @@ class ZSSR(LightningModule):
 
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
         """Look at the reconstruction error from time to time, and lower the rate."""
-        done = batch_idx + 1
-        settled = False
+        done, settled = batch_idx + 1, False
         if done % LOOK == 0:
             with torch.no_grad():
                 self.errors.append(F.l1_loss(self.network(self.son), self.father).item())
@@ -168,7 +162,6 @@ def has_settled(errors: Sequence[float], looks: int = LOOKS, factor: float = FAC
     """
     if len(errors) < looks:
         return False
-    last = np.array(errors[-looks:])
-    place = np.arange(looks)
-    slope, start = np.polyfit(place, last, 1)
-    return bool(np.std(last - (start + slope * place)) > -factor * slope * (looks - 1))
+    place, last = np.arange(looks), np.array(errors[-looks:])
+    line = np.polyfit(place, last, 1)
+    return bool(np.std(last - np.polyval(line, place)) > -factor * line[0] * (looks - 1))

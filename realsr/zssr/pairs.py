@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from realsr.errors import InputError
@@ -34,10 +35,8 @@ def kept_turns(kernel: Tensor | None, tolerance: float = 0.1) -> list[int]:
     """
     if kernel is None:
         return list(TURNS)
-    side = kernel.shape[-1] // 2 * 2 + 4  # even, so that a kernel that is centred for x2 turns about the middle
-    start = side // 2 - 1 - kernel.shape[-1] // 2
-    end = side - start - kernel.shape[-1]
-    framed = torch.nn.functional.pad(kernel, (start, end, start, end))
+    end = 3 - kernel.shape[-1] % 2  # an even frame, so that a kernel that is centred for x2 turns about the middle
+    framed = F.pad(kernel, (1, end, 1, end))
     return [turn for turn in TURNS if float((turned(framed, turn) - framed).abs().sum()) <= tolerance]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -12,9 +12,9 @@ from realsr.fitting import fit_photo, one_thread
 from realsr.kernels import Kernel
 from realsr.resample import imresize
 from realsr.tiling import upscale_tiled
+from realsr.turns import TURNS, turned, unturned
 from realsr.zssr.module import ZSSR
 from realsr.zssr.pairs import kept_turns, shrunk
-from realsr.zssr.refine import back_projected, median, self_ensemble
 
 TILE = 128  # pixels of the enlarged photo that the network works on at a time
 
@@ -67,9 +67,8 @@ def check_zero_shot_scale(scale: int) -> None:
 def second_kernel(two: Kernel, four: Kernel) -> Tensor | None:
     """What the second doubling has to undo so that both undo the x4 kernel: the x2 kernel once more, or bicubic.
 
-    KernelGAN says that a photo at half its size has been through the same kernel, so that x4 is x2 twice
-    (:func:`realsr.kernels.x4_from_x2`): the x2 kernel once more. Patch matching says that a camera blurs once, and
-    that its blur is as wide in its own pixels at x4 as it is at x2: what is between is a sharp picture, and bicubic
+    KernelGAN says that x4 is x2 twice (:func:`realsr.kernels.x4_from_x2`): the x2 kernel once more. Patch matching says
+    that a camera blurs once, as wide in its own pixels at x4 as at x2: what is between is a sharp picture, and bicubic
     does it. Which of the two a x4 kernel means is seen by what each pair makes of white noise.
 
     Returns:
@@ -96,6 +95,32 @@ def _doubled(lr: Tensor, kernel: Tensor | None, module: ZSSR, accelerator: str, 
         raise InputError("ZSSR's training diverged: lower zssr.learning_rate")
     outputs = torch.stack([back_projected(sr, lr, 2, kernel, times) for sr in outputs])
     return back_projected(median(outputs), lr, 2, kernel, times).clamp(0, 1)
+
+
+def back_projected(sr: Tensor, lr: Tensor, scale: int, kernel: Tensor | None = None, times: int = 1) -> Tensor:
+    """Correct ``sr`` so that, shrunk, it comes closer to ``lr`` (Irani and Peleg, 1991).
+
+    Args:
+        sr: ``(3, s*H, s*W)``.
+        lr: ``(3, H, W)``.
+        scale: between them.
+        kernel: that ``lr`` was made with, ``(K, K)``; None: bicubic.
+        times: each adds the difference, enlarged by bicubic.
+    """
+    for _ in range(times):
+        sr = sr + imresize(lr - shrunk(sr, scale, kernel), scale)
+    return sr
+
+
+def self_ensemble(network: Callable[[Tensor], Tensor], image: Tensor, turns: Iterable[int] = TURNS) -> Tensor:
+    """What a network makes of an image ``(3, H, W)`` in each of ``turns``, turned back: ``(T, 3, H', W')``."""
+    return torch.stack([unturned(network(turned(image, turn)), turn) for turn in turns])
+
+
+def median(images: Tensor) -> Tensor:
+    """Of ``(T, ...)`` over the first axis: of an even number the mean of the two in the middle."""
+    low, high = (len(images) + 1) // 2, len(images) // 2 + 1
+    return (images.kthvalue(low, 0).values + images.kthvalue(high, 0).values) / 2
 
 
 def _check(lr: Tensor) -> None:

@@ -194,7 +194,7 @@ def measure(case, estimators):
             "PSNR": error,
             "ratio": 10 ** ((error - of_bicubic) / 20),  # 0 where bicubic is true
             "MNC": kernels.max_normalised_correlation(estimate.kernel, truth),
-            "cov": kernels.covariance_error(estimate.kernel, truth),
+            "cov": np.abs(kernels.covariance(estimate.kernel) - kernels.covariance(truth)).sum(),
             "width": width(estimate.kernel) / width(truth) if width(truth) > 0.1 else math.nan,
             "loss": best - picture,
             "gain": picture - usual,

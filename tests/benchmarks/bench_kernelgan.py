@@ -71,11 +71,11 @@ class PlainKernelGAN:
         total = (
             (1 - self.critic(fake)).abs().mean()
             + ours.bicubic_weight * ((fake - target) ** 2).mean()
-            + 0.5 * losses.sum_loss(kernel)
-            + 0.5 * losses.boundary_loss(kernel, ours.mask)
+            + 0.5 * (1 - kernel.sum()).abs()
+            + 0.5 * (kernel * ours.mask).abs().mean()
         )
         if ours.constrained:
-            total = total + losses.centre_loss(kernel, ours.scale) + 5 * losses.sparsity_loss(kernel)
+            total = total + losses.centre_loss(kernel, ours.scale) + 5 * (kernel.abs() ** 0.2).mean()
         self.optimizers[0].zero_grad()
         total.backward()
         with torch.no_grad():

@@ -14,6 +14,7 @@ from scipy import linalg, ndimage, optimize
 
 from realsr.development import Development
 from realsr.estimators.estimate import estimate_kernel
+from realsr.estimators.evidence import Evidence
 from realsr.estimators.patch_matching import PatchMatching
 from realsr.estimators.patches import gaussians, sorted_distance
 from realsr.images import to_uint
@@ -29,8 +30,7 @@ from realsr.kernels import (
     max_normalised_correlation,
     widths_and_angle,
 )
-from realsr.noise import noise_level
-from realsr.noise_model import NoiseModel
+from realsr.noise_model import NoiseModel, noise_level
 from realsr.resample import blur, blur_subsample
 
 SLANTED, ROUND = ((2.4, 1.0), 0.6), ((1.5, 1.5), 0.0)
@@ -55,8 +55,7 @@ def estimate(shape, noise):
 def with_blur(theta, signal=1.0, edges=1e5, **options):
     """The module as it would be after a fit."""
     module = PatchMatching(**options)
-    module.means, module.signal, module.roundness, module.edges = [theta], signal, 0.5, edges
-    module.clear, module.fineness, module.interlacing = 1.0, 1.0, 0.4
+    module.means, module.evidence = [theta], Evidence(signal, 0.5, edges, 1.0, 1.0, 0.4)
     return module
 
 
@@ -238,7 +237,7 @@ def test_a_photo_of_less_noise_than_the_camera_has_room_for_its_own():
     module = PatchMatching(iterations=1)
     module.crops(photo(ROUND, NOISE / 4), NoiseModel.white(4 * NOISE))
     assert 1 < module.covariance.item() ** 0.5 / (GRAY * NOISE / 4) < 2
-    assert module.signal > 0.8
+    assert module.evidence.signal > 0.8
 
 
 @pytest.mark.parametrize("strength", [0.5, 3])

@@ -13,20 +13,10 @@ from realsr.kernels import centre_index
 from realsr.resample import imresize
 
 
-def sum_loss(kernel: Tensor) -> Tensor:
-    """``|1 - sum k|``."""
-    return (1 - kernel.sum()).abs()
-
-
-def boundary_loss(kernel: Tensor, mask: Tensor) -> Tensor:
-    """``mean |k m|`` with the mask of :func:`boundary_mask`: energy far from the centre is suspect."""
-    return (kernel * mask).abs().mean()
-
-
 def boundary_mask(size: int, height: float = 30.0) -> Tensor:
-    """``height * (1 - Gaussian)`` of standard deviation ``size``, zero in the central half; ``(size, size)`` float64.
+    """Weights ``(size, size)`` of a kernel's absolute values, for energy far from the centre is suspect; float64.
 
-    The Gaussian is scaled to a peak of one.
+    ``height * (1 - Gaussian)`` of standard deviation ``size`` and a peak of one, zero in the central half.
     """
     offset = torch.arange(size, dtype=torch.float64) - size // 2
     bell = torch.exp(-0.5 * (offset / size) ** 2)
@@ -44,16 +34,6 @@ def centre_loss(kernel: Tensor, scale: int) -> Tensor:
     column = (kernel.sum(0) * index).sum() / total
     wanted = centre_index(kernel.shape[0], scale)
     return ((row - wanted) ** 2 + (column - wanted) ** 2) / 2
-
-
-def sparsity_loss(kernel: Tensor, power: float = 0.2) -> Tensor:
-    """``mean |k|^0.2``."""
-    return (kernel.abs() ** power).mean()
-
-
-def bicubic_loss(g_output: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error of the generator's output to :func:`bicubic_target`."""
-    return ((g_output - target) ** 2).mean()
 
 
 def bicubic_matrix(size: int, out_size: int, scale: int) -> Tensor:

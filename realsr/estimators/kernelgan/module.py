@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from realsr.errors import InputError, at_least
+from realsr.errors import at_least
 from realsr.estimators.crops import CropPairs, Map
 from realsr.estimators.kernelgan import losses
 from realsr.estimators.kernelgan.networks import PATCH, LinearGenerator, PatchCritic
@@ -21,6 +20,7 @@ from realsr.kernels import Kernel, postprocess, x4_from_x2
 SUM, BOUNDARY, CENTRE, SPARSITY = 0.5, 0.5, 1.0, 5.0
 BICUBIC_START, BICUBIC_END = 5.0, 5e-6
 NOISE = 1 / 255  # standard deviation of what is added to the critic's inputs, on crops in [-1, 1]
+LOWER = 750  # iterations after which the learning rate is divided by ten
 BLOCK = 200  # iterations after which the weights of the losses change, and results are looked at
 
 
@@ -35,10 +35,8 @@ class KernelGAN(LightningModule):
         scale: of the kernel that is estimated, 2 in the paper (a x4 kernel is derived from it).
         iterations: one step of both players each (3000), at most.
         channels: width of both networks (64).
-        filter_sizes: of the generator, odd; those of the paper make a kernel of 13x13, (9, 7, 5, 1, 1, 1) of 19x19.
         crop: side of the generator's input in pixels (64).
-        learning_rate: of both Adams (2e-4), divided by ten every ``lr_every`` iterations.
-        lr_every: 750.
+        learning_rate: of both players at first (2e-4).
         settled: training ends once a block of 200 iterations has changed the kernel by less than this (0.02), in
             L1 relative to the kernel's own; 0 runs all iterations. It ends at the end of a block, and not before
             all losses count.
@@ -51,31 +49,26 @@ class KernelGAN(LightningModule):
         scale: int = 2,
         iterations: int = 3000,
         channels: int = 64,
-        filter_sizes: Sequence[int] = (7, 5, 3, 1, 1, 1),
         crop: int = 64,
         learning_rate: float = 2e-4,
-        lr_every: int = 750,
         settled: float = 0.02,
         mixed_colours: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        at_least(1, "estimator.", iterations=iterations, channels=channels, lr_every=lr_every)
+        at_least(1, "estimator.", iterations=iterations, channels=channels)
         at_least(2, "estimator.", scale=scale)
         at_least(0, "estimator.", learning_rate=learning_rate, settled=settled, seed=seed)
-        if not filter_sizes or any(size < 1 or size % 2 == 0 for size in filter_sizes) or max(filter_sizes) == 1:
-            raise InputError(f"estimator.filter_sizes={list(filter_sizes)}: give odd sizes, not all of them 1")
         self.automatic_optimization = False
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.generator = LinearGenerator(scale, channels, tuple(filter_sizes))
+            self.generator = LinearGenerator(scale, channels)
             self.critic = PatchCritic(channels)
         size = self.generator.kernel_size
         # the critic's patches need an output of one pixel more, for its normalisation
         at_least(size + PATCH * scale, "estimator.", crop=crop)
         self.scale, self.iterations, self.crop, self.seed = scale, iterations, crop, seed
-        self.learning_rate, self.lr_every, self.settled = learning_rate, lr_every, settled
-        self.mixed_colours = mixed_colours
+        self.learning_rate, self.settled, self.mixed_colours = learning_rate, settled, mixed_colours
         self.output_size = (crop - size) // scale + 1
         self.mask: Tensor
         self.bicubic: Tensor
@@ -103,7 +96,7 @@ class KernelGAN(LightningModule):
     def configure_optimizers(self) -> Any:
         """Adam with beta1 0.5 for both players; they share nothing, so one optimiser is the same as two."""
         optimizer = _Adam(self.parameters(), self.learning_rate, (0.5, 0.999), fused=True)
-        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, self.lr_every, 0.1)]
+        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, LOWER, 0.1)]
 
     def on_train_start(self) -> None:
         """Noise comes from a generator of this photo's own, so nothing that runs beside it can change it."""
@@ -144,27 +137,20 @@ class KernelGAN(LightningModule):
         fake = self.generator(g_crop, kernel)
         # verdicts lie in [0, 1], so that means of distances to 0 and 1 are distances of means
         verdict, on_real, on_fake = self.critic(fake, torch.cat([d_crop, fake.detach()]) + noise).mean(1).unbind()
-        return {
-            **self.generator_losses(kernel, fake, target, verdict),
-            "critic": (1 - on_real + on_fake) / 2,
-        }
+        return {**self.generator_losses(kernel, fake, target, verdict), "critic": (1 - on_real + on_fake) / 2}
 
     def generator_losses(self, kernel: Tensor, fake: Tensor, target: Tensor, verdict: Tensor) -> dict[str, Tensor]:
         """Every term unweighted, and ``total`` as it counts at this stage; ``verdict`` is the mean one on ``fake``."""
         terms = {
             "adversarial": 1 - verdict,
-            "bicubic": losses.bicubic_loss(fake, target),
-            "sum": losses.sum_loss(kernel),
-            "boundary": losses.boundary_loss(kernel, self.mask),
+            "bicubic": ((fake - target) ** 2).mean(),
+            "sum": (1 - kernel.sum()).abs(),
+            "boundary": (kernel * self.mask).abs().mean(),
             "centre": losses.centre_loss(kernel, self.scale),
-            "sparsity": losses.sparsity_loss(kernel),
+            "sparsity": (kernel.abs() ** 0.2).mean(),
         }
-        total = (
-            terms["adversarial"]
-            + self.bicubic_weight * terms["bicubic"]
-            + SUM * terms["sum"]
-            + BOUNDARY * terms["boundary"]
-        )
+        total = terms["adversarial"] + self.bicubic_weight * terms["bicubic"]
+        total = total + SUM * terms["sum"] + BOUNDARY * terms["boundary"]
         if self.constrained:
             total = total + CENTRE * terms["centre"] + SPARSITY * terms["sparsity"]
         return {**terms, "total": total}

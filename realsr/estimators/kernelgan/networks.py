@@ -12,9 +12,8 @@ PATCH = 7  # pixels of the crop that a verdict sees, on both axes
 class LinearGenerator(nn.Module):
     """Convolutions without bias or activation, the last one with stride; applied to each colour separately.
 
-    Composing the filters into one kernel costs the same for every crop size and applying that kernel costs next
-    to nothing, where running 64-channel layers over the crop is nearly all of a step. Output and gradients are
-    those of the layered network up to rounding.
+    Composing the filters into one kernel and applying that costs next to nothing, where running 64-channel layers over
+    the crop is nearly all of a step. Output and gradients are those of the layered network up to rounding.
 
     Args:
         scale: stride of the last filter.
@@ -66,8 +65,8 @@ class PatchCritic(nn.Module):
     """A 7x7 convolution and 1x1 ones: a verdict in [0, 1] on every 7x7 patch of a crop.
 
     Spectral norm everywhere; batch normalisation and ReLU on the inner layers; no padding. Each crop is a batch of
-    its own. What cannot change a verdict is left out: running statistics, and biases that the normalisation takes
-    off again. Nothing lies between the first two layers, so their filters are composed and applied as one.
+    its own. Running statistics, and biases that the normalisation takes off again, are left out. Nothing lies between
+    the first two layers, so their filters are composed and applied as one.
 
     Args:
         channels: width of the inner layers.
