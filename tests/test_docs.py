@@ -132,6 +132,7 @@ def test_the_librarys_examples_run(checkpoint, tmp_path, monkeypatch):
     names: dict = {}
     for text in blocks("docs/library.md", "python"):
         exec(text, names)
+    assert names["lr"].shape == (2, 3, 32, 32)
     assert names["sr"].shape == (3, 192, 256)
     assert names["large"].size == (768, 640)
     assert names["estimate"].kernel.shape == (17, 17)
