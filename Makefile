@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test slow lint bench clean
+.PHONY: quickstart test slow lint docs bench clean
 
 quickstart: .venv/made
 	$(BIN)/python -m realsr.quickstart
@@ -18,6 +18,9 @@ lint: .venv/made
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: .venv/made                # site/; a broken link between its pages ends it
+	$(BIN)/zensical build --clean --strict
+
 bench: .venv/made
 	for bench in tests/benchmarks/bench_*.py; do $(BIN)/python $$bench --quick || exit 1; done
 
@@ -27,4 +30,4 @@ bench: .venv/made
 	touch $@
 
 clean:
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv build dist site .cache .pytest_cache .mypy_cache .ruff_cache

@@ -42,8 +42,8 @@ class Tiles:
 
     Attributes:
         tile: side of what is kept of each tile, in LR pixels; 0 takes the image whole.
-        overlap: LR pixels of surroundings on every side; -1: what the network says. See the README for what is left of
-            seams.
+        overlap: LR pixels of surroundings on every side; -1: what the network says. docs/upscaling.md has what is left
+            of seams.
         batch: tiles that go through the network at once; 0 takes as many as free memory holds on a GPU, and one on a
             CPU, which gains nothing by more.
         aligned: tiles start at multiples of it; the network says of which.

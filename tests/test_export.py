@@ -309,18 +309,10 @@ def test_without_the_extra_the_line_names_it(mistake, tmp_path, monkeypatch, pac
     assert [path.name for path in tmp_path.iterdir()] == ["a.ckpt"]
 
 
-# What the README says to those who have ONNX Runtime alone.
-ALONE = """
-import sys
-sys.modules["torch"] = sys.modules["realsr"] = None  # neither can be imported
-import numpy as np, onnxruntime
-from PIL import Image
-
-network = onnxruntime.InferenceSession("model.onnx")
-lr = np.asarray(Image.open("photo.png").convert("RGB"), np.float32) / 255
-sr = network.run(None, {"lr": lr.transpose(2, 0, 1)[None]})[0][0].transpose(1, 2, 0)
-Image.fromarray((sr.clip(0, 1) * 255).round().astype(np.uint8)).save("large.png")
-"""
+# What docs/upscaling.md says to those who have ONNX Runtime alone, where neither torch nor realsr can be imported.
+PAGE = (Path(__file__).parents[1] / "docs" / "upscaling.md").read_text(encoding="utf-8")
+EXAMPLE = PAGE.split("```python\n")[1].split("```")[0]
+ALONE = 'import sys\nsys.modules["torch"] = sys.modules["realsr"] = None\n' + EXAMPLE
 
 
 def test_onnx_runtime_alone_enlarges_a_photo(tmp_path):

@@ -54,15 +54,18 @@ class RealSRData(LightningDataModule):
         cleanup: factor by which source photos are downscaled to clean them.
         val_hr: folder of ground truth, of photos that training has not; None: HR images are held out from training.
         val_lr: folder of its LR images; None: they are made by held-out kernels and noise.
-        val_count, val_size: number of held-out images, at most a fifth of all, and pixels that they are cut to.
-        look_count, look_size: of camera photos that are upscaled for looking, without ground truth.
+        val_count: number of held-out images, at most a fifth of all.
+        val_size: they are cut to this many pixels on a side at most.
+        look_count: number of camera photos that are upscaled for looking, without ground truth.
+        look_size: they are cut to this many pixels on a side at most.
         num_workers: processes that read crops, and before that decode the HR images.
         accelerator: Lightning's name of the device that estimates kernels.
         estimate_workers: processes that estimate kernels side by side; 0: what suits the device.
         seed: of every draw in training.
         val_seed: of what is held out for validation and how it is degraded; runs of several seeds share it.
-        val_kernel_dir, val_noise_dir, val_jpeg_dir: pools of validation's LR; training's unless ablations share others
-            to be comparable.
+        val_kernel_dir: kernel pool of validation's LR; training's unless ablations share another to be comparable.
+        val_noise_dir: noise pool of validation's LR, training's by default.
+        val_jpeg_dir: pool of validation's JPEG tables, training's by default.
         val_degradation: that of validation; training's but for rows whose own draws from no pools.
         samples_dir: where the embedded sample is written before anything is read; None: it is not wanted.
         min_confidence: kernels of less are left out.
