@@ -155,7 +155,7 @@ def _taps(size: int, scale: float) -> tuple[Tensor, Tensor]:
     index = torch.floor(centre - 2 / stretch).long()[:, None] + torch.arange(taps)
     weight = cubic((centre[:, None] - index) * stretch)
     weight = weight / weight.sum(1, keepdim=True)
-    used = weight.any(0)
+    used = [tap for tap, is_used in enumerate(weight.any(0).tolist()) if is_used]  # a mask would wait for a device
     return mirror(index[:, used], size), weight[:, used]
 
 

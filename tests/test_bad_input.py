@@ -591,7 +591,7 @@ def given(compose):
 
 def test_names_of_files_and_folders_may_hold_any_character(given):
     """Whether they exist or not, in every option that is one."""
-    train = ["data.val_hr", "data.val_lr", "data.kernel_dir", "data.clean_dir", "data.clean_shards", "pool_dir"]
+    train = ["data.val_hr", "data.val_lr", "data.kernel_dir", "data.clean_dir", "pool_dir"]
     train += ["ckpt", "start", "model.init_from", "lpips.backbone", "callbacks.last.dirpath", "name", "group"]
     evaluate = ["hr", "lr", "output", "metrics.niqe.weights"]
     options = {"train": train, "evaluate": evaluate, "upscale": ["ckpt", "input", "output"]}

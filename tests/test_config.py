@@ -97,7 +97,7 @@ def test_every_experiment_composes_and_instantiates_on_given_folders(compose, ph
     start = ["start=none"] if name == "adapt" else []  # its weights are downloaded
     data, model, _ = build(compose("train", *overrides, *start, "perceptual=none", "lpips=null"))
     assert data.source_dir == str(folder)
-    assert (model.discriminator is None) == (name in ("start", "laptop", "quickstart"))  # which have L1 and LPIPS
+    assert (model.discriminator is None) == (name in ("laptop", "quickstart"))  # which have L1 and LPIPS
 
 
 def test_the_published_tracks_are_set_as_their_authors_did(compose, photo_folder):
