@@ -755,6 +755,14 @@ def test_options_of_upscale_are_refused_before_anything_is_made(model, mistake, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["ckpt", "hr", "lr", "output"])
+def test_names_of_evaluate_that_are_empty(mistake, photo_folder, tmp_path, name):
+    given = {"hr": photo_folder("hr", 1, 80, 96), "lr": photo_folder("lr", 1, 20, 24), "output": "out"} | {name: ""}
+    options = ["metrics.lpips=null", *(f"{key}={value}" for key, value in given.items())]
+    assert mistake("evaluate", *options) == f"{name}= is empty; give a name, or leave it out"
+    assert not (tmp_path / "out").exists() and not (tmp_path / "report.html").exists()
+
+
 @pytest.fixture
 def enlarge(monkeypatch):
     """``enlarge(source, output, ...)``: the files written."""
@@ -809,6 +817,15 @@ def test_photos_inside_the_output_folder(enlarge, photo_folder, tmp_path):
         with pytest.raises(InputError, match=r"the result .*photo0\.png would lie among the photos"):
             enlarge(photos, tmp_path / "all", overwrite=overwrite)
     assert {path: path.read_bytes() for path in photos.iterdir() if path.is_file()} == before
+
+
+def test_a_damaged_photo_is_named_once(enlarge, photo_folder, tmp_path):
+    photos = photo_folder("two\nlines", 1, 64, 64)
+    whole = (photos / "photo0.png").read_bytes()
+    for length, says in ((len(whole) // 2, "damaged ("), (30, "damaged"), (0, "is empty")):
+        (photos / "photo0.png").write_bytes(whole[:length])
+        line = line_of(enlarge, photos / "photo0.png", tmp_path / "out")
+        assert line.count("photo0.png") == 1 and says in line and "()" not in line
 
 
 def test_a_name_with_line_breaks_is_one_line(enlarge, tmp_path, caplog):
