@@ -186,9 +186,6 @@ def _command() -> list[str]:
 
 def _run(cfg: DictConfig) -> None:
     keep_memory()
-    for name in ("ckpt", "hr", "lr", "output"):
-        if cfg[name] == "":  # as a variable of the shell may be
-            raise InputError(f"{name}= is empty; give a name, or leave it out")
     at_least(0, tile=cfg.tile)
     at_least(-1, overlap=cfg.overlap)
     at_least(1, scale=cfg.scale)

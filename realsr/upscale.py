@@ -235,9 +235,6 @@ def _write_behind(write: Callable[[Iterator[Band]], None], bands: Iterator[Band]
 
 def _run(cfg: DictConfig) -> None:
     keep_memory()
-    for name in ("ckpt", "input", "output"):
-        if not cfg[name]:  # as a variable of the shell may be, and Path("") is the working directory
-            raise InputError(f"{name}= is empty; give a name")
     check_result_scale(cfg.scale or None)
     check_quality(cfg.quality)
     at_least(1, max_megapixels=cfg.max_megapixels)

@@ -755,12 +755,26 @@ def test_options_of_upscale_are_refused_before_anything_is_made(model, mistake, 
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", ["ckpt", "hr", "lr", "output"])
-def test_names_of_evaluate_that_are_empty(mistake, photo_folder, tmp_path, name):
-    given = {"hr": photo_folder("hr", 1, 80, 96), "lr": photo_folder("lr", 1, 20, 24), "output": "out"} | {name: ""}
-    options = ["metrics.lpips=null", *(f"{key}={value}" for key, value in given.items())]
-    assert mistake("evaluate", *options) == f"{name}= is empty; give a name, or leave it out"
-    assert not (tmp_path / "out").exists() and not (tmp_path / "report.html").exists()
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("upscale", ["ckpt", "input", "output"]),
+        ("evaluate", ["ckpt", "hr", "lr", "output"]),
+        ("train", ["ckpt", "name", "pool_dir"]),
+        ("gap", ["name", "pools", "pool_dir"]),
+        ("collect", ["pool_dir"]),
+        ("export", ["ckpt", "output"]),
+    ],
+)
+def test_names_that_are_empty(compose, name, keys):
+    needed = {
+        "upscale": ["ckpt=a", "input=b", "output=c"],
+        "export": ["ckpt=a"],
+        "evaluate": [],
+    }.get(name, ["data.source_dir=a"])
+    for key in keys:
+        line = line_of(compose, name, *needed, f"{key}=")
+        assert line == f"{key}= is empty; give a name, or leave {key}= out"
 
 
 @pytest.fixture
