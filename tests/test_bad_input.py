@@ -474,6 +474,7 @@ def test_values_of_a_wrong_type(mistake, name, override, says):
         ("model.milestones=[5,-1]", "model.milestones=-1: give 0 or more"),
         ("model.pixel_weight=-1", "model.pixel_weight=-1: give 0 or more"),
         ("model.adversarial_weight=nan", "model.adversarial_weight=nan: give 0 or more"),
+        ("model.pattern_weight=inf", "model.pattern_weight=inf: give a number that is not infinite"),
         ("estimator.iterations=0", "estimator.iterations=0: give 1 or more"),
         ("collector.tile_size=0", "collector.tile_size=0: give 1 or more"),
         ("collector.stride=0", "collector.stride=0: give 1 or more"),
@@ -760,7 +761,7 @@ def test_options_of_upscale_are_refused_before_anything_is_made(model, mistake, 
     [
         ("upscale", ["ckpt", "input", "output"]),
         ("evaluate", ["ckpt", "hr", "lr", "output"]),
-        ("train", ["ckpt", "name", "pool_dir"]),
+        ("train", ["ckpt", "name", "pool_dir", "start"]),
         ("gap", ["name", "pools", "pool_dir"]),
         ("collect", ["pool_dir"]),
         ("export", ["ckpt", "output"]),
@@ -773,7 +774,7 @@ def test_names_that_are_empty(compose, name, keys):
         "evaluate": [],
     }.get(name, ["data.source_dir=a"])
     for key in keys:
-        line = line_of(compose, name, *needed, f"{key}=")
+        line = line_of(compose, name, *quote_paths([*needed, f"{key}="], ["none", "compact"]))
         assert line == f"{key}= is empty; give a name, or leave {key}= out"
 
 
