@@ -20,6 +20,7 @@ from realsr.errors import InputError
 
 SPECIAL_KEYS = {"_target_", "_partial_", "_args_", "_convert_", "_recursive_"}
 PLAIN = (int, float, str, bool, type(None))
+NAMES = ("ckpt", "hr", "input", "lr", "name", "output", "pool_dir", "pools", "start.weights")  # Path("") is .
 
 
 def check_config(cfg: DictConfig, name: str) -> None:
@@ -65,6 +66,9 @@ def _check_plain(values: Any, defaults: Any, path: str) -> None:
     """Values outside of targets are of the type that they have in conf/; ``null`` and ``???`` there stand for text."""
     for key, value in values.items():
         default = defaults.get(key)
+        if value == "" and f"{path}{key}" in NAMES:  # as a variable of the shell may be
+            option = path.removesuffix(".") or key  # start=FILE stands for start.weights=FILE
+            raise InputError(f"{option}= is empty; give a name, or leave {option}= out")
         if isinstance(value, dict) and isinstance(default, dict):
             if "_target_" not in default:
                 _check_plain(value, default, f"{path}{key}.")

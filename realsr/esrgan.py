@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -94,8 +95,11 @@ class ESRGAN(LightningModule):
     ) -> None:
         super().__init__()
         at_least(0, "model.", warmup_steps=warmup_steps, head_start=head_start, milestones=min(milestones, default=0))
-        at_least(0, "model.", pixel_weight=pixel_weight, perceptual_weight=perceptual_weight)
-        at_least(0, "model.", adversarial_weight=adversarial_weight, pattern_weight=pattern_weight)
+        weights = {"pixel_weight": pixel_weight, "perceptual_weight": perceptual_weight}
+        weights |= {"adversarial_weight": adversarial_weight, "pattern_weight": pattern_weight}
+        at_least(0, "model.", **weights)
+        if infinite := [f"model.{key}={weight}" for key, weight in weights.items() if weight == math.inf]:
+            raise InputError(f"{infinite[0]}: give a number that is not infinite")
         if discriminator is not None and adversarial is None:
             raise InputError("a discriminator needs an adversarial loss; choose gan=ragan, vanilla, lsgan or hinge")
         if not 0 <= ema_decay < 1:

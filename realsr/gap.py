@@ -187,11 +187,14 @@ def _run(cfg: DictConfig) -> None:
     at_least(2, photos=cfg.photos)
     at_least(20, patches=cfg.patches)
     at_least(16, patch=cfg.patch)
+    at_least(1, scale=cfg.scale)
     folder = output_dir()
     check_writable(folder)
     if not cfg.data.source_dir:
         raise InputError("data.source_dir is empty; give the folder of the camera's photos")
     source, side = _chosen(cfg.data.source_dir, cfg.photos), cfg.scale * (cfg.patch + 2 * RIM)
+    others = cfg.data.clean_dir if cfg.data.hr is None else cfg.data.hr
+    sharp = [] if others is None else _chosen(others, cfg.photos)  # a folder that is not there is said before the fit
     tables = Path(cfg.pools).is_dir() and collect_tables(source, Path(cfg.pools) / "jpeg", whole=False)
     need = [str(name) for name, v in cfg.variants.items() if v.jpeg_dir and v.get("jpeg_required", True)]
     compared = {str(name): v for name, v in cfg.variants.items() if tables or name not in need}
@@ -200,12 +203,11 @@ def _run(cfg: DictConfig) -> None:
     variants = {name: load_variant(node, cfg.scale, cfg.pool.min_confidence) for name, node in compared.items()}
     real = cut_patches(source, cfg.patch, cfg.patches, draw_seed(cfg.seed, 1))
     if cfg.data.hr is not None:
-        hr = cut_patches(_chosen(cfg.data.hr, cfg.photos), side, cfg.patches, draw_seed(cfg.seed, 2))
+        hr = cut_patches(sharp, side, cfg.patches, draw_seed(cfg.seed, 2))
     else:
         hr = cut_patches(source, side, cfg.patches, draw_seed(cfg.seed, 2), cfg.cleanup)
-        if cfg.data.clean_dir is not None:
-            clean = cut_patches(_chosen(cfg.data.clean_dir, cfg.photos), side, cfg.patches, draw_seed(cfg.seed, 3))
-            hr |= {f"clean/{name}": patches for name, patches in clean.items()}
+        clean = cut_patches(sharp, side, cfg.patches, draw_seed(cfg.seed, 3))
+        hr |= {f"clean/{name}": patches for name, patches in clean.items()}
     gaps = measure(real, hr, variants, cfg.seed)
     apart = content_gap(real, hr, cfg.scale, cfg.seed)
     _print(gaps, apart, f"{len(real)} camera photos against LR of {len(hr)}, {cfg.patches} patches of each")

@@ -23,7 +23,7 @@ from rich.progress import Progress
 from realsr import library
 from realsr.backends import Network, load_model
 from realsr.config import check_writable, command
-from realsr.errors import InputError, at_least
+from realsr.errors import InputError, at_least, one_line
 from realsr.hardware import count_devices, is_out_of_memory, keep_memory
 from realsr.images import open_photo
 from realsr.images.encoding import FORMATS, check_quality, check_writes, write_rows
@@ -90,6 +90,8 @@ def upscale_file(
         reason = "there is no memory for it" if is_out_of_memory(e) else " ".join(str(e).split())[:200]
         raise InputError(f"{source}: cannot be upscaled ({reason or type(e).__name__}); try a smaller tile=") from e
     except InputError as e:
+        if str(e).startswith(one_line(f"{source}: ")):  # the photo is damaged where it was read just now
+            raise
         raise InputError(f"{source}: {e}") from e
 
 
@@ -233,9 +235,6 @@ def _write_behind(write: Callable[[Iterator[Band]], None], bands: Iterator[Band]
 
 def _run(cfg: DictConfig) -> None:
     keep_memory()
-    for name in ("ckpt", "input", "output"):
-        if not cfg[name]:  # as a variable of the shell may be, and Path("") is the working directory
-            raise InputError(f"{name}= is empty; give a name")
     check_result_scale(cfg.scale or None)
     check_quality(cfg.quality)
     at_least(1, max_megapixels=cfg.max_megapixels)

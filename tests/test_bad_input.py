@@ -474,6 +474,7 @@ def test_values_of_a_wrong_type(mistake, name, override, says):
         ("model.milestones=[5,-1]", "model.milestones=-1: give 0 or more"),
         ("model.pixel_weight=-1", "model.pixel_weight=-1: give 0 or more"),
         ("model.adversarial_weight=nan", "model.adversarial_weight=nan: give 0 or more"),
+        ("model.pattern_weight=inf", "model.pattern_weight=inf: give a number that is not infinite"),
         ("estimator.iterations=0", "estimator.iterations=0: give 1 or more"),
         ("collector.tile_size=0", "collector.tile_size=0: give 1 or more"),
         ("collector.stride=0", "collector.stride=0: give 1 or more"),
@@ -755,6 +756,28 @@ def test_options_of_upscale_are_refused_before_anything_is_made(model, mistake, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("upscale", ["ckpt", "input", "output"]),
+        ("evaluate", ["ckpt", "hr", "lr", "output"]),
+        ("train", ["ckpt", "name", "pool_dir", "start"]),
+        ("gap", ["name", "pools", "pool_dir"]),
+        ("collect", ["pool_dir"]),
+        ("export", ["ckpt", "output"]),
+    ],
+)
+def test_names_that_are_empty(compose, name, keys):
+    needed = {
+        "upscale": ["ckpt=a", "input=b", "output=c"],
+        "export": ["ckpt=a"],
+        "evaluate": [],
+    }.get(name, ["data.source_dir=a"])
+    for key in keys:
+        line = line_of(compose, name, *quote_paths([*needed, f"{key}="], ["none", "compact"]))
+        assert line == f"{key}= is empty; give a name, or leave {key}= out"
+
+
 @pytest.fixture
 def enlarge(monkeypatch):
     """``enlarge(source, output, ...)``: the files written."""
@@ -809,6 +832,15 @@ def test_photos_inside_the_output_folder(enlarge, photo_folder, tmp_path):
         with pytest.raises(InputError, match=r"the result .*photo0\.png would lie among the photos"):
             enlarge(photos, tmp_path / "all", overwrite=overwrite)
     assert {path: path.read_bytes() for path in photos.iterdir() if path.is_file()} == before
+
+
+def test_a_damaged_photo_is_named_once(enlarge, photo_folder, tmp_path):
+    photos = photo_folder("two\nlines", 1, 64, 64)
+    whole = (photos / "photo0.png").read_bytes()
+    for length, says in ((len(whole) // 2, "damaged ("), (30, "damaged"), (0, "is empty")):
+        (photos / "photo0.png").write_bytes(whole[:length])
+        line = line_of(enlarge, photos / "photo0.png", tmp_path / "out")
+        assert line.count("photo0.png") == 1 and says in line and "()" not in line
 
 
 def test_a_name_with_line_breaks_is_one_line(enlarge, tmp_path, caplog):

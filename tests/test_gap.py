@@ -151,6 +151,8 @@ def test_the_command_sends_curves_to_wandb(embedded, pools, tmp_path, monkeypatc
         (["data.source_dir=missing"], "no such folder"),
         (["patches=3"], "patches=3"),
         (["patch=8"], "patch=8"),
+        (["scale=0"], "scale=0: give 1 or more"),
+        (["data.clean_dir=missing", "pools=nothing"], "missing: no such folder"),  # before pools are looked at
         (["pools=nothing"], "pool does not exist"),
         (["patch=400"], "needs two on each side"),
     ],

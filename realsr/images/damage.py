@@ -50,4 +50,5 @@ def naming_damage(path: Path) -> Iterator[None]:
             if isinstance(e, (pyvips.Error, OSError, SyntaxError, ValueError))
             else f"{type(e).__name__}: {reason}"
         )
-        raise InputError(f"{path}: cannot be decoded, the file is damaged ({reason})") from e
+        told = f" ({reason})" if reason else ""
+        raise InputError(f"{path}: cannot be decoded, the file is damaged{told}") from e

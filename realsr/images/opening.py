@@ -84,6 +84,8 @@ def open_image(
     path = name or (Path("image") if isinstance(source, bytes) else source)
     with naming_damage(path), io.BytesIO(source) if isinstance(source, bytes) else path.open("rb") as file:
         head = file.read(16)
+        if not head:
+            raise InputError(f"{path}: is empty; copy it again")
         by_pillow: type[ImageFile] | None = BmpImageFile if head.startswith(b"BM") else None
         loader = next((loader for start, loader in _LOADERS.items() if re.match(start, head, re.DOTALL)), "")
         options: dict[str, Any] = {"access": access, "fail_on": "error"}

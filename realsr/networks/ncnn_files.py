@@ -54,9 +54,9 @@ def read_ncnn(path: Path) -> State:
     damaged = InputError(f"{path}: ncnn's {graph.name} and {weights.name} do not fit together, or are damaged")
     try:
         layers = _layers(graph.read_text())
-    except (ValueError, IndexError) as e:
+        operations = Counter(operation for layer in layers for operation in _operations(layer))
+    except (ValueError, IndexError, OverflowError) as e:
         raise damaged from e
-    operations = Counter(operation for layer in layers for operation in _operations(layer))
     convolutions = operations[CONVOLUTION]
     if operations == _of_rrdbnet(blocks := (convolutions - 6) // 15):
         dense = [f"body.{index // 15}.rdb{index // 5 % 3 + 1}.conv{index % 5 + 1}" for index in range(15 * blocks)]
@@ -71,7 +71,7 @@ def read_ncnn(path: Path) -> State:
         )
     try:
         parts = list(zip(names, _tensors(layers, weights.read_bytes()), strict=True))
-    except (ValueError, KeyError, RuntimeError, struct.error) as e:
+    except (ValueError, KeyError, IndexError, OverflowError, RuntimeError, struct.error) as e:
         raise damaged from e
     return {f"{name}.{part}": tensor for name, layer in parts for part, tensor in layer.items()}
 

@@ -152,6 +152,24 @@ def test_what_cannot_be_read_is_said_in_a_line(files, tmp_path):
 @pytest.mark.parametrize(
     ("before", "after"),
     [
+        (r" 6=\d+", " 6=1e30"),  # as many weights
+        (r" 6=\d+", " 6=nan"),
+        (r" 9=2 ", " 9=inf "),
+        (r" -23310=1,\S+", " -23310=0"),  # an array without elements
+    ],
+)
+def test_numbers_that_no_graph_has_are_damage(files, tmp_path, before, after):
+    _, graph = files["rrdb"]
+    text, count = re.subn(before, after, graph.read_text())
+    assert count
+    (tmp_path / "a.param").write_text(text)
+    (tmp_path / "a.bin").write_bytes(graph.with_suffix(".bin").read_bytes())
+    assert "do not fit together, or are damaged" in complaint(tmp_path / "a.param")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
         ("2=2.00000003e-01", "2=1.00000001e-01"),  # another factor of the residuals
         ("-23310=1,2.00000003e-01", "-23310=1,1.00000001e-01"),
         (" 3=1 ", " 3=2 "),
