@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -38,8 +39,9 @@ def judged(
     for pair in [*pairs, *photos]:
         sr = upscale_tiled(network, pair.lr[None].to(device), scale)
         found.append(photo_metrics(sr) if pair.hr is None else image_metrics(sr, pair.hr[None], scale, lpips))
-    names = [name for name in MEASURES if any(name in row for row in found)]
-    return {name: float(np.mean([row[name] for row in found if name in row])) for name in names}
+    # a photo may have no edges or no flat region to measure: NaN
+    values = {name: [row[name] for row in found if not math.isnan(row.get(name, math.nan))] for name in MEASURES}
+    return {name: float(np.mean(each)) for name, each in values.items() if each}
 
 
 def verdict(start: dict[str, float], adapted: dict[str, float]) -> str:

@@ -42,10 +42,8 @@ def long_wait(pace: float, network: Network, tiles: Tiles, height: int, width: i
     seconds = pace * sum(rows * columns for rows, columns in seen) / 1e6
     if seconds < LONG:
         return ""
-    wait = f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
-    line = (
-        f"{height * width / 1e6:.1f} megapixels, about {wait} at {pace:.0f} seconds a megapixel with its surroundings"
-    )
+    wait = f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    line = f"{height * width / 1e6:.1f} megapixels, about {wait} at {pace:.0f} s a megapixel, overlap of tiles counted"
     if pace > SLOW and network.device.type == "cpu":
         line += "; the compact network (experiment=laptop trains it) takes a thirtieth of the full one"
     return line

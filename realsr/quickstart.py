@@ -20,7 +20,7 @@ from realsr.evaluate import build_judge, present
 from realsr.evaluation import evaluate
 from realsr.files import find_images
 from realsr.images import Photo, read_image, write_image
-from realsr.kernels import bicubic_kernel, kernel_psnr, max_normalised_correlation
+from realsr.kernels import bicubic_kernel, framed, kernel_psnr, max_normalised_correlation
 from realsr.methods import bicubic, network
 from realsr.pictures import grid, kernel_picture
 from realsr.tables import print_cells
@@ -87,7 +87,7 @@ def print_kernel_table(pool: Path, truth_file: Path, picture: Path) -> None:
             for kernel in (estimated, bicubic_kernel(4))
         ]
         table.append([name, *scores])
-        cells.append([kernel_picture(kernel) for kernel in (true, estimated, bicubic_kernel(4))])
+        cells.append([kernel_picture(framed(kernel, len(true))) for kernel in (true, estimated, bicubic_kernel(4))])
         labels.append(
             [name, *(f"{how} {score.partition(' ')[0]} dB" for how, score in zip(shown, scores, strict=True))]
         )

@@ -31,8 +31,8 @@ def test_the_pace_is_that_of_the_network(monkeypatch):
     ("height", "width", "says"),
     [
         (384, 384, None),  # 15 seconds
-        (2448, 3672, "9.0 megapixels, about 26 minutes at 100 seconds a megapixel"),
-        (9000, 12000, "108.0 megapixels, about 5.3 hours at 100 seconds a megapixel"),
+        (2448, 3672, "9.0 megapixels, about 26 min at 100 s a megapixel"),
+        (9000, 12000, "108.0 megapixels, about 5.3 h at 100 s a megapixel"),
     ],
 )
 def test_what_takes_long_is_said_with_the_surroundings_that_tiles_see(height, width, says):
@@ -43,4 +43,4 @@ def test_what_takes_long_is_said_with_the_surroundings_that_tiles_see(height, wi
 
 
 def test_without_surroundings_it_is_the_photo_s_own_pixels():
-    assert "about 15 minutes" in long_wait(100, Network([0.0]), Tiles(384, 0), 3000, 3000)
+    assert "about 15 min" in long_wait(100, Network([0.0]), Tiles(384, 0), 3000, 3000)

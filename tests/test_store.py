@@ -200,7 +200,9 @@ def test_workers_store_the_same(tmp_path, photo_folder, fill, caplog):
     assert one.keys() == two.keys()
     assert all(np.array_equal(one[name], two[name]) for name in one)
     assert "skipped 1 of 6 photos that cannot be read" in caplog.text and "broken.png" in caplog.text
-    assert "skipped 1 of 6 photos, smaller than the crop of 16 pixels once scaled by 0.5: flat.png" in caplog.text
+    assert (
+        "no HR images of 1 of 6 photos, smaller than the crop of 16 pixels once scaled by 0.5: flat.png" in caplog.text
+    )
 
 
 def test_two_programs_may_fill_one_store_at_once(tmp_path, photo_folder, fill, decoded):

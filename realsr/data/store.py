@@ -111,7 +111,8 @@ def prepare_hr(sets: Sequence[Any], folder: Path, min_size: int, limit: float | 
                 todo[image.path] = photo, image, factor
         if small:
             which = f"smaller than the crop of {min_size} pixels once scaled by {factor:g}"
-            log.warning("skipped %d of %d photos, %s: %s", len(small), len(photos), which, ", ".join(small[:5]))
+            told = len(small), len(photos), which, ", ".join(small[:5])
+            log.warning("no HR images of %d of %d photos, %s: %s", *told)
     if todo:
         _check_room(folder, sum(math.prod(image.shape) for _, image, _ in todo.values()), len(todo), limit)
     damaged += [error for _, error in _each(_store, [*todo.values()], workers, "decoding HR images") if error]

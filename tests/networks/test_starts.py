@@ -10,8 +10,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from realsr.adaptation import verdict
+from realsr.adaptation import judged, verdict
 from realsr.config import conf_dir
+from realsr.data.datasets import Pair
 from realsr.errors import InputError
 from realsr.networks.community import scale_of
 from realsr.networks.starts import start_file
@@ -109,3 +110,14 @@ def test_the_verdict_names_the_better():
     )
     assert "the start is better by PSNR and LPIPS; " in verdict(start, {"psnr": 24.0, "lpips": 0.4})
     assert verdict({"noise": 1.0}, {"noise": 2.0}).endswith("neither is better by these")
+
+
+def test_a_photo_without_edges_does_not_spoil_what_is_told_of_the_others():
+    flat, edged = torch.full((3, 32, 32), 0.5), torch.zeros(3, 32, 32)
+    edged[:, :, 16:] = 0.8
+    photos = [Pair(lr=lr, hr=None, name=name) for name, lr in (("flat", flat), ("edged", edged))]
+    enlarge = torch.nn.Upsample(scale_factor=4, mode="bicubic")
+    alone, both = judged(enlarge, 4, [], photos[1:]), judged(enlarge, 4, [], photos)
+    assert both["edges"] == alone["edges"] > 0
+    assert "edges" not in judged(enlarge, 4, [], photos[:1])
+    assert "NaN" not in verdict(both, both)
