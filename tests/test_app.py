@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
     """A model, photos, and where the server makes its folder."""
     folder = tmp_path_factory.mktemp("app")
     torch.manual_seed(0)
-    save_compact(Compact(num_feat=48, num_conv=8), folder / "model.ckpt")  # takes seconds for slow.png
+    save_compact(Compact(num_feat=48, num_conv=16), folder / "model.ckpt")  # takes seconds for slow.png
     rgb = to_uint(scene(40, 56), np.uint16)
     alpha = np.linspace(0, 65535, 56).round().astype(np.uint16)[None].repeat(40, 0)
     write_image(folder / "deep & small.png", Photo(rgb, alpha))
