@@ -14,6 +14,7 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
+from realsr.colour import luma
 from realsr.errors import InputError
 from realsr.images.damage import naming_damage
 from realsr.images.opening import open_image
@@ -111,18 +112,19 @@ def jpeg(images: Tensor, tables: Tensor, subsampling: Tensor, phase: Tensor | No
     Returns:
         ``(N, 3, H, W)`` float32 of 256 levels in [0, 1].
     """
-    red, green, blue = images.float().clamp(0, 1).mul(255).round().unbind(1)
-    luma = 0.299 * red + 0.587 * green + 0.114 * blue
-    chroma = torch.stack([(blue - luma) / 1.772, (red - luma) / 1.402], 1).round().clamp(max=127)
+    levels = images.float().clamp(0, 1).mul(255).round()
+    red, _, blue = levels.unbind(1)
+    y = luma(levels)
+    chroma = torch.stack([(blue - y) / 1.772, (red - y) / 1.402], 1).round().clamp(max=127)
     tables = tables.float()
     phase = sent(torch.zeros_like(subsampling) if phase is None else phase, images.device)
-    luma = _coded(luma.round()[:, None] - 128, tables[:, :1], phase, (1, 1))[:, 0] + 128
+    y = _coded(y.round()[:, None] - 128, tables[:, :1], phase, (1, 1))[:, 0] + 128
     for down, across in sorted(set(map(tuple, subsampling.tolist()))):  # four kinds at most
         mine = sent((subsampling == torch.tensor([down, across])).all(1).nonzero()[:, 0], images.device)
         chroma = chroma.index_copy(0, mine, _coded(chroma[mine], tables[mine, 1:], phase[mine], (down, across)))
     cb, cr = chroma.unbind(1)
-    green = luma - (0.344136 * cb + 0.714136 * cr).round()
-    return torch.stack([luma + (1.402 * cr).round(), green, luma + (1.772 * cb).round()], 1).clamp(0, 255) / 255
+    green = y - (0.344136 * cb + 0.714136 * cr).round()
+    return torch.stack([y + (1.402 * cr).round(), green, y + (1.772 * cb).round()], 1).clamp(0, 255) / 255
 
 
 def _coded(planes: Tensor, table: Tensor, phase: Tensor, factors: tuple[int, int]) -> Tensor:

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from realsr.evenly import evenly
+
 Picture = npt.NDArray[np.uint8]
 GAP, LABEL_HEIGHT = 4, 14
 
@@ -44,7 +46,7 @@ def contact_sheet(
     limit: int = 64,
 ) -> Picture:
     """Up to ``limit`` of the items, evenly picked and drawn, with their labels, in rows of ``columns``."""
-    picked = np.linspace(0, len(items) - 1, min(limit, len(items))).round().astype(int)
+    picked = evenly(limit, len(items))
     cells = {i: draw(items[i]) for i in picked}
     columns = min(columns, len(picked))
     rows = [picked[i : i + columns] for i in range(0, len(picked), columns)]

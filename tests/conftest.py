@@ -59,6 +59,15 @@ def scene(height: int, width: int, seed: int = 0) -> torch.Tensor:
     return image.clamp(0.05, 0.95)
 
 
+def weighted(network: nn.Module, seed: int) -> nn.Module:
+    """With random weights that keep the size of what goes through, so that every layer shows in the output."""
+    generator = torch.Generator().manual_seed(seed)
+    for weight in network.parameters():
+        std = weight[0].numel() ** -0.5 if weight.ndim == 4 else 0.1
+        weight.data.copy_(std * torch.randn(weight.shape, generator=generator))
+    return network.eval()
+
+
 def leaves(height: int, width: int, seed: int = 0, count: int = 4000) -> torch.Tensor:
     """Gray disks upon disks, as many of every size as cover the same area: alike at all scales, ``(3, height, width)``.
 

@@ -81,7 +81,7 @@ def serve(cfg: DictConfig, root: Path) -> None:
     # a website could have its own name lead here, and its visitors' browsers would take our page for part of it
     names = [cfg.host, "localhost"] if cfg.host in LOOPBACK[:2] else ["*"]
     fonts: Any = {"font": ("system-ui", "sans-serif"), "font_mono": ("ui-monospace", "monospace")}  # none is fetched
-    for name in ("httpx", "httpx2", "pyvips"):  # Gradio asks its own page whether it is there
+    for name in ("httpx", "httpx2"):  # Gradio asks its own page whether it is there
         logging.getLogger(name).setLevel(logging.WARNING)
     _, url, _ = page.launch(
         server_name=f"[{cfg.host}]" if ":" in cfg.host else cfg.host,  # IPv6

@@ -28,7 +28,7 @@ from realsr.images import image_size, read_image
 from realsr.pictures import sharpest_crop
 from realsr.upscale import upscale_file
 
-FORMATS = {"PNG": ".png", "JPEG": ".jpg", "WebP": ".webp"}
+DOWNLOADS = {"PNG": ".png", "JPEG": ".jpg", "WebP": ".webp"}
 WHOLE, DETAIL = "whole photo", "detail, pixel by pixel"
 MOST, SIDE = 2048, 768  # pixels that are shown of the longer side of a whole photo, and of the detail
 CSS = """
@@ -81,7 +81,7 @@ class Desk:
     ) -> tuple[Any, ...]:
         """The photo enlarged: the line about it, the results, of these the file, the pictures and which."""
         start, source, results = time.monotonic(), Path(photo["path"]), self._folder(request) / "results"
-        target, nothing = results / f"{source.stem}_x{scale:g}{FORMATS[kind]}", (HIDDEN, *[gr.skip()] * 4)
+        target, nothing = results / f"{source.stem}_x{scale:g}{DOWNLOADS[kind]}", (HIDDEN, *[gr.skip()] * 4)
         stop = self.stops.get(str(request.session_hash))
         try:
             if stop is None or not source.exists():
@@ -136,7 +136,7 @@ def build_page(desk: Desk, scale: int, model: str, keep_seconds: int) -> gr.Bloc
         photo = gr.File(visible=False)
         with gr.Row():
             size = gr.Radio([(f"{n} ×", n) for n in range(2, scale + 1)], value=scale, label="Size", elem_id="size")
-            kind = gr.Radio(list(FORMATS), value="PNG", label="Download as", elem_id="kind")
+            kind = gr.Radio(list(DOWNLOADS), value="PNG", label="Download as", elem_id="kind")
         go = gr.Button("Enlarge", variant="primary", interactive=False)
         halt = gr.Button("Stop", variant="stop", visible=False)
         status = gr.HTML(elem_id="status", min_height=60, padding=True)

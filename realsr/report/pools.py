@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from realsr.entries import Entry
 from realsr.errors import InputError
+from realsr.evenly import evenly
 from realsr.filling import read_skipped
 from realsr.interchange import checked_kernel
 from realsr.kernel_sheet import chosen, kernel_on_fixed_scale, traffic_light, width_histogram, with_density
@@ -160,7 +161,7 @@ def _tiles(entry: Entry) -> Record:
 
 def _tile_pictures(found: Sequence[Record], total: int) -> Iterator[Markup]:
     """An even choice of all tiles."""
-    wanted = np.linspace(0, total - 1, min(SHOWN, total)).round().astype(int)
+    wanted = np.array(evenly(SHOWN, total), int)
     first = 0
     for record in found:
         mine = wanted[(wanted >= first) & (wanted < first + record["taken"])] - first

@@ -8,6 +8,7 @@ import textwrap
 import onnx
 import pytest
 import torch
+from conftest import weighted
 from onnx import TensorProto, helper
 
 from realsr.backends import load_model
@@ -31,15 +32,6 @@ def installed(backend):
         pytest.importorskip(backend, reason=f"backend={backend} needs pip install 'realsr[{backend}]'")
 
 
-def scaled(network):
-    """With random weights that keep the size of what goes through, so that every layer shows in the output."""
-    generator = torch.Generator().manual_seed(0)
-    for weight in network.parameters():
-        std = weight[0].numel() ** -0.5 if weight.ndim == 4 else 0.1
-        weight.data.copy_(std * torch.randn(weight.shape, generator=generator))
-    return network.eval()
-
-
 def compact_state(scale):
     """Real-ESRGAN's compact network, of spandrel."""
     state = {"body.0.weight": torch.randn(6, 3, 3, 3) / 5, "body.0.bias": torch.randn(6) / 5}
@@ -54,7 +46,7 @@ def checkpoints(tmp_path_factory):
     files = {}
     for name, (kind, options) in NETWORKS.items():
         spec = {"_target_": f"{kind.__module__}.{kind.__name__}", **options}
-        state = {f"generator.{key}": value for key, value in scaled(kind(**options)).state_dict().items()}
+        state = {f"generator.{key}": value for key, value in weighted(kind(**options), 0).state_dict().items()}
         files[name] = folder / f"{name}.ckpt"
         torch.save({"config": {"model": {"generator": spec}}, "state_dict": state}, files[name])
     torch.manual_seed(0)
@@ -127,7 +119,7 @@ def test_ncnn_leaves_nothing_behind(checkpoints, onnx_files, tmp_path, monkeypat
 def test_averaged_weights_are_taken_unless_told(tmp_path, backend):
     installed(backend)
     kind, options = NETWORKS["rrdb"]
-    raw = scaled(kind(**options)).state_dict()
+    raw = weighted(kind(**options), 0).state_dict()
     state = {f"generator.{key}": value for key, value in raw.items()}
     state |= {f"generator_ema.{key}": value / 2 for key, value in raw.items()}
     spec = {"_target_": f"{kind.__module__}.{kind.__name__}", **options}

@@ -29,6 +29,7 @@ from scipy.stats import spearmanr
 
 from realsr.data.cameras import CAMERAS
 from realsr.data.samples import CLEAN, SOURCE, TEST, read_scene
+from realsr.evenly import evenly
 from realsr.files import find_images
 from realsr.images import Photo, read_image, to_uint, write_image
 from realsr.metrics import load_lpips
@@ -53,10 +54,7 @@ def find_scenes(photos, count, folder):
             by_kind[kind] = [folder / kind / f"{Path(name).stem}.png" for name in names]
             for path, name in zip(by_kind[kind], names, strict=True):
                 write_image(path, Photo(to_uint(read_scene(name))))
-    return {
-        kind: [files[i] for i in np.linspace(0, len(files) - 1, min(count, len(files))).round().astype(int)]
-        for kind, files in by_kind.items()
-    }
+    return {kind: [files[i] for i in evenly(count, len(files))] for kind, files in by_kind.items()}
 
 
 def taken(camera, scenes, scale, folder, shot):

@@ -10,6 +10,7 @@ from spandrel.architectures.Compact import Compact
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from realsr.images import to_float, to_uint
+from realsr.losses.pattern import by_place
 from realsr.metrics import image_metrics
 from realsr.networks.community import CommunityNetwork
 from realsr.networks.weights import load_generator
@@ -118,11 +119,7 @@ def scores(pictures, tests, scale, lpips):
 
 def mesh(picture, scale):
     """How strong a pattern of ``scale`` pixels lies all over ``(1, 3, H, W)``, in levels: none where HR has none."""
-    gray = 255 * picture.mean(1, keepdim=True)
-    detail = (gray - F.avg_pool2d(gray, 2 * scale + 1, 1, scale, count_include_pad=False))[0, 0]
-    height, width = (side // scale for side in detail.shape)
-    cells = detail[: height * scale, : width * scale].reshape(height, scale, width, scale)
-    return float(cells.mean((0, 2)).std())
+    return 255 * float(by_place(picture, scale).mean((2, 3)).std())
 
 
 def sheet_row(label, pictures, tests, number, side=224):

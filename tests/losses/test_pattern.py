@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from conftest import leaves
 
 from realsr.losses.pattern import pattern, pattern_loss
-from tests.conftest import leaves
 
 
 def weave(side, period, strength):

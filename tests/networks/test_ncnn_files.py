@@ -6,6 +6,7 @@ import struct
 import numpy as np
 import pytest
 import torch
+from conftest import weighted
 from spandrel.architectures.Compact import Compact
 from torch import nn
 
@@ -21,19 +22,10 @@ pytest.importorskip("ncnn", reason="format=ncnn needs pip install 'realsr[ncnn]'
 LR = torch.rand(1, 3, 9, 14, generator=torch.Generator().manual_seed(0))
 
 
-def weighted(network):
-    """With weights by which every layer shows in the output."""
-    generator = torch.Generator().manual_seed(1)
-    for weight in network.parameters():
-        std = weight[0].numel() ** -0.5 if weight.ndim == 4 else 0.1
-        weight.data.copy_(std * torch.randn(weight.shape, generator=generator))
-    return network.eval()
-
-
 NETWORKS = {
-    "rrdb": lambda: weighted(RRDBNet(8, 2, 4)),
-    "compact": lambda: weighted(Compact(num_feat=8, num_conv=2, upscale=4)),
-    "compact x2": lambda: weighted(Compact(num_feat=8, num_conv=1, upscale=2)),
+    "rrdb": lambda: weighted(RRDBNet(8, 2, 4), 1),
+    "compact": lambda: weighted(Compact(num_feat=8, num_conv=2, upscale=4), 1),
+    "compact x2": lambda: weighted(Compact(num_feat=8, num_conv=1, upscale=2), 1),
 }
 
 
@@ -184,7 +176,7 @@ def test_other_graphs_are_not_taken_for_ours(files, tmp_path, before, after):
 
 
 def test_networks_that_are_neither_are_said(tmp_path):
-    file = written(tmp_path, weighted(EDSR(8, 2, 0.3)))
+    file = written(tmp_path, weighted(EDSR(8, 2, 0.3), 1))
     assert re.search(r"graph \(.*PixelShuffle.*\) is neither RRDBNet x4 nor", complaint(file))
 
 
