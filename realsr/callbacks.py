@@ -17,9 +17,9 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from realsr.errors import at_least
 from realsr.esrgan import is_logged
-from realsr.images import Photo, to_uint, write_image
+from realsr.images import to_uint
 from realsr.kernel_sheet import kernel_sheet
-from realsr.pictures import Picture, grid, sharpest_crop
+from realsr.pictures import Picture, grid, save, sharpest_crop
 from realsr.resample import imresize
 
 PICTURE_LOGGERS = (WandbLogger, TensorBoardLogger)
@@ -67,7 +67,7 @@ class ValidationPictures(Callback):
         self.rows.append({"step": trainer.global_step, "photo": outputs["name"], **cut, **outputs.get("metrics", {})})
         for kind, picture in cut.items() if batch_idx < self.CROPS else ():
             name = f"{dataloader_idx}_{batch_idx:02d}_{outputs['name']}_{kind}.png"
-            write_image(self.crops / name, Photo(picture))
+            save(self.crops / name, picture)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Write the grid, send it and the table."""
@@ -75,7 +75,7 @@ class ValidationPictures(Callback):
             cells = [{key: cell for key, cell in row.items() if isinstance(cell, np.ndarray)} for row in self.rows]
             labels = [[f"{row['photo']} {key}" for key in shown] for row, shown in zip(self.rows, cells, strict=True)]
             picture = grid([list(shown.values()) for shown in cells], labels)
-            write_image(self.folder / f"{trainer.global_step:06d}.png", Photo(picture))
+            save(self.folder / f"{trainer.global_step:06d}.png", picture)
             log_picture(trainer.loggers, "val/pictures", picture, trainer.global_step)
             log_table(trainer.loggers, "val/photos", self.rows, trainer.global_step)
         self.rows = []

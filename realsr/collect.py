@@ -22,7 +22,7 @@ from realsr.entries import Arrays, Entry
 from realsr.errors import InputError
 from realsr.files import SHEET, find_images
 from realsr.filling import AS_IT_IS, fill_pool
-from realsr.images import Photo, read_8_bit, write_image
+from realsr.images import read_8_bit
 from realsr.images.models import tell_cameras
 from realsr.jpeg_pool import collect_tables
 from realsr.noise import (
@@ -39,7 +39,7 @@ from realsr.noise import (
     tile_statistics,
     witnesses,
 )
-from realsr.pictures import contact_sheet, noise_picture
+from realsr.pictures import contact_sheet, noise_picture, save
 from realsr.pools import NoisePool
 from realsr.report.pools import report_pools
 
@@ -102,7 +102,7 @@ def collect_noise(photos: Sequence[Path], folder: Path, rule: TileRule, redo: bo
             raise NoNoiseError(f"no noise tile in {many}: {rule.advice(rejected)}")
     pool = NoisePool.load(folder)
     sheet = contact_sheet(pool.tiles.permute(0, 2, 3, 1).numpy(), noise_picture, pool.photos)
-    write_image(folder / SHEET, Photo(sheet))
+    save(folder / SHEET, sheet)
     log.info("%s: %d tiles of %d photos, %d photos skipped", folder, len(pool), len(set(pool.photos)), len(skipped))
     report()
     return pool

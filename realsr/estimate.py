@@ -24,12 +24,13 @@ from realsr.estimators.patch_matching import PatchMatching
 from realsr.files import find_images
 from realsr.filling import AS_IT_IS, fill_pool
 from realsr.hardware import pick_device
-from realsr.images import Photo, read_image, write_image
+from realsr.images import read_image
 from realsr.interchange import check_form
 from realsr.jpeg_pool import JpegPool, collect_tables
 from realsr.kernel_sheet import kernel_sheet, thumbnails
 from realsr.noise import TileRule
 from realsr.noise_model import NoiseModel
+from realsr.pictures import save
 from realsr.pools import KernelPool, NoisePool, check_confidence, export_kernels
 from realsr.report.pools import report_pools
 from realsr.shards import jobs_here, shard_of
@@ -102,7 +103,7 @@ def estimate_kernels(
         raise NoKernelError(f"no kernel from {len(photos)} photos: {skipped[photos[0]]}")
     pool = KernelPool.load(folder, scale)
     sheet, kept = kernel_sheet(folder, scale, min_confidence)
-    write_image(folder / "contact_sheet.png", Photo(sheet))
+    save(folder / "contact_sheet.png", sheet)
     log.info("%s: %d kernels, %d photos skipped", folder, len(pool), len(skipped))
     if min_confidence > 0:
         log.info("min_confidence=%g keeps %d of %d kernels for x%d", min_confidence, len(kept), len(pool), scale)

@@ -27,7 +27,7 @@ from realsr.losses.perceptual import LPIPSLoss
 from realsr.methods import COMPARE, Method
 from realsr.metrics import image_metrics, least_side
 from realsr.no_reference import NIQE, NIQE_BLOCK, fits_niqe, photo_metrics
-from realsr.pictures import Picture, grid, sharpest_crop
+from realsr.pictures import Picture, grid, save, sharpest_crop
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ def evaluate(photos: Sequence[PairFiles], methods: Sequence[Method], judge: Judg
                     done.fail(f"{method.name}, {pair.name}: {' '.join(str(e).split())[:300] or type(e).__name__}")
                 progress.advance(task)
             if parts := view(pair, names, folder, 256):
-                write_image(folder / COMPARE / f"{pair.name}.png", Photo(grid([list(parts.values())], [list(parts)])))
+                save(folder / COMPARE / f"{pair.name}.png", grid([list(parts.values())], [list(parts)]))
         progress.update(task, description="evaluated")
     return done
 

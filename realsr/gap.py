@@ -27,9 +27,9 @@ from realsr.domains import BANDS, BRIGHTNESS, Curves, Separation, compare, conte
 from realsr.errors import InputError, at_least
 from realsr.evenly import evenly
 from realsr.files import atomic_write, find_images
-from realsr.images import Photo, quantize, read_image, to_float, write_image
+from realsr.images import quantize, read_image, to_float
 from realsr.jpeg_pool import JpegPool, collect_tables
-from realsr.pictures import Picture
+from realsr.pictures import Picture, save
 from realsr.plots import draw_intervals, draw_lines, drawn
 from realsr.pools import KernelPool, NoisePool
 from realsr.tables import print_cells
@@ -214,7 +214,7 @@ def _run(cfg: DictConfig) -> None:
     choices = HydraConfig.get().runtime.choices
     log.info(advice(gaps, apart, {name: choices[f"degradation@variants.{name}"] for name in gaps}))
     sheet = picture(curves(torch.cat(list(real.values()))), gaps)
-    write_image(folder / "gap.png", Photo(sheet))
+    save(folder / "gap.png", sheet)
     rows: dict[str, dict[str, float]] = {
         name: {**asdict(gap.separation), **gap.distances, "noise_level": gap.curves.noise_level}
         for name, gap in gaps.items()

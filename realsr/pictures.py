@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,16 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from realsr.evenly import evenly
+from realsr.files import atomic_write
 
 Picture = npt.NDArray[np.uint8]
 GAP, LABEL_HEIGHT = 4, 14
+
+
+def save(path: Path, picture: Picture) -> None:
+    """Write a ``(H, W, 3)`` uint8 picture as a PNG file, in one thread: libvips hangs in processes that were forked."""
+    with atomic_write(path) as file:
+        Image.fromarray(picture).save(file, "PNG", compress_level=3)
 
 
 def grid(cells: Sequence[Sequence[Picture]], labels: Sequence[Sequence[str]] | None = None) -> Picture:

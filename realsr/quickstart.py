@@ -19,10 +19,10 @@ from realsr.errors import InputError
 from realsr.evaluate import build_judge, present
 from realsr.evaluation import evaluate
 from realsr.files import find_images
-from realsr.images import Photo, read_image, write_image
+from realsr.images import read_image
 from realsr.kernels import bicubic_kernel, framed, kernel_psnr, max_normalised_correlation
 from realsr.methods import bicubic, network
-from realsr.pictures import grid, kernel_picture
+from realsr.pictures import grid, kernel_picture, save
 from realsr.tables import print_cells
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def _run(cfg: DictConfig) -> None:
     print_kernel_table(pools / "kernels", photos / "truth.npz", results / "kernels.png")
     present(done, f"{len(pairs)} photos of the camera that training never saw, x4", methods, pairs, results)
     rows = [read_image(path).rgb for path in find_images(results / "compare")]
-    write_image(results / "comparison.png", Photo(np.concatenate(rows)))
+    save(results / "comparison.png", np.concatenate(rows))
     log.info("comparison picture: %s", results / "comparison.png")
     log.info("the upscaled photos: %s   the model: %s", results / "model", last)
     if done.failures:
@@ -92,7 +92,7 @@ def print_kernel_table(pool: Path, truth_file: Path, picture: Path) -> None:
             [name, *(f"{how} {score.partition(' ')[0]} dB" for how, score in zip(shown, scores, strict=True))]
         )
     print_cells(table, "x4 kernels against the true ones (aligned PSNR in dB / MNC; higher is better)")
-    write_image(picture, Photo(grid(cells, labels)))
+    save(picture, grid(cells, labels))
 
 
 main = command("quickstart", then="the same command goes on")(_run)

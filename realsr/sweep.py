@@ -24,9 +24,9 @@ from yaml import YAMLError
 from realsr.config import FAILED, METRICS, OPTIONS, explain, stop
 from realsr.errors import InputError
 from realsr.files import atomic_write
-from realsr.images import Photo, read_image, write_image
+from realsr.images import read_image
 from realsr.metrics import MEASURES
-from realsr.pictures import Picture, grid
+from realsr.pictures import Picture, grid, save
 from realsr.tables import Cells, markdown, print_cells
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ def report(folder: Path) -> list[Run]:
         with atomic_write(folder / name) as file:
             file.write(text.encode())
     if (picture := compare(runs)) is not None:
-        write_image(folder / "compare.png", Photo(picture))
+        save(folder / "compare.png", picture)
     print(f"table: {folder / 'table.md'}")
     return runs
 

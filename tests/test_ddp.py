@@ -10,6 +10,7 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from lightning_fabric.plugins.environments.lightning import find_free_network_port
@@ -21,6 +22,7 @@ from realsr.data.datamodule import RealSRData
 from realsr.data.datasets import StepSampler, share
 from realsr.errors import InputError
 from realsr.esrgan import ESRGAN
+from realsr.images import Photo, write_image
 from realsr.train import train
 
 TWO = ["trainer=ddp", "trainer.devices=2", "accelerator=cpu"]
@@ -89,6 +91,7 @@ def differences(fit, gan):
         "degradation=bicubic",
         "data.batch_size=4",
         "model.adversarial_weight=1",
+        "trainer.max_steps=2",  # the third step at this rate is an explosion, which enlarges rounding
         *SGD,
     ]
     start, one, two = (
@@ -103,16 +106,22 @@ def differences(fit, gan):
     return {key: float((one[key] - two[key]).abs().max()) / most for key, most in moved.items()}
 
 
+@pytest.fixture(autouse=True)
+def has_written(tmp_path):
+    """Processes that are forked from one that has written a photo lack the threads of libvips."""
+    write_image(tmp_path / "written.tif", Photo(np.zeros((8, 8, 3), np.uint8)))
+
+
 @pytest.mark.parametrize("gan", ["ragan", "vanilla"])
 def test_two_processes_train_as_one_with_the_same_batch(fit, gan):
     found = differences(fit, gan)
-    assert max(found.values()) < 3e-4, max(found.items(), key=lambda item: item[1])
+    assert max(found.values()) < 1e-4, max(found.items(), key=lambda item: item[1])
 
 
 def test_relativistic_losses_compare_with_the_images_of_all_processes(fit, monkeypatch):
     """Without them the gradients are others: the control of the test before."""
     monkeypatch.setattr(ESRGAN, "_judge", lambda self, image: self.run["discriminator"](image).float())
-    assert max(differences(fit, "ragan").values()) > 1e-2
+    assert max(differences(fit, "ragan").values()) > 1e-3  # .0047, where 2.5e-5 is rounding
 
 
 def test_processes_see_different_images_and_stay_identical(recorded, tiny, tmp_path):

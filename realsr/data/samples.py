@@ -25,8 +25,9 @@ from torch import Tensor
 from realsr.data.cameras import CAMERAS
 from realsr.errors import InputError
 from realsr.files import atomic_write
-from realsr.images import Photo, read_image, to_float, to_uint, write_image
+from realsr.images import read_image, to_float, to_uint
 from realsr.kernels import Kernel
+from realsr.pictures import save
 from realsr.resample import crop_to_multiple, imresize
 
 log = logging.getLogger(__name__)
@@ -110,4 +111,4 @@ def _photograph(folder: Path, name: str, scene: Tensor, scale: int, index: int) 
 
 
 def _write(folder: Path, name: str, image: Tensor) -> None:
-    write_image(folder / f"{Path(name).stem}.png", Photo(to_uint(image)))
+    save(folder / f"{Path(name).stem}.png", to_uint(image))

@@ -1,7 +1,7 @@
 """Pictures written band by band through libvips, in the memory of some rows; BMP and WebP from one copy in memory.
 
-libvips starts threads to write, which a process does not have that was forked from one that has written: workers of
-that kind may read but not write.
+libvips starts threads to write and to read WebP. A process that was forked from one that has written lacks them and
+waits for ever: there, pictures are written by :func:`realsr.pictures.save`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Image files opened by libvips: what they are, their pixels not decoded yet, as gray or RGB of 8 or 16 bits.
 
 Files come from strangers: only the loaders that we name are tried, and sizes are checked before pixels are decoded.
-libvips decodes in the thread that asks for rows, so workers that were forked may read.
+libvips decodes in the thread that asks for rows, so workers that were forked may read, except WebP.
 """
 
 from __future__ import annotations
