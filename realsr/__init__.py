@@ -25,29 +25,33 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from realsr.help import print_help
+
 if TYPE_CHECKING:
     from realsr.backends import load_model as load_model
     from realsr.library import upscale as upscale
     from realsr.tiling import Tiles as Tiles
     from realsr.turns import Ensemble as Ensemble
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Ensemble", "Tiles", "load_model", "upscale"]
 
 
-def _let_threads_sleep() -> None:
-    """Have PyTorch's threads sleep while they wait for one another, in our commands, unless the user has a say.
+def _before_a_command() -> None:
+    """In our commands: print help while nothing is imported, and have PyTorch's threads sleep while they wait.
 
     They spin else, and keep the core from the thread that they wait for: a training beside another program takes many
-    times as long (tests/benchmarks/bench_train_step.py --busy). OpenMP reads it once, when PyTorch is imported.
+    times as long (tests/benchmarks/bench_train_step.py --busy). OpenMP reads it once, when PyTorch is imported. A
+    setting of the user's stays.
     """
-    command = sys.argv[:1] == ["-m"] or Path(*sys.argv[:1]).name.startswith("realsr-")  # while -m looks for its module
-    said = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys()
-    if command and not said and "torch" not in sys.modules:
+    if not (sys.argv[:1] == ["-m"] or Path(*sys.argv[:1]).name.startswith("realsr-")):  # while -m looks for its module
+        return
+    print_help(sys.orig_argv)
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys() and "torch" not in sys.modules:
         os.environ["OMP_WAIT_POLICY"] = "passive"
 
 
-_let_threads_sleep()
+_before_a_command()
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Hydra, once for all commands: where conf/ is, one clear line for every mistake, exit codes."""
+"""Hydra, once for all commands: one clear line for every mistake, exit codes."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from realsr.command_line import quote_paths
 from realsr.errors import InputError, one_line
 from realsr.files import atomic_write
 from realsr.hardware import pick_device
+from realsr.help import conf_dir
 from realsr.workers import STOP_SIGNALS
 
 NO_CLUSTER = 'Could not detect "srun"'  # what submitit says
@@ -35,15 +36,6 @@ KILLED = ("TerminatedWorkerError", "UncompletedJobError")  # what joblib and sub
 # in the folder of a run: the last validation's metrics, once it is done; why it failed, the first line for people
 METRICS, FAILED = "metrics.json", "failed.txt"
 OPTIONS = "options.yaml"  # of its command line; Hydra's own file may be that of a second run that was refused there
-
-
-def conf_dir() -> str:
-    """Absolute path of conf/: beside the package in a checkout, inside it in a wheel."""
-    here = Path(__file__).resolve().parent
-    for folder in (here.parent / "conf", here / "conf"):
-        if (folder / "train.yaml").is_file():
-            return str(folder)
-    raise FileNotFoundError(f"no conf/ beside or in {here}: the installation is not complete")
 
 
 def command(name: str, then: str = "") -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:

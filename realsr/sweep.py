@@ -1,4 +1,7 @@
-"""``python -m realsr.sweep DIR``: one table and one picture of the runs of a Hydra multirun, which ends with them."""
+"""``python -m realsr.sweep DIR``: one table and one picture of the runs of a Hydra multirun, which ends with them.
+
+DIR is the folder of the sweep, in ``outputs``; the table is ``table.md`` there, the picture ``compare.png``.
+"""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from realsr.checks import check_config
-from realsr.config import conf_dir
+from realsr.help import conf_dir
 from realsr.images import Photo, to_uint, write_image
 from realsr.resample import imresize
 from realsr.train import train

@@ -11,8 +11,8 @@ from conftest import scene
 from omegaconf import OmegaConf
 
 from realsr.any_camera import AnyCamera
-from realsr.config import conf_dir
 from realsr.errors import InputError
+from realsr.help import conf_dir
 from realsr.kernels import centre_index, centre_of_mass, covariance
 from realsr.sensor import degamma, gamma
 

@@ -16,9 +16,9 @@ from scipy import ndimage
 
 from realsr import bsrgan
 from realsr.bsrgan import STEPS, BSRGANDegradation, moved_gaussian, noise_mixing, resized
-from realsr.config import conf_dir
 from realsr.development import Development
 from realsr.errors import InputError
+from realsr.help import conf_dir
 from realsr.jpeg import jpeg
 from realsr.kernels import centre_index, centre_of_mass, covariance, gaussian_kernel
 from realsr.pools import KernelPool

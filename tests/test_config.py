@@ -9,10 +9,11 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from realsr.checks import _fits
-from realsr.config import conf_dir, explain
+from realsr.config import explain
 from realsr.draws import KernelDraw, NoiseDraw
 from realsr.errors import InputError
 from realsr.estimators.patch_matching import PatchMatching
+from realsr.help import conf_dir
 
 GROUPS = {
     group: sorted(path.stem for path in (Path(conf_dir()) / group).glob("*.yaml"))

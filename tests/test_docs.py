@@ -10,7 +10,7 @@ import pytest
 from conftest import scene
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from realsr.config import conf_dir
+from realsr.help import conf_dir
 from realsr.images import Photo, to_uint, write_image
 
 ROOT = Path(__file__).parents[1]

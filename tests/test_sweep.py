@@ -22,7 +22,8 @@ from test_dashboard import OfflineRun
 
 from realsr import sweep
 from realsr.callbacks import ValidationPictures
-from realsr.config import command, conf_dir, output_dir
+from realsr.config import command, output_dir
+from realsr.help import conf_dir
 from realsr.images import Photo, read_image, to_uint, write_image
 from realsr.pictures import GAP, LABEL_HEIGHT
 from realsr.sweep import compare, read_runs, report, row_names, send

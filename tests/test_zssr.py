@@ -11,9 +11,9 @@ from conftest import leaves, scene
 from scipy import ndimage
 
 from realsr import zssr
-from realsr.config import conf_dir
 from realsr.errors import InputError
 from realsr.fitting import fit_photo
+from realsr.help import conf_dir
 from realsr.kernels import bicubic_kernel, gaussian_kernel, x4_from_x2
 from realsr.metrics import psnr
 from realsr.resample import imresize

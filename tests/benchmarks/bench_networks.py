@@ -24,8 +24,8 @@ import torch
 from bench_camera import find_scenes, taken
 from hydra.utils import instantiate
 
-from realsr.config import conf_dir
 from realsr.data.cameras import CAMERAS
+from realsr.help import conf_dir
 from realsr.images import Photo, write_image
 from realsr.metrics import load_lpips
 from realsr.networks.initial import pass_through

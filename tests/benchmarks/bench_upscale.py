@@ -31,8 +31,8 @@ from hydra.utils import get_class
 from torch import nn
 
 from realsr import Tiles, load_model, upscale
-from realsr.config import conf_dir
 from realsr.hardware import MMAP_MAX, TRIM_THRESHOLD, keep_memory
+from realsr.help import conf_dir
 from realsr.networks.weights import load_generator
 
 PLAIN = "plain"

@@ -12,13 +12,13 @@ from hydra.utils import instantiate
 from scipy.optimize import minimize_scalar
 
 from realsr.collect import collect_noise
-from realsr.config import conf_dir
 from realsr.data.cameras import flat_picture
 from realsr.domains import opponent
 from realsr.entries import kernel_entries
 from realsr.errors import InputError
 from realsr.estimate import camera_noise, estimate_kernels
 from realsr.gap import RIM, cut_patches, load_variant, measure
+from realsr.help import conf_dir
 from realsr.images import read_image
 from realsr.jpeg_pool import collect_tables
 from realsr.kernels import (

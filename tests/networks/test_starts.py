@@ -11,9 +11,9 @@ import torch
 from omegaconf import OmegaConf
 
 from realsr.adaptation import judged, verdict
-from realsr.config import conf_dir
 from realsr.data.datasets import Pair
 from realsr.errors import InputError
+from realsr.help import conf_dir
 from realsr.networks.community import scale_of
 from realsr.networks.starts import start_file
 from realsr.networks.weights import generator_spec, load_generator
