@@ -23,6 +23,7 @@ import importlib
 import os
 import sys
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from realsr.help import print_help
@@ -38,7 +39,7 @@ __all__ = ["Ensemble", "Tiles", "load_model", "upscale"]
 
 
 def _before_a_command() -> None:
-    """In our commands: print help while nothing is imported, and have PyTorch's threads sleep while they wait.
+    """In our commands: print help while nothing is imported, take Ctrl-C, and have PyTorch's threads sleep in waiting.
 
     They spin else, and keep the core from the thread that they wait for: a training beside another program takes many
     times as long (tests/benchmarks/bench_train_step.py --busy). OpenMP reads it once, when PyTorch is imported. A
@@ -47,8 +48,17 @@ def _before_a_command() -> None:
     if not (sys.argv[:1] == ["-m"] or Path(*sys.argv[:1]).name.startswith("realsr-")):  # while -m looks for its module
         return
     print_help(sys.orig_argv)
+    sys.excepthook = _in_a_line
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys() and "torch" not in sys.modules:
         os.environ["OMP_WAIT_POLICY"] = "passive"
+
+
+def _in_a_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Ctrl-C while PyTorch is imported, in a line; other errors as Python prints them."""
+    if issubclass(kind, KeyboardInterrupt):
+        print("realsr: interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 _before_a_command()

@@ -7,6 +7,8 @@ import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from realsr.errors import InputError
+
 # options whose value is a path or a name; of `methods` each element is NAME:PATH
 PATHS = re.compile(
     r"\+*((data\.)?((val_)?[hl]r|root|title)|name|group|pools|methods|(.*[._])?(dir|dirpath|folder|crops"
@@ -14,7 +16,19 @@ PATHS = re.compile(
 )
 PLAIN = re.compile(r"[./]*[A-Za-z_][\w./-]*", re.ASCII)  # what Hydra takes for text as well, but for these words
 WORDS = ("true", "false", "nan", "inf", "null")
+HYDRAS = {  # its options
+    *("help", "hydra-help", "version", "cfg", "resolve", "package", "run", "multirun", "shell-completion", "info"),
+    *("config-path", "config-name", "config-dir", "experimental-rerun"),
+}
 QUOTED = re.compile(r"'.*'|\".*\"|(choice|range|glob|shuffle|sort)\(.*\)", re.DOTALL)  # by the user, or a sweep's
+
+
+def check_dashes(options: Sequence[str]) -> None:
+    """Raise InputError for an option with dashes that is none of Hydra's own: ours have none."""
+    for option in options:
+        key, _, value = option.lstrip("-").partition("=")
+        if option.startswith("--") and key not in HYDRAS:
+            raise InputError(f"{option}: no such option; options have no dashes, give {key}={value or '...'}")
 
 
 def quote_paths(options: Sequence[str], starts: Collection[str]) -> list[str]:

@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from realsr.checks import check_config, nearest_of
-from realsr.command_line import quote_paths
+from realsr.command_line import check_dashes, quote_paths
 from realsr.errors import InputError, one_line
 from realsr.files import atomic_write
 from realsr.hardware import pick_device
@@ -72,6 +72,7 @@ def command(name: str, then: str = "") -> Callable[[Callable[[DictConfig], Any]]
                 if signal.getsignal(number) is signal.SIG_DFL:
                     signal.signal(number, signal.default_int_handler)
             try:
+                check_dashes(sys.argv[1:])
                 options = quote_paths(sys.argv[1:], [file.stem for file in Path(conf_dir(), "start").iterdir()])
                 # between options argparse takes those after -m for unknown ones
                 sys.argv[1:] = sorted(options, key=lambda option: option not in ("-m", "--multirun"))

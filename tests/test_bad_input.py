@@ -333,7 +333,10 @@ def test_a_run_is_resumed_with_its_own_model_only(mistake, compose, tiny, tmp_pa
         line = mistake("train", "degradation=bicubic", f"ckpt={last.with_name('foreign.ckpt')}")
         assert "foreign.ckpt" in line and "none of a training" in line
     half = last.stat().st_size // 2
-    for size, says in ((0, "it is empty: download it again"), (half, f"cut off after {half} bytes: download it again")):
+    for size, says in (
+        (0, "it is empty: copy or download it again"),
+        (half, f"cut off after {half} bytes: copy or download it again"),
+    ):
         last.with_name("cut.ckpt").write_bytes(last.read_bytes()[:size])
         line = mistake("train", "degradation=bicubic", f"ckpt={last.with_name('cut.ckpt')}")
         assert f"cut.ckpt: is no checkpoint that can be read ({says})" in line

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -78,3 +79,23 @@ def test_the_version_is_the_same_everywhere():
     assert f'version = "{__version__}"' in (root / "pyproject.toml").read_text()
     assert f"version: {__version__}" in (root / "CITATION.cff").read_text()
     assert f"## {__version__}" in (root / "CHANGELOG.md").read_text()
+
+
+def test_an_option_with_dashes_is_answered_with_how_to_write_it(tmp_path):
+    asked = [sys.executable, "-m", "realsr.upscale", "--ckpt", "x4.pth", "input=a"]
+    done = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "realsr: --ckpt: no such option; options have no dashes, give ckpt=...\n"
+
+
+def test_an_interrupt_while_modules_are_imported_is_a_line(tmp_path):
+    environment = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
+    asked = [sys.executable, "-m", "realsr.upscale", "ckpt=a", "input=b", "output=c"]
+    process = subprocess.Popen(asked, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment)
+    for line in process.stderr:
+        if "| " in line and "realsr.errors" in line:  # then comes PyTorch
+            break
+    process.send_signal(signal.SIGINT)
+    said = [line for line in process.stderr.read().splitlines() if not line.startswith("import time:")]
+    assert process.wait(60) in (130, -signal.SIGINT)
+    assert said == ["realsr: interrupted"]

@@ -27,12 +27,12 @@ def _something_else(path: Path) -> str:
         start = file.read(512)
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not size:
-        return "it is empty: download it again"
+        return "it is empty: copy or download it again"
     if start.startswith(b"version https://git-lfs"):
         return "it is a Git-LFS pointer to the file: git lfs pull brings that"
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
         return "it is a web page, not the file behind it: take the address of its download button"
-    cut = f"cut off after {size} bytes: download it again"
+    cut = f"cut off after {size} bytes: copy or download it again"
     if start.startswith(b"PK\x03\x04"):  # as PyTorch writes them, their index at the end
         return _packed(path, size) if zipfile.is_zipfile(path) else cut
     return cut if path.suffix == ".safetensors" and not _is_whole(start, size) else ""

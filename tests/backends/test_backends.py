@@ -250,7 +250,7 @@ SCALES = helper.make_tensor("scales", TensorProto.FLOAT, [4], [1.0, 1.0, 2.0, 2.
 TRUE = helper.make_tensor("t", TensorProto.BOOL, [], [True])
 BRANCH = helper.make_graph([helper.make_node("Relu", ["w"], ["r"])], "b", [], [], [elsewhere("weights.bin")])
 BAD_FILES = {
-    "empty": (b"", "it is empty: download it again"),
+    "empty": (b"", "it is empty: copy or download it again"),
     "garbage": (b"no network at all" * 50, "is no ONNX file that can be read"),
     "cut": (a_model([ENLARGE], [SCALES])[:-40], "is no ONNX file that can be read"),
     "custom": (a_model([helper.make_node("Evil", ["lr"], ["sr"], domain="my.ops")], domains=("", "my.ops")), "Evil"),

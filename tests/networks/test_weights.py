@@ -155,7 +155,7 @@ def test_a_wrong_key_is_named(tmp_path, published, load, change, says):
 
 
 BYTES = {
-    "empty": (b"", "it is empty: download it again"),
+    "empty": (b"", "it is empty: copy or download it again"),
     "text": (b"hello world\nthis is text", ""),
     "html": (b"\n<!DOCTYPE html>\n<html></html>", "it is a web page, not the file behind it"),
     "xml": (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "it is a web page"),
