@@ -28,7 +28,7 @@ def conf_dir() -> str:
 def help_of(name: str) -> str | None:
     """What ``python -m realsr.<name> --help`` prints: the comment, the command's own groups, where the rest is.
 
-    Of a command without a config, the docstring of its module. None: there is no such command.
+    Of a module without a config, such as ``sweep``, its docstring. None: there is no such module.
     """
     root = Path(conf_dir())
     file, module = root / f"{name}.yaml", Path(__file__).with_name(f"{name}.py")
