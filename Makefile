@@ -17,6 +17,7 @@ lint: .venv/made
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 docs: .venv/made                # site/; a broken link between its pages ends it
 	$(BIN)/zensical build --clean --strict

@@ -13,7 +13,7 @@ The way of the data, and where each step lives::
     checkpoints and rivals -> evaluate (table, report)       methods.py, evaluation.py, metrics.py, tables.py, report/
 
 Conventions that hold everywhere: images are float32 RGB, NCHW, in [0, 1]; kernels are applied by
-*correlation* and placed by the phase convention of :mod:`realsr.resample`; ``lr`` is the small image, ``hr``
+*correlation* and placed by the phase convention of :mod:`realsr.imaging.resample`; ``lr`` is the small image, ``hr``
 the large clean one, ``sr`` the network's estimate of it.
 """
 
@@ -26,13 +26,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from realsr.help import print_help
+from realsr.runtime.help import print_help
 
 if TYPE_CHECKING:
-    from realsr.backends import load_model as load_model
-    from realsr.library import upscale as upscale
-    from realsr.tiling import Tiles as Tiles
-    from realsr.turns import Ensemble as Ensemble
+    from realsr.networks.tiling import Tiles as Tiles
+    from realsr.upscaling.backends import load_model as load_model
+    from realsr.upscaling.library import upscale as upscale
+    from realsr.upscaling.self_ensemble import Ensemble as Ensemble
 
 __version__ = "0.2.0"
 __all__ = ["Ensemble", "Tiles", "load_model", "upscale"]
@@ -66,7 +66,12 @@ _before_a_command()
 
 def __getattr__(name: str) -> Any:
     """The library's names, imported when they are asked for: PyTorch takes seconds."""
-    homes = {"load_model": "backends", "upscale": "library", "Tiles": "tiling", "Ensemble": "turns"}
+    homes = {
+        "load_model": "upscaling.backends",
+        "upscale": "upscaling.library",
+        "Tiles": "networks.tiling",
+        "Ensemble": "upscaling.self_ensemble",
+    }
     if name in homes:
         return getattr(importlib.import_module(f"realsr.{homes[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

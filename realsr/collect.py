@@ -5,154 +5,18 @@ Noise is cut out as flat tiles, compression read as the quantisation tables of J
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import logging
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from rich.progress import track
 
-from realsr.config import check_writable, command
-from realsr.entries import Arrays, Entry
-from realsr.errors import InputError
-from realsr.files import SHEET, find_images
-from realsr.filling import AS_IT_IS, fill_pool
-from realsr.images import read_8_bit
-from realsr.images.models import tell_cameras
-from realsr.jpeg_pool import collect_tables
-from realsr.noise import (
-    IN_POOL,
-    REASONS,
-    STATISTICS,
-    Reasons,
-    TileRule,
-    TileStatistics,
-    count_reasons,
-    cut_tiles,
-    in_pool,
-    listed,
-    tile_statistics,
-    witnesses,
-)
-from realsr.pictures import contact_sheet, noise_picture, save
-from realsr.pools import NoisePool
-from realsr.report.pools import report_pools
+from realsr.pools.collect import collect_noise
+from realsr.pools.jpeg_tables import collect_tables
+from realsr.runtime.config import command
+from realsr.runtime.files import find_images
 
 log = logging.getLogger(__name__)
-
-
-class NoNoiseError(InputError):
-    """Of all photos none gave a tile of noise."""
-
-
-def collect_noise(photos: Sequence[Path], folder: Path, rule: TileRule, redo: bool = True) -> NoisePool:
-    """Fill the noise pool in ``folder`` from the photos, and draw its contact sheet and its page.
-
-    First every photo is looked at, tile by tile, and what was measured is kept in the pool. What is noise, all photos
-    tell together; where that moves as photos are added, tiles are chosen again from what was kept.
-
-    Args:
-        photos: of one camera.
-        folder: of the pool.
-        rule: which tiles to keep.
-        redo: whether photos that were collected from by another rule are collected from anew; they are in any case
-            where that rule found nothing, or where an earlier version looked at less.
-
-    Raises:
-        NoNoiseError: no tile is taken; says what the tiles show, and what would help.
-    """
-    check_writable(folder, otherwise=AS_IT_IS)
-    tell_cameras(photos)
-    settings = {**dataclasses.asdict(rule), "statistics": STATISTICS}
-    found: dict[Path, tuple[Path, TileStatistics]] = {}
-    skipped: list[str] = []
-    others: list[dict[str, Any]] = []  # settings of photos that were collected from otherwise
-    tiles_of_others = 0
-    making = fill_pool(folder, photos, settings, lambda photo: _looked_at(photo, rule), redo)
-    for photo, result in track(making, "collecting noise", total=len(photos)):
-        if isinstance(result, str):
-            skipped.append(result)
-            log.warning("skipped: %s", result)
-        elif result.manifest.get("settings") == settings:
-            tiles = TileStatistics.of(result.arrays)
-            found[photo] = result.path, tiles.where(rule.candidates(tiles))
-        else:
-            others.append(result.manifest.get("settings", {}))
-            tiles_of_others += len(result.arrays["tiles"])
-    report = functools.partial(report_pools, folder.parent / "kernels", folder)
-    if not found and not others:
-        report()
-        raise NoNoiseError(f"no noise tile from {len(photos)} photos: {skipped[0]}")
-    if others:
-        if earlier := any(made.get("statistics") != STATISTICS for made in others):
-            log.warning("%s: is of an earlier version, which looked at less; it is made anew", folder)
-        if earlier or not tiles_of_others:
-            return collect_noise(photos, folder, rule)
-        log.info("%s is of another rule; python -m realsr.collect makes it anew", folder)
-    else:
-        rejected = _choose(found, rule)
-        if not any(rejected[name] for name in IN_POOL):
-            report()
-            many = f"{len(photos)} photos ({len(skipped)} skipped)"
-            raise NoNoiseError(f"no noise tile in {many}: {rule.advice(rejected)}")
-    pool = NoisePool.load(folder)
-    sheet = contact_sheet(pool.tiles.permute(0, 2, 3, 1).numpy(), noise_picture, pool.photos)
-    save(folder / SHEET, sheet)
-    log.info("%s: %d tiles of %d photos, %d photos skipped", folder, len(pool), len(set(pool.photos)), len(skipped))
-    report()
-    return pool
-
-
-def _looked_at(photo: Path, rule: TileRule) -> tuple[Arrays, dict[str, Any]]:
-    """What is measured of a photo's tiles; none is chosen yet."""
-    image = read_8_bit(photo)
-    tiles = tile_statistics(image, rule.tile_size, rule.stride)
-    if not len(tiles.corner):
-        raise InputError(f"{photo}: smaller than a tile of {rule.tile_size} pixels; lower collector.tile_size")
-    none = cut_tiles(image, tiles.corner[:0], rule.tile_size)
-    return {"tiles": none, "reason": rule.reasons(tiles), **vars(tiles)}, {}
-
-
-def _choose(found: Mapping[Path, tuple[Path, TileStatistics]], rule: TileRule) -> dict[str, int]:
-    """Put the tiles that the rule chooses into the pool.
-
-    Args:
-        found: by photo its file in the pool, and what was measured of its candidates.
-        rule: that chooses.
-
-    Returns:
-        How many tiles of all photos have a reason, by its name in :data:`realsr.noise.REASONS`.
-    """
-    total, noiseless = dict.fromkeys(REASONS, 0), 0
-    chosen = rule.choose([tiles for _, tiles in found.values()])
-    for (photo, (path, tiles)), reasons in zip(found.items(), chosen, strict=True):
-        counts = _settle(photo, path, rule, reasons)
-        why = "" if counts[""] else f" ({listed(counts)})"
-        log.info("%s: %d of %d tiles%s", photo.name, sum(counts[name] for name in IN_POOL), sum(counts.values()), why)
-        total = {name: count + counts[name] for name, count in total.items()}
-        noiseless += int((in_pool(reasons) & ~witnesses(tiles)).sum())
-    if noiseless:
-        log.warning("%d tiles have no noise, they are constant or clipped; collector=auto leaves such out", noiseless)
-    return total
-
-
-def _settle(photo: Path, path: Path, rule: TileRule, reasons: Reasons) -> dict[str, int]:
-    """Cut what is chosen of a photo, given the reasons of its candidates, unless its file has it already."""
-    entry = Entry.read(path)
-    tiles = TileStatistics.of(entry.arrays)
-    every = rule.reasons(tiles)
-    every[rule.candidates(tiles)] = reasons
-    corners = tiles.corner[in_pool(every)]
-    if len(entry.arrays["tiles"]) != len(corners) or not np.array_equal(entry.arrays["reason"], every):
-        entry.arrays["tiles"] = cut_tiles(read_8_bit(photo), corners, rule.tile_size)
-        entry.arrays["reason"] = every
-        entry.write()
-    return count_reasons(every)
 
 
 def _run(cfg: DictConfig) -> None:

@@ -4,184 +4,24 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
-from rich.progress import MofNCompleteColumn, Progress
+from omegaconf import DictConfig
 
-from realsr.camera_fit import fit_development
-from realsr.collect import NoNoiseError, collect_noise
-from realsr.config import check_writable, command
-from realsr.entries import Arrays, Entry
-from realsr.errors import InputError, at_least
-from realsr.estimators.estimate import Estimator, check_scale, estimate_kernel
-from realsr.estimators.patch_matching import PatchMatching
-from realsr.files import find_images
-from realsr.filling import AS_IT_IS, fill_pool
-from realsr.hardware import pick_device
-from realsr.images import read_image
-from realsr.interchange import check_form
-from realsr.jpeg_pool import JpegPool, collect_tables
-from realsr.kernel_sheet import kernel_sheet, thumbnails
-from realsr.noise import TileRule
-from realsr.noise_model import NoiseModel
-from realsr.pictures import save
-from realsr.pools import KernelPool, NoisePool, check_confidence, export_kernels
-from realsr.report.pools import report_pools
-from realsr.shards import jobs_here, shard_of
-from realsr.workers import default_workers
+from realsr.degradation.camera_fit import camera_noise
+from realsr.estimation.estimate import check_scale
+from realsr.pools.estimate import NoKernelError, estimate_kernels
+from realsr.pools.interchange import check_form
+from realsr.pools.pool import check_confidence, export_kernels
+from realsr.pools.shards import jobs_here, shard_of
+from realsr.runtime.config import command
+from realsr.runtime.errors import at_least
+from realsr.runtime.files import find_images
+from realsr.runtime.hardware import pick_device
+from realsr.runtime.workers import default_workers
 
 log = logging.getLogger(__name__)
-HOPELESS = 0.05  # kernels of less confidence are made anew when the settings differ, in training too
-
-
-class NoKernelError(InputError):
-    """Of all photos none gave a kernel."""
-
-
-def estimate_kernels(
-    photos: Sequence[Path],
-    folder: Path,
-    estimator: Callable[[], Estimator],
-    scale: int,
-    accelerator: str = "auto",
-    redo: bool = True,
-    workers: int = 1,
-    min_confidence: float = 0.0,
-    whole: bool = True,
-    noise: Callable[[], NoiseModel | None] | None = None,
-) -> KernelPool:
-    """Fill the kernel pool in ``folder``, going on from what is there, draw its contact sheet and its page.
-
-    Args:
-        photos: of one camera.
-        folder: of the pool.
-        estimator: a ``functools.partial`` of the module; its keywords are the settings in the manifests.
-        scale: of the kernels that are returned and shown.
-        accelerator: Lightning's name of the device.
-        redo: whether kernels that were estimated with other settings are estimated anew; those of hardly any
-            confidence are in any case.
-        workers: photos side by side, each in a process of its own, which imports the estimator by name; 0: what
-            suits the device. A photo's kernel does not depend on it.
-        min_confidence: kernels of less are marked in the contact sheet.
-        whole: whether these are all photos of the pool, and not a shard of them.
-        noise: gives the camera's, see :func:`camera_noise`; asked if a photo lacks its kernel. None: each photo's own.
-
-    Raises:
-        NoKernelError: no photo gave a kernel; says why the first one did not.
-    """
-    at_least(0, workers=workers)
-    check_confidence(min_confidence)
-    check_writable(folder, otherwise=AS_IT_IS)
-    device = pick_device(accelerator)
-    check_scale(scale, made := estimator())  # a bad option of the estimator fails here, not once for every photo
-
-    make = functools.partial(_kernels_of, estimator=estimator, scale=scale, accelerator=accelerator, noise=None)
-    settings, processes = plain_settings(estimator), workers or default_workers(device)
-    progress, learn = Progress(*Progress.get_default_columns(), MofNCompleteColumn()), None
-    if isinstance(made, PatchMatching):
-        settings["noise"] = "photo" if noise is None else "camera"
-        learn = None if noise is None else functools.partial(_learnt, noise, progress)
-        if not redo and (redo := _of_an_earlier_version(folder)):
-            log.info("%s: is of an earlier version, which took sharpening for the lens; it is made anew", folder)
-    filling = fill_pool(folder, photos, settings, make, redo, processes, whole, learn)
-    skipped: dict[Path, str] = {}
-    with closing(filling), progress:
-        task = progress.add_task("estimating kernels", total=len(photos))
-        for photo, result in filling:
-            progress.advance(task)
-            if isinstance(result, str):
-                skipped[photo] = result
-                log.warning("skipped: %s", result)
-    if len(skipped) == len(photos):
-        report_pools(folder, folder.parent / "noise")
-        raise NoKernelError(f"no kernel from {len(photos)} photos: {skipped[photos[0]]}")
-    pool = KernelPool.load(folder, scale)
-    sheet, kept = kernel_sheet(folder, scale, min_confidence)
-    save(folder / "contact_sheet.png", sheet)
-    log.info("%s: %d kernels, %d photos skipped", folder, len(pool), len(skipped))
-    if min_confidence > 0:
-        log.info("min_confidence=%g keeps %d of %d kernels for x%d", min_confidence, len(kept), len(pool), scale)
-    report_pools(folder, folder.parent / "noise")
-    return pool
-
-
-def _learnt(
-    noise: Callable[[], NoiseModel | None], progress: Progress
-) -> tuple[dict[str, Any], dict[str, NoiseModel | None]]:
-    """What is known of kernels once the camera's noise is: a setting and a keyword of :func:`_kernels_of`."""
-    (task,) = progress.task_ids
-    progress.update(task, visible=False)  # collecting noise has a bar of its own
-    progress.stop()
-    model = noise()
-    progress.start()
-    progress.update(task, visible=True)
-    return {"noise": "photo" if model is None else "camera"}, {"noise": model}
-
-
-def _kernels_of(
-    photo: Path, estimator: Callable[[], Estimator], scale: int, accelerator: str, noise: NoiseModel | None
-) -> tuple[Arrays, dict[str, Any]]:
-    """What is kept of a photo: kernels, and what the contact sheet shows."""
-    rgb = read_image(photo).rgb
-    try:
-        estimate = estimate_kernel(rgb, scale, estimator, accelerator, noise)
-    except InputError as e:
-        raise InputError(f"{photo}: {e}") from e
-    if estimate.reasons:
-        log.warning("%s: confidence %.2f, %s", photo, estimate.confidence, "; ".join(estimate.reasons))
-    arrays: Arrays = {f"x{scale}": kernel for scale, kernel in estimate.kernels.items()}
-    if estimate.response is not None:
-        arrays["response"] = estimate.response
-    arrays["thumbnail"], arrays["density"] = thumbnails(rgb, estimate)
-    details = {name: getattr(estimate, name) for name in ("iterations", "losses", "confidence", "reasons")}
-    details["doubtful"] = estimate.confidence < HOPELESS
-    return arrays, details if estimate.blur is None else {**details, "blur": estimate.blur.tolist()}
-
-
-def camera_noise(
-    photos: Sequence[Path], folder: Path, rule: TileRule, pool: NoisePool | None = None
-) -> NoiseModel | None:
-    """The camera's noise and development, by the noise pool in ``folder``; it and ``jpeg`` beside it are filled first.
-
-    Args:
-        photos: all of the camera.
-        folder: of the pool.
-        rule: for tiles of photos that the pool has nothing of yet.
-        pool: what the folder holds, where it has just been filled.
-
-    Returns:
-        None where no photo has a flat tile, which is logged.
-    """
-    try:
-        pool = pool or collect_noise(photos, folder, rule, redo=False)
-    except NoNoiseError as e:
-        log.warning("kernels are estimated without the camera's noise, with each photo's own: %s", e)
-        return None
-    tables = folder.parent / "jpeg"
-    jpeg = JpegPool.load(tables) if collect_tables(photos, tables) else None
-    tiles = pool.tiles.permute(0, 2, 3, 1).numpy()
-    return replace(NoiseModel.of_tiles(tiles), response=fit_development(pool, jpeg).response())
-
-
-def _of_an_earlier_version(folder: Path) -> bool:
-    """Whether a pool's kernels are by patch matching that took the camera's development for the lens."""
-    matched = PatchMatching.__qualname__
-    made = list(map(Entry.read, folder.glob("*.npz")))
-    return any(e.manifest.get("settings", {}).get("estimator") == matched and "response" not in e.arrays for e in made)
-
-
-def plain_settings(make: Callable[..., Any]) -> dict[str, Any]:
-    """What a result depends on besides its photo: the module that ``make`` builds and its options, as plain values."""
-    if not isinstance(make, functools.partial):
-        return {"estimator": getattr(make, "__qualname__", repr(make))}
-    plain: Any = OmegaConf.to_container(OmegaConf.create(make.keywords))
-    return {"estimator": make.func.__qualname__, **plain}
 
 
 def _run(cfg: DictConfig) -> None:

@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-import copy
-import json
 import logging
 import math
 import warnings
-from pathlib import Path
-from typing import Any
 
 import torch
-import wandb
-from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning import Trainer, seed_everything
+from omegaconf import DictConfig
 
-from realsr.adaptation import judged, verdict
-from realsr.checkpoints import RunRecord, trainer_plugins
-from realsr.config import FAILED, METRICS, OPTIONS, check_writable, command, output_dir
-from realsr.data.datamodule import RealSRData
-from realsr.data.datasets import share
-from realsr.devices import check_processes, ending_together, is_row_apart, quiet_unless_first, run_apart
-from realsr.errors import InputError, at_least
-from realsr.esrgan import ESRGAN
-from realsr.files import atomic_write
-from realsr.hardware import pick_device
-from realsr.metrics import MEASURES
-from realsr.networks.community import untold_options
-from realsr.networks.starts import start_file
-from realsr.networks.weights import generator_spec
-from realsr.resume import check_same, check_states, nothing_left, read_metrics, read_run, resume_path
-from realsr.workers import end_workers
+from realsr.runtime.config import command, output_dir
+from realsr.runtime.processes import is_row_apart, quiet_unless_first, run_apart
+from realsr.training.resume import read_metrics
+from realsr.training.run import train
 
 log = logging.getLogger(__name__)
 
@@ -46,162 +26,7 @@ QUIET = (
     ".*GPU available but not used.*",
     ".*functional.all_gather is deprecated.*",
 )
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 # options of Lightning's Trainer that mean nothing here: what they are when left alone, what to give instead
-LEFT_ALONE = {
-    "gradient_clip_val": (None, "give model.clip_norm"),
-    "accumulate_grad_batches": (1, "give a larger data.batch_size, or several devices (trainer=ddp)"),
-    "overfit_batches": (0.0, "every step draws crops of its own; give folders with a few photos"),
-}
-
-
-def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
-    """Train as configured, into ``folder``.
-
-    Returns:
-        The last validation's metrics; they are also in ``folder/metrics.json``, which a run that is not done has not.
-        Of a run that was done before, those of then; nothing else happens.
-
-    Raises:
-        InputError: bad input, or a run lies in ``folder`` already and ``ckpt`` does not say to go on with it.
-    """
-    device = pick_device(cfg.accelerator)
-    ckpt = resume_path(cfg.ckpt, folder)
-    content = {} if ckpt is None else read_run(ckpt)
-    check_writable(folder)
-    check_options(cfg)
-    if content and nothing_left(content, cfg.trainer.max_steps, folder):
-        (folder / FAILED).unlink(missing_ok=True)
-        return read_metrics(folder) or {}
-    if cfg.start.weights is not None:
-        cfg.model.generator = generator_spec(start_file(cfg.start.weights))
-    config: Any = OmegaConf.to_container(cfg, resolve=True)
-    if ckpt is not None:
-        check_same(ckpt, content, config)
-    seed_everything(cfg.seed, verbose=False)
-    data = instantiate(cfg.data)
-    model = instantiate(cfg.model)
-    if model.frozen["perceptual"] is None and (model.discriminator is not None or cfg.model.perceptual is not None):
-        log.warning("training without a perceptual loss (perceptual=none, or no weights): textures will be weaker")
-    if model.discriminator is not None and model.warmup_steps:
-        never = " (never: trainer.max_steps is no more)" if cfg.trainer.max_steps <= model.warmup_steps else ""
-        log.info("with L1 alone until step %d, then with the GAN%s", model.warmup_steps, never)
-    loggers = [instantiate(node) for node in cfg.logger.values() if node is not None]
-    callbacks = [instantiate(node) for node in cfg.callbacks.values() if node is not None]
-    callbacks.append(RunRecord(config, data))
-    trainer: Trainer = instantiate(cfg.trainer, logger=loggers, callbacks=callbacks, plugins=trainer_plugins())
-    check_processes(trainer, cfg.trainer.get("strategy"))
-    check_model(model, data.scale, data.crop_size, share(data.batch_size, trainer.world_size))
-    check_speed(model, str(trainer.precision), device)
-    if ckpt is not None:
-        check_states(model, ckpt, content, device)
-        content.clear()  # it is as large as the networks and their optimisers, and Lightning reads it again
-        log.info("going on from %s", ckpt)
-    if trainer.is_global_zero:
-        for name in (METRICS, FAILED):
-            (folder / name).unlink(missing_ok=True)  # of a run that now goes on
-        with atomic_write(folder / OPTIONS) as file:
-            file.write(OmegaConf.to_yaml(HydraConfig.get().overrides.task).encode())
-    try:
-        with ending_together(trainer):
-            trainer.fit(model, data, ckpt_path=ckpt, weights_only=True)
-            finished_before = "val/psnr" not in trainer.callback_metrics
-            if not trainer.interrupted and (finished_before or trainer.global_step % trainer.val_check_interval):
-                trainer.validate(model, data, verbose=False)
-    finally:
-        end_workers()
-        wandb.finish()
-    metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/") and v == v}
-    if trainer.is_global_zero:
-        metrics |= compare_with_start(model, data)
-        with atomic_write(folder / METRICS) as file:
-            file.write(json.dumps(metrics, indent=1).encode())
-        named = sorted((k.removeprefix("val/"), v) for k, v in metrics.items() if k.startswith("val/"))
-        shown = "  ".join(f"{name} {value:.4f}" for name, value in named)
-        log.info("done: %s; checkpoints in %s", shown or "no validation", folder / "checkpoints")
-    return metrics
-
-
-def compare_with_start(model: ESRGAN, data: RealSRData) -> dict[str, float]:
-    """Say whether the network is better than the one it started from; the start's means by ``start/NAME``."""
-    start = model.frozen["start"]
-    if start is None:
-        return {}
-    lpips = model.frozen["lpips"]
-    means = [
-        judged(network.to(model.device), model.scale, data.pairs, data.looks, lpips, model.device)
-        for network in (start, model.eval())
-    ]
-    log.info(verdict(*means))
-    return {f"start/{name}": value for name, value in means[0].items()}
-
-
-def check_options(cfg: DictConfig) -> None:
-    """Raise InputError at what no part of the training looks at."""
-    steps = {key: cfg.trainer[key] for key in ("max_steps", "max_epochs", "val_check_interval", "log_every_n_steps")}
-    at_least(1, "trainer.", **steps)
-    for name, (left, instead) in LEFT_ALONE.items():
-        if (value := cfg.trainer.get(name, left)) != left:
-            raise InputError(f"trainer.{name}={value}: does not go with this training; {instead}")
-    if not 0 <= cfg.seed < 2**32:
-        raise InputError(f"seed={cfg.seed}: give 0 to {2**32 - 1}")
-    known = [f"val/{key}" for key, metric in MEASURES.items() if metric.better > 0]
-    if cfg.optimized_metric not in known:
-        raise InputError(
-            f"optimized_metric={cfg.optimized_metric}: choose one of {', '.join(known)}, of which higher is better"
-        )
-
-
-def check_model(model: ESRGAN, scale: int, crop: int, batch: int) -> None:
-    """Try what needs no data, before pools are made for hours: shapes (on the meta device) and optimisers.
-
-    Raises:
-        InputError: the networks are for another scale or a larger crop, an optimiser refuses its options, or the
-            generator's could not be read off its weights.
-    """
-    if (own := model.scale) != scale:
-        raise InputError(f"scale={scale}: the generator enlarges by {own}; choose scale={own}, or another start")
-    if untold := untold_options(model.generator):
-        raise InputError(f"model.generator: weights do not tell {', '.join(untold)}, so no file could be read again")
-    networks = [copy.deepcopy(n).to("meta") for n in (model.generator, model.discriminator) if n is not None]
-    image = torch.zeros(batch, 3, crop // scale, crop // scale, device="meta")
-    try:
-        for network in networks:
-            image = network(image)
-    except (RuntimeError, ValueError) as e:
-        name = type(network).__name__
-        raise InputError(f"{name} cannot take crops of data.crop_size={crop} pixels ({_first_line(e)})") from e
-    try:
-        model.configure_optimizers()
-    except (TypeError, ValueError) as e:
-        raise InputError(f"model.optimizer: {_first_line(e)}") from e
-
-
-def check_speed(model: ESRGAN, precision: str, device: torch.device) -> None:
-    """Try what makes a step faster, likewise early.
-
-    Raises:
-        InputError: a precision that is none of ``PRECISIONS``, nothing can be compiled on this machine, or gradients
-            cannot be clipped.
-    """
-    if precision not in PRECISIONS:
-        raise InputError(f"trainer.precision={precision}: choose {', '.join(PRECISIONS)}")
-    if model.clip_norm is not None and precision == "16-mixed":
-        for optimizer in model.configure_optimizers()[0]:
-            if optimizer.defaults.get("fused"):
-                raise InputError("model.clip_norm: no fused optimiser is clipped under trainer.precision=16-mixed")
-    if model.compiled:
-        try:
-            torch.compile(lambda x: x + 1)(torch.zeros(2, device=device))
-        except Exception as e:  # whatever compilers, drivers and folders come up with
-            raise InputError(
-                f"model.compile=true: nothing can be compiled here ({_first_line(e)}); install a C++ compiler (on a "
-                "GPU Triton too), or set model.compile=false"
-            ) from e
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _run(cfg: DictConfig) -> float:

@@ -2,235 +2,27 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from queue import Empty, Full, Queue
 from types import ModuleType
-from typing import Any
 
-import numpy.typing as npt
 from omegaconf import DictConfig
-from rich.progress import Progress
 
-from realsr import library
-from realsr.backends import Network, load_model
-from realsr.config import check_writable, command
-from realsr.errors import InputError, at_least, one_line
-from realsr.hardware import count_devices, is_out_of_memory, keep_memory
-from realsr.images import open_photo
-from realsr.images.encoding import FORMATS, check_quality, check_writes, write_rows
-from realsr.images.opening import MOST_PIXELS
-from realsr.library import check_result_scale, photo_bands, result_size
-from realsr.pace import long_wait, seconds_a_megapixel
-from realsr.targets import targets_of
-from realsr.tiling import Tiles
-from realsr.turns import Ensemble
+from realsr.imaging.encoding import FORMATS, check_quality
+from realsr.networks.tiling import Tiles
+from realsr.runtime.config import command
+from realsr.runtime.errors import InputError, at_least
+from realsr.runtime.hardware import count_devices, keep_memory
+from realsr.upscaling import library
+from realsr.upscaling.backends import load_model
+from realsr.upscaling.files import Enlarge, upscale_file, upscale_files
+from realsr.upscaling.library import check_result_scale
+from realsr.upscaling.self_ensemble import Ensemble
+from realsr.upscaling.time_estimate import seconds_a_megapixel
 
 log = logging.getLogger(__name__)
-
-Band = npt.NDArray[Any]
-Report = Callable[[float], Any]  # told which share of a photo is done
-Enlarge = Callable[..., Any]  # upscale_file with all but its files and report=
-OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # by which no other photo could be written either
-
-
-def upscale_file(
-    source: str | Path,
-    target: str | Path,
-    model: Network,
-    scale: float | None = None,
-    tiles: Tiles | None = None,
-    keep_colours: bool = False,
-    quality: int = 95,
-    most_pixels: int = MOST_PIXELS,
-    report: Report = lambda share: None,
-    pace: float | None = None,
-) -> None:
-    """Upscale a file to a file, which appears whole or not at all, and is read and written as the rows get done.
-
-    Gray, alpha, 16 bits, ICC profile, EXIF, XMP and resolution are kept as far as the format of ``target`` goes.
-
-    Args:
-        source: the photo.
-        target: its suffix names the format.
-        model: from :func:`realsr.backends.load_model`.
-        scale: see :func:`realsr.library.upscale`.
-        tiles: likewise.
-        keep_colours: likewise.
-        quality: of JPEG and WebP, 1 to 100.
-        most_pixels: larger photos are refused.
-        report: is told which share of the photo is done.
-        pace: seconds a megapixel, of :func:`realsr.pace.seconds_a_megapixel`; what will take long is said.
-
-    Raises:
-        InputError: the photo cannot be read, the result cannot be written in that format, or the network fails.
-        OSError: the folder cannot be written to, or the disk is full.
-    """
-    target = Path(target)
-    check_quality(quality)
-    if target.is_dir():
-        raise InputError(f"{target}: is a folder, where the result of {source} would be; remove or rename it")
-    photo = open_photo(source, most_pixels)
-    height, width = result_size(photo, model, scale)
-    check_writes(target, height, width, (1 if photo.gray else 3) + (photo.alpha is not None))
-    if pace and (line := long_wait(pace, model, tiles or Tiles(), *photo.rgb.shape[:2])):
-        log.info("%s: %s", source, line)
-    bands = photo_bands(photo, model, scale, tiles, keep_colours, report)
-    try:
-        _write_behind(lambda rows: write_rows(target, rows, height, width, photo, quality), bands)
-    except (RuntimeError, MemoryError) as e:  # a community's network that does not take such a size, say
-        reason = "there is no memory for it" if is_out_of_memory(e) else " ".join(str(e).split())[:200]
-        raise InputError(f"{source}: cannot be upscaled ({reason or type(e).__name__}); try a smaller tile=") from e
-    except InputError as e:
-        if str(e).startswith(one_line(f"{source}: ")):  # the photo is damaged where it was read just now
-            raise
-        raise InputError(f"{source}: {e}") from e
-
-
-def upscale_files(
-    enlarge: Sequence[Enlarge], source: Path, output: Path, suffix: str | None = ".png", overwrite: bool = False
-) -> list[Path]:
-    """Upscale a file, or a folder with its sub-folders.
-
-    A file that cannot be read does not stop the others.
-
-    Args:
-        enlarge: :func:`upscale_file` with all but its files and ``report``, one for each device.
-        source: photo, or folder of photos.
-        output: folder of the results, which lie in it as the photos do in theirs; for a single photo also a file.
-        suffix: of the results; None: each photo's own.
-        overwrite: False leaves results that are there.
-
-    Returns:
-        The files written.
-
-    Raises:
-        InputError: nothing to upscale, or (after all others are done) files that failed.
-    """
-    targets = targets_of(source, output, suffix)
-    is_there = os.path.isfile  # Path's fails at names that are too long
-    todo = {path: target for path, target in targets.items() if overwrite or not is_there(target)}
-    check_writable(output if output not in targets.values() else output.parent)
-    written: list[Path] = []
-    failed: list[str] = []
-    stopped = threading.Event()
-    waiting: Queue[tuple[Path, Path]] = Queue()
-    for item in todo.items():
-        waiting.put(item)
-
-    def work(make: Enlarge) -> None:
-        while not stopped.is_set():
-            try:
-                path, target = waiting.get_nowait()
-            except Empty:
-                return
-            before = 0.0
-
-            def report(share: float) -> None:
-                nonlocal before
-                if stopped.is_set():
-                    raise InterruptedError
-                progress.advance(bar, share - before)
-                before = share
-
-            try:
-                with _naming(path, target):
-                    make(path, target, report=report)
-                written.append(target)
-            except InputError as e:
-                failed.append(str(e))
-                log.error("%s", e)
-            progress.advance(bar, 1 - before)
-
-    with Progress(disable=not todo, speed_estimate_period=3600) as progress:  # a tile may take a minute
-        bar = progress.add_task("upscaling", total=len(todo))
-        progress.advance(bar, 0)  # from when on the time that remains is reckoned
-        _on_each(work, enlarge, stopped)
-    skipped = len(targets) - len(todo)
-    there = f", {skipped} were there already and stay as they are (overwrite=true makes them anew)" if skipped else ""
-    count = f"{len(written)} photo{'s' * (len(written) != 1)}"
-    log.info("%s written to %s%s%s", count, output, there, f", {len(failed)} failed" if failed else "")
-    if failed:
-        count = f"{len(failed)} of {len(targets)} files failed: " if len(targets) > 1 else ""
-        raise InputError(f"{count}{failed[0]}")
-    return sorted(written)
-
-
-def _on_each(work: Callable[[Enlarge], None], enlarge: Sequence[Enlarge], stopped: threading.Event) -> None:
-    """A thread for each device; this one where there is one, so that Ctrl-C ends it at once."""
-    if len(enlarge) == 1:
-        work(enlarge[0])
-        return
-    with ThreadPoolExecutor(len(enlarge)) as pool:
-        running = [pool.submit(work, make) for make in enlarge]
-        try:
-            for future in as_completed(running):
-                future.result()
-        except BaseException:
-            stopped.set()
-            raise
-
-
-@contextmanager
-def _naming(path: Path, target: Path) -> Iterator[None]:
-    """What fails at this result alone, such as a name that is too long, as an InputError."""
-    try:
-        yield
-    except InterruptedError:
-        raise
-    except OSError as e:
-        if e.errno in OF_THE_DISK:
-            raise
-        raise InputError(f"{path}: {target} cannot be written ({e.strerror or e})") from e
-
-
-def _write_behind(write: Callable[[Iterator[Band]], None], bands: Iterator[Band]) -> None:
-    """Have bands written in another thread while the next one is made in this; what fails in one ends both.
-
-    No error is kept where it was seen: it knows the frames that it passed, and so the photo, whose memory such
-    a ring would hold.
-    """
-    queue: Queue[Band | None] = Queue(1)
-    whole = False
-
-    def made() -> Iterator[Band]:
-        while (band := queue.get()) is not None:
-            yield band
-        if not whole:
-            raise EOFError("the bands broke off")
-
-    with ThreadPoolExecutor(1) as pool:
-        running = [pool.submit(write, made())]
-
-        def put(item: Band | None) -> None:
-            while not running[0].done():
-                try:
-                    return queue.put(item, timeout=0.1)
-                except Full:
-                    pass
-
-        try:
-            for band in bands:
-                put(band)
-                if running[0].done():
-                    break
-            whole = True
-            put(None)
-        except BaseException:
-            whole = False
-            with suppress(Empty):
-                queue.get_nowait()
-            queue.put_nowait(None)  # without waiting, in which a second Ctrl-C would leave the other thread for ever
-            raise
-        running.pop().result()
 
 
 def _run(cfg: DictConfig) -> None:

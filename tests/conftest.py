@@ -24,11 +24,11 @@ from spandrel.architectures.Compact import Compact
 from torch import nn
 from torch.utils.data import DataLoader
 
-from realsr.checks import check_config
-from realsr.help import conf_dir
-from realsr.images import Photo, to_uint, write_image
-from realsr.resample import imresize
-from realsr.train import train
+from realsr.imaging import Photo, to_uint, write_image
+from realsr.imaging.resample import imresize
+from realsr.runtime.config_check import check_config
+from realsr.runtime.help import conf_dir
+from realsr.training.run import train
 
 # A shell starts its background jobs deaf to Ctrl-C, and commands under test would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

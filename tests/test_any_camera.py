@@ -10,11 +10,11 @@ import torch
 from conftest import scene
 from omegaconf import OmegaConf
 
-from realsr.any_camera import AnyCamera
-from realsr.errors import InputError
-from realsr.help import conf_dir
-from realsr.kernels import centre_index, centre_of_mass, covariance
-from realsr.sensor import degamma, gamma
+from realsr.degradation.any_camera import AnyCamera
+from realsr.degradation.sensor import degamma, gamma
+from realsr.estimation.kernels import centre_index, centre_of_mass, covariance
+from realsr.runtime.errors import InputError
+from realsr.runtime.help import conf_dir
 
 YAML = OmegaConf.load(Path(conf_dir()) / "degradation" / "any_camera.yaml").degradation
 RANGES = {k: v for k, v in OmegaConf.to_container(YAML).items() if not k.startswith("_") and k != "scale"}

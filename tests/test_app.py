@@ -24,13 +24,13 @@ from conftest import save_compact, scene
 from PIL import Image
 from spandrel.architectures.Compact import Compact
 
-from realsr.app.__main__ import _run as run
-from realsr.app.__main__ import free_port
-from realsr.backends import load_model
-from realsr.errors import InputError
-from realsr.images import Photo, read_image, to_uint, write_image
-from realsr.tiling import Tiles
-from realsr.upscale import upscale_file
+from realsr.app import _run as run
+from realsr.imaging import Photo, read_image, to_uint, write_image
+from realsr.networks.tiling import Tiles
+from realsr.runtime.errors import InputError
+from realsr.upscaling.backends import load_model
+from realsr.upscaling.files import upscale_file
+from realsr.upscaling.server import free_port
 
 TILES = Tiles(24, 8)
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -343,7 +343,7 @@ def test_a_password_has_a_name(compose):
 
 
 def test_without_gradio_one_line_says_what_to_install(folder):
-    code = "import sys; sys.modules['gradio'] = None; from realsr.app.__main__ import main; main()"
+    code = "import sys; sys.modules['gradio'] = None; from realsr.app import main; main()"
     command = [sys.executable, "-c", code, f"ckpt={folder / 'model.ckpt'}"]
     done = subprocess.run(command, cwd=folder / "cwd", capture_output=True, text=True)
     assert done.returncode == 2
@@ -351,7 +351,7 @@ def test_without_gradio_one_line_says_what_to_install(folder):
 
 
 def test_pictures_of_a_large_result_are_its_means_and_its_part_with_most_detail(tmp_path):
-    from realsr.app.page import DETAIL, MOST, SIDE, _files, _pictures
+    from realsr.upscaling.page import DETAIL, MOST, SIDE, _files, _pictures
 
     rng = np.random.default_rng(0)
     lr = np.full((300, 400, 4), 40000, np.uint16)
@@ -380,7 +380,7 @@ def test_pictures_of_a_large_result_are_its_means_and_its_part_with_most_detail(
 
 
 def test_an_upload_is_taken_once_and_a_page_that_is_closed_leaves_nothing(tmp_path):
-    from realsr.app.page import Desk
+    from realsr.upscaling.page import Desk
 
     desk = Desk(None, tmp_path / "root", {}, 24)
     (tmp_path / "root").mkdir()

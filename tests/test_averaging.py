@@ -8,16 +8,16 @@ from pytorch_lightning import Callback
 from spandrel.architectures.Compact import Compact
 from torch import nn
 
-from realsr.averaging import update_average
-from realsr.esrgan import ESRGAN
 from realsr.evaluate import _run as run_evaluate
-from realsr.files import find_images
-from realsr.images import read_image, to_float
-from realsr.losses.adversarial import Vanilla
+from realsr.imaging import read_image, to_float
 from realsr.networks.patch import PatchDiscriminator
 from realsr.networks.rrdb import RRDBNet
+from realsr.networks.tiling import upscale_tiled
 from realsr.networks.weights import load_weights, read_checkpoint
-from realsr.tiling import upscale_tiled
+from realsr.runtime.files import find_images
+from realsr.training.averaging import update_average
+from realsr.training.esrgan import ESRGAN
+from realsr.training.losses.adversarial import Vanilla
 from realsr.upscale import _run as run_upscale
 
 

@@ -18,21 +18,21 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from realsr.backends.pytorch import TorchNetwork
 from realsr.collect import _run as run_collect
-from realsr.command_line import quote_paths
-from realsr.config import check_writable, explain
 from realsr.data.folders import find_pairs
-from realsr.entries import Entry
-from realsr.errors import InputError, at_least
 from realsr.estimate import _run as run_estimate
 from realsr.evaluate import _run as run_evaluate
-from realsr.hardware import pick_device
-from realsr.images import read_image
-from realsr.loggers import wandb_logger
-from realsr.train import train
+from realsr.imaging import read_image
+from realsr.pools.folder import Entry
+from realsr.runtime.command_line import quote_paths
+from realsr.runtime.config import check_writable, explain
+from realsr.runtime.errors import InputError, at_least
+from realsr.runtime.hardware import pick_device
+from realsr.training.loggers import wandb_logger
+from realsr.training.run import train
 from realsr.upscale import _run as run_upscale
-from realsr.upscale import upscale_file, upscale_files
+from realsr.upscaling.backends.pytorch import TorchNetwork
+from realsr.upscaling.files import upscale_file, upscale_files
 
 COLLECT = ["collector=df2k", "collector.tile_size=16", "collector.stride=16", "collector.keep_best=20"]
 ESTIMATE = ["estimator.iterations=10", "accelerator=cpu"]
@@ -661,7 +661,7 @@ def test_a_disk_that_is_full_is_refused_at_the_start(tiny_disk, mistake, photo_f
 
 
 def test_a_disk_that_fills_up_leaves_the_old_file(tiny_disk):
-    from realsr.checkpoints import WholeCheckpoints
+    from realsr.training.checkpoints import WholeCheckpoints
 
     path = tiny_disk / "last.ckpt"
     WholeCheckpoints().save_checkpoint({"x": torch.zeros(1000)}, path)

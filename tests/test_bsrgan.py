@@ -14,16 +14,16 @@ from conftest import leaves, scene
 from omegaconf import OmegaConf
 from scipy import ndimage
 
-from realsr import bsrgan
-from realsr.bsrgan import STEPS, BSRGANDegradation, moved_gaussian, noise_mixing, resized
-from realsr.development import Development
-from realsr.errors import InputError
-from realsr.help import conf_dir
-from realsr.jpeg import jpeg
-from realsr.kernels import centre_index, centre_of_mass, covariance, gaussian_kernel
-from realsr.pools import KernelPool
-from realsr.resample import blur, imresize
-from realsr.sensor import degamma, demosaic, gamma, mosaic, toned, untoned
+from realsr.degradation import bsrgan
+from realsr.degradation.bsrgan import STEPS, BSRGANDegradation, moved_gaussian, noise_mixing, resized
+from realsr.degradation.development import Development
+from realsr.degradation.sensor import degamma, demosaic, gamma, mosaic, toned, untoned
+from realsr.estimation.kernels import centre_index, centre_of_mass, covariance, gaussian_kernel
+from realsr.imaging.jpeg import jpeg
+from realsr.imaging.resample import blur, imresize
+from realsr.pools.pool import KernelPool
+from realsr.runtime.errors import InputError
+from realsr.runtime.help import conf_dir
 
 YAML = OmegaConf.load(Path(conf_dir()) / "degradation" / "bsrgan.yaml").degradation
 RANGES = {k: v for k, v in OmegaConf.to_container(YAML).items() if not k.startswith("_") and k != "scale"}

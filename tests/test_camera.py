@@ -7,14 +7,11 @@ import pytest
 import torch
 from conftest import scene
 
-from realsr.camera import CameraDegradation, lens_kernels
-from realsr.camera_fit import fit_development, signature
 from realsr.data.cameras import CAMERAS, flat_picture
-from realsr.development import PARTS, Development, smoothed
-from realsr.errors import InputError
-from realsr.jpeg import standard_tables
-from realsr.jpeg_pool import JpegPool
-from realsr.kernels import (
+from realsr.degradation.camera import CameraDegradation, lens_kernels
+from realsr.degradation.camera_fit import fit_development, signature
+from realsr.degradation.development import PARTS, Development, smoothed
+from realsr.estimation.kernels import (
     bicubic_kernel,
     centre_index,
     centre_of_mass,
@@ -23,7 +20,10 @@ from realsr.kernels import (
     gaussian_of,
     max_normalised_correlation,
 )
-from realsr.pools import KernelPool, NoisePool
+from realsr.imaging.jpeg import standard_tables
+from realsr.pools.jpeg_tables import JpegPool
+from realsr.pools.pool import KernelPool, NoisePool
+from realsr.runtime.errors import InputError
 
 
 def walls(name: str) -> NoisePool:
@@ -90,7 +90,7 @@ def test_walls_tell_how_a_camera_develops(name, quality, demosaicking, crosstalk
 
 
 def test_of_a_large_pool_every_few_tiles_are_looked_at(system, monkeypatch):
-    monkeypatch.setattr("realsr.camera_fit.ENOUGH", 20 * 3 * 32 * 32)  # of 60 tiles: every fourth
+    monkeypatch.setattr("realsr.degradation.camera_fit.ENOUGH", 20 * 3 * 32 * 32)  # of 60 tiles: every fourth
     few = fit_development(system.subset(range(0, len(system), 4)), None)
     assert fit_development(system, None) == few
 

@@ -9,8 +9,14 @@ from conftest import leaves
 from PIL import Image
 
 from realsr.data.cameras import CAMERAS, Camera, flat_picture
-from realsr.kernels import centre_index, centre_of_mass, covariance, gaussian_kernel, max_normalised_correlation
-from realsr.resample import blur_subsample
+from realsr.estimation.kernels import (
+    centre_index,
+    centre_of_mass,
+    covariance,
+    gaussian_kernel,
+    max_normalised_correlation,
+)
+from realsr.imaging.resample import blur_subsample
 
 EVEN = Camera(core=0.45, defocus=(0, 0), motion=(0, 0), sharpening=0, quality=None, tone="srgb", gains=(1, 1, 1))
 

@@ -10,12 +10,12 @@ from conftest import scene
 from pytorch_lightning import Trainer
 from torch.utils.data import DataLoader
 
-from realsr.errors import InputError
-from realsr.esrgan import ESRGAN
-from realsr.losses.adversarial import RelativisticAverage
+from realsr.imaging.resample import imresize
 from realsr.networks.patch import PatchDiscriminator
 from realsr.networks.rrdb import RRDBNet
-from realsr.resample import imresize
+from realsr.runtime.errors import InputError
+from realsr.training.esrgan import ESRGAN
+from realsr.training.losses.adversarial import RelativisticAverage
 
 
 def batch() -> dict:

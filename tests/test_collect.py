@@ -11,16 +11,16 @@ import pytest
 import skimage
 from PIL import Image
 
-from realsr.camera_noise import LEVELS, AutoRule, lower_envelope
-from realsr.collect import collect_noise
 from realsr.data.cameras import CAMERAS, flat_picture
-from realsr.entries import Entry
-from realsr.errors import InputError
-from realsr.files import find_images, warn_once
-from realsr.images import Photo, gray_uint8, read_image, write_image
-from realsr.images.models import camera_model
-from realsr.noise import REASONS, NoiseRule, tile_statistics
-from realsr.structure import correlation, without_plane
+from realsr.estimation.camera_noise import LEVELS, AutoRule, lower_envelope
+from realsr.estimation.flatness import correlation, without_plane
+from realsr.estimation.noise import REASONS, NoiseRule, tile_statistics
+from realsr.imaging import Photo, gray_uint8, read_image, write_image
+from realsr.imaging.models import camera_model
+from realsr.pools.collect import collect_noise
+from realsr.pools.folder import Entry
+from realsr.runtime.errors import InputError
+from realsr.runtime.files import find_images, warn_once
 
 
 def save(path, image):
@@ -217,7 +217,7 @@ def test_what_was_measured_is_kept_and_tiles_are_chosen_again_from_it(tmp_path, 
     save(folder / "quiet.png", noisy(np.full((320, 320), 110.0), 2))
     measured = []
     real = tile_statistics
-    monkeypatch.setattr("realsr.collect.tile_statistics", lambda *a: measured.append(a) or real(*a))
+    monkeypatch.setattr("realsr.pools.collect.tile_statistics", lambda *a: measured.append(a) or real(*a))
     after = collect_noise(find_images(folder), tmp_path / "noise", rule)
     assert len(measured) == 1
     assert after.photos.count("0.png") != before.photos.count("0.png")
@@ -230,7 +230,7 @@ def test_a_run_that_was_stopped_between_measuring_and_choosing_goes_on(tmp_path,
     photos = flat_and_sky(tmp_path / "photos")
     whole = collect_noise(photos, tmp_path / "whole", AutoRule())
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("realsr.collect._settle", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("realsr.pools.collect._settle", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         collect_noise(photos, tmp_path / "a", AutoRule())
     assert [len(entry.arrays["tiles"]) for entry in entries_of(tmp_path / "a")] == [0, 0]
     again = collect_noise(photos, tmp_path / "a", AutoRule())

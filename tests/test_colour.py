@@ -6,11 +6,10 @@ import torch
 from conftest import nearest, save_compact
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from realsr import colour
-from realsr.colour import colour_difference, match_colours
 from realsr.evaluate import _run as run_evaluate
-from realsr.files import find_images
-from realsr.images import read_image
+from realsr.imaging import colour, read_image
+from realsr.imaging.colour import colour_difference, match_colours
+from realsr.runtime.files import find_images
 from realsr.upscale import _run as run_upscale
 
 

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from realsr.data.samples import make_samples
-from realsr.entries import Entry
-from realsr.estimate import estimate_kernels
-from realsr.estimators.kernelgan.module import KernelGAN
-from realsr.files import find_images
-from realsr.images import read_image
+from realsr.estimation.kernelgan.module import KernelGAN
+from realsr.imaging import read_image
+from realsr.pools.estimate import estimate_kernels
+from realsr.pools.folder import Entry
+from realsr.runtime.files import find_images
 
 
 def call(*arguments, cwd, check=True):
@@ -139,7 +139,7 @@ def test_the_wheel_brings_its_configs_and_what_a_page_is_made_of(tmp_path):
     install = ["-m", "pip", "install", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
     subprocess.run([sys.executable, *install], check=True, capture_output=True)
     code = (
-        f"import sys; sys.path.insert(0, {str(site)!r}); import realsr, realsr.config as c;"
+        f"import sys; sys.path.insert(0, {str(site)!r}); import realsr, realsr.runtime.config as c;"
         f"assert realsr.__file__.startswith({str(site)!r}); print(c.conf_dir());"
         "sys.argv = ['realsr-train', '--cfg', 'job', 'model=compact', 'data.source_dir=x'];"
         "from realsr.train import main; main()"
@@ -150,4 +150,4 @@ def test_the_wheel_brings_its_configs_and_what_a_page_is_made_of(tmp_path):
     assert "spandrel.architectures.Compact.Compact" in done.stdout
     assert (site / "bin" / "realsr-train").exists()
     report = (site / "realsr" / "report" / "templates").iterdir()
-    assert {path.name for path in report} == {path.name for path in (root / "realsr/report/templates").iterdir()}
+    assert {path.name for path in report} == {path.name for path in (root / "realsr/reports/templates").iterdir()}

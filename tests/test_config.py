@@ -8,12 +8,12 @@ import torchvision
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from realsr.checks import _fits
-from realsr.config import explain
-from realsr.draws import KernelDraw, NoiseDraw
-from realsr.errors import InputError
-from realsr.estimators.patch_matching import PatchMatching
-from realsr.help import conf_dir
+from realsr.estimation.patch_matching import PatchMatching
+from realsr.pools.sampling import KernelDraw, NoiseDraw
+from realsr.runtime.config import explain
+from realsr.runtime.config_check import _fits
+from realsr.runtime.errors import InputError
+from realsr.runtime.help import conf_dir
 
 GROUPS = {
     group: sorted(path.stem for path in (Path(conf_dir()) / group).glob("*.yaml"))

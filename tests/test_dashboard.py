@@ -21,12 +21,12 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto.wandb_internal_pb2 import Record
 
-from realsr import callbacks
 from realsr.data import timed
 from realsr.data.datasets import HRCrops
-from realsr.esrgan import ESRGAN
-from realsr.loggers import run_id, wandb_logger
-from realsr.pictures import GAP, LABEL_HEIGHT
+from realsr.reports.pictures import GAP, LABEL_HEIGHT
+from realsr.training import callbacks
+from realsr.training.esrgan import ESRGAN
+from realsr.training.loggers import run_id, wandb_logger
 
 LOSSES = ("pixel", "perceptual", "adversarial", "discriminator", "generator", "d_real", "d_fake")
 
@@ -127,7 +127,11 @@ def dashboard(trained, fit, monkeypatch, tmp_path):
     torch.save(torchvision.models.squeezenet1_1().features.state_dict(), backbone)
     options = ["logger=wandb", f"logger.wandb.save_dir={tmp_path}/run", f"logger.csv.save_dir={tmp_path}/run"]
     options += ["perceptual=lpips", "model.perceptual.net=squeeze", f"model.perceptual.backbone={backbone}"]
-    options += [f"lpips={{_target_:realsr.metrics.load_lpips,net:squeeze,backbone:{backbone}}}", "group=mine", "seed=3"]
+    options += [
+        f"lpips={{_target_:realsr.networks.perceptual.load_lpips,net:squeeze,backbone:{backbone}}}",
+        "group=mine",
+        "seed=3",
+    ]
     options.append("degradation=camera")
     fit("run", *options)
     trained.append(fit("run", *options, "ckpt=last", "trainer.max_steps=6"))

@@ -7,10 +7,10 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from realsr.camera_fit import fit_development
 from realsr.data.datasets import HRCrops, StepSampler, draw_seed
-from realsr.errors import InputError
-from realsr.images import Photo, write_image
+from realsr.degradation.camera_fit import fit_development
+from realsr.imaging import Photo, write_image
+from realsr.runtime.errors import InputError
 
 FLIPS = A.Compose([A.D4(p=1)])
 COLOURS = "{_target_:albumentations.Compose,transforms:[{_target_:albumentations.ColorJitter,p:0.5}]}"
@@ -59,7 +59,9 @@ def test_noise_is_collected_once_for_lr_and_for_the_kernels(data, caplog):
 
 def test_the_development_is_fitted_for_kernels_that_are_missing_alone(data, monkeypatch):
     fits = []
-    monkeypatch.setattr("realsr.estimate.fit_development", lambda *pools: fits.append(pools) or fit_development(*pools))
+    monkeypatch.setattr(
+        "realsr.degradation.camera_fit.fit_development", lambda *pools: fits.append(pools) or fit_development(*pools)
+    )
     kernels = data(fresh=True).folders["kernel_dir"]
     assert len(fits) == 1
     data()
@@ -74,7 +76,7 @@ def test_lr_is_the_degraded_hr(data):
     module = data("degradation=bicubic")
     raw = next(iter(module.train_dataloader()))
     batch = module.on_after_batch_transfer(module.on_before_batch_transfer(raw, 0), 0)
-    from realsr.resample import imresize
+    from realsr.imaging.resample import imresize
 
     whole = imresize(raw["hr"].float() / 255, 1 / 4)
     cut = module.margin // 4

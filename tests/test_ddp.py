@@ -20,10 +20,10 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from realsr.data.datamodule import RealSRData
 from realsr.data.datasets import StepSampler, share
-from realsr.errors import InputError
-from realsr.esrgan import ESRGAN
-from realsr.images import Photo, write_image
-from realsr.train import train
+from realsr.imaging import Photo, write_image
+from realsr.runtime.errors import InputError
+from realsr.training.esrgan import ESRGAN
+from realsr.training.run import train
 
 TWO = ["trainer=ddp", "trainer.devices=2", "accelerator=cpu"]
 FORKED = [*TWO, "+trainer.strategy.start_method=fork"]  # nothing is imported anew: seconds less
@@ -120,7 +120,7 @@ def test_two_processes_train_as_one_with_the_same_batch(fit, gan):
 
 def test_relativistic_losses_compare_with_the_images_of_all_processes(fit, monkeypatch):
     """Without them the gradients are others: the control of the test before."""
-    monkeypatch.setattr(ESRGAN, "_judge", lambda self, image: self.run["discriminator"](image).float())
+    monkeypatch.setattr(ESRGAN, "_discriminate", lambda self, image: self.run["discriminator"](image).float())
     assert max(differences(fit, "ragan").values()) > 1e-3  # .0047, where 2.5e-5 is rounding
 
 
@@ -212,7 +212,7 @@ def test_a_batch_that_does_not_divide_is_refused_before_anything_is_made(fit, tm
 FAILS = """
 import os
 from realsr.data.datasets import HRCrops
-from realsr.errors import InputError
+from realsr.runtime.errors import InputError
 from realsr.train import main
 
 read = HRCrops.__getitem__

@@ -9,13 +9,13 @@ from conftest import scene
 from PIL import Image
 from scipy import ndimage
 
-from realsr.degradation import Degradation
-from realsr.draws import KernelDraw, NoiseDraw
-from realsr.jpeg import jpeg
-from realsr.jpeg_pool import JpegPool
-from realsr.kernels import gaussian_kernel
-from realsr.pools import KernelPool, NoisePool
-from realsr.resample import imresize
+from realsr.degradation.paper import Degradation
+from realsr.estimation.kernels import gaussian_kernel
+from realsr.imaging.jpeg import jpeg
+from realsr.imaging.resample import imresize
+from realsr.pools.jpeg_tables import JpegPool
+from realsr.pools.pool import KernelPool, NoisePool
+from realsr.pools.sampling import KernelDraw, NoiseDraw
 
 WITH = [(False, False), (False, True), (True, False), (True, True)]
 

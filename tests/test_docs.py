@@ -10,8 +10,8 @@ import pytest
 from conftest import scene
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from realsr.help import conf_dir
-from realsr.images import Photo, to_uint, write_image
+from realsr.imaging import Photo, to_uint, write_image
+from realsr.runtime.help import conf_dir
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])

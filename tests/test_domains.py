@@ -4,7 +4,8 @@ import torch
 from conftest import scene
 from scipy import ndimage
 
-from realsr.domains import BRIGHTNESS, auc, compare, curves, edge_widths, features, power_spectrum, separation
+from realsr.estimation.patch_statistics import BRIGHTNESS, curves, edge_widths, features, power_spectrum
+from realsr.evaluation.separation import auc, compare, separation
 
 SIDE = 32
 

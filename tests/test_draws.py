@@ -7,11 +7,11 @@ import pytest
 import torch
 from scipy import ndimage
 
-from realsr.draws import KernelDraw, NoiseDraw
-from realsr.entries import Entry
-from realsr.errors import InputError
-from realsr.kernels import centre_index, centre_of_mass, gaussian_kernel
-from realsr.pools import KernelPool, NoisePool, brightness, hold_out, without_slope
+from realsr.estimation.kernels import centre_index, centre_of_mass, gaussian_kernel
+from realsr.pools.folder import Entry
+from realsr.pools.pool import KernelPool, NoisePool, brightness, hold_out, without_slope
+from realsr.pools.sampling import KernelDraw, NoiseDraw
+from realsr.runtime.errors import InputError
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -12,10 +12,10 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 
-from realsr.errors import InputError
-from realsr.images import Photo
-from realsr.images.encoding import check_writes, eight_bit, write_rows
-from realsr.images.profiles import _SRGB_PRIMARIES, profile
+from realsr.imaging import Photo
+from realsr.imaging.encoding import check_writes, eight_bit, write_rows
+from realsr.imaging.profiles import _SRGB_PRIMARIES, profile
+from realsr.runtime.errors import InputError
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 LIKE = Photo(np.zeros((1, 1, 3), np.uint8), icc_profile=PROFILE)
@@ -53,7 +53,7 @@ def test_what_others_read(tmp_path, suffix, dtype, channels, shape):
 
 @pytest.mark.parametrize(("most", "big"), [(6000, False), (5000, True)])
 def test_bigtiff_where_4_gb_are_too_few(tmp_path, monkeypatch, most, big):
-    monkeypatch.setattr("realsr.images.encoding._MOST_IN_TIFF", most)
+    monkeypatch.setattr("realsr.imaging.encoding._MOST_IN_TIFF", most)
     write_rows(tmp_path / "a.tif", iter([np.zeros((40, 50, 3), np.uint8)]), 40, 50, LIKE)
     assert tifffile.TiffFile(tmp_path / "a.tif").is_bigtiff == big
     check_writes(tmp_path / "a.tif", 60_000, 60_000)
@@ -67,7 +67,7 @@ def test_write_rows_of_any_cut(tmp_path, monkeypatch, suffix, channels, dtype):
     array = pixels(np.uint8, channels).astype(dtype) * (257 if dtype == np.uint16 else 1)
     files = []
     for cuts, band in (((), 1 << 20), ((3, 4, 20), 1 << 20), ((7, 30), 300), ((), 300)):
-        monkeypatch.setattr("realsr.images.stream._PIECE", band)
+        monkeypatch.setattr("realsr.imaging.stream._PIECE", band)
         path = tmp_path / f"{len(files)}{suffix}"
         write_rows(path, bands(array, *cuts), 37, 29, LIKE, quality=100)
         files.append(path.read_bytes())
@@ -144,7 +144,7 @@ def test_bands_that_are_no_such_picture_leave_no_file(tmp_path, suffix, array, l
 FULL = """
 import resource, signal
 import numpy as np
-from realsr.images import Photo, write_image
+from realsr.imaging import Photo, write_image
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
@@ -155,8 +155,8 @@ except OSError as e:
 PEAK = """
 import resource, sys
 import numpy as np
-from realsr.images.encoding import write_rows
-from realsr.images import Photo
+from realsr.imaging.encoding import write_rows
+from realsr.imaging import Photo
 band = np.random.default_rng(0).integers(0, 256, (64, 4000, 3)).astype(np.uint8)
 band[:, 40:] = band[:, 39:40]
 rows = int(sys.argv[2])

@@ -13,16 +13,16 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from realsr.entries import Entry
-from realsr.errors import InputError
 from realsr.estimate import _run as run
-from realsr.estimate import estimate_kernels
-from realsr.estimators.kernelgan.module import KernelGAN
-from realsr.estimators.patch_matching import PatchMatching
-from realsr.files import find_images
-from realsr.images import Photo, write_image
-from realsr.pools import NoisePool
-from realsr.shards import CountShards, jobs_here, shard_of
+from realsr.estimation.kernelgan.module import KernelGAN
+from realsr.estimation.patch_matching import PatchMatching
+from realsr.imaging import Photo, write_image
+from realsr.pools.estimate import estimate_kernels
+from realsr.pools.folder import Entry
+from realsr.pools.pool import NoisePool
+from realsr.pools.shards import CountShards, jobs_here, shard_of
+from realsr.runtime.errors import InputError
+from realsr.runtime.files import find_images
 
 TINY = ["estimator.iterations=15", "accelerator=cpu"]
 
@@ -119,7 +119,9 @@ def test_the_cameras_noise_is_asked_for_where_a_kernel_is_missing(photo_folder, 
     photos = photo_folder("photos", 2, 160, 192, 0.02)
     options = [*TINY, f"data.source_dir={photos}", f"pool_dir={tmp_path}", "workers=1"]
     asked = []
-    monkeypatch.setattr("realsr.estimate.camera_noise", lambda photos, *_: asked.append([p.name for p in photos]))
+    monkeypatch.setattr(
+        "realsr.degradation.camera_fit.camera_noise", lambda photos, *_: asked.append([p.name for p in photos])
+    )
     run(compose("estimate", *options, "estimator=kernelgan", "estimator.channels=8"))
     assert not asked
     run(compose("estimate", *options, "shards=2", "shard=1"))
@@ -128,7 +130,7 @@ def test_the_cameras_noise_is_asked_for_where_a_kernel_is_missing(photo_folder, 
     monkeypatch.undo()
     run(compose("estimate", *options))  # there is noise, so kernels without it are made anew
     assert content(tmp_path / "kernels") != made
-    monkeypatch.setattr("realsr.estimate.camera_noise", lambda *_: pytest.fail("no kernel is missing"))
+    monkeypatch.setattr("realsr.degradation.camera_fit.camera_noise", lambda *_: pytest.fail("no kernel is missing"))
     run(compose("estimate", *options))
 
 

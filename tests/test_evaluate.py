@@ -16,20 +16,20 @@ from conftest import leaves, nearest, save_compact
 from spandrel.architectures.Compact import Compact
 from test_commands import call
 
-from realsr.config import explain
 from realsr.data.folders import find_pairs
-from realsr.errors import InputError
-from realsr.estimators.patch_matching import PatchMatching
+from realsr.estimation.patch_matching import PatchMatching
 from realsr.evaluate import _run as run_evaluate
-from realsr.evaluate import pool_pictures
-from realsr.evaluation import Judge, evaluate
-from realsr.export import export
-from realsr.files import find_images
-from realsr.images import Photo, read_image, to_float, to_uint, write_image
-from realsr.methods import Enlarged, Method, bicubic, network, split_names, zssr
-from realsr.metrics import image_metrics
-from realsr.tables import check_paper, print_tables, tabulate, write_tables
-from realsr.zssr import ZSSR
+from realsr.evaluation.evaluator import Evaluator, evaluate
+from realsr.evaluation.methods import Enlarged, Method, bicubic, network, split_names, zssr
+from realsr.evaluation.presentation import pool_pictures
+from realsr.evaluation.tables import check_paper, print_tables, tabulate, write_tables
+from realsr.evaluation.zssr import ZSSR
+from realsr.imaging import Photo, read_image, to_float, to_uint, write_image
+from realsr.imaging.metrics import image_metrics
+from realsr.runtime.config import explain
+from realsr.runtime.errors import InputError
+from realsr.runtime.files import find_images
+from realsr.upscaling.export import export
 
 
 def counted(name="mine", offset=0.0, fails=()):
@@ -70,10 +70,10 @@ def test_the_command_writes_tables_and_pictures_that_agree(checkpoint, photo_fol
 def test_what_is_there_is_not_made_again(photo_folder, tmp_path):
     photos = find_pairs(photo_folder("hr", 2, 96, 128), None, 4)
     method, calls = counted()
-    first = evaluate(photos, [method], Judge(4), tmp_path / "out")
+    first = evaluate(photos, [method], Evaluator(4), tmp_path / "out")
     assert len(calls) == 2
     pictures = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "mine").iterdir()}
-    again = evaluate(photos, [method, bicubic(4)], Judge(4), tmp_path / "out")
+    again = evaluate(photos, [method, bicubic(4)], Evaluator(4), tmp_path / "out")
     assert len(calls) == 2 and again.results["mine"] == first.results["mine"]
     assert {path: path.stat().st_mtime_ns for path in pictures} == pictures
     assert again.seconds["mine"] == first.seconds["mine"]
@@ -82,28 +82,28 @@ def test_what_is_there_is_not_made_again(photo_folder, tmp_path):
 def test_what_changed_is_made_again(photo_folder, tmp_path):
     hr, out = photo_folder("hr", 2, 96, 128), tmp_path / "out"
     method, calls = counted()
-    first = evaluate(find_pairs(hr, None, 4), [method], Judge(4), out).results["mine"]
+    first = evaluate(find_pairs(hr, None, 4), [method], Evaluator(4), out).results["mine"]
     (out / "mine" / "photo0.json").write_text("{")  # a damaged record
     (out / "mine" / "photo1.png").write_bytes(b"no picture")
-    evaluate(find_pairs(hr, None, 4), [method], Judge(4), out)
+    evaluate(find_pairs(hr, None, 4), [method], Evaluator(4), out)
     assert len(calls) == 4
     shutil.copy(hr / "photo0.png", hr / "photo1.png")  # another photo under its name
-    now = evaluate(find_pairs(hr, None, 4), [method], Judge(4), out).results["mine"]
+    now = evaluate(find_pairs(hr, None, 4), [method], Evaluator(4), out).results["mine"]
     assert len(calls) == 5 and now["photo1"] == first["photo0"] != first["photo1"]
     other, others = counted(offset=0.1)  # another method under its name
-    brighter = evaluate(find_pairs(hr, None, 4), [other], Judge(4), out).results["mine"]
+    brighter = evaluate(find_pairs(hr, None, 4), [other], Evaluator(4), out).results["mine"]
     assert len(others) == 2 and brighter["photo0"]["psnr"] < first["photo0"]["psnr"]
 
 
 def test_another_metric_measures_again_what_was_made(photo_folder, tmp_path):
     photos = find_pairs(photo_folder("hr", 1, 96, 128), None, 4)
     method, calls = counted()
-    evaluate(photos, [method], Judge(4), tmp_path)
-    judge = Judge(4, lambda sr, hr: (sr - hr).abs().mean(), settings={"net": "mine"})
-    values = evaluate(photos, [method], judge, tmp_path).results["mine"]["photo0"]
+    evaluate(photos, [method], Evaluator(4), tmp_path)
+    evaluator = Evaluator(4, lambda sr, hr: (sr - hr).abs().mean(), settings={"net": "mine"})
+    values = evaluate(photos, [method], evaluator, tmp_path).results["mine"]["photo0"]
     pair = photos[0].read()
     assert len(calls) == 1
-    expected = image_metrics(method.run(pair.lr).sr[None], pair.hr[None], 4, judge.lpips)
+    expected = image_metrics(method.run(pair.lr).sr[None], pair.hr[None], 4, evaluator.lpips)
     assert values["lpips"] == pytest.approx(expected["lpips"], rel=1e-4)
 
 
@@ -112,7 +112,7 @@ def test_a_run_that_is_killed_between_picture_and_record_goes_on(photo_folder, t
     photos = find_pairs(photo_folder("hr", 1, 96, 128), None, 4)
     old, _ = counted()
     new, _ = counted(offset=0.2)
-    first = evaluate(photos, [old], Judge(4), tmp_path).results
+    first = evaluate(photos, [old], Evaluator(4), tmp_path).results
 
     class Killed(BaseException):
         pass
@@ -120,24 +120,24 @@ def test_a_run_that_is_killed_between_picture_and_record_goes_on(photo_folder, t
     def measure_killed(sr, hr):
         raise Killed
 
-    judge = Judge(4, measure_killed)
+    evaluator = Evaluator(4, measure_killed)
     with pytest.raises(Killed):
-        evaluate(photos, [new], judge, tmp_path)
-    assert evaluate(photos, [old], Judge(4), tmp_path).results == first
+        evaluate(photos, [new], evaluator, tmp_path)
+    assert evaluate(photos, [old], Evaluator(4), tmp_path).results == first
 
 
 def test_a_photo_on_which_a_method_fails_does_not_stop_the_others(photo_folder, compose, tmp_path, monkeypatch):
     hr = photo_folder("hr", 2, 96, 128)
     shutil.copy(photo_folder("wide", 1, 96, 160) / "photo0.png", hr / "wide.png")
     method, _ = counted(fails=(40,))
-    done = evaluate(find_pairs(hr, None, 4), [bicubic(4), method], Judge(4), tmp_path / "out")
+    done = evaluate(find_pairs(hr, None, 4), [bicubic(4), method], Evaluator(4), tmp_path / "out")
     assert done.failures == ["mine, wide: does not like it"]
     assert list(done.results["bicubic"]) == ["photo0", "photo1", "wide"]
     assert list(done.results["mine"]) == ["photo0", "photo1"]
     mean = tabulate(done.results).mean
     assert mean["bicubic"] == pytest.approx(mean["mine"])
 
-    monkeypatch.setattr("realsr.evaluate.build_methods", lambda cfg: [bicubic(4), method])
+    monkeypatch.setattr("realsr.evaluation.methods.build_methods", lambda cfg: [bicubic(4), method])
     with pytest.raises(InputError, match="1 results are missing: mine, wide: does not like it"):
         run_evaluate(compose("evaluate", f"hr={hr}", f"output={tmp_path / 'cli'}", "metrics.lpips=null"))
     assert "Means over the 2 of 3 images" in (tmp_path / "cli" / "table.md").read_text()
@@ -156,7 +156,7 @@ def test_zero_shot_methods(tmp_path):
     small = partial(ZSSR, iterations=4, again=2, channels=8, back_projections=1)
     estimator = partial(PatchMatching, iterations=4)
     methods = [zssr(4, small, "cpu"), zssr(4, small, "cpu", estimator)]
-    done = evaluate(find_pairs(None, tmp_path / "lr", 4), methods, Judge(4), tmp_path / "out")
+    done = evaluate(find_pairs(None, tmp_path / "lr", 4), methods, Evaluator(4), tmp_path / "out")
     assert not done.failures
     assert done.kernels["leaves"].shape == (33, 33)
     pictures = [read_image(tmp_path / "out" / name / "leaves.png").rgb for name in ("zssr", "k_zssr")]
@@ -249,7 +249,7 @@ def test_mistakes(compose, photo_folder, tmp_path, monkeypatch, given, says):
 def test_images_too_small_to_be_measured_are_named_before_anything_is_made(photo_folder, tmp_path):
     method, calls = counted()
     with pytest.raises(InputError, match=r"photo0\.png: 20x16 pixels are too few, SSIM needs 19 on a side"):
-        evaluate(find_pairs(photo_folder("hr", 1, 16, 20), None, 4), [method], Judge(4), tmp_path / "out")
+        evaluate(find_pairs(photo_folder("hr", 1, 16, 20), None, 4), [method], Evaluator(4), tmp_path / "out")
     assert not calls
 
 
@@ -289,7 +289,7 @@ def test_results_are_never_written_over_the_photos(photo_folder, tmp_path, place
     hr = photo_folder(f"data/{place}", 1, 96, 128)
     before, (method, calls) = (hr / "photo0.png").read_bytes(), counted()
     with pytest.raises(InputError, match=rf"{place}/photo0\.png: lies where results go, in .*data; give"):
-        evaluate(find_pairs(hr, None, 4), [method], Judge(4), tmp_path / "data")
+        evaluate(find_pairs(hr, None, 4), [method], Evaluator(4), tmp_path / "data")
     assert not calls and (hr / "photo0.png").read_bytes() == before
 
 
@@ -316,7 +316,7 @@ def test_a_damaged_photo_does_not_stop_the_others(compose, photo_folder, tmp_pat
 
 def test_a_network_that_gives_nan_has_no_result(photo_folder, tmp_path):
     method, _ = counted(offset=float("nan"))
-    done = evaluate(find_pairs(photo_folder("hr", 1, 96, 128), None, 4), [method], Judge(4), tmp_path / "out")
+    done = evaluate(find_pairs(photo_folder("hr", 1, 96, 128), None, 4), [method], Evaluator(4), tmp_path / "out")
     assert done.failures == ["mine, photo0: its picture has pixels that are NaN or infinite"]
     assert not list((tmp_path / "out" / "mine").glob("*"))
 
@@ -327,7 +327,7 @@ def test_a_network_that_raises_does_not_stop_the_others(checkpoint, photo_folder
 
     monkeypatch.setattr(Compact, "forward", without_memory)
     photos, methods = find_pairs(photo_folder("hr", 1, 96, 128), None, 4), [network("a", checkpoint, 4), bicubic(4)]
-    done = evaluate(photos, methods, Judge(4), tmp_path / "out")
+    done = evaluate(photos, methods, Evaluator(4), tmp_path / "out")
     (line,) = done.failures
     assert line.startswith("a, photo0: no memory for a tile of 16 pixels")
     assert list(done.results["bicubic"]) == ["photo0"]
@@ -377,9 +377,12 @@ def test_photos_too_small_for_niqe_are_named_before_anything_is_made(photo_folde
     method, calls = counted()
     photos = find_pairs(None, photo_folder("lr", 1, 24, 30), 4)
     with pytest.raises(InputError, match=r"photo0\.png: its result of 120x96 pixels is too small for NIQE"):
-        evaluate(photos, [method], Judge(4, niqe=lambda sr: 3.0), tmp_path / "out")
+        evaluate(photos, [method], Evaluator(4, niqe=lambda sr: 3.0), tmp_path / "out")
     assert not calls
-    assert evaluate(photos, [method], Judge(4), tmp_path / "out").results["mine"]["photo0"].keys() == {"noise", "edges"}
+    assert evaluate(photos, [method], Evaluator(4), tmp_path / "out").results["mine"]["photo0"].keys() == {
+        "noise",
+        "edges",
+    }
 
 
 @pytest.mark.parametrize(
@@ -387,10 +390,10 @@ def test_photos_too_small_for_niqe_are_named_before_anything_is_made(photo_folde
 )
 def test_a_record_that_is_damaged_is_written_anew(photo_folder, tmp_path, damage):
     photos, (method, _) = find_pairs(photo_folder("hr", 1, 96, 128), None, 4), counted()
-    first = evaluate(photos, [method], Judge(4), tmp_path).results
+    first = evaluate(photos, [method], Evaluator(4), tmp_path).results
     path = tmp_path / "mine" / "photo0.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | damage))
-    assert evaluate(photos, [method], Judge(4), tmp_path).results == first
+    assert evaluate(photos, [method], Evaluator(4), tmp_path).results == first
 
 
 def test_the_table_is_printed_where_there_is_no_minus_sign(monkeypatch):
@@ -434,9 +437,9 @@ def test_a_test_photo_that_training_saw_is_told_at_once(fit, compose, photo_fold
 def test_a_metric_that_could_not_be_had_is_measured_once_it_is_there(photo_folder, tmp_path):
     photos = find_pairs(photo_folder("hr", 1, 96, 128), None, 4)
     settings = {"lpips": {"net": "alex", "backbone": None}}  # the same, whether it could be downloaded or not
-    without = evaluate(photos, [bicubic(4)], Judge(4, settings=settings), tmp_path).results["bicubic"]["photo0"]
-    judge = Judge(4, lambda sr, hr: (sr - hr).abs().mean(), settings=settings)
-    values = evaluate(photos, [bicubic(4)], judge, tmp_path).results["bicubic"]["photo0"]
+    without = evaluate(photos, [bicubic(4)], Evaluator(4, settings=settings), tmp_path).results["bicubic"]["photo0"]
+    evaluator = Evaluator(4, lambda sr, hr: (sr - hr).abs().mean(), settings=settings)
+    values = evaluate(photos, [bicubic(4)], evaluator, tmp_path).results["bicubic"]["photo0"]
     assert "lpips" not in without and values["lpips"] > 0
 
 
@@ -446,7 +449,7 @@ def test_no_memory_for_one_method_does_not_stop_the_others(photo_folder, tmp_pat
     def fail(lr):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    done = evaluate(photos, [Method("large", fail, {}), bicubic(4)], Judge(4), tmp_path)
+    done = evaluate(photos, [Method("large", fail, {}), bicubic(4)], Evaluator(4), tmp_path)
     assert done.failures == ["large, photo0: CUDA out of memory"]
     assert list(done.results["bicubic"]) == ["photo0"]
 
@@ -454,8 +457,8 @@ def test_no_memory_for_one_method_does_not_stop_the_others(photo_folder, tmp_pat
 def test_a_picture_that_is_not_the_one_that_was_measured_is_made_anew(photo_folder, tmp_path):
     photos = find_pairs(photo_folder("hr", 2, 96, 128), None, 4)
     method, calls = counted()
-    first = evaluate(photos, [method], Judge(4), tmp_path / "out").results
+    first = evaluate(photos, [method], Evaluator(4), tmp_path / "out").results
     shutil.copy(tmp_path / "out/mine/photo1.png", tmp_path / "out/mine/photo0.png")
-    again = evaluate(photos, [method], Judge(4), tmp_path / "out").results
+    again = evaluate(photos, [method], Evaluator(4), tmp_path / "out").results
     assert len(calls) == 3 and again == first
     assert find_images(tmp_path / "out/mine")[0].read_bytes() != find_images(tmp_path / "out/mine")[1].read_bytes()

@@ -9,8 +9,8 @@ import pytest
 import tifffile
 from PIL import Image, TiffImagePlugin
 
-from realsr.images import Photo, read_image, write_image
-from realsr.images.tags import Tags, camera_name, clean_exif
+from realsr.imaging import Photo, read_image, write_image
+from realsr.imaging.tags import Tags, camera_name, clean_exif
 
 EXIF, GPS, RESOLUTION = 0x8769, 0x8825, (282, 283, 296)
 MAIN = {
@@ -117,7 +117,7 @@ def test_tiff_by_pillow(tmp_path):
 
 
 def test_exif_in_bigtiff(tmp_path, monkeypatch):
-    monkeypatch.setattr("realsr.images.encoding._MOST_IN_TIFF", 0)
+    monkeypatch.setattr("realsr.imaging.encoding._MOST_IN_TIFF", 0)
     block = clean_exif(Tags(camera_exif()))
     write_image(tmp_path / "a.tif", Photo(pixels(), exif=block))
     with tifffile.TiffFile(tmp_path / "a.tif") as file:

@@ -14,14 +14,15 @@ from spandrel.architectures.Compact import Compact
 from torch import nn
 
 from realsr import __version__
-from realsr.config import explain
-from realsr.errors import InputError
-from realsr.export import _run, export
-from realsr.formats import EXPORTS
+from realsr.export import _run
 from realsr.networks.edsr import EDSR
 from realsr.networks.patch import PatchDiscriminator
 from realsr.networks.rrdb import RRDBNet
 from realsr.networks.weights import load_generator, read_checkpoint
+from realsr.runtime.config import explain
+from realsr.runtime.errors import InputError
+from realsr.upscaling.export import export
+from realsr.upscaling.export_formats import EXPORTS
 
 SIZES = [(11, 14), (1, 1), (2, 37)]
 SPECS = {
@@ -81,7 +82,7 @@ def checkpoint(path, name, seed=0):
             nn.init.normal_(parameter, 0, 0.1) if parameter.ndim > 1 else nn.init.normal_(parameter, 0.02, 0.02)
         state |= {f"{part}.{k}": v for k, v in network.state_dict().items()}
     state |= {f"discriminator.{k}": v for k, v in PatchDiscriminator(4).state_dict().items()}
-    degradation = {"_target_": "realsr.degradation.Degradation", "scale": 4}
+    degradation = {"_target_": "realsr.degradation.paper.Degradation", "scale": 4}
     data = {"degradation": degradation, "kernel_dir": "/home/anna/pools/k", "noise_dir": "n", "jpeg_dir": None}
     torch.save({"state_dict": state, "config": {"model": {"generator": SPECS[name]}, "data": data}}, path)
     return path

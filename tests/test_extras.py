@@ -10,9 +10,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from realsr.errors import InputError
-from realsr.files import find_images
-from realsr.images import image_size, read_image, write_image
+from realsr.imaging import image_size, read_image, write_image
+from realsr.runtime.errors import InputError
+from realsr.runtime.files import find_images
 
 # linear sRGB to XYZ at D65 (IEC 61966-2-1)
 TO_XYZ = np.array(
@@ -144,9 +144,9 @@ def test_without_the_extras(tmp_path, monkeypatch):
     (tmp_path / "b.jpg").write_bytes(b"\0\0\0\x18ftypheic")
     (tmp_path / "c.dng").write_bytes(b"II*\0")
     (tmp_path / "d.png").write_bytes(b"")
-    monkeypatch.setattr("realsr.files._installed", lambda package: True)
+    monkeypatch.setattr("realsr.runtime.files._installed", lambda package: True)
     assert [path.name for path in find_images(tmp_path)] == ["b.jpg", "c.dng", "d.png"]
-    monkeypatch.setattr("realsr.files._installed", lambda package: False)
+    monkeypatch.setattr("realsr.runtime.files._installed", lambda package: False)
     assert [path.name for path in find_images(tmp_path)] == ["b.jpg", "d.png"]
     for read in (read_image, image_size):
         with pytest.raises(InputError, match=r"b\.jpg: cannot be read yet; pip install 'realsr\[heic\]'$"):
@@ -156,5 +156,5 @@ def test_without_the_extras(tmp_path, monkeypatch):
 
 
 def test_extras_are_loaded_when_they_are_needed():
-    code = "import realsr.images, sys; print({'pillow_heif', 'rawpy'} & set(sys.modules))"
+    code = "import realsr.imaging, sys; print({'pillow_heif', 'rawpy'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"

@@ -4,13 +4,13 @@ import pytest
 import torch
 from pytorch_lightning import Callback
 
-from realsr.config import explain
-from realsr.errors import InputError
-from realsr.esrgan import ESRGAN
-from realsr.losses.adversarial import RelativisticAverage
 from realsr.networks.patch import PatchDiscriminator
 from realsr.networks.rrdb import RRDBNet
 from realsr.networks.weights import read_checkpoint
+from realsr.runtime.config import explain
+from realsr.runtime.errors import InputError
+from realsr.training.esrgan import ESRGAN
+from realsr.training.losses.adversarial import RelativisticAverage
 
 
 @pytest.fixture

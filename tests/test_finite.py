@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from realsr import esrgan
-from realsr.config import explain
 from realsr.data.datamodule import RealSRData
-from realsr.errors import InputError
-from realsr.esrgan import ESRGAN
-from realsr.finite import FiniteCheck, require_finite
-from realsr.images import Photo, write_image
-from realsr.losses.adversarial import RelativisticAverage
+from realsr.imaging import Photo, write_image
+from realsr.runtime.config import explain
+from realsr.runtime.errors import InputError
+from realsr.training import esrgan
+from realsr.training.esrgan import ESRGAN
+from realsr.training.losses.adversarial import RelativisticAverage
+from realsr.training.nan_check import FiniteCheck, require_finite
 
 
 def finite(path):

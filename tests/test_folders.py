@@ -7,9 +7,9 @@ import torch
 from conftest import scene
 
 from realsr.data.folders import find_pairs, read_pairs, say_cropped
-from realsr.errors import InputError
-from realsr.images import Photo, quantize, to_uint, write_image
-from realsr.resample import imresize
+from realsr.imaging import Photo, quantize, to_uint, write_image
+from realsr.imaging.resample import imresize
+from realsr.runtime.errors import InputError
 
 
 def write(path, height, width, seed=0):

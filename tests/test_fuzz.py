@@ -22,8 +22,8 @@ import tifffile
 from PIL import Image, ImageCms
 from test_extras import dng, heic
 
-from realsr.errors import InputError
-from realsr.images import Photo, image_size, read_image, write_image
+from realsr.imaging import Photo, image_size, read_image, write_image
+from realsr.runtime.errors import InputError
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 MOST_PIXELS = 1_000_000

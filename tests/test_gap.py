@@ -8,20 +8,22 @@ import pytest
 import torch
 from PIL import Image
 
-from realsr.camera import CameraDegradation
-from realsr.camera_noise import AutoRule
 from realsr.data.samples import CAMERA, CLEAN, SOURCE, TEST, make_samples, read_scene
-from realsr.degradation import Degradation
-from realsr.domains import Separation
-from realsr.errors import InputError
-from realsr.estimate import camera_noise, estimate_kernels
-from realsr.estimators.patch_matching import PatchMatching
-from realsr.files import find_images
-from realsr.gap import Gap, advice, cut_patches, main, measure
-from realsr.images import Photo, read_image, to_uint, write_image
-from realsr.jpeg_pool import JpegPool, collect_tables
-from realsr.pools import KernelPool, NoisePool
-from realsr.resample import crop_to_multiple
+from realsr.degradation.camera import CameraDegradation
+from realsr.degradation.camera_fit import camera_noise
+from realsr.degradation.paper import Degradation
+from realsr.estimation.camera_noise import AutoRule
+from realsr.estimation.patch_matching import PatchMatching
+from realsr.evaluation.gap import Gap, advice, cut_patches, measure
+from realsr.evaluation.separation import Separation
+from realsr.gap import main
+from realsr.imaging import Photo, read_image, to_uint, write_image
+from realsr.imaging.resample import crop_to_multiple
+from realsr.pools.estimate import estimate_kernels
+from realsr.pools.jpeg_tables import JpegPool, collect_tables
+from realsr.pools.pool import KernelPool, NoisePool
+from realsr.runtime.errors import InputError
+from realsr.runtime.files import find_images
 
 LEARNT = ["bicubic", "noise", "kernel", "kernel_noise"]
 

@@ -13,12 +13,12 @@ from PIL import Image
 from realsr.data.datamodule import RealSRData
 from realsr.data.folders import find_pairs
 from realsr.data.held_out import folder_contents, held_out_lines, held_out_text, seen_in_training
-from realsr.degradation import Degradation
-from realsr.entries import Entry
-from realsr.errors import InputError
-from realsr.files import file_hash
-from realsr.noise import NoiseRule
-from realsr.pools import export_kernels
+from realsr.degradation.paper import Degradation
+from realsr.estimation.noise import NoiseRule
+from realsr.pools.folder import Entry
+from realsr.pools.pool import export_kernels
+from realsr.runtime.errors import InputError
+from realsr.runtime.files import file_hash
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from realsr import __version__
-from realsr.help import conf_dir, help_of
+from realsr.runtime.help import conf_dir, help_of
 
 COMMANDS = sorted(path.stem for path in Path(conf_dir()).glob("*.yaml"))
 
@@ -26,7 +26,7 @@ def test_help_says_what_the_command_does_before_anything_is_imported(name, tmp_p
     assert done.returncode == 0
     assert done.stdout == help_of(name)
     imported = set(re.findall(r"\| +([\w.]+)$", done.stderr, re.MULTILINE))
-    assert "realsr.help" in imported
+    assert "realsr.runtime.help" in imported
     assert not imported & {"torch", "numpy", "hydra", "pytorch_lightning", "wandb", "pyvips"}
 
 
@@ -93,7 +93,7 @@ def test_an_interrupt_while_modules_are_imported_is_a_line(tmp_path):
     asked = [sys.executable, "-m", "realsr.upscale", "ckpt=a", "input=b", "output=c"]
     process = subprocess.Popen(asked, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment)
     for line in process.stderr:
-        if "| " in line and "realsr.errors" in line:  # then comes PyTorch
+        if "| " in line and "realsr.runtime.errors" in line:  # then comes PyTorch
             break
     process.send_signal(signal.SIGINT)
     said = [line for line in process.stderr.read().splitlines() if not line.startswith("import time:")]

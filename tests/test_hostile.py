@@ -15,8 +15,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from realsr.errors import InputError
-from realsr.images import image_size, read_image
+from realsr.imaging import image_size, read_image
+from realsr.runtime.errors import InputError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (10, 14, 3)).astype(np.uint8)
 OTHER = Image.fromarray(255 - PIXELS)
@@ -118,8 +118,8 @@ def test_read_all_the_same(tmp_path, name):
 
 MEMORY = """
 import resource, sys
-from realsr.errors import InputError
-from realsr.images import read_image
+from realsr.runtime.errors import InputError
+from realsr.imaging import read_image
 resident = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 before = resident()
 for path in sys.argv[1:]:

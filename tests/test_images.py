@@ -13,10 +13,10 @@ import pytest
 import torch
 from PIL import Image, ImageCms, ImageOps
 
-from realsr.errors import InputError
-from realsr.files import atomic_write, file_hash, find_images
-from realsr.images import Photo, gray_uint8, image_size, quantize, read_image, to_float, to_uint, write_image
-from realsr.images.profiles import _SRGB_PRIMARIES, profile
+from realsr.imaging import Photo, gray_uint8, image_size, quantize, read_image, to_float, to_uint, write_image
+from realsr.imaging.profiles import _SRGB_PRIMARIES, profile
+from realsr.runtime.errors import InputError
+from realsr.runtime.files import atomic_write, file_hash, find_images
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 GRAY_PROFILE = profile(_SRGB_PRIMARIES, (1.8,), gray=True)
@@ -384,7 +384,7 @@ def test_a_file_that_may_not_be_read_says_so(tmp_path, monkeypatch):
 
 
 def test_photos_of_kinds_that_are_not_read_are_counted(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("realsr.files._installed", lambda package: False)
+    monkeypatch.setattr("realsr.runtime.files._installed", lambda package: False)
     for name in ("a.HEIC", "b.heic", "c.NEF"):
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(InputError, match=r"no image \(.*\) but 2 \.heic, 1 \.nef; pip install 'realsr\[heic,raw\]'"):

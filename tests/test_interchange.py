@@ -8,11 +8,11 @@ import torch
 from hydra.utils import instantiate
 from scipy.io import loadmat, savemat
 
-from realsr.entries import Entry
-from realsr.errors import InputError
-from realsr.interchange import check_form, is_foreign, read_kernels, write_kernels
-from realsr.kernels import gaussian_kernel, x4_from_x2
-from realsr.pools import KernelPool, export_kernels
+from realsr.estimation.kernels import gaussian_kernel, x4_from_x2
+from realsr.pools.folder import Entry
+from realsr.pools.interchange import check_form, is_foreign, read_kernels, write_kernels
+from realsr.pools.pool import KernelPool, export_kernels
+from realsr.runtime.errors import InputError
 
 
 def kernel(index: int, scale: int = 4) -> np.ndarray:

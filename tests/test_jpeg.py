@@ -12,10 +12,10 @@ from conftest import scene
 from PIL import Image
 from scipy import fft
 
-from realsr.errors import InputError
-from realsr.jpeg import jpeg, read_compression
-from realsr.jpeg_pool import JpegPool, collect_tables, require_tables
-from realsr.pools import hold_out
+from realsr.imaging.jpeg import jpeg, read_compression
+from realsr.pools.jpeg_tables import JpegPool, collect_tables, require_tables
+from realsr.pools.pool import hold_out
+from realsr.runtime.errors import InputError
 
 # ITU-T T.81, tables K.1 and K.2, as they are printed: the first two rows
 LUMA = [[16, 11, 10, 16, 24, 40, 51, 61], [12, 12, 14, 19, 26, 58, 60, 55]]

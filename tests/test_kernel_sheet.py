@@ -10,11 +10,11 @@ import pytest
 import wandb
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 
-from realsr.callbacks import PoolPictures
-from realsr.entries import Entry
-from realsr.estimators.estimate import KernelEstimate
-from realsr.kernel_sheet import CROPS, chosen, kernel_on_fixed_scale, kernel_sheet, thumbnails
-from realsr.kernels import gaussian_kernel
+from realsr.estimation.estimate import KernelEstimate
+from realsr.estimation.kernels import gaussian_kernel
+from realsr.pools.folder import Entry
+from realsr.pools.kernel_sheet import CROPS, chosen, kernel_on_fixed_scale, kernel_sheet, thumbnails
+from realsr.training.callbacks import PoolPictures
 
 
 @pytest.fixture

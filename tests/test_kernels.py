@@ -9,8 +9,8 @@ import pytest
 import torch
 from scipy import ndimage, stats
 
-from realsr import kernels as K
-from realsr.resample import blur_subsample, imresize
+from realsr.estimation import kernels as K
+from realsr.imaging.resample import blur_subsample, imresize
 
 
 def lopsided(size: int, seed: int = 0) -> np.ndarray:

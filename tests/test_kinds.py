@@ -15,8 +15,8 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 
-from realsr.errors import InputError
-from realsr.images import Photo, image_size, open_photo, read_image, write_image
+from realsr.imaging import Photo, image_size, open_photo, read_image, write_image
+from realsr.runtime.errors import InputError
 
 RNG = np.random.default_rng(0)
 RGB = np.clip(np.cumsum(RNG.normal(0, 1500, (40, 56, 3)), 1) + 30_000, 0, 65_535).astype(np.uint16)
@@ -371,7 +371,7 @@ def test_no_lines_of_libraries_on_the_terminal(tmp_path):
     (tmp_path / "b.jpg").write_bytes(jpeg()[:-40])
     tiff(tmp_path / "c.tif", RGB, compression="lzma")
     code = (
-        "import logging, sys; logging.basicConfig(level=logging.INFO)\nfrom realsr.images import read_image\n"
+        "import logging, sys; logging.basicConfig(level=logging.INFO)\nfrom realsr.imaging import read_image\n"
         "for path in sys.argv[1:]:\n try: read_image(path)\n except ValueError: print('refused')"
     )
     command = [sys.executable, "-c", code, *map(str, sorted(tmp_path.iterdir()))]

@@ -8,9 +8,9 @@ import torch
 import torchvision
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from realsr.errors import InputError
-from realsr.losses.perceptual import LPIPSLoss
-from realsr.metrics import image_metrics, load_lpips, metric_objects, psnr, shave, ssim, y_view
+from realsr.imaging.metrics import image_metrics, metric_objects, psnr, shave, ssim, y_view
+from realsr.networks.perceptual import LPIPSLoss, load_lpips
+from realsr.runtime.errors import InputError
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_large_pictures_are_compared_in_strips(monkeypatch):
     sr = (hr + 0.1 * torch.randn(hr.shape, generator=generator)).clamp(0, 1)
     whole = ssim(sr, hr)
     for rows in (1, 20, 65):  # of 65 that the window fits
-        monkeypatch.setattr("realsr.metrics.SSIM_STRIP", rows * 40)
+        monkeypatch.setattr("realsr.imaging.metrics.SSIM_STRIP", rows * 40)
         torch.testing.assert_close(ssim(sr, hr), whole, rtol=1e-6, atol=0)
 
 

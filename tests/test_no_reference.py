@@ -9,9 +9,9 @@ from conftest import leaves, scene
 from scipy import ndimage, special
 from skimage.util import view_as_blocks
 
-from realsr.errors import InputError
-from realsr.no_reference import edge_width, load_niqe, noise_left, photo_metrics
-from realsr.resample import imresize
+from realsr.evaluation.no_reference import edge_width, load_niqe, noise_left, photo_metrics
+from realsr.imaging.resample import imresize
+from realsr.runtime.errors import InputError
 
 SHAPES = np.arange(0.2, 10.001, 0.001)
 RATIOS = special.gamma(2 / SHAPES) ** 2 / (special.gamma(1 / SHAPES) * special.gamma(3 / SHAPES))
@@ -112,7 +112,7 @@ def test_niqe_is_the_papers(weights, pristine, how):
 
 def test_large_pictures_in_less_memory(weights, monkeypatch):
     exact = load_niqe(weights[0])(photo(9, 480, 480, blur=0.5))
-    monkeypatch.setattr("realsr.no_reference.NIQE_EXACT", 480 * 480 - 1)
+    monkeypatch.setattr("realsr.evaluation.no_reference.NIQE_EXACT", 480 * 480 - 1)
     value = load_niqe(weights[0])(photo(9, 480, 480, blur=0.5))
     assert value != exact and value == pytest.approx(exact, rel=0.02)
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from conftest import leaves, scene
 
-from realsr.images import gray_uint8
-from realsr.noise import NoiseRule, cut_tiles, tile_statistics, witnesses
-from realsr.noise_model import noise_level
+from realsr.estimation.noise import NoiseRule, cut_tiles, tile_statistics, witnesses
+from realsr.estimation.noise_model import noise_level
+from realsr.imaging import gray_uint8
 
 
 def flat_tiles(statistics, max_variance, min_mean):

@@ -6,7 +6,7 @@ from conftest import leaves
 from PIL import Image
 from scipy import ndimage
 
-from realsr.noise_model import NoiseModel
+from realsr.estimation.noise_model import NoiseModel
 
 
 def tiles(count=400, level=0.5, strength=6.0, sigma=0.8, seed=0):

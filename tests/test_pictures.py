@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from realsr.pictures import (
+from realsr.reports.pictures import (
     GAP,
     LABEL_HEIGHT,
     contact_sheet,

@@ -11,15 +11,15 @@ import torch
 from scipy import ndimage
 
 from realsr import __version__
-from realsr.development import Development
-from realsr.entries import Entry
-from realsr.errors import InputError
-from realsr.files import file_hash
-from realsr.filling import fill_pool, read_skipped
-from realsr.kernels import developed, kernel_of_blur
-from realsr.pools import KernelPool, NoisePool, hold_out
-from realsr.resample import blur_subsample
-from realsr.shrinkage import shrunk
+from realsr.degradation.development import Development
+from realsr.estimation.kernels import developed, kernel_of_blur
+from realsr.estimation.shrinkage import shrunk
+from realsr.imaging.resample import blur_subsample
+from realsr.pools.builder import fill_pool, read_skipped
+from realsr.pools.folder import Entry
+from realsr.pools.pool import KernelPool, NoisePool, hold_out
+from realsr.runtime.errors import InputError
+from realsr.runtime.files import file_hash
 
 
 def kernel(size: int, seed: int = 0) -> np.ndarray:
@@ -508,7 +508,7 @@ def test_a_photo_that_cannot_be_read_is_skipped(folder, photos, monkeypatch):
             raise PermissionError(13, "Permission denied", str(path))
         return file_hash(path)
 
-    monkeypatch.setattr("realsr.filling.file_hash", refuse)
+    monkeypatch.setattr("realsr.pools.builder.file_hash", refuse)
     results = dict(fill_pool(folder, photos, {}, Maker()))
     assert results[photos[1]] == f"{photos[1]}: cannot be read (Permission denied)"
     assert len(list(folder.iterdir())) == 3

@@ -11,21 +11,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from realsr.camera_noise import AutoRule
 from realsr.collect import _run as run_collect
-from realsr.collect import collect_noise
-from realsr.entries import Entry
-from realsr.errors import InputError
 from realsr.estimate import _run as run_estimate
-from realsr.estimate import estimate_kernels
-from realsr.estimators.patch_matching import PatchMatching
-from realsr.files import find_images
-from realsr.images import Photo, write_image
-from realsr.kernels import gaussian_kernel
-from realsr.noise import REASONS, NoiseRule
-from realsr.report.page import code, write_page
-from realsr.report.pools import report_pools
-from realsr.structure import without_plane
+from realsr.estimation.camera_noise import AutoRule
+from realsr.estimation.flatness import without_plane
+from realsr.estimation.kernels import gaussian_kernel
+from realsr.estimation.noise import REASONS, NoiseRule
+from realsr.estimation.patch_matching import PatchMatching
+from realsr.imaging import Photo, write_image
+from realsr.pools.collect import collect_noise
+from realsr.pools.estimate import estimate_kernels
+from realsr.pools.folder import Entry
+from realsr.pools.page import report_pools
+from realsr.reports.page import code, write_page
+from realsr.runtime.errors import InputError
+from realsr.runtime.files import find_images
 
 ESTIMATOR = functools.partial(PatchMatching, iterations=10)
 ODD = '<b>a & b\'s "photo"`x`</td> äöü 写真.png'

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from test_report import Page
 
-from realsr.metrics import MEASURES
-from realsr.report.evaluation import Views, report_evaluation
+from realsr.evaluation.page import Views, report_evaluation
+from realsr.evaluation.tables import MEASURES
 
 ODD = '<b>a & b\'s "photo"`x`</td> äöü 写真.png' + 120 * "x"
 REALSR = "realsr:outputs/2020-06-14_noise/checkpoints/a_run's <last>.ckpt"

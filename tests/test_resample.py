@@ -7,9 +7,9 @@ import pytest
 import torch
 from scipy import ndimage
 
-from realsr.errors import InputError
-from realsr.kernels import recentre
-from realsr.resample import blur_subsample, crop_to_multiple, cubic, imresize, resize_bands
+from realsr.estimation.kernels import recentre
+from realsr.imaging.resample import blur_subsample, crop_to_multiple, cubic, imresize, resize_bands
+from realsr.runtime.errors import InputError
 
 
 def lopsided(size: int, seed: int = 0) -> np.ndarray:
@@ -163,7 +163,7 @@ def test_a_large_image_is_resized_in_pieces_to_the_same_bits(monkeypatch):
     for scale in (1 / 2, 1 / 3, 0.7, 4):
         whole = imresize(image, scale)
         with monkeypatch.context() as patch:
-            patch.setattr("realsr.resample.PIECE", 1000)
+            patch.setattr("realsr.imaging.resample.PIECE", 1000)
             assert torch.equal(imresize(image, scale), whole)
 
 
@@ -179,7 +179,7 @@ def test_bands_are_resized_as_the_whole(scale, rows):
 
 def test_a_band_that_becomes_large_is_handed_on_in_pieces(monkeypatch):
     image = torch.rand(3, 6, 5, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr("realsr.resample.LARGEST_BAND", 1000)
+    monkeypatch.setattr("realsr.imaging.resample.LARGEST_BAND", 1000)
     pieces = list(resize_bands(iter(image.split(3, 1)), 6, 40))
     assert max(piece[0].numel() for piece in pieces) <= 1000
     torch.testing.assert_close(torch.cat(pieces, 1), imresize(image, 40))

@@ -21,9 +21,9 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 from scipy.io import savemat
 
-from realsr.checkpoints import LastCheckpoint, WholeCheckpoints, trainer_plugins
-from realsr.entries import Entry, pool_changes, pool_record
-from realsr.loggers import CSVCurves
+from realsr.pools.folder import Entry, pool_changes, pool_record
+from realsr.training.checkpoints import LastCheckpoint, WholeCheckpoints, trainer_plugins
+from realsr.training.loggers import CSVCurves
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
 STEPS = ["trainer.max_steps=14", "trainer.val_check_interval=3", "callbacks.last.every_n_train_steps=2"]

@@ -10,16 +10,16 @@ from collections import Counter
 import pytest
 import torch
 
-from realsr.backends import load_model
-from realsr.config import FAILED, METRICS
-from realsr.errors import InputError
-from realsr.esrgan import ESRGAN
-from realsr.export import export
-from realsr.methods import network
+from realsr.evaluation.methods import network
 from realsr.networks.patch import PatchDiscriminator
 from realsr.networks.weights import load_generator
-from realsr.resume import apply_options
-from realsr.train import train
+from realsr.runtime.config import FAILED, METRICS
+from realsr.runtime.errors import InputError
+from realsr.training.esrgan import ESRGAN
+from realsr.training.resume import apply_options
+from realsr.training.run import train
+from realsr.upscaling.backends import load_model
+from realsr.upscaling.export import export
 
 SOON = ["trainer.max_steps=8", "trainer.val_check_interval=8"]
 OPTIMIZERS = ("optimizer", "discriminator_optimizer")

@@ -7,9 +7,9 @@ from PIL import Image
 
 from realsr import quickstart
 from realsr.data.samples import CAMERA, CLEAN, SCALES, SOURCE, TEST, are_outdated, make_samples
-from realsr.files import find_images
-from realsr.images import read_image
-from realsr.kernels import max_normalised_correlation
+from realsr.estimation.kernels import max_normalised_correlation
+from realsr.imaging import read_image
+from realsr.runtime.files import find_images
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.linalg import expm, logm
 
-from realsr.shrinkage import SCENE, shrunk
+from realsr.estimation.shrinkage import SCENE, shrunk
 
 
 def blurs(truth, errors, seed=0):

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from realsr.data.store import INDEX, STRIP, StoredImage, prepare_hr, stored_hr, write_strips
-from realsr.errors import InputError
-from realsr.files import find_images
-from realsr.images import Photo, read_image, write_image
+from realsr.imaging import Photo, read_image, write_image
+from realsr.runtime.errors import InputError
+from realsr.runtime.files import find_images
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import skimage
 from PIL import Image
 from scipy import ndimage
 
-from realsr.camera_noise import MAX_BLOCKINESS, AutoRule
-from realsr.images import gray_uint8, read_image
-from realsr.noise import REASONS, count_reasons, tile_statistics
-from realsr.structure import blockiness, correlation, direction, slope, structure, unevenness, without_plane
+from realsr.estimation.camera_noise import MAX_BLOCKINESS, AutoRule
+from realsr.estimation.flatness import blockiness, correlation, direction, slope, structure, unevenness, without_plane
+from realsr.estimation.noise import REASONS, count_reasons, tile_statistics
+from realsr.imaging import gray_uint8, read_image
 
 RULE = AutoRule(stride=32)
 

@@ -21,12 +21,12 @@ from omegaconf import OmegaConf
 from test_dashboard import OfflineRun
 
 from realsr import sweep
-from realsr.callbacks import ValidationPictures
-from realsr.config import command, output_dir
-from realsr.help import conf_dir
-from realsr.images import Photo, read_image, to_uint, write_image
-from realsr.pictures import GAP, LABEL_HEIGHT
-from realsr.sweep import compare, read_runs, report, row_names, send
+from realsr.evaluation.sweep import compare, read_runs, report, row_names, send
+from realsr.imaging import Photo, read_image, to_uint, write_image
+from realsr.reports.pictures import GAP, LABEL_HEIGHT
+from realsr.runtime.config import command, output_dir
+from realsr.runtime.help import conf_dir
+from realsr.training.callbacks import ValidationPictures
 
 
 def leave(folder: Path, number: int, options: list[str], seed: int = 0, metrics=None, failure=None) -> Path:

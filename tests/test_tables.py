@@ -9,7 +9,7 @@ import statistics
 import numpy as np
 import pytest
 
-from realsr.tables import bootstrap_interval, print_tables, tabulate, write_tables
+from realsr.evaluation.tables import bootstrap_interval, print_tables, tabulate, write_tables
 
 PSNR = {"bicubic": [24.0, 26.0, 28.0, 27.0], "model": [25.0, 27.5, 27.9, 29.0]}
 RESULTS = {m: {f"p{i}": {"psnr": v, "lpips": v / 100} for i, v in enumerate(vs)} for m, vs in PSNR.items()}

@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from realsr.errors import InputError
-from realsr.hardware import free_memory, is_out_of_memory
 from realsr.networks.rrdb import RRDBNet
-from realsr.tiling import BYTES_PER_PIXEL, Tiles, upscale_bands, upscale_tiled
+from realsr.networks.tiling import BYTES_PER_PIXEL, Tiles, upscale_bands, upscale_tiled
+from realsr.runtime.errors import InputError
+from realsr.runtime.hardware import free_memory, is_out_of_memory
 
 REACH = 3  # LR pixels to each side that three 3x3 convolutions see
 
@@ -156,7 +156,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
     ("free", "tile"), [(10**12, 384), (2 * BYTES_PER_PIXEL * 512**2, 384), (10**9, 48), (1, 24), (0, 24)]
 )
 def test_tiles_fit_into_free_memory(monkeypatch, free, tile):
-    monkeypatch.setattr("realsr.tiling.free_memory", lambda device: free)
+    monkeypatch.setattr("realsr.networks.tiling.free_memory", lambda device: free)
     assert Tiles().fitted(None, 1000, 1000, torch.device("cpu")) == Tiles(tile, 64, 1)
     assert Tiles(0).fitted(None, 1000, 900, torch.device("cpu")).tile == 1000  # asked for: the image whole
     gpu = Tiles().fitted(None, 1000, 1000, torch.device("cuda"))
@@ -182,7 +182,7 @@ def test_what_a_container_holds_of_files_is_free(monkeypatch, used, free):
         "/sys/fs/cgroup/memory.current": f"{used}\n",
         "/sys/fs/cgroup/memory.stat": "file 9\ninactive_anon 7\ninactive_file 300000000\nactive_file 200000000\n",
     }
-    monkeypatch.setattr("realsr.hardware._text", files.__getitem__)
+    monkeypatch.setattr("realsr.runtime.hardware._text", files.__getitem__)
     assert free_memory(torch.device("cpu")) == free
     files["/sys/fs/cgroup/memory.max"] = "max\n"
     assert free_memory(torch.device("cpu")) == 8_192_000_000

@@ -6,7 +6,7 @@ import torch
 from omegaconf import OmegaConf
 
 from realsr.networks.weights import load_generator
-from realsr.train import train
+from realsr.training.run import train
 
 
 def last(folder):

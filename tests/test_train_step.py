@@ -15,11 +15,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 import realsr
-from realsr.camera import CameraDegradation
-from realsr.degradation import Degradation
-from realsr.draws import KernelDraw, NoiseDraw
-from realsr.esrgan import ESRGAN
-from realsr.jpeg import _dct
+from realsr.degradation.camera import CameraDegradation
+from realsr.degradation.paper import Degradation
+from realsr.imaging.jpeg import _dct
+from realsr.pools.sampling import KernelDraw, NoiseDraw
+from realsr.training.esrgan import ESRGAN
 
 OURS, ADAM = (str(Path(module.__file__).parent) + os.sep for module in (realsr, torch.optim))
 READS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2")  # the host needs their results
@@ -93,7 +93,9 @@ def test_the_far_device_notes_what_a_host_waits_for():
     ids=["bicubic", "paper", "jpeg", "draws", "camera"],
 )
 def test_the_degradation_does_not_wait_for_the_device(monkeypatch, kind, options):
-    monkeypatch.setattr("realsr.jpeg._dct", functools.lru_cache(_dct.__wrapped__))  # not to be met by other tests
+    monkeypatch.setattr(
+        "realsr.imaging.jpeg._dct", functools.lru_cache(_dct.__wrapped__)
+    )  # not to be met by other tests
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # there is none of "meta"
     make = {"kernels": kernel_pool(), "noise": noise_pool(), **options}
     hr = torch.stack([scene(96, 96, seed) for seed in range(3)])
@@ -136,7 +138,7 @@ def test_a_step_that_is_not_logged_reads_nothing_but_whether_losses_are_finite(f
     for name in ("tolist", "numpy", "cpu"):
         monkeypatch.setattr(torch.Tensor, name, _noted(getattr(torch.Tensor, name), reads))
     monkeypatch.setattr(ESRGAN, "on_train_batch_start", lambda _, batch, index: setattr(reads, "step", index))
-    options = [*options, "callbacks.progress={_target_: realsr.callbacks.StepProgress}"]
+    options = [*options, "callbacks.progress={_target_: realsr.training.callbacks.StepProgress}"]
     options += ["callbacks.last.every_n_train_steps=0", "trainer.val_check_interval=9", "trainer.log_every_n_steps=4"]
     with reads:
         fit("run", *options, "trainer.max_steps=9")

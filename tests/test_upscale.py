@@ -17,13 +17,13 @@ from torch import nn
 
 import realsr
 from realsr import Ensemble, Tiles, load_model, upscale
-from realsr.backends.pytorch import TorchNetwork
-from realsr.errors import InputError
-from realsr.images import Photo, read_image, to_float, write_image
-from realsr.resample import imresize
-from realsr.tiling import upscale_tiled
+from realsr.imaging import Photo, read_image, to_float, write_image
+from realsr.imaging.resample import imresize
+from realsr.networks.tiling import upscale_tiled
+from realsr.runtime.errors import InputError
 from realsr.upscale import _run as run_upscale
-from realsr.upscale import upscale_file, upscale_files
+from realsr.upscaling.backends.pytorch import TorchNetwork
+from realsr.upscaling.files import upscale_file, upscale_files
 
 CPU = torch.device("cpu")
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -243,7 +243,7 @@ def test_a_failure_does_not_hold_the_photo_in_memory(tmp_path, monkeypatch, side
         raise OSError(28, "No space left on device")
 
     if side == "disk":
-        monkeypatch.setattr("realsr.upscale.write_rows", full)
+        monkeypatch.setattr("realsr.upscaling.files.write_rows", full)
     gc.disable()
     try:
         with contextlib.suppress(InputError, OSError):
@@ -261,7 +261,7 @@ def test_a_full_disk_ends_the_work_at_the_first_band(network, tmp_path, monkeypa
         next(iter(rows))
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("realsr.upscale.write_rows", write)
+    monkeypatch.setattr("realsr.upscaling.files.write_rows", write)
     with pytest.raises(OSError, match="No space"):
         upscale_file(photos / "a.png", tmp_path / "b.png", network, tiles=Tiles(1, 2), report=seen.append)
     assert max(seen) < 0.5  # of ten bands: one in the queue, one in the making
@@ -299,7 +299,7 @@ def test_a_second_ctrl_c_while_rows_are_written_ends_both_threads(network, tmp_p
         time.sleep(0.5)
         pressed.set()
 
-    monkeypatch.setattr("realsr.upscale.write_rows", write)
+    monkeypatch.setattr("realsr.upscaling.files.write_rows", write)
     timer = threading.Timer(0.5, press)
     timer.start()
     with pytest.raises(KeyboardInterrupt):

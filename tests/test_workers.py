@@ -9,8 +9,8 @@ from contextlib import closing
 import pytest
 import torch
 
-from realsr.errors import InputError
-from realsr.workers import default_workers, side_by_side
+from realsr.runtime.errors import InputError
+from realsr.runtime.workers import default_workers, side_by_side
 
 
 def state(item):

@@ -10,18 +10,18 @@ import torch
 from conftest import leaves, scene
 from scipy import ndimage
 
-from realsr import zssr
-from realsr.errors import InputError
-from realsr.fitting import fit_photo
-from realsr.help import conf_dir
-from realsr.kernels import bicubic_kernel, gaussian_kernel, x4_from_x2
-from realsr.metrics import psnr
-from realsr.resample import imresize
-from realsr.turns import TURNS, turned, unturned
-from realsr.zssr import ZSSR, zero_shot
-from realsr.zssr.module import LOOKS, has_settled
-from realsr.zssr.pairs import FathersAndSons, kept_turns, shrunk
-from realsr.zssr.upscale import back_projected, median, second_kernel, self_ensemble
+from realsr.estimation.kernels import bicubic_kernel, gaussian_kernel, x4_from_x2
+from realsr.evaluation import zssr
+from realsr.evaluation.zssr import ZSSR, zero_shot
+from realsr.evaluation.zssr.module import LOOKS, has_settled
+from realsr.evaluation.zssr.pairs import FathersAndSons, kept_turns, shrunk
+from realsr.evaluation.zssr.upscale import back_projected, median, second_kernel, self_ensemble
+from realsr.imaging.metrics import psnr
+from realsr.imaging.resample import imresize
+from realsr.imaging.symmetries import TURNS, turned, unturned
+from realsr.runtime.errors import InputError
+from realsr.runtime.help import conf_dir
+from realsr.runtime.single_photo import fit_photo
 
 TINY = partial(ZSSR, iterations=2, again=2, channels=4, layers=2, crop=8)
 OBLIQUE = gaussian_kernel(17, (2.0, 0.8), 0.6, 2)

@@ -3,7 +3,8 @@
 What a camera does to a scene, in this order: blur in linear light (defocus, diffraction, motion, the pixel's own area),
 one colour a pixel, shot and read noise, white balance, demosaicking, colours, tone curve, noise reduction, sharpening,
 JPEG. The embedded sample is seen through one of them, and ``tests/benchmarks/bench_camera.py`` measures the method on
-all. Written with OpenCV and Pillow, apart from :mod:`realsr.development`, which so meets what it has not seen.
+all. Written with OpenCV and Pillow, apart from :mod:`realsr.degradation.development`, which so meets what it has
+not seen.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 from scipy import linalg, signal
 
-from realsr.colour import LUMA
-from realsr.kernels import Kernel, normalise
-from realsr.sensor import CAMERA_FROM_XYZ, XYZ_FROM_SRGB, demosaic
+from realsr.degradation.sensor import CAMERA_FROM_XYZ, XYZ_FROM_SRGB, demosaic
+from realsr.estimation.kernels import Kernel, normalise
+from realsr.imaging.colour import LUMA
 
 Array = npt.NDArray[np.float64]
 Levels = npt.NDArray[np.uint8]
@@ -44,7 +45,7 @@ class Camera:
         shot: variance of the noise for each unit of raw signal in [0, 1].
         read: standard deviation of the noise in the dark.
         gains: white balance of red, green and blue: raw signals of white are their inverses.
-        matrix: which of the known colour matrices (:data:`realsr.sensor.CAMERA_FROM_XYZ`) the sensor has; None: sRGB's.
+        matrix: which of :data:`realsr.degradation.sensor.CAMERA_FROM_XYZ` the sensor has; None: sRGB's.
         demosaic: how the mosaic is filled in.
         tone: ``srgb``; ``gamma`` (a power of 1/2.2); ``film`` (more contrast, then sRGB's).
         reduction: strength of the noise reduction, of edge-preserving kind, in standard deviations of the noise.

@@ -21,13 +21,13 @@ from realsr.data.samples import make_samples
 from realsr.data.store import StoredImage, prepare_hr, stored_hr
 from realsr.data.timed import TimedLoader
 from realsr.data.validation import check_sizes, degraded, hold_out_images, look_photos, middle
-from realsr.degradation import Degradation
-from realsr.errors import InputError, at_least
-from realsr.estimators.estimate import Estimator
-from realsr.files import find_images
-from realsr.noise import TileRule
-from realsr.pools import check_confidence
-from realsr.workers import ignore_signals
+from realsr.degradation.paper import Degradation
+from realsr.estimation.estimate import Estimator
+from realsr.estimation.noise import TileRule
+from realsr.pools.pool import check_confidence
+from realsr.runtime.errors import InputError, at_least
+from realsr.runtime.files import find_images
+from realsr.runtime.workers import ignore_signals
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class RealSRData(LightningDataModule):
         clean_dir: sharp, clean photos of any camera; None trains on the cleaned-up source photos alone.
         degradation: builds the degradation from ``kernels``, ``noise`` and ``jpeg``.
         kernel_dir: folder of the kernel pool, which is filled first, or kernels of another program, which are taken
-            as they are (:func:`realsr.interchange.read_kernels`); None: bicubic in its place.
+            as they are (:func:`realsr.pools.interchange.read_kernels`); None: bicubic in its place.
         noise_dir: folder of the noise pool; None: no noise.
         store_dir: folder for decoded HR images.
         estimator: makes the kernels that the pool lacks.

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from realsr.data.store import Pixels
-from realsr.errors import InputError
+from realsr.runtime.errors import InputError
 
 
 def draw_seed(*key: int) -> int:

@@ -11,10 +11,10 @@ from pathlib import Path
 from torch import Tensor
 
 from realsr.data.datasets import Pair
-from realsr.errors import InputError
-from realsr.files import find_images
-from realsr.images import image_size, quantize, read_image, to_float
-from realsr.resample import imresize
+from realsr.imaging import image_size, quantize, read_image, to_float
+from realsr.imaging.resample import imresize
+from realsr.runtime.errors import InputError
+from realsr.runtime.files import find_images
 
 log = logging.getLogger(__name__)
 

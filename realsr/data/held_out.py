@@ -1,6 +1,6 @@
 """Validation's photos, kernels and noise tiles stay out of training: looked at by content, whatever files are called.
 
-Photos are the same if their decoded 8-bit pixels are (:func:`realsr.images.content_hash`): a copy under another name,
+Photos are the same if their decoded 8-bit pixels are (:func:`realsr.imaging.content_hash`): a copy under another name,
 in another lossless format, or a source photo that training has cleaned up. A photo that was cut, scaled or saved anew
 as JPEG is another one. Noise tiles are the same if their bytes are; tiles without noise, clipped white, are not
 counted. Kernels are the same if they differ by rounding only. Of a validation photo that the camera has made
@@ -21,10 +21,10 @@ from torch.nn import functional as F
 from realsr.data.folders import PairFiles
 from realsr.data.run_pools import Folders, Pools, Side, photos_of
 from realsr.data.store import StoredImage
-from realsr.errors import InputError
-from realsr.files import file_hash
-from realsr.images import content_hash, read_8_bit
-from realsr.pools import KernelPool, NoisePool
+from realsr.imaging import content_hash, read_8_bit
+from realsr.pools.pool import KernelPool, NoisePool
+from realsr.runtime.errors import InputError
+from realsr.runtime.files import file_hash
 
 log = logging.getLogger(__name__)
 

@@ -7,15 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from realsr.collect import collect_noise
 from realsr.data.store import StoredImage
-from realsr.entries import check_pool, pool_record
-from realsr.estimate import camera_noise, estimate_kernels
-from realsr.estimators.estimate import Estimator, check_scale
-from realsr.interchange import is_foreign
-from realsr.jpeg_pool import JpegPool, collect_tables, require_tables
-from realsr.noise import TileRule
-from realsr.pools import KernelPool, NoisePool, hold_out
+from realsr.degradation.camera_fit import camera_noise
+from realsr.estimation.estimate import Estimator, check_scale
+from realsr.estimation.noise import TileRule
+from realsr.pools.collect import collect_noise
+from realsr.pools.estimate import estimate_kernels
+from realsr.pools.folder import check_pool, pool_record
+from realsr.pools.interchange import is_foreign
+from realsr.pools.jpeg_tables import JpegPool, collect_tables, require_tables
+from realsr.pools.pool import KernelPool, NoisePool, hold_out
 
 Folders = Sequence[Path | None]  # of kernels, noise and tables
 POOLS = ("kernel_dir", "noise_dir", "jpeg_dir", "val_kernel_dir", "val_noise_dir", "val_jpeg_dir")

@@ -23,12 +23,12 @@ import torch
 from torch import Tensor
 
 from realsr.data.cameras import CAMERAS
-from realsr.errors import InputError
-from realsr.files import atomic_write
-from realsr.images import read_image, to_float, to_uint
-from realsr.kernels import Kernel
-from realsr.pictures import save
-from realsr.resample import crop_to_multiple, imresize
+from realsr.estimation.kernels import Kernel
+from realsr.imaging import read_image, to_float, to_uint
+from realsr.imaging.resample import crop_to_multiple, imresize
+from realsr.reports.pictures import save
+from realsr.runtime.errors import InputError
+from realsr.runtime.files import atomic_write
 
 log = logging.getLogger(__name__)
 

@@ -22,13 +22,13 @@ import numpy as np
 import numpy.typing as npt
 from rich.progress import track
 
-from realsr.errors import InputError
-from realsr.files import atomic_write, file_hash
-from realsr.filling import remove_leftovers
-from realsr.images import content_hash, image_size, read_image, to_float, to_uint
-from realsr.images.encoding import eight_bit
-from realsr.resample import imresize, resized
-from realsr.workers import side_by_side
+from realsr.imaging import content_hash, image_size, read_image, to_float, to_uint
+from realsr.imaging.encoding import eight_bit
+from realsr.imaging.resample import imresize, resized
+from realsr.pools.builder import remove_leftovers
+from realsr.runtime.errors import InputError
+from realsr.runtime.files import atomic_write, file_hash
+from realsr.runtime.workers import side_by_side
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class StoredImage:
         path: of the file.
         shape: ``(height, width, 3)``.
         name: of the photo, for people.
-        content: :func:`realsr.images.content_hash` of the whole photo, before it was scaled; none: not stored yet.
+        content: :func:`realsr.imaging.content_hash` of the whole photo, before it was scaled; none: not stored yet.
     """
 
     path: Path

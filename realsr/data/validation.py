@@ -12,12 +12,12 @@ from torch import Tensor
 
 from realsr.data.datasets import Pair, draw_seed
 from realsr.data.store import StoredImage
-from realsr.degradation import Degradation
-from realsr.errors import InputError
-from realsr.evenly import evenly
-from realsr.files import find_images
-from realsr.images import read_image, to_float
-from realsr.metrics import least_side
+from realsr.degradation.paper import Degradation
+from realsr.imaging import read_image, to_float
+from realsr.imaging.metrics import least_side
+from realsr.runtime.errors import InputError
+from realsr.runtime.evenly import evenly
+from realsr.runtime.files import find_images
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from realsr.errors import InputError
+from realsr.runtime.errors import InputError
 
 COMMUNITY = "spandrel.architectures."  # where the networks are that others publish
 PROBE = 64  # pixels of a side; a multiple of what any architecture asks for

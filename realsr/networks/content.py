@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
-from realsr.errors import InputError
+from realsr.runtime.errors import InputError
 
 MOST_UNPACKED = 10  # times the size of a file; PyTorch packs nothing
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from realsr.errors import at_least
+from realsr.runtime.errors import at_least
 
 LEVELS = 255.0  # the published weights are for images in [0, 255]
 MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K's training images in [0, 1], red, green, blue

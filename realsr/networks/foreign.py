@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from realsr.errors import InputError
 from realsr.networks.edsr import EDSR, LEVELS, MEAN
+from realsr.runtime.errors import InputError
 
 State = dict[str, Tensor]
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from realsr.errors import InputError
 from realsr.networks.foreign import State
+from realsr.runtime.errors import InputError
 
 MAGIC = "7767517"  # the first line of a .param
 HALF, FLOAT = 0x01306B47, 0  # what stands before weights of float16, padded to 4 bytes, and of float32

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from realsr import __version__
-from realsr.errors import InputError
 from realsr.networks.community import CommunityNetwork, scale_of
 from realsr.networks.rrdb import RRDBNet
 from realsr.networks.sizes import sizes_of
+from realsr.runtime.errors import InputError
 
 OPSET = 18  # of 2022: readers of several years know it
 

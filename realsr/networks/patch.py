@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from realsr.errors import at_least
+from realsr.runtime.errors import at_least
 
 
 class PatchDiscriminator(nn.Module):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from realsr.errors import InputError
+from realsr.runtime.errors import InputError
 
 
 def parameter_groups(network: nn.Module, lr_scale: Mapping[str, float]) -> list[tuple[float, list[nn.Parameter]]]:

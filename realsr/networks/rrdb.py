@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from realsr.errors import at_least
+from realsr.runtime.errors import at_least
 
 REACH = 2  # rows at low resolution that the convolutions after the trunk see on either side: 1/2 + 3/4, and whole
 

@@ -10,8 +10,8 @@ from urllib.parse import urlparse
 
 import torch
 
-from realsr.errors import InputError
-from realsr.files import file_hash
+from realsr.runtime.errors import InputError
+from realsr.runtime.files import file_hash
 
 log = logging.getLogger(__name__)
 

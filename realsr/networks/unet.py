@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from realsr.errors import at_least
+from realsr.runtime.errors import at_least
 
 
 class UNetDiscriminator(nn.Module):

@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from realsr.errors import InputError
+from realsr.runtime.errors import InputError
 
 
 class VGGDiscriminator(nn.Module):

@@ -16,11 +16,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from realsr.errors import InputError
 from realsr.networks.community import COMMUNITY, CommunityNetwork, is_community, load_community
 from realsr.networks.content import check_content
 from realsr.networks.foreign import State, our_names, spec_of_state
 from realsr.networks.ncnn_files import is_ncnn, read_ncnn
+from realsr.runtime.errors import InputError
 
 HEADER = "__metadata__"  # safetensors' own name for what its files say in strings
 

@@ -11,12 +11,12 @@ import torch
 from conftest import weighted
 from onnx import TensorProto, helper
 
-from realsr.backends import load_model
-from realsr.errors import InputError
 from realsr.networks.edsr import EDSR
 from realsr.networks.onnx_graph import onnx_graph
 from realsr.networks.rrdb import RRDBNet
 from realsr.networks.weights import load_generator
+from realsr.runtime.errors import InputError
+from realsr.upscaling.backends import load_model
 
 BACKENDS = ["torch", "onnxruntime", "ncnn"]
 SIZES = [(1, 24, 20), (1, 1, 1), (3, 7, 1), (2, 33, 41), (1, 1, 50)]
@@ -144,14 +144,16 @@ def test_bfloat16_is_near_and_not_the_same(checkpoints):
 
 @pytest.mark.parametrize(("ratio", "said"), [(9.0, True), (1.0, False)])
 def test_a_cpu_without_instructions_for_bfloat16_is_said(checkpoints, monkeypatch, caplog, ratio, said):
-    monkeypatch.setattr("realsr.backends.pytorch._bfloat16_to_float32", lambda: ratio)
+    monkeypatch.setattr("realsr.upscaling.backends.pytorch._bfloat16_to_float32", lambda: ratio)
     load_model(checkpoints["rrdb"], "torch", "cpu", "bf16-true")
     assert ("this CPU takes 9 times as long with it; leave it out" in caplog.text) == said
 
 
 def apart(code, path):
     """Run in a process of its own: once PyTorch has compiled, processes cannot be forked any more (test_ddp.py)."""
-    preface = "import sys, torch\nfrom realsr.backends import load_model\nfrom realsr.networks.weights import *\n"
+    preface = (
+        "import sys, torch\nfrom realsr.upscaling.backends import load_model\nfrom realsr.networks.weights import *\n"
+    )
     done = subprocess.run(
         [sys.executable, "-c", preface + textwrap.dedent(code), str(path)], capture_output=True, text=True
     )
@@ -180,7 +182,7 @@ def test_without_a_compiler_one_line_says_so(checkpoints, monkeypatch, tmp_path)
     apart(
         r"""
         import re, torch._inductor.config
-        from realsr.errors import InputError
+        from realsr.runtime.errors import InputError
         torch._inductor.config.cpp.cxx = (None, "/no/compiler")
         try:
             load_model(sys.argv[1], "torch", "cpu", compile=True)(torch.rand(1, 3, 8, 8))
@@ -302,7 +304,7 @@ def test_onnx_files_and_other_options(tmp_path):
 
 
 def test_memory_that_there_is_not_is_a_memory_error(tmp_path):
-    from realsr.backends.graphs import GraphNetwork
+    from realsr.upscaling.backends.graphs import GraphNetwork
 
     def run(lr):
         if lr.shape[-1] > 100:

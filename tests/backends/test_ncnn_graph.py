@@ -5,9 +5,9 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from realsr.backends.ncnn_graph import ncnn_graph
-from realsr.backends.ncnn_net import ncnn_net
-from realsr.errors import InputError
+from realsr.runtime.errors import InputError
+from realsr.upscaling.backends.ncnn_graph import ncnn_graph
+from realsr.upscaling.backends.ncnn_net import ncnn_net
 
 pytest.importorskip("ncnn", reason="backend=ncnn needs pip install 'realsr[ncnn]'")
 

@@ -29,11 +29,11 @@ from scipy.stats import spearmanr
 
 from realsr.data.cameras import CAMERAS
 from realsr.data.samples import CLEAN, SOURCE, TEST, read_scene
-from realsr.evenly import evenly
-from realsr.files import find_images
-from realsr.images import Photo, read_image, to_uint, write_image
-from realsr.metrics import load_lpips
+from realsr.imaging import Photo, read_image, to_uint, write_image
+from realsr.networks.perceptual import load_lpips
 from realsr.networks.weights import load_generator
+from realsr.runtime.evenly import evenly
+from realsr.runtime.files import find_images
 
 logging.disable(logging.WARNING)
 warnings.simplefilter("ignore")

@@ -23,10 +23,10 @@ from torch.utils.data import DataLoader, default_collate
 
 from realsr.data.datasets import HRCrops, StepSampler
 from realsr.data.store import prepare_hr, stored_hr
-from realsr.degradation import Degradation
-from realsr.kernels import gaussian_kernel
-from realsr.pools import KernelPool, NoisePool
-from realsr.resample import blur_subsample
+from realsr.degradation.paper import Degradation
+from realsr.estimation.kernels import gaussian_kernel
+from realsr.imaging.resample import blur_subsample
+from realsr.pools.pool import KernelPool, NoisePool
 
 HEIGHT, WIDTH, SUB, SCALE, CROP, BATCH, TILE = 1356, 2040, 480, 4, 128, 16, 256
 

@@ -13,10 +13,10 @@ import time
 import torch
 import torch.nn.functional as F
 
-from realsr.degradation import Degradation
+from realsr.degradation.paper import Degradation
+from realsr.imaging.resample import blur_subsample
 from realsr.networks.rrdb import RRDBNet
-from realsr.pools import KernelPool, NoisePool
-from realsr.resample import blur_subsample
+from realsr.pools.pool import KernelPool, NoisePool
 
 
 def plain(hr, kernels, scale):

@@ -33,17 +33,17 @@ import skimage
 import torch
 from scipy.stats import spearmanr
 
-from realsr import kernels
-from realsr.colour import luma
 from realsr.data.samples import CLEAN, SOURCE, TEST
-from realsr.estimators.estimate import estimate_kernel
-from realsr.estimators.kernelgan.module import KernelGAN
-from realsr.estimators.patch_matching import PatchMatching
-from realsr.files import find_images
-from realsr.images import quantize, read_image, to_float
-from realsr.metrics import psnr, shave
-from realsr.resample import blur_subsample, crop_to_multiple, imresize
-from realsr.workers import default_workers, side_by_side
+from realsr.estimation import kernels
+from realsr.estimation.estimate import estimate_kernel
+from realsr.estimation.kernelgan.module import KernelGAN
+from realsr.estimation.patch_matching import PatchMatching
+from realsr.imaging import quantize, read_image, to_float
+from realsr.imaging.colour import luma
+from realsr.imaging.metrics import psnr, shave
+from realsr.imaging.resample import blur_subsample, crop_to_multiple, imresize
+from realsr.runtime.files import find_images
+from realsr.runtime.workers import default_workers, side_by_side
 
 logging.disable(logging.WARNING)  # in workers, too
 warnings.simplefilter("ignore")

@@ -24,11 +24,11 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.utils.data import DataLoader
 
-from realsr.estimators.crops import CropPairs
-from realsr.estimators.estimate import estimate_kernel
-from realsr.estimators.kernelgan import losses
-from realsr.estimators.kernelgan.module import BLOCK, NOISE, KernelGAN
-from realsr.resample import imresize
+from realsr.estimation.crops import CropPairs
+from realsr.estimation.estimate import estimate_kernel
+from realsr.estimation.kernelgan import losses
+from realsr.estimation.kernelgan.module import BLOCK, NOISE, KernelGAN
+from realsr.imaging.resample import imresize
 
 
 class PlainKernelGAN:
@@ -175,7 +175,7 @@ def alternate(threads, rounds, iterations, plain_iterations):
     for _ in range(rounds + 1):  # the first one warms up
         torch.set_num_threads(threads)
         slow.append(seconds(plain.train, few) / plain_iterations)
-        torch.set_num_threads(1)  # as realsr.estimators.estimate sets it: more never pay
+        torch.set_num_threads(1)  # as realsr.estimation.estimate sets it: more never pay
         fast.append(seconds(fit, module, many) / iterations)
     return slow[1:], fast[1:]
 

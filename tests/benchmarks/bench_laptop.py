@@ -21,8 +21,8 @@ import numpy as np
 from bench_camera import find_scenes, taken
 
 from realsr.data.cameras import CAMERAS
-from realsr.images import Photo, write_image
-from realsr.metrics import load_lpips
+from realsr.imaging import Photo, write_image
+from realsr.networks.perceptual import load_lpips
 from realsr.networks.starts import start_file
 
 warnings.simplefilter("ignore")

@@ -25,11 +25,11 @@ from bench_camera import find_scenes, taken
 from hydra.utils import instantiate
 
 from realsr.data.cameras import CAMERAS
-from realsr.help import conf_dir
-from realsr.images import Photo, write_image
-from realsr.metrics import load_lpips
+from realsr.imaging import Photo, write_image
 from realsr.networks.initial import pass_through
+from realsr.networks.perceptual import load_lpips
 from realsr.networks.weights import load_weights
+from realsr.runtime.help import conf_dir
 
 warnings.simplefilter("ignore")
 NETWORKS = ("compact", "span", "plksr", "omnisr", "safmn")

@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from skimage import data
 
-from realsr.backends import load_model
-from realsr.hardware import keep_memory
-from realsr.images import read_image, to_float
+from realsr.imaging import read_image, to_float
 from realsr.networks import starts
-from realsr.tiling import upscale_tiled
+from realsr.networks.tiling import upscale_tiled
+from realsr.runtime.hardware import keep_memory
+from realsr.upscaling.backends import load_model
 
 TILE, HEIGHT = 144, 128  # LR pixels: two tiles side by side
 

@@ -34,7 +34,7 @@ from omegaconf import open_dict
 from pytorch_lightning import Callback, seed_everything
 from torch.utils.data import DataLoader
 
-from realsr.help import conf_dir
+from realsr.runtime.help import conf_dir
 
 CHECKED = 3  # steps at the start in which the losses are compared, and nothing is timed
 

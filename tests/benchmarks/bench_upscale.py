@@ -31,9 +31,9 @@ from hydra.utils import get_class
 from torch import nn
 
 from realsr import Tiles, load_model, upscale
-from realsr.hardware import MMAP_MAX, TRIM_THRESHOLD, keep_memory
-from realsr.help import conf_dir
 from realsr.networks.weights import load_generator
+from realsr.runtime.hardware import MMAP_MAX, TRIM_THRESHOLD, keep_memory
+from realsr.runtime.help import conf_dir
 
 PLAIN = "plain"
 MMAP_THRESHOLD = -3  # of glibc's malloc.h

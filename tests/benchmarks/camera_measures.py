@@ -11,17 +11,9 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from scipy.optimize import minimize_scalar
 
-from realsr.collect import collect_noise
 from realsr.data.cameras import flat_picture
-from realsr.domains import opponent
-from realsr.entries import kernel_entries
-from realsr.errors import InputError
-from realsr.estimate import camera_noise, estimate_kernels
-from realsr.gap import RIM, cut_patches, load_variant, measure
-from realsr.help import conf_dir
-from realsr.images import read_image
-from realsr.jpeg_pool import collect_tables
-from realsr.kernels import (
+from realsr.degradation.camera_fit import camera_noise
+from realsr.estimation.kernels import (
     bicubic_kernel,
     gaussian_kernel,
     kernel_psnr,
@@ -29,7 +21,16 @@ from realsr.kernels import (
     normalise,
     widths_and_angle,
 )
-from realsr.pools import KernelPool, NoisePool, without_slope
+from realsr.estimation.patch_statistics import opponent
+from realsr.evaluation.gap import RIM, cut_patches, load_variant, measure
+from realsr.imaging import read_image
+from realsr.pools.collect import collect_noise
+from realsr.pools.estimate import estimate_kernels
+from realsr.pools.folder import kernel_entries
+from realsr.pools.jpeg_tables import collect_tables
+from realsr.pools.pool import KernelPool, NoisePool, without_slope
+from realsr.runtime.errors import InputError
+from realsr.runtime.help import conf_dir
 
 GRAYS = np.linspace(0.06, 0.94, 12)  # of walls that show the true noise
 THIRDS = {"dark": (0, 85), "middle": (85, 170), "bright": (170, 256)}  # levels

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from spandrel.architectures.Compact import Compact
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from realsr.images import to_float, to_uint
-from realsr.losses.pattern import by_place
-from realsr.metrics import image_metrics
+from realsr.imaging import to_float, to_uint
+from realsr.imaging.metrics import image_metrics
+from realsr.imaging.resample import imresize
 from realsr.networks.community import CommunityNetwork
 from realsr.networks.weights import load_generator
-from realsr.pictures import grid, sharpest_crop
-from realsr.resample import imresize
+from realsr.reports.pictures import grid, sharpest_crop
+from realsr.training.losses.pattern import by_place
 
 CROPS, SIDE = 4, 128  # of a step: HR crops, and their side in pixels
 MEASURED = 192  # LR pixels of a test photo's side, from its middle, that count

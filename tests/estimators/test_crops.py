@@ -6,9 +6,7 @@ import torch
 from conftest import leaves
 from scipy import stats
 
-from realsr.colour import LUMA
-from realsr.errors import InputError
-from realsr.estimators.crops import (
+from realsr.estimation.crops import (
     CropPairs,
     PatchCrops,
     _parts,
@@ -17,7 +15,9 @@ from realsr.estimators.crops import (
     draw_corners,
     gradient_map,
 )
-from realsr.estimators.evidence import foreign_pixels, interlacing
+from realsr.estimation.evidence import foreign_pixels, interlacing
+from realsr.imaging.colour import LUMA
+from realsr.runtime.errors import InputError
 
 
 @pytest.fixture

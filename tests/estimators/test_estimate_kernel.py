@@ -7,16 +7,16 @@ import pytest
 import torch
 from conftest import scene
 
-from realsr.estimators.estimate import estimate_kernel
-from realsr.estimators.kernelgan.module import KernelGAN
-from realsr.kernels import (
+from realsr.estimation.estimate import estimate_kernel
+from realsr.estimation.kernelgan.module import KernelGAN
+from realsr.estimation.kernels import (
     bicubic_kernel,
     centre_of_mass,
     gaussian_kernel,
     kernel_psnr,
     max_normalised_correlation,
 )
-from realsr.resample import blur_subsample
+from realsr.imaging.resample import blur_subsample
 
 TRUTH = gaussian_kernel(17, (2.4, 1.0), 0.6, scale=2)
 
@@ -43,7 +43,7 @@ def estimate(photo):
 def test_kernels_are_normalised_and_centred(estimate, scale):
     kernel = estimate.kernels[scale]
     assert kernel.sum() == pytest.approx(1)
-    # a kernel that moves nothing has its centre there: realsr.resample's phase convention
+    # a kernel that moves nothing has its centre there: realsr.imaging.resample's phase convention
     centre = kernel.shape[0] // 2 + (scale - 1) / 2
     assert centre_of_mass(kernel) == pytest.approx([centre, centre], abs=0.05)
 

@@ -5,10 +5,10 @@ import torch
 from benchmarks.bench_kernelgan import PlainKernelGAN, exact, fit, pairs, plain_critic
 from conftest import scene
 
-from realsr.estimators.estimate import estimate_kernel
-from realsr.estimators.kernelgan.losses import bicubic_matrix, bicubic_target, boundary_mask
-from realsr.estimators.kernelgan.module import BLOCK, KernelGAN
-from realsr.resample import imresize
+from realsr.estimation.estimate import estimate_kernel
+from realsr.estimation.kernelgan.losses import bicubic_matrix, bicubic_target, boundary_mask
+from realsr.estimation.kernelgan.module import BLOCK, KernelGAN
+from realsr.imaging.resample import imresize
 
 LOSSES = {  # the reference program's names and ours
     "bicubic": "bicubic",

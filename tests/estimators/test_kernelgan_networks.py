@@ -2,7 +2,7 @@ import pytest
 import torch
 from benchmarks.bench_kernelgan import plain_critic, plain_generator
 
-from realsr.estimators.kernelgan.networks import LinearGenerator, PatchCritic
+from realsr.estimation.kernelgan.networks import LinearGenerator, PatchCritic
 
 
 @pytest.mark.parametrize("scale", [1, 2, 4])

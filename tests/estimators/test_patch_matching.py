@@ -12,13 +12,10 @@ from conftest import leaves
 from PIL import Image, ImageDraw, ImageFont
 from scipy import linalg, ndimage, optimize
 
-from realsr.development import Development
-from realsr.estimators.estimate import estimate_kernel
-from realsr.estimators.evidence import Evidence
-from realsr.estimators.patch_matching import PatchMatching
-from realsr.estimators.patches import gaussians, sorted_distance
-from realsr.images import to_uint
-from realsr.kernels import (
+from realsr.degradation.development import Development
+from realsr.estimation.estimate import estimate_kernel
+from realsr.estimation.evidence import Evidence
+from realsr.estimation.kernels import (
     HR_BLUR,
     bicubic_kernel,
     centre_index,
@@ -30,8 +27,11 @@ from realsr.kernels import (
     max_normalised_correlation,
     widths_and_angle,
 )
-from realsr.noise_model import NoiseModel, noise_level
-from realsr.resample import blur, blur_subsample
+from realsr.estimation.noise_model import NoiseModel, noise_level
+from realsr.estimation.patch_matching import PatchMatching
+from realsr.estimation.patches import gaussians, sorted_distance
+from realsr.imaging import to_uint
+from realsr.imaging.resample import blur, blur_subsample
 
 SLANTED, ROUND = ((2.4, 1.0), 0.6), ((1.5, 1.5), 0.0)
 NOISE = 8 / 255

@@ -8,11 +8,11 @@ import torch
 from conftest import leaves
 from PIL import Image
 
-from realsr.errors import InputError
-from realsr.estimators.estimate import estimate_kernel
-from realsr.estimators.kernelgan.module import KernelGAN
-from realsr.estimators.patch_matching import PatchMatching
-from realsr.images import to_uint
+from realsr.estimation.estimate import estimate_kernel
+from realsr.estimation.kernelgan.module import KernelGAN
+from realsr.estimation.patch_matching import PatchMatching
+from realsr.imaging import to_uint
+from realsr.runtime.errors import InputError
 
 QUICK = partial(PatchMatching, iterations=5, crops_per_part=1)
 GAN = partial(KernelGAN, iterations=5, channels=4)

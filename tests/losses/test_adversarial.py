@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from realsr.losses.adversarial import Hinge, LeastSquares, RelativisticAverage, Vanilla
+from realsr.training.losses.adversarial import Hinge, LeastSquares, RelativisticAverage, Vanilla
 
 LOSSES = [Vanilla(), LeastSquares(), Hinge(), RelativisticAverage()]
 

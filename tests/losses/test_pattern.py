@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import leaves
 
-from realsr.losses.pattern import pattern, pattern_loss
+from realsr.training.losses.pattern import pattern, pattern_loss
 
 
 def weave(side, period, strength):

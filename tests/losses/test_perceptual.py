@@ -8,8 +8,8 @@ import torch
 import torchvision
 from torch import nn
 
-from realsr.errors import InputError
-from realsr.losses.perceptual import BACKBONES, LPIPSLoss, VGGLoss
+from realsr.networks.perceptual import BACKBONES, LPIPSLoss, VGGLoss
+from realsr.runtime.errors import InputError
 
 NETS = ["alex", "squeeze"]  # vgg is the same code and half a gigabyte
 

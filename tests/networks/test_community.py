@@ -15,11 +15,11 @@ from spandrel import ModelLoader
 from torch import nn
 
 from realsr import Tiles, load_model, upscale
-from realsr.errors import InputError
-from realsr.export import export
 from realsr.networks.community import scale_of, untold_options
 from realsr.networks.rrdb import RRDBNet
 from realsr.networks.weights import generator_spec, load_generator, load_weights, read_checkpoint
+from realsr.runtime.errors import InputError
+from realsr.upscaling.export import export
 
 
 def compact_state(scale=4, channels=3, features=6):

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from realsr.errors import InputError
 from realsr.networks.patch import PatchDiscriminator
 from realsr.networks.vgg128 import VGGDiscriminator
+from realsr.runtime.errors import InputError
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])

@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from realsr.errors import InputError
 from realsr.networks.edsr import EDSR
 from realsr.networks.foreign import our_names
 from realsr.networks.weights import load_generator, load_weights
+from realsr.runtime.errors import InputError
 
 MEAN = [0.4488, 0.4371, 0.4040]
 

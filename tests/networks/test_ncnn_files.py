@@ -10,12 +10,12 @@ from conftest import weighted
 from spandrel.architectures.Compact import Compact
 from torch import nn
 
-from realsr.backends.ncnn_net import opened, translated
-from realsr.errors import InputError
 from realsr.networks.edsr import EDSR
 from realsr.networks.onnx_graph import onnx_graph
 from realsr.networks.rrdb import RRDBNet
 from realsr.networks.weights import generator_spec, load_generator
+from realsr.runtime.errors import InputError
+from realsr.upscaling.backends.ncnn_net import opened, translated
 
 pytest.importorskip("ncnn", reason="format=ncnn needs pip install 'realsr[ncnn]'")
 

@@ -10,12 +10,12 @@ import torch
 from spandrel.architectures.Compact import Compact
 from torch import nn
 
-from realsr.errors import InputError
 from realsr.networks.community import scale_of
 from realsr.networks.edsr import EDSR
 from realsr.networks.onnx_graph import onnx_graph
 from realsr.networks.rrdb import RRDBNet
 from realsr.networks.weights import load_generator
+from realsr.runtime.errors import InputError
 
 SIZES = [(1, 24, 20), (1, 1, 1), (3, 7, 1), (2, 33, 41), (1, 1, 50)]
 

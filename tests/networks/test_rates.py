@@ -3,10 +3,10 @@ import copy
 import pytest
 import torch
 
-from realsr.errors import InputError
-from realsr.esrgan import ESRGAN
 from realsr.networks.rates import parameter_groups
 from realsr.networks.rrdb import RRDBNet
+from realsr.runtime.errors import InputError
+from realsr.training.esrgan import ESRGAN
 
 PARTS = ["conv_first", "body", "conv_body", "conv_up1", "conv_up2", "conv_hr", "conv_last"]
 

@@ -12,8 +12,8 @@ from realsr.networks.edsr import EDSR
 from realsr.networks.onnx_graph import onnx_graph
 from realsr.networks.rrdb import RRDBNet
 from realsr.networks.sizes import MOST, Sizes, padded, sizes_of
+from realsr.networks.tiling import Tiles, upscale_bands
 from realsr.networks.weights import load_generator
-from realsr.tiling import Tiles, upscale_bands
 
 
 def changed(network, side):

@@ -10,13 +10,13 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from realsr.adaptation import judged, verdict
 from realsr.data.datasets import Pair
-from realsr.errors import InputError
-from realsr.help import conf_dir
+from realsr.evaluation.adaptation import validation_means, verdict
 from realsr.networks.community import scale_of
 from realsr.networks.starts import start_file
 from realsr.networks.weights import generator_spec, load_generator
+from realsr.runtime.errors import InputError
+from realsr.runtime.help import conf_dir
 
 ADDRESS = "https://example.org/a/net.pth"
 STARTS = {path.stem: OmegaConf.load(path) for path in (Path(conf_dir()) / "start").glob("*.yaml")}
@@ -117,7 +117,7 @@ def test_a_photo_without_edges_does_not_spoil_what_is_told_of_the_others():
     edged[:, :, 16:] = 0.8
     photos = [Pair(lr=lr, hr=None, name=name) for name, lr in (("flat", flat), ("edged", edged))]
     enlarge = torch.nn.Upsample(scale_factor=4, mode="bicubic")
-    alone, both = judged(enlarge, 4, [], photos[1:]), judged(enlarge, 4, [], photos)
+    alone, both = validation_means(enlarge, 4, [], photos[1:]), validation_means(enlarge, 4, [], photos)
     assert both["edges"] == alone["edges"] > 0
-    assert "edges" not in judged(enlarge, 4, [], photos[:1])
+    assert "edges" not in validation_means(enlarge, 4, [], photos[:1])
     assert "NaN" not in verdict(both, both)

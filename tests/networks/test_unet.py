@@ -4,13 +4,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from realsr.errors import InputError
-from realsr.esrgan import ESRGAN
-from realsr.losses.adversarial import Hinge, Vanilla
 from realsr.networks.rrdb import RRDBNet
 from realsr.networks.unet import UNetDiscriminator
 from realsr.networks.weights import load_weights
-from realsr.train import check_model
+from realsr.runtime.errors import InputError
+from realsr.training.esrgan import ESRGAN
+from realsr.training.losses.adversarial import Hinge, Vanilla
+from realsr.training.run import check_model
 
 # The published discriminator (Real-ESRGAN, ICCVW 2021): inputs, outputs in units of its features (0: RGB), kernel size
 LAYERS = [(0, 1, 3), (1, 2, 4), (2, 4, 4), (4, 8, 4), (8, 4, 3), (4, 2, 3), (2, 1, 3), (1, 1, 3), (1, 1, 3), (1, 0, 3)]

@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from realsr.backends import load_model
-from realsr.errors import InputError
 from realsr.networks.edsr import EDSR
 from realsr.networks.patch import PatchDiscriminator
 from realsr.networks.rrdb import RRDBNet
 from realsr.networks.weights import load_generator, load_weights, read_checkpoint
+from realsr.runtime.errors import InputError
+from realsr.upscaling.backends import load_model
 
 BASICSR = [("RRDB_trunk.", "body."), (".RDB", ".rdb"), ("trunk_conv", "conv_body"), ("upconv", "conv_up")]
 BASICSR += [("HRconv", "conv_hr")]
@@ -44,7 +44,7 @@ def lightning(state):
     config = {"_target_": "realsr.networks.rrdb.RRDBNet", "features": 8, "blocks": 2, "growth": 4}
     return {
         "state_dict": {**{f"generator.{k}": v for k, v in state.items()}, **others},
-        "config": {"model": {"generator": config, "_target_": "realsr.esrgan.ESRGAN"}, "seed": 1},
+        "config": {"model": {"generator": config, "_target_": "realsr.training.esrgan.ESRGAN"}, "seed": 1},
         "optimizer_states": [{"state": {}, "param_groups": [{"lr": 1e-4}]}],
     }
 

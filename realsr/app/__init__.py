@@ -1,1 +1,0 @@
-"""A page to try a model on photos: ``python -m realsr.app``."""

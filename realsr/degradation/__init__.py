@@ -1,0 +1,1 @@
+"""LR from HR: as in the paper, as a camera makes it, as BSRGAN does."""

@@ -1,0 +1,238 @@
+"""Blurs, a resize, noise, JPEG and a camera's noise in random order: Zhang et al., ICCV 2021 ("BSRGAN")."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+from torch import Tensor
+
+from realsr.degradation.development import Development
+from realsr.degradation.paper import Bounds, Coding, Degradation, check_bounds, refuse_pools
+from realsr.degradation.sensor import degamma, gamma, mixed, toned, untoned
+from realsr.estimation.kernels import Kernel, framed, gaussian_kernel
+from realsr.imaging.jpeg import BLOCK, jpeg, standard_tables
+from realsr.imaging.resample import blur, blur_subsample
+from realsr.pools.jpeg_tables import JpegPool
+from realsr.pools.pool import KernelPool, NoisePool
+from realsr.runtime.errors import InputError
+from realsr.runtime.hardware import to_device
+
+Resize = Literal["nearest", "bilinear", "bicubic", "area", "down_up"]
+
+STEPS = ("isotropic", "anisotropic", "resize", "noise", "jpeg", "sensor")
+WAYS = ("bilinear", "bicubic")  # of halving, and of down_up
+NEAREST_TAPS = 21  # of the blur before nearest-neighbour (section 3.2)
+
+
+class BSRGANDegradation(Degradation):
+    """The degradation model of Zhang, Liang, Van Gool and Timofte (ICCV 2021), section 3.
+
+    Two Gaussian blurs, one resize, Gaussian noise, JPEG and sensor noise, in an order of each image's own, then a last
+    JPEG. No camera is looked at: the ranges are so wide that most lie somewhere in them. ``eval()`` changes nothing.
+
+    Where it departs from the paper: interpolations are widened where they shrink, as everywhere in this project. All
+    cameras share one tone curve and one colour matrix, the mean of known ones (:mod:`realsr.degradation.sensor`), and
+    balance white before demosaicking, as raw converters do; the authors fitted curves to five cameras. What the paper
+    leaves open: chroma is halved on both axes, libjpeg's default; ``noise_level`` is the root mean square over
+    the colours; covariances have a uniformly random basis, and variances uniform but for that.
+
+    ``margin`` covers both blurs and the resize where the blurs come first. Blurs of an image that is already small
+    reach further, up to 20 of its own pixels: there the rim is mirrored.
+
+    Args:
+        scale: integer factor.
+        kernel_sizes: bounds of the side of the blurs' kernels in pixels, odd (section 3.1).
+        isotropic: bounds of one blur's standard deviation in pixels (section 3.1).
+        anisotropic: bounds of the other's variances in squared pixels (section 3.1: lengths, too large for deviations).
+        resizes: ways of resizing, of which one is drawn (section 3.2). ``down_up`` resizes twice.
+        nearest_blur: bounds of the blur before ``nearest``, the upper one as a multiple of the factor (section 3.2).
+        up_least: least second factor of ``down_up``; the largest is the scale (section 3.2).
+        halve: share of the images that are halved first and then treated as for half the scale; of scale 4 alone.
+        noise_level: bounds of the Gaussian noise's standard deviation in 8-bit levels (section 3.3).
+        noise_kinds: shares of noise with any covariance of the colours, of white noise, of gray noise (section 3.3).
+        quality: bounds of both JPEG qualities (section 3.3).
+        jpeg_share: share of the images with JPEG among the steps (section 3.3).
+        sensor_share: share with sensor noise (section 3.3).
+        exposure: bounds of the camera's gain in stops (section 3.3).
+        gains: bounds of its gain of red and of blue (section 3.3).
+        shot: bounds of its shot noise's variance for each unit of raw signal, drawn by its logarithm.
+        kernels: None, as ``noise`` and ``jpeg``: nothing is drawn from pools.
+        noise: see ``kernels``.
+        jpeg: see ``kernels``.
+
+    Raises:
+        InputError: a pool is given, or bounds make no sense.
+    """
+
+    def __init__(
+        self,
+        scale: int,
+        kernel_sizes: tuple[int, int],
+        isotropic: Bounds,
+        anisotropic: Bounds,
+        resizes: Sequence[Resize],
+        nearest_blur: Bounds,
+        up_least: float,
+        halve: float,
+        noise_level: Bounds,
+        noise_kinds: tuple[float, float, float],
+        quality: tuple[int, int],
+        jpeg_share: float,
+        sensor_share: float,
+        exposure: Bounds,
+        gains: Bounds,
+        shot: Bounds,
+        kernels: KernelPool | None = None,
+        noise: NoisePool | None = None,
+        jpeg: JpegPool | None = None,
+    ) -> None:
+        super().__init__(scale)
+        refuse_pools("bsrgan", kernels=kernels, noise=noise, jpeg=jpeg)
+        shares, endless = {"halve": halve, "jpeg_share": jpeg_share, "sensor_share": sensor_share}, math.inf
+        for name, given, low, high in (
+            ("kernel_sizes", kernel_sizes, 1, endless), ("noise_level", noise_level, 0, 255),
+            ("isotropic", isotropic, 0.01, endless), ("anisotropic", anisotropic, 0.01, endless),
+            ("nearest_blur", nearest_blur, 0.01, endless), ("up_least", (up_least,), 0.01, scale),
+            ("noise_kinds", sorted(noise_kinds), 0, 1), *((name, (share,), 0, 1) for name, share in shares.items()),
+            ("quality", quality, 1, 100), ("gains", gains, 0.01, endless), ("shot", shot, 1e-9, 1),
+        ):  # fmt: skip
+            check_bounds(name, given, low, high)
+        if not resizes or not any(noise_kinds) or kernel_sizes[0] % 2 == 0 or kernel_sizes[1] % 2 == 0:
+            raise InputError("data.degradation: give some resizes, some noise_kinds over 0, and odd kernel_sizes")
+        self.kernel_sizes, self.isotropic, self.anisotropic = kernel_sizes, isotropic, anisotropic
+        self.resizes, self.nearest_blur, self.up_least = resizes, nearest_blur, up_least
+        self.noise_level, self.noise_kinds, self.quality = noise_level, noise_kinds, quality
+        self.shares = {"halve": halve if scale == 4 else 0.0, "jpeg": jpeg_share, "sensor": sensor_share}
+        self.exposure, self.gains, self.shot = exposure, gains, shot
+
+    @property
+    def margin(self) -> int:
+        """Pixels around an HR crop to crop as well, a multiple of the scale."""
+        reach = self.kernel_sizes[1] - 1 + max(2 * self.scale, NEAREST_TAPS // 2)
+        return math.ceil(reach / self.scale) * self.scale
+
+    def downscaled(self, hr: Tensor, generator: torch.Generator, margin: int) -> Tensor:
+        """All but the last JPEG, each image by draws of its own, without the margin."""
+        seeds = torch.randint(2**62, (len(hr),), generator=generator).tolist()
+        pairs = [(image, np.random.default_rng(seed)) for image, seed in zip(torch.split(hr, 1), seeds, strict=True)]
+        lr = torch.cat([self.shuffled(image, self.order(rng), rng, cut=margin > 0) for image, rng in pairs])
+        cut = margin // self.scale
+        return lr[..., cut : lr.shape[-2] - cut, cut : lr.shape[-1] - cut]
+
+    def picture(self, lr: Tensor, generator: torch.Generator) -> Tensor:
+        """As it is: noise is among the steps."""
+        return lr
+
+    def coding(self, count: int, generator: torch.Generator, cut: bool) -> Coding:
+        """Of the last JPEG."""
+        quality = torch.randint(self.quality[0], self.quality[1] + 1, (count,), generator=generator)
+        phase = torch.randint(2 * BLOCK if cut else 1, (count, 2), generator=generator)
+        return to_device(standard_tables(quality), self.place), torch.full((count, 2), 2), phase
+
+    def order(self, rng: np.random.Generator) -> list[str]:
+        """The steps that an image goes through: ``halve`` first, or not, and some of :data:`STEPS`."""
+        taken = [str(step) for step in rng.permutation(STEPS) if rng.random() < self.shares.get(str(step), 1)]
+        return ["halve", *taken] if rng.random() < self.shares["halve"] else taken
+
+    def shuffled(self, image: Tensor, order: Sequence[str], rng: np.random.Generator, cut: bool) -> Tensor:
+        """An image ``(1, 3, H, W)`` through these steps, in [0, 1]; ``cut`` as in :meth:`coding`."""
+        factor = self.scale // 2 if "halve" in order else self.scale
+        for step in order:
+            if step == "halve":
+                image = resized(image, _divided(image, 2), rng.choice(WAYS))
+            elif step == "isotropic":
+                sigma = rng.uniform(*self.isotropic)
+                image = self._blurred(image, sigma, sigma, rng)
+            elif step == "anisotropic":
+                one, other = rng.uniform(*self.anisotropic, 2) ** 0.5
+                image = self._blurred(image, one, other, rng)
+            elif step == "resize":
+                image = self._smaller(image, factor, rng)
+            elif step == "noise":
+                mixing = to_device(
+                    noise_mixing(rng.uniform(*self.noise_level) / 255, self.noise_kinds, rng), image.device
+                )
+                image = image + mixed(_field(image, rng), mixing)
+            elif step == "jpeg":
+                tables = standard_tables(torch.tensor([rng.integers(*self.quality, endpoint=True)]))
+                phase = torch.from_numpy(rng.integers(2 * BLOCK if cut else 1, size=(1, 2)))
+                image = jpeg(image, to_device(tables, image.device), torch.tensor([[2, 2]]), phase)
+            else:
+                picture = self._camera(rng).picture(untoned(degamma(image)), _field(image, rng))
+                image = gamma(toned(degamma(picture)))
+            image = image.clamp(0, 1)
+        return image
+
+    def _camera(self, rng: np.random.Generator) -> Development:
+        """As Brooks et al. found on real cameras ("Unprocessing images for learned raw denoising", CVPR 2019, 3.1)."""
+        log_shot = rng.uniform(*np.log(self.shot))
+        read = math.exp(rng.normal(2.18 * log_shot + 1.20, 0.26))
+        gains = 2 ** rng.uniform(*self.exposure) * np.array([rng.uniform(*self.gains), 1, rng.uniform(*self.gains)])
+        return Development(crosstalk=1.0, noise=Development.sensor_noise(math.exp(log_shot), read, gains))
+
+    def _blurred(self, image: Tensor, one: float, other: float, rng: np.random.Generator) -> Tensor:
+        """By a Gaussian of these standard deviations in pixels, of any size and direction."""
+        low, high = self.kernel_sizes
+        size = 2 * int(rng.integers(low // 2, high // 2, endpoint=True)) + 1
+        kernel = gaussian_kernel(size, (one, other), rng.uniform(0, math.pi), 1)
+        return blur(image, torch.from_numpy(kernel).float()[None])
+
+    def _smaller(self, image: Tensor, factor: int, rng: np.random.Generator) -> Tensor:
+        """In one of the ways of resizing."""
+        way, size = rng.choice(self.resizes), _divided(image, factor)
+        if way == "nearest":
+            kernel = moved_gaussian(rng.uniform(self.nearest_blur[0], self.nearest_blur[1] * factor), factor)
+            return blur_subsample(image, to_device(torch.from_numpy(kernel).float(), image.device)[None], factor)
+        if way == "down_up":
+            up, way = rng.uniform(self.up_least, factor), rng.choice(WAYS)
+            image = resized(image, [max(round(side * up), 1) for side in size], rng.choice(WAYS))
+        return resized(image, size, way)
+
+
+def resized(image: Tensor, size: Sequence[int], way: str) -> Tensor:
+    """``(N, C, H, W)`` by ``bilinear``, ``bicubic`` or ``area`` interpolation, widened where it shrinks."""
+    if way == "area":
+        return F.interpolate(image, size, mode="area")
+    return F.interpolate(image, size, mode=way, antialias=True, align_corners=False)
+
+
+def moved_gaussian(sigma: float, factor: int) -> Kernel:
+    """The blur before every ``factor``-th pixel is taken, for :func:`realsr.imaging.resample.blur_subsample`.
+
+    Centred by linear interpolation, as BSRGAN moves it (section 3.2).
+    """
+    kernel = framed(gaussian_kernel(NEAREST_TAPS, (sigma, sigma), 0.0, 1), NEAREST_TAPS + factor // 2 * 2)
+    return np.asarray(ndimage.shift(kernel, (factor - 1) / 2, order=1))
+
+
+def noise_mixing(sigma: float, kinds: Sequence[float], rng: np.random.Generator) -> Tensor:
+    """Draw a square root of a covariance of the colours, ``(3, 3)``: times normal numbers it is the noise.
+
+    Args:
+        sigma: root mean square of the colours' standard deviations.
+        kinds: weights of noise with any covariance, of white noise (each colour its own), of gray noise (all one).
+        rng: to draw from.
+    """
+    kind = rng.choice(3, p=np.array(kinds) / sum(kinds))
+    if kind == 0:
+        variances = rng.random(3)
+        root = np.linalg.qr(rng.standard_normal((3, 3)))[0] * np.sqrt(3 * variances / variances.sum())
+    else:
+        root = np.eye(3) if kind == 1 else np.array([[1.0, 0, 0]] * 3)
+    return torch.from_numpy(sigma * root).float()
+
+
+def _field(like: Tensor, rng: np.random.Generator) -> Tensor:
+    """Independent normal numbers, drawn on the CPU."""
+    field = torch.from_numpy(rng.standard_normal(like.shape, np.float32))
+    return to_device(field.pin_memory() if like.is_cuda else field, like.device)  # large: else the copy waits
+
+
+def _divided(image: Tensor, factor: int) -> list[int]:
+    return [side // factor for side in image.shape[2:]]

@@ -1,0 +1,235 @@
+"""What a camera's noise tells of its sensor and development: made noise is developed until it looks alike."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from realsr.degradation.development import KNOTS, RIM, Development
+from realsr.estimation.noise import TileRule
+from realsr.estimation.noise_model import NoiseModel
+from realsr.estimation.patch_statistics import opponent, power_spectrum
+from realsr.imaging import quantize
+from realsr.imaging.colour import luma
+from realsr.imaging.jpeg import jpeg
+from realsr.pools.collect import NoNoiseError, collect_noise
+from realsr.pools.jpeg_tables import JpegPool, collect_tables
+from realsr.pools.pool import NoisePool, without_slope
+from realsr.runtime.evenly import evenly
+
+log = logging.getLogger(__name__)
+
+Array = npt.NDArray[np.float64]
+
+# what is tried of each part
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "demosaicking": ("malvar", "bilinear", "none"),
+    "crosstalk": (0.0, 0.5, 1.0),
+    "chroma": (0.0, 0.7, 1.5, 3.0),
+    "sharpening": (0.0, 0.2, 0.4, 0.6, 0.9, 1.3),
+    "reduction": (0.0, 0.4, 0.55, 0.7, 1.0),
+    "radius": (0.7, 1.0, 1.5),
+}
+LITTLE = 0.3  # power, of gray noise's mean at all frequencies, under which less counts little
+SIMPLER = 0.1  # that a fit with a pixel of noise reduction has to be better by
+SCENE = 0.2  # standard deviation over photos of the logarithm of the noise's variance, by scenes alone
+TILES, SIDE = 64, 32  # that made noise is compared in
+ENOUGH = 2**25  # values of the pool's tiles that are looked at
+USABLE = (8, 247)  # mean levels of a colour, beyond which its noise is cut off
+
+
+def fit_development(noise: NoisePool, tables: JpegPool | None, without: Sequence[str] = ()) -> Development:
+    """The development under which a sensor's noise becomes the pool's.
+
+    A colour's variance by its brightness tells the sensor's noise, through the slope of the tone curve. The spectra of
+    gray and of the colours tell demosaicking, crosstalk, noise reduction and sharpening: walls as bright as the pool's
+    tiles are developed with each in turn, and compressed by the photos' tables.
+
+    Args:
+        noise: pool of flat tiles.
+        tables: pool of the photos' compression; None where they are not compressed.
+        without: parts (:data:`realsr.degradation.development.PARTS`) that are left out, and not fitted.
+    """
+    step = noise.tiles.numel() // ENOUGH + 1
+    tiles, photos = noise.tiles[::step].float(), np.array(noise.photos[::step])
+    levels, residual = tiles.mean((2, 3)), without_slope(tiles - tiles.mean((2, 3), keepdim=True))
+    wanted, variance = signature(residual), residual.square().mean((2, 3))
+    choices = dict(CHOICES)
+    gray = bool((tiles == tiles[:, :1]).all())
+    if gray or "mosaic" in without:
+        choices["demosaicking"] = ("none",)
+    if gray:
+        choices["crosstalk"] = (0.0,)
+    if "sharpening" in without:
+        choices["sharpening"] = (0.0,)
+    seen, brightest = by_brightness(levels, variance)
+    sensor = _sensor(Development(linear="linear" not in without, gray=gray), seen, brightest)
+    sensor = replace(sensor, photos=_by_photo(photos, levels, variance, seen))
+    chosen = evenly(TILES, len(tiles))
+    walls = Walls(levels[chosen], torch.from_numpy(np.exp(_looked_up(seen, levels[chosen]))).float(), tables)
+
+    if bool((variance.amax(0) == 0).any()):
+        log.warning("camera: a colour has no noise in any tile, so demosaicking and sharpening are not known")
+        return walls.matched(replace(sensor, demosaicking=choices["demosaicking"][0]))[0]
+
+    def cost(development: Development, times: int = 1) -> tuple[float, Development]:
+        matched, made = walls.matched(development, times)
+        # noise that was smoothed and sharpened is much like noise that was left: the simpler, if both explain it
+        return float((signature(made) - wanted).square().sum()) + SIMPLER * development.reduction, matched
+
+    ways = itertools.product(choices["demosaicking"], choices["crosstalk"][::2], choices["sharpening"])
+    starts = [replace(sensor, demosaicking=way, crosstalk=share, sharpening=amount) for way, share, amount in ways]
+    begun = sorted((cost(start, times=2) for start in starts), key=lambda found: found[0])[:3]
+    tried: set[tuple[Any, ...]] = set()
+    return min((_descended(found, choices, cost, tried) for found in begun), key=lambda found: found[0])[1]
+
+
+def signature(residual: Tensor) -> Tensor:
+    """What tells how noise ``(N, 3, T, T)`` was developed, whatever its strength, ``(30,)``.
+
+    The logarithm of its power at ten frequencies (:data:`realsr.estimation.patch_statistics.BANDS`), of gray and of
+    two colour differences. All tiles weigh the same.
+    """
+    gray = luma(residual)[:, None]
+    strength = gray.square().mean((2, 3), keepdim=True).sqrt() + 0.2  # of 255 levels, so that none is divided by 0
+    return (power_spectrum(opponent(residual / strength / 255)).mean(0) + LITTLE).log().flatten().float()
+
+
+class Walls:
+    """Evenly lit walls, as bright as tiles of noise are, to be seen through any development.
+
+    Args:
+        levels: ``(N, 3)`` mean of each tile's colours in [0, 255].
+        variance: ``(N, 3)`` of the noise that each is to show, in squared levels.
+        tables: pool of the photos' compression, or None.
+    """
+
+    def __init__(self, levels: Tensor, variance: Tensor, tables: JpegPool | None) -> None:
+        draws = torch.Generator().manual_seed(0)
+        side = SIDE + 2 * RIM
+        self.field = torch.randn(len(levels), 3, side, side, generator=draws)
+        self.coding = None if tables is None else tables.sample(len(levels), draws, cut=True)
+        self.walls = (levels / 255)[:, :, None, None].expand(self.field.shape).contiguous()
+        self.variance, self.usable = variance, _usable(levels)
+
+    def matched(self, development: Development, times: int = 1) -> tuple[Development, Tensor]:
+        """The development with its noise as strong as the tiles', and what its walls show, ``(N, 3, T, T)``."""
+        made = self._seen(development)
+        for _ in range(times):
+            ratio = ((self.variance + 0.1) / (made.square().mean((2, 3)) + 0.1)).log()
+            mean = (ratio * self.usable).sum(0) / self.usable.sum(0).clamp(min=1)
+            colours = zip(mean.clamp(-2.5, 2.5).tolist(), development.noise, strict=True)
+            noise = tuple(tuple(log + more for log in logs) for more, logs in colours)
+            made = self._seen(development := replace(development, noise=noise))
+        return development, made
+
+    def _seen(self, development: Development) -> Tensor:
+        picture = development.picture(development.light(self.walls), self.field)[..., RIM:-RIM, RIM:-RIM]
+        picture = 255 * (quantize(picture) if self.coding is None else jpeg(picture, *self.coding))
+        return without_slope(picture - picture.mean((2, 3), keepdim=True))
+
+
+def _descended(
+    found: tuple[float, Development], choices: dict[str, tuple[Any, ...]], cost: Any, tried: set[tuple[Any, ...]]
+) -> tuple[float, Development]:
+    """Better and better neighbours of a development, one part after the other, twice; none is tried again."""
+    for _ in range(2):
+        for name, values in choices.items():
+            for value in values:
+                trial = replace(found[1], **{name: value})
+                key = tuple(getattr(trial, part) for part in choices)
+                if key not in tried and (other := cost(trial))[0] < found[0]:
+                    found = other
+                tried.add(key)
+    return found
+
+
+def by_brightness(levels: Tensor, variance: Tensor) -> tuple[Array, list[int]]:
+    """How strong each colour's noise is, by its brightness: the geometric mean of tiles about as bright.
+
+    Args:
+        levels: ``(N, 3)`` mean of each tile's colours in [0, 255].
+        variance: ``(N, 3)`` of each tile's noise, in squared levels.
+
+    Returns:
+        ``(3, 17)`` logarithms of the variance at brightnesses of 0 to 255, and the brightest that is told of a colour.
+    """
+    found, brightest = np.full((3, KNOTS), np.log(0.02)), [KNOTS - 1] * 3
+    logs = (variance + 0.02).log().double().numpy()  # of 255 levels, so that none is minus infinity
+    knots, usable = (levels / 255 * (KNOTS - 1)).round().long().numpy(), _usable(levels).numpy()
+    for colour, use in enumerate(usable.T):
+        at = [logs[use & (knots[:, colour] == k), colour] for k in range(KNOTS)]
+        counts = np.array([len(of) for of in at], np.float64)
+        told = np.flatnonzero(counts >= max(counts.sum() / 100, 1))
+        if len(told):
+            sums = counts * [np.mean(of) if len(of) else 0.0 for of in at]
+            smooth = ndimage.gaussian_filter1d(sums, 1) / ndimage.gaussian_filter1d(counts, 1).clip(1e-9)
+            found[colour], brightest[colour] = np.interp(np.arange(KNOTS), told, smooth[told]), int(told[-1])
+    return found, brightest
+
+
+def _looked_up(seen: Array, levels: Tensor) -> Array:
+    """Of :func:`by_brightness`, at the mean levels ``(N, 3)`` of tiles: ``(N, 3)``."""
+    colours = zip(levels.T.numpy(), seen, strict=True)
+    return np.stack([np.interp(level, np.linspace(0, 255, KNOTS), told) for level, told in colours], 1)
+
+
+def _by_photo(photos: npt.NDArray[np.str_], levels: Tensor, variance: Tensor, seen: Array) -> tuple[float, ...]:
+    """How much stronger each photo's noise is than the camera's at that brightness: the logarithm of the variance's.
+
+    As far as photos differ by more than scenes make them, whose texture counts as noise.
+    """
+    more = np.where(_usable(levels), np.log(variance.numpy() + 0.02) - _looked_up(seen, levels), np.nan)
+    medians = [float(np.nanmedian(of)) for name in np.unique(photos) if np.isfinite(of := more[photos == name]).any()]
+    spread = np.std(medians) if medians else 0.0
+    share = max(1 - (SCENE / max(spread, 1e-9)) ** 2, 0.0)
+    return tuple(float(share * median) for median in medians) or (0.0,)
+
+
+def _sensor(plain: Development, seen: Array, brightest: list[int]) -> Development:
+    """The development with the sensor's noise, if it neither smoothed nor sharpened; ``seen`` in 255 levels."""
+    light = plain.light(torch.linspace(0, 1, KNOTS))
+    slope = 255 * (plain.display(light + 1e-3) - plain.display(light)) / 1e-3
+    logs = torch.from_numpy(seen).float() - 2 * slope.log()
+    for colour, last in enumerate(brightest):  # beyond, noise grows as that of light does
+        logs[colour, last:] = logs[colour, last] + (light[last:] / light[last].clamp(min=1e-4)).log()
+    return replace(plain, noise=tuple(map(tuple, logs.tolist())))
+
+
+def _usable(levels: Tensor) -> Tensor:
+    return (levels > USABLE[0]) & (levels < USABLE[1])
+
+
+def camera_noise(
+    photos: Sequence[Path], folder: Path, rule: TileRule, pool: NoisePool | None = None
+) -> NoiseModel | None:
+    """The camera's noise and development, by the noise pool in ``folder``; it and ``jpeg`` beside it are filled first.
+
+    Args:
+        photos: all of the camera.
+        folder: of the pool.
+        rule: for tiles of photos that the pool has nothing of yet.
+        pool: what the folder holds, where it has just been filled.
+
+    Returns:
+        None where no photo has a flat tile, which is logged.
+    """
+    try:
+        pool = pool or collect_noise(photos, folder, rule, redo=False)
+    except NoNoiseError as e:
+        log.warning("kernels are estimated without the camera's noise, with each photo's own: %s", e)
+        return None
+    tables = folder.parent / "jpeg"
+    jpeg = JpegPool.load(tables) if collect_tables(photos, tables) else None
+    tiles = pool.tiles.permute(0, 2, 3, 1).numpy()
+    return replace(NoiseModel.of_tiles(tiles), response=fit_development(pool, jpeg).response())

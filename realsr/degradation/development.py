@@ -1,0 +1,137 @@
+"""How a camera makes a picture of the light on its sensor: mosaic, noise, demosaicking, colours, sharpening."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from realsr.degradation.sensor import CAMERA_FROM_SRGB, bilinear, degamma, demosaic, gamma, mixed, mosaic
+from realsr.estimation.kernels import GRID, Kernel, frequencies, kernel_of_gains
+from realsr.imaging.colour import luma
+from realsr.runtime.hardware import to_device
+
+RIM = 4  # LR pixels around a crop that demosaicking, noise reduction and sharpening reach
+PARTS = ("kernel", "linear", "mosaic", "noise", "sharpening", "jpeg")  # of a camera, which ablations leave out
+KNOTS = 17  # display values from 0 to 1 at which the strength of noise is told
+RINGS = 32  # of frequencies up to one cycle a pixel, each with its gain
+
+
+@dataclass(frozen=True)
+class Development:
+    """A sensor, and how the camera makes a picture of what it sees.
+
+    Attributes:
+        demosaicking: ``malvar``, ``bilinear``, or ``none``: every pixel has all colours.
+        gray: whether the sensor sees no colours, so that noise is the same in all.
+        crosstalk: how far the sensor's colours are from sRGB's, 0 for not at all, 1 for the known cameras' mean.
+        reduction: standard deviation in pixels of the Gaussian that smooths the noise, and not the picture.
+        chroma: standard deviation in pixels of the Gaussian that smooths the noise of the colours against luma.
+        sharpening: amount of unsharp masking of display values.
+        radius: standard deviation in pixels of its blur.
+        linear: whether light is linear; False blurs and adds noise to display values.
+        noise: of each colour, the logarithm of its noise's variance on the sensor where the signal has the display
+            values 0, 1/16, ... 1; lines between. Whatever the camera's tone curve is, noise is as strong as seen.
+        photos: logarithms of how much stronger it is in each of the camera's photos, whose ISO speeds differ.
+    """
+
+    demosaicking: Literal["malvar", "bilinear", "none"] = "malvar"
+    gray: bool = False
+    crosstalk: float = 0.0
+    reduction: float = 0.0
+    chroma: float = 0.0
+    sharpening: float = 0.0
+    radius: float = 1.0
+    linear: bool = True
+    noise: tuple[tuple[float, ...], ...] = field(default=((-30.0,) * KNOTS,) * 3, repr=False)
+    photos: tuple[float, ...] = field(default=(0.0,), repr=False)
+
+    @staticmethod
+    def sensor_noise(shot: float, read: float, gains: Iterable[float]) -> tuple[tuple[float, ...], ...]:
+        """``noise`` of a sensor in linear light.
+
+        Args:
+            shot: variance for each unit of raw signal in [0, 1].
+            read: variance in the dark.
+            gains: of the colours, white balance and exposure in one.
+        """
+        signal = degamma(torch.linspace(0, 1, KNOTS)).double().numpy()
+        return tuple(tuple(np.log(gain * shot * signal + gain**2 * read).tolist()) for gain in gains)
+
+    def light(self, images: Tensor) -> Tensor:
+        """What falls on the sensor, of display values in [0, 1]."""
+        return degamma(images) if self.linear else images
+
+    def display(self, light: Tensor) -> Tensor:
+        """Inverse of :meth:`light`."""
+        return gamma(light) if self.linear else light
+
+    def picture(self, light: Tensor, field: Tensor | None = None) -> Tensor:
+        """The camera's picture, before compression.
+
+        Args:
+            light: ``(N, 3, h, w)`` on the sensor, in sRGB's colours, [0, 1].
+            field: ``(N, 3, h, w)`` of independent normal numbers for the noise; None adds none.
+
+        Returns:
+            ``(N, 3, h, w)`` display values in [0, 1].
+        """
+        mixing = torch.eye(3) + self.crosstalk * (CAMERA_FROM_SRGB - torch.eye(3))
+        back = to_device(torch.linalg.inv(mixing), light.device)
+        seen = mixed(light, to_device(mixing, light.device))
+        if field is None:
+            picture = self._developed(seen, back)
+        else:
+            field = field[:, :1] if self.gray else field
+            deviation = (0.5 * self._log_variance(self.display(seen.clamp(0, 1)))).exp()
+            picture = self._developed(seen + field * deviation, back)
+            if self.reduction or self.chroma:
+                clean = self._developed(seen, back)
+                noise = smoothed(picture - clean, self.reduction)
+                gray = luma(noise)[:, None]
+                picture = clean + gray + smoothed(noise - gray, self.chroma)
+        if self.sharpening:
+            picture = picture + self.sharpening * (picture - smoothed(picture, self.radius))
+        return picture.clamp(0, 1)
+
+    def response(self, side: int = 128) -> Kernel:
+        """What developing does to small details in display values: a kernel ``(11, 11)``, alike in all directions.
+
+        Of a chart of low contrast without noise, by frequency. A sensor without mosaic and sharpening has a single 1.
+        """
+        draws = torch.Generator().manual_seed(0)
+        chart = self.light(0.5 + 0.04 * torch.randn(8, 1, side, side, generator=draws)).repeat(1, 3, 1, 1)
+        pictures = self.display(chart[:, 0]), luma(self.picture(chart))
+        before, after = (np.fft.fft2(x.double().numpy() - float(x.mean())) for x in pictures)
+        ring = np.rint(RINGS * frequencies(side)).astype(int).ravel()
+        kept, power = (np.bincount(ring, (x * before.conj()).real.sum(0).ravel())[1:] for x in (after, before))
+        return kernel_of_gains(np.interp(frequencies(GRID), np.arange(1, len(kept) + 1) / RINGS, kept / power))
+
+    def _log_variance(self, display: Tensor) -> Tensor:
+        """Of the noise where the signal ``(N, 3, h, w)`` has these display values."""
+        place = (KNOTS - 1) * display
+        low = place.long().clamp(max=KNOTS - 2)
+        table = to_device(torch.tensor(self.noise), display.device).flatten()
+        of_colour = low + KNOTS * torch.arange(3, device=display.device)[:, None, None]
+        return torch.lerp(table[of_colour], table[of_colour + 1], place - low)
+
+    def _developed(self, seen: Tensor, back: Tensor) -> Tensor:
+        if self.demosaicking != "none":
+            seen = (demosaic if self.demosaicking == "malvar" else bilinear)(mosaic(seen))
+        return self.display(mixed(seen, back).clamp(0, 1))
+
+
+def smoothed(images: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur of ``(N, C, h, w)`` by a standard deviation in pixels, borders mirrored; none by 0."""
+    if not sigma:
+        return images
+    reach = min(int(3 * sigma + 1), *(side - 1 for side in images.shape[-2:]))
+    taps = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=images.dtype) / sigma) ** 2)
+    row = to_device(taps / taps.sum(), images.device).expand(images.shape[1], 1, 1, -1)
+    images = F.conv2d(F.pad(images, (reach, reach, 0, 0), mode="reflect"), row, groups=images.shape[1])
+    return F.conv2d(F.pad(images, (0, 0, reach, reach), mode="reflect"), row.mT, groups=images.shape[1])

@@ -1,0 +1,239 @@
+"""Every method on every photo, measured: what was made already is not made again."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from torch import Tensor
+
+from realsr import __version__
+from realsr.data.datasets import Pair
+from realsr.data.folders import PairFiles
+from realsr.estimation.kernels import Kernel
+from realsr.evaluation.methods import COMPARE, Method
+from realsr.evaluation.no_reference import NIQE, NIQE_BLOCK, fits_niqe, photo_metrics
+from realsr.imaging import Photo, content_hash, read_image, to_float, to_uint, write_image
+from realsr.imaging.metrics import image_metrics, least_side
+from realsr.networks.perceptual import LPIPSLoss
+from realsr.reports.pictures import Picture, grid, save, sharpest_crop
+from realsr.runtime.config import check_writable
+from realsr.runtime.errors import InputError
+from realsr.runtime.files import atomic_write, file_hash
+from realsr.runtime.hardware import pick_device
+
+log = logging.getLogger(__name__)
+
+TRUTH = "ground truth"
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """What measures the results.
+
+    Attributes:
+        scale: of the methods, also the border that PSNR and SSIM shave.
+        lpips: None leaves it out.
+        niqe: None leaves it out; of photos without ground truth.
+        settings: what the two depend on, as plain values.
+    """
+
+    scale: int
+    lpips: LPIPSLoss | None = None
+    niqe: NIQE | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def measure(self, sr: Tensor, hr: Tensor | None) -> dict[str, float]:
+        """Metrics of ``(3, H, W)`` against the truth, or, without one, of what can be said of it alone."""
+        if hr is None:
+            return photo_metrics(sr[None], self.niqe)
+        return image_metrics(sr[None], hr[None], self.scale, self.lpips)
+
+    def key(self) -> dict[str, Any]:
+        """What its values depend on besides the pictures."""
+        there = {"lpips": self.lpips is not None, "niqe": self.niqe is not None}
+        return {"border": self.scale, "there": there, "settings": dict(self.settings), "realsr": __version__}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came out.
+
+    Attributes:
+        results: metrics by method and photo; of a photo on which a method failed there are none.
+        seconds: that each method took for each photo, when it was run.
+        kernels: that were estimated for a photo, by photo.
+        failures: a line each.
+    """
+
+    results: dict[str, dict[str, dict[str, float]]]
+    seconds: dict[str, dict[str, float]]
+    kernels: dict[str, Kernel]
+    failures: list[str]
+
+    def fail(self, line: str) -> None:
+        """Note a result that is missing."""
+        self.failures.append(line)
+        log.error("%s", line)
+
+
+def evaluate(photos: Sequence[PairFiles], methods: Sequence[Method], evaluator: Evaluator, folder: Path) -> Evaluation:
+    """Run every method on every photo, and measure; what ``folder`` holds already is not made again.
+
+    Each result is ``<method>/<photo>.png`` and, beside it, a JSON file of what it was made from and its metrics; a
+    part of the photo by all methods is ``compare/<photo>.png``. A photo that is damaged, or on which a method fails,
+    does not stop the others.
+
+    Args:
+        photos: with ground truth or without.
+        methods: of one scale.
+        evaluator: measures.
+        folder: for the results.
+
+    Raises:
+        InputError: ``folder`` is no place for results; a photo is too small to be measured.
+    """
+    check_writable(folder)
+    names = [method.name for method in methods]
+    check_apart(photos, names, folder)
+    check_sizes(photos, evaluator.niqe is not None)
+    done = Evaluation({name: {} for name in names}, {name: {} for name in names}, {}, [])
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, disable=len(photos) * len(methods) < 3) as progress:
+        task = progress.add_task("evaluating", total=len(photos) * len(methods))
+        for files in photos:
+            try:
+                pair = files.read()
+            except InputError as e:
+                done.fail(str(e))
+                progress.advance(task, len(methods))
+                continue
+            for method in methods:
+                progress.update(task, description=f"{pair.name}: {method.name}")
+                try:
+                    record = _result(method, pair, evaluator, folder / method.name)
+                    done.results[method.name][pair.name] = record["metrics"]
+                    done.seconds[method.name][pair.name] = record["seconds"]
+                    if record["kernel"] is not None:
+                        done.kernels[pair.name] = np.array(record["kernel"])
+                except (InputError, RuntimeError, MemoryError) as e:  # no memory, where a network or LPIPS wants it
+                    done.fail(f"{method.name}, {pair.name}: {' '.join(str(e).split())[:300] or type(e).__name__}")
+                progress.advance(task)
+            if parts := view(pair, names, folder, 256):
+                save(folder / COMPARE / f"{pair.name}.png", grid([list(parts.values())], [list(parts)]))
+        progress.update(task, description="evaluated")
+    return done
+
+
+def view(pair: Pair, methods: Sequence[str], folder: Path, side: int) -> dict[str, Picture]:
+    """The busiest ``side x side`` pixels at most of a photo, by every method that has a result, and of the truth.
+
+    Args:
+        pair: of the photo.
+        methods: by name.
+        folder: that :func:`evaluate` wrote.
+        side: in pixels.
+    """
+    paths = {name: folder / name / f"{pair.name}.png" for name in methods}
+    cells = {name: read_image(path).rgb for name, path in paths.items() if path.exists()}
+    if pair.hr is not None:
+        cells[TRUTH] = to_uint(pair.hr)
+    if not cells:
+        return {}
+    y, x = sharpest_crop(list(cells.values())[-1], side)
+    return {name: cell[y : y + side, x : x + side] for name, cell in cells.items()}
+
+
+def check_apart(photos: Sequence[PairFiles], methods: Sequence[str], folder: Path) -> None:
+    """Raise InputError if results would be written over the photos."""
+    ours = [(folder / name).resolve() for name in (*methods, COMPARE)]
+    for path in (path for files in photos for path in files.paths):
+        if any(path.resolve().is_relative_to(place) for place in ours):
+            raise InputError(f"{path}: lies where results go, in {folder}; give another output=DIR")
+
+
+def check_sizes(photos: Sequence[PairFiles], niqe: bool = False) -> None:
+    """Raise InputError if a photo is too small for SSIM, or without truth for NIQE, before anything is made."""
+    for files in photos:
+        least = least_side(files.scale)
+        height, width = (side * files.scale for side in files.size)
+        if files.hr is not None and min(height, width) < least:
+            raise InputError(f"{files.hr}: {width}x{height} pixels are too few, SSIM needs {least} on a side")
+        if niqe and files.hr is None and not fits_niqe(height, width):
+            raise InputError(
+                f"{files.lr}: its result of {width}x{height} pixels is too small for NIQE, which needs "
+                f"{NIQE_BLOCK}x{2 * NIQE_BLOCK}; take it out, or leave NIQE out by metrics.niqe=null"
+            )
+
+
+def _result(method: Method, pair: Pair, evaluator: Evaluator, folder: Path) -> dict[str, Any]:
+    """The record of a method's picture of a photo, made now or read."""
+    picture, path = folder / f"{pair.name}.png", folder / f"{pair.name}.json"
+    hr = None if pair.hr is None else _digest(pair.hr)
+    keys = {**method.made_by, "lr": _digest(pair.lr)}, {**evaluator.key(), "hr": hr}
+    made_by, measured_by = json.loads(json.dumps(keys))  # as they will be read
+    record, sr = _read_record(path), _read_picture(picture)
+    if sr is None or record.get("made_by") != made_by or record["picture"] != _digest(sr):
+        for old in (path, picture):  # the record would tell of another picture than the one that is written next
+            old.unlink(missing_ok=True)
+        start = time.perf_counter()
+        sr, kernel = method.run(pair.lr)
+        seconds = time.perf_counter() - start
+        if not bool(sr.isfinite().all()):  # as 8 bits they would look like any others
+            raise InputError("its picture has pixels that are NaN or infinite")
+        pixels = to_uint(sr)
+        write_image(picture, Photo(pixels))
+        sr = to_float(pixels)  # as it will be read
+        record = {"made_by": made_by, "picture": _digest(sr), "seconds": seconds}
+        record["kernel"] = None if kernel is None else kernel.tolist()
+    if record.get("measured_by") != measured_by:
+        record |= {"measured_by": measured_by, "metrics": evaluator.measure(sr, pair.hr)}
+        with atomic_write(path) as file:
+            file.write(json.dumps({**record, "check": _check(record)}).encode())
+    return record
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """A record of an earlier run, nothing if it is not whole."""
+    try:
+        record: dict[str, Any] = json.loads(path.read_bytes())
+        return record if record.pop("check") == _check(record) else {}
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
+        return {}
+
+
+def _check(record: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(record).encode())
+
+
+def _read_picture(path: Path) -> Tensor | None:
+    try:
+        return to_float(read_image(path).rgb)
+    except InputError:
+        return None
+
+
+def _digest(image: Tensor) -> str:
+    return content_hash(to_uint(image, np.uint16))
+
+
+def build_evaluator(scale: int, metrics: Mapping[str, Any], accelerator: str) -> Evaluator:
+    """What measures, of the nodes ``lpips`` and ``niqe`` of a config; null or missing leaves one out."""
+    nodes = {name: node for name, node in metrics.items() if node}
+    built = {name: instantiate(node) for name, node in nodes.items()}
+    settings: dict[str, Any] = {name: OmegaConf.to_container(node, resolve=True) for name, node in nodes.items()}
+    for node in settings.values():  # a file is known by its content
+        node |= {key: file_hash(node[key]) for key in ("backbone", "weights") if node.get(key)}
+    if built.get("lpips") is not None:
+        built["lpips"].to(pick_device(accelerator))
+    return Evaluator(scale, built.get("lpips"), built.get("niqe"), settings)

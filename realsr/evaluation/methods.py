@@ -1,0 +1,174 @@
+"""What can stand in a row of the table: bicubic, zero-shot learning on the photo itself, networks from files."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from torch import Tensor
+
+from realsr import __version__
+from realsr.estimation.estimate import Estimator, estimate_kernel
+from realsr.estimation.kernels import Kernel
+from realsr.evaluation.zssr import ZSSR, zero_shot
+from realsr.evaluation.zssr.upscale import check_zero_shot_scale
+from realsr.imaging.resample import imresize
+from realsr.networks.tiling import TILE, upscale_tiled
+from realsr.networks.weights import checkpoint_file, generator_of, read_checkpoint
+from realsr.pools.estimate import plain_settings
+from realsr.runtime.errors import InputError
+from realsr.runtime.files import file_hash
+from realsr.runtime.hardware import pick_device
+from realsr.upscaling.backends import Network, load_model
+from realsr.upscaling.backends.pytorch import TorchNetwork
+from realsr.upscaling.library import picture
+
+log = logging.getLogger(__name__)
+
+ZERO_SHOT = ("zssr", "k_zssr")
+COMPARE = "compare"  # a folder beside those of the methods
+RESERVED = ("bicubic", *ZERO_SHOT, COMPARE, "report.html", "table.md", "images.csv", "metrics.json")
+NAME = r"\w[\w.+-]*"
+
+
+class Enlarged(NamedTuple):
+    """What a method makes of a photo.
+
+    Attributes:
+        sr: ``(3, s*H, s*W)`` in [0, 1] on the CPU.
+        kernel: that was estimated for it, where one was.
+    """
+
+    sr: Tensor
+    kernel: Kernel | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table.
+
+    Attributes:
+        name: also of its folder.
+        run: makes ``(3, H, W)`` in [0, 1] on the CPU larger.
+        made_by: all that the result depends on besides the photo, as plain values.
+        checkpoint: the content of its file, for what it says of its training; without tensors.
+    """
+
+    name: str
+    run: Callable[[Tensor], Enlarged]
+    made_by: Mapping[str, Any]
+    checkpoint: Mapping[str, Any] = field(default_factory=dict)
+
+
+def bicubic(scale: int) -> Method:
+    """What everything is compared with."""
+    made_by = {"method": "bicubic", "scale": scale, "realsr": __version__}
+    return Method("bicubic", lambda lr: Enlarged(imresize(lr, scale).clamp(0, 1)), made_by)
+
+
+def network(
+    name: str,
+    path: str | Path,
+    scale: int,
+    ema: bool = True,
+    tile: int = TILE,
+    overlap: int = -1,
+    keep_colours: bool = False,
+    device: torch.device | str = "cpu",
+) -> Method:
+    """A generator from a file; see :func:`realsr.upscaling.backends.load_model` and :mod:`realsr.networks.tiling`.
+
+    Raises:
+        InputError: there is none in it, or one of another scale.
+    """
+    path = checkpoint_file(path)
+    device = torch.device(device)
+    if path.suffix.lower() == ".onnx":
+        content: dict[str, Any] = {}
+        model: Network = load_model(path, accelerator="cpu" if device.type == "cpu" else "auto")
+    else:
+        content = read_checkpoint(path)
+        model = TorchNetwork(generator_of(content, path, ema), device)
+    if model.scale != scale:
+        raise InputError(f"{path}: enlarges by {model.scale}, not by {scale}; give scale={model.scale}")
+
+    def run(lr: Tensor) -> Enlarged:
+        try:
+            return Enlarged(
+                picture(upscale_tiled(model, lr[None].to(model.device), scale, tile, overlap, keep_colours)[0])
+            )
+        except (RuntimeError, MemoryError) as e:  # no memory; a community's network that does not take such a size
+            reason = " ".join(str(e).split())[:150] or type(e).__name__
+            raise InputError(f"the network fails ({reason}); for less memory give tile=64") from e
+
+    made_by = {"method": "network", "weights": file_hash(path), "ema": ema, "tile": tile}
+    made_by |= {"overlap": model.overlap if overlap < 0 else overlap, "keep_colours": keep_colours}
+    made_by |= {"device": device.type, "realsr": __version__}
+    told: dict[str, Any] = {key: content[key] for key in ("config", "pools", "versions", "held_out") if key in content}
+    return Method(name, run, made_by, told)
+
+
+def zssr(
+    scale: int, module: partial[ZSSR], accelerator: str = "auto", estimator: partial[Estimator] | None = None
+) -> Method:
+    """Zero-shot learning with bicubic downscaling (Shocher et al., CVPR 2018), or with the photo's estimated kernel.
+
+    With an estimator it is ``k_zssr`` (Bell-Kligler et al., NeurIPS 2019).
+
+    Raises:
+        InputError: an option is wrong, or the scale.
+    """
+    check_zero_shot_scale(scale)
+    name, device = "zssr" if estimator is None else "k_zssr", pick_device(accelerator).type
+    made_by = {"method": name, "scale": scale, "zssr": plain_settings(module), "device": device, "realsr": __version__}
+    module()  # looks at its options now rather than at every photo
+    if estimator is None:
+        return Method(name, lambda lr: Enlarged(zero_shot(lr, scale, module, None, accelerator)), made_by)
+    estimator()
+
+    def run(lr: Tensor) -> Enlarged:
+        estimate = estimate_kernel(lr, 2, estimator, accelerator)
+        if estimate.reasons:
+            log.warning("k_zssr: kernel of confidence %.2f, %s", estimate.confidence, "; ".join(estimate.reasons))
+        return Enlarged(zero_shot(lr, scale, module, estimate.kernels, accelerator), estimate.kernels.get(scale))
+
+    return Method(name, run, {**made_by, "estimator": plain_settings(estimator)})
+
+
+def split_names(specs: Sequence[str]) -> list[tuple[str, str | None]]:
+    """``bicubic``, ``zssr``, ``k_zssr`` or ``NAME:FILE`` each, to name and file.
+
+    Raises:
+        InputError: one is none of these, or two have one name.
+    """
+    found: list[tuple[str, str | None]] = []
+    for spec in specs:
+        name, colon, path = str(spec).partition(":")
+        if not colon and name not in ("bicubic", *ZERO_SHOT):
+            raise InputError(f"methods: {spec!r} is none of bicubic, zssr, k_zssr; a network is given as NAME:FILE")
+        if colon and (not path or not re.fullmatch(NAME, name) or name.lower() in RESERVED):
+            raise InputError(f"methods: {spec!r}: give NAME:FILE, with a NAME of letters and digits of its own")
+        if name.lower() in (other.lower() for other, _ in found):  # one folder, where file names have no cases
+            raise InputError(f"methods: there are two of the name {name!r}; give each a NAME of its own")
+        found.append((name, path or None))
+    return found
+
+
+def build_methods(cfg: DictConfig) -> list[Method]:
+    """The rows that a config asks for: ``methods``, and ``model`` for ``ckpt``."""
+    specs = [*map(str, cfg.methods), *([] if cfg.ckpt is None else [f"model:{cfg.ckpt}"])]
+    options = cfg.ema, cfg.tile, cfg.overlap, cfg.keep_colours, pick_device(cfg.accelerator)
+    simple: dict[str, Callable[[], Method]] = {
+        "bicubic": lambda: bicubic(cfg.scale),
+        "zssr": lambda: zssr(cfg.scale, instantiate(cfg.zssr), cfg.accelerator),
+        "k_zssr": lambda: zssr(cfg.scale, instantiate(cfg.zssr), cfg.accelerator, instantiate(cfg.estimator)),
+    }
+    return [simple[n]() if p is None else network(n, p, cfg.scale, *options) for n, p in split_names(specs)]

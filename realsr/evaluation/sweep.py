@@ -1,0 +1,236 @@
+"""One table and one picture of the runs of a Hydra multirun."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import wandb
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from realsr.evaluation.tables import MEASURES, Cells, markdown, print_cells
+from realsr.imaging import read_image
+from realsr.reports.pictures import Picture, grid, save
+from realsr.runtime.config import FAILED, METRICS, OPTIONS, explain, stop
+from realsr.runtime.errors import InputError
+from realsr.runtime.files import atomic_write
+
+log = logging.getLogger(__name__)
+
+SAME = ("seed", "ckpt")  # options in which the runs of a row may differ
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of a sweep.
+
+    Attributes:
+        folder: of the run.
+        row: the options that tell it from other runs, without the seed.
+        seed: of the run.
+        metrics: of the last validation, as :data:`MEASURES` names them; None: the run is not done.
+        failure: why it is not done, or could not be run again; None: all is well.
+    """
+
+    folder: Path
+    row: str
+    seed: int
+    metrics: dict[str, float] | None
+    failure: str | None
+
+
+class SweepTable(Callback):
+    """The :func:`report` when all runs have ended, also to W&B where they log to it; exits with 2 if one failed."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Collect what the runs left."""
+        folder = Path(config.hydra.sweep.dir)
+        try:
+            runs = report(folder)
+        except (InputError, OSError) as e:
+            stop(explain(e) or str(e), 2)  # Hydra would only warn
+        if (logger := OmegaConf.select(config, "logger.wandb")) is not None:
+            HydraConfig.instance().set_config(config)  # the logger's options may refer to it
+            try:
+                send(runs, folder, logger)
+            except wandb.Error as e:
+                log.warning("the table did not reach W&B (%s)", e)
+        if failed := [run for run in runs if run.failure is not None]:
+            stop(f"{len(failed)} of {len(runs)} runs failed, see {folder / 'table.md'}", 2)
+
+
+def report(folder: Path) -> list[Run]:
+    """Print the table of a sweep; write ``table.md``, ``table.csv``, ``runs.csv`` and ``compare.png`` into its folder.
+
+    Raises:
+        InputError: there is no run in the folder.
+    """
+    runs = read_runs(folder)
+    each, failures = frame(runs, folder), [f"{run.row}, seed {run.seed}: {run.failure}" for run in runs if run.failure]
+    rows = by_row(each)
+    cells = for_people(rows)
+    notes = ["", *(f"- {line}" for line in failures)] if failures else []
+    print_cells(cells, f"validation, mean ± standard deviation (runs); {folder}", failures)
+    for name, text in (
+        ("table.md", "\n".join([markdown(cells), *notes, ""])),
+        ("table.csv", rows.drop(columns="runs").to_csv(index=False)),
+        ("runs.csv", each.drop(columns="done").to_csv(index=False)),
+    ):
+        with atomic_write(folder / name) as file:
+            file.write(text.encode())
+    if (picture := compare(runs)) is not None:
+        save(folder / "compare.png", picture)
+    print(f"table: {folder / 'table.md'}")
+    return runs
+
+
+def read_runs(folder: Path) -> list[Run]:
+    """The runs below a folder in the order in which they were launched.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = []
+    for path in folder.rglob(".hydra/overrides.yaml"):  # Hydra writes it last
+        try:
+            number = OmegaConf.select(OmegaConf.load(path.with_name("hydra.yaml")), "hydra.job.num", default=0)
+            seed = OmegaConf.select(OmegaConf.load(path.with_name("config.yaml")), "seed", default=0)
+            run = path.parent.parent
+            options = OmegaConf.load(run / OPTIONS if (run / OPTIONS).exists() else path)
+            found.append((number, run, seed, list(map(str, options))))
+        except (OSError, YAMLError, OmegaConfBaseException) as e:
+            log.warning("%s: is left out (%s)", path.parent, explain(e) or type(e).__name__)
+    if not found:
+        raise InputError(f"{folder}: there is no run of a sweep in it")
+    found.sort()
+    rows = row_names([options for *_, options in found])
+    return [Run(run, row, seed, *_result(run)) for (_, run, seed, _), row in zip(found, rows, strict=True)]
+
+
+def _result(run: Path) -> tuple[dict[str, float] | None, str | None]:
+    metrics, failed = run / METRICS, run / FAILED
+    failure = failed.read_text(errors="replace").partition("\n")[0] if failed.exists() else None
+    if not metrics.exists():
+        return None, failure or "not done; it is running, or was killed"
+    try:
+        values = json.loads(metrics.read_bytes())
+        found = {key: float(values[f"val/{key}"]) for key in MEASURES if f"val/{key}" in values}
+    except (ValueError, TypeError) as e:
+        return None, f"{METRICS} is damaged ({e}); run it again with ckpt=auto"
+    return {key: value for key, value in found.items() if math.isfinite(value)}, failure
+
+
+def row_names(runs: Sequence[Iterable[str]]) -> list[str]:
+    """Name runs by what of their command lines is not the same in all, the seed left out.
+
+    Args:
+        runs: the options of each, such as ``["ablation=patch", "seed=1"]``.
+
+    Returns:
+        ``key=value`` of each such option, or only the value where runs differ in one; ``default`` where there is none.
+    """
+    given = [dict(option.lstrip("+").partition("=")[::2] for option in options) for options in runs]
+    keys = [key for key in dict.fromkeys(key for options in given for key in options) if key not in SAME]
+    differ = [key for key in keys if len({options.get(key) for options in given}) > 1]
+    shown = "{value}" if len(differ) == 1 else "{key}={value}"
+    names = [[shown.format(key=key, value=run[key]) for key in differ if key in run] for run in given]
+    return [" ".join(name) or "default" for name in names]
+
+
+def frame(runs: Sequence[Run], folder: Path) -> pd.DataFrame:
+    """A line for every run, with a column for each metric that any has."""
+    keys = [key for key in MEASURES if any(key in (run.metrics or {}) for run in runs)]
+    lines = [
+        {"folder": str(run.folder.relative_to(folder)), "run": run.row, "seed": run.seed, "failure": run.failure}
+        | {"done": run.metrics is not None, **(run.metrics or {})}
+        for run in runs
+    ]
+    return pd.DataFrame(lines, columns=["folder", "run", "seed", "failure", "done", *keys])
+
+
+def by_row(each: pd.DataFrame) -> pd.DataFrame:
+    """A line for every row: of each metric mean, sample standard deviation and number of values; runs and failed ones.
+
+    Args:
+        each: of :func:`frame`.
+    """
+    rows, parts = each.groupby("run", sort=False), {"": "mean", "_std": "std", "_n": "count"}
+    found = {f"{key}{end}": rows[key].agg(how) for key in MEASURES if key in each for end, how in parts.items()}
+    return pd.DataFrame({**found, "runs": rows.size(), "failed": rows.size() - rows["done"].sum()}).reset_index()
+
+
+def for_people(rows: pd.DataFrame) -> Cells:
+    """``mean ± standard deviation (runs)`` of each metric of :func:`by_row`; how many failed, if any did."""
+    keys, incomplete = [key for key in MEASURES if key in rows], rows["failed"].any()
+    cells = [["run", *(MEASURES[key].name for key in keys), *(["failed"] if incomplete else [])]]
+    for row in rows.to_dict("records"):
+        shown = [_cell(row[key], row[f"{key}_std"], row[f"{key}_n"], MEASURES[key].digits) for key in keys]
+        cells.append([row["run"], *shown, *([f"{row['failed']} of {row['runs']}"] if incomplete else [])])
+    return cells
+
+
+def _cell(mean: float, deviation: float, count: int, digits: int) -> str:
+    several = f" ± {deviation:.{digits}f} ({count})" if count > 1 else ""
+    return f"{mean:.{digits}f}{several}" if count else ""
+
+
+def compare(runs: Iterable[Run]) -> Picture | None:
+    """The same crop of each validation image by every row, between LR (by bicubic) and HR; a line for each image.
+
+    Only runs of one seed are shown, that which most rows have, and of these the ones that were validated on the same
+    images as the first. None: there is no picture in the runs' folders.
+    """
+    shown = [run for run in runs if run.metrics is not None and (run.folder / "validation").is_dir()]
+    if not shown:
+        return None
+    ((seed, _),) = Counter(run.seed for run in shown).most_common(1)
+    first, *others = (run for run in shown if run.seed == seed)
+    wanted = _targets(first)
+    same = [first, *(run for run in others if _targets(run) == wanted)]
+    columns = [("LR", first, "bicubic"), *((run.row, run, "sr") for run in same), ("HR", first, "hr")]
+    cells, labels = [], []
+    for name in sorted(wanted):
+        paths = {label: run.folder / "validation" / f"{name}_{kind}.png" for label, run, kind in columns}
+        found = [(label, path) for label, path in paths.items() if path.exists()]
+        cells.append([read_image(path).rgb for _, path in found])
+        labels.append([f"{label}: {name.split('_', 2)[2]}" for label, _ in found])
+    return grid(cells, labels) if cells else None
+
+
+def _targets(run: Run) -> dict[str, bytes]:
+    """What tells whether two runs show the same crops, by image: the truth, or bicubic where there is none."""
+    folder = run.folder / "validation"
+    names = {path.stem.removesuffix("_sr") for path in folder.glob("*_sr.png")}
+    files = {name: [folder / f"{name}_{kind}.png" for kind in ("hr", "bicubic")] for name in names}
+    return {name: next((path.read_bytes() for path in paths if path.exists()), b"") for name, paths in files.items()}
+
+
+def send(runs: Sequence[Run], folder: Path, logger: DictConfig) -> None:
+    """A run named ``table`` in the sweep's group: the table, every run's metrics and the picture.
+
+    Args:
+        runs: of the sweep.
+        folder: of the sweep; W&B's files go there when offline.
+        logger: of the sweep's runs, as configured.
+    """
+    target = instantiate(logger, name="table", save_dir=str(folder))
+    try:
+        each = frame(runs, folder)
+        for key, table in (("table", by_row(each)), ("runs", each)):
+            target.log_table(key, dataframe=table.astype(object).where(table.notna(), None))
+        if (path := folder / "compare.png").exists():
+            target.log_image("compare", [read_image(path).rgb])
+    finally:
+        wandb.finish()

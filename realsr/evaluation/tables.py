@@ -1,0 +1,246 @@
+"""What an evaluation says in numbers: means with their intervals, differences, the paper's figures beside them."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Column, Table
+from scipy import stats
+
+from realsr.runtime.errors import InputError
+from realsr.runtime.files import atomic_write
+
+Cells = list[list[str]]  # a head, then rows
+FEWEST = 4  # images that an interval takes: of fewer it would be from the worst to the best
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is written. ``better`` is 1 where higher is better, -1 where lower is, and 0 where neither is."""
+
+    name: str
+    digits: int
+    better: int
+    unit: str = ""
+
+    @property
+    def heading(self) -> str:
+        """Name, unit, and which values are the better ones."""
+        better = {1: ", higher is better", -1: ", lower is better", 0: ""}[self.better]
+        return self.name + (f" in {self.unit}" if self.unit else "") + better
+
+    def written(self, value: float | None, sign: str = "", bounds: tuple[float, float] | None = None) -> str:
+        """``26.78 (26.10 to 27.40)``, with a ``sign="+"`` if asked for, or the value alone.
+
+        A dash stands where it is missing, ∞ for the PSNR of equal images.
+        """
+        if bounds is not None:
+            return f"{self.written(value, sign)} ({' to '.join(self.written(bound, sign) for bound in bounds)})"
+        if value is None:
+            return "–"
+        if math.isnan(value):
+            return "NaN"
+        rounded = round(value, self.digits) + 0.0  # without the sign of a zero
+        return f"{rounded:{sign}.{self.digits}f}".replace("inf", "∞").replace("-", "−")
+
+
+Results = Mapping[str, Mapping[str, Mapping[str, float]]]  # method -> image -> metric -> value
+MEASURES = {  # in the order of tables; the last three are of photos without truth (evaluation/no_reference.py)
+    "psnr": Metric("PSNR", 2, 1, "dB"),
+    "psnr_y": Metric("PSNR-Y", 2, 1, "dB"),
+    "ssim": Metric("SSIM", 4, 1),
+    "ssim_y": Metric("SSIM-Y", 4, 1),
+    "lpips": Metric("LPIPS", 4, -1),
+    "niqe": Metric("NIQE", 2, -1),
+    "noise": Metric("noise left", 2, 0, "levels"),
+    "edges": Metric("width of edges", 2, 0, "pixels"),
+}
+
+
+class Tables(NamedTuple):
+    """What came out of an evaluation.
+
+    Attributes:
+        cells: of the means, and of the differences from the first method where there are some.
+        notes: what has to be known to read them.
+        mean: by method and metric.
+        interval: of the means, where there are images enough.
+    """
+
+    cells: list[Cells]
+    notes: list[str]
+    mean: dict[str, dict[str, float]]
+    interval: dict[str, dict[str, tuple[float, float]]]
+
+
+def tabulate(results: Results, paper: Mapping[str, Any] | None = None, notes: Sequence[str] = ()) -> Tables:
+    """Compare methods on the images of which all have a value; one without any result takes nothing from the others.
+
+    Args:
+        results: by method, image and metric. The first method is what others are compared with.
+        paper: ``source`` and ``rows`` of published figures, by method and metric.
+        notes: what comes first in the notes.
+    """
+    paper, values = paper or {}, by_metric(results)
+    mean = {m: {key: float(v[m].mean()) for key, v in values.items() if m in v} for m in results}
+    many = {key: v for key, v in values.items() if len(v) >= FEWEST}
+    interval = {m: {key: bootstrap_interval(v[m]) for key, v in many.items() if m in v} for m in results}
+    cells = [summary(mean, interval, paper.get("rows", {})), differences(values, list(results))]
+    each = [set(of) for of in results.values() if of] or [set()]
+    common, every = len(set.intersection(*each)), len(set.union(*each))
+    notes = list(notes)
+    if many:
+        notes.append("In brackets: 95 % bootstrap interval of the mean over images.")
+    if cells[1]:
+        notes.append(f"n of {common}: on how many images it is better than {next(iter(results))}.")
+    if common < every:
+        notes.append(f"Means over the {common} of {every} images that all methods have.")
+    if paper.get("rows"):
+        notes.append(f"The paper's figures: {paper['source'].rstrip('.')}.")
+    if "noise" in values:
+        notes.append("Noise left: in calm places, in levels of 255. Width of edges: median, in pixels of the result.")
+    return Tables([table for table in cells if table], notes, mean, interval)
+
+
+def frame(results: Results) -> pd.DataFrame:
+    """A row for every method and image, a column for every metric that one has; NaN where there is no value."""
+    rows = [{"method": m, "image": image, **values} for m, of in results.items() for image, values in of.items()]
+    keys = [key for key in MEASURES if any(key in row for row in rows)]
+    return pd.DataFrame(rows, columns=["method", "image", *keys], dtype=object).astype(dict.fromkeys(keys, float))
+
+
+def by_metric(results: Results) -> dict[str, pd.DataFrame]:
+    """Of every metric its values, images by methods, of those images of which every method has one."""
+    table, methods = frame(results), [method for method in results if results[method]]
+    wide = {
+        key: table.pivot(index="image", columns="method", values=key)[methods].dropna() for key in table.columns[2:]
+    }
+    return {key: whole for key, values in wide.items() if len(whole := values.dropna())}
+
+
+def bootstrap_interval(values: Sequence[float] | pd.Series[float]) -> tuple[float, float]:
+    """95 % interval of the mean over images, if other photos of the same kind had been measured.
+
+    By percentiles (Efron and Tibshirani 1993, chapter 13); the same images are drawn for every method. It knows nothing
+    of how the method itself would vary, trained again. Infinity, the PSNR of equal images, makes the bounds infinite
+    that it reaches. Of the differences of two methods it is much narrower than two intervals beside each other, since
+    that some photos are harder than others cancels out.
+    """
+    with np.errstate(invalid="ignore"):  # inf - inf
+        found = stats.bootstrap((np.asarray(values),), np.mean, n_resamples=10_000, method="percentile", rng=0)
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def summary(
+    mean: Mapping[str, Mapping[str, float]],
+    interval: Mapping[str, Mapping[str, tuple[float, float]]],
+    paper: Mapping[str, Mapping[str, float]],
+) -> Cells:
+    """A head, then a row a method as ``26.78 (26.10 to 27.40)``, then the paper's methods that are not among ours."""
+    keys, cited = ([key for key in MEASURES if any(key in row for row in rows.values())] for rows in (mean, paper))
+    cells = [["method", *(MEASURES[key].name for key in keys), *(f"paper's {MEASURES[key].name}" for key in cited)]]
+    for method in dict.fromkeys([*mean, *paper]):
+        of, theirs, bounds = mean.get(method, {}), paper.get(method, {}), interval.get(method, {})
+        ours = [MEASURES[key].written(of[key], bounds=bounds.get(key)) if key in of else "" for key in keys]
+        cells.append([method, *ours, *(MEASURES[key].written(theirs[key]) if key in theirs else "" for key in cited)])
+    return cells
+
+
+def differences(values: Mapping[str, pd.DataFrame], methods: Sequence[str]) -> Cells:
+    """How far from the first method every other is, and on how many photos it is better.
+
+    Empty where there is only one method, or nothing of which one direction is better.
+    """
+    first, *others = methods
+    told = {key: v for key, v in values.items() if MEASURES[key].better and first in v and len(v.columns) > 1}
+    rows = [
+        [method, *(_difference(key, v[method] - v[first]) for key, v in told.items())]
+        for method in others
+        if any(method in v for v in told.values())
+    ]
+    return [[f"against {first}", *(MEASURES[key].name for key in told)], *rows] if rows else []
+
+
+def _difference(key: str, gained: pd.Series[float]) -> str:
+    """``+1.10 (+0.20 to +1.90), 3 of 4`` of the differences by image; those of infinite values tell nothing."""
+    of, gained = MEASURES[key], gained[np.isfinite(gained)]
+    if gained.empty:
+        return ""
+    bounds = bootstrap_interval(gained) if len(gained) >= FEWEST else None
+    return f"{of.written(gained.mean(), '+', bounds)}, {(of.better * gained > 0).sum()} of {len(gained)}"
+
+
+def check_paper(paper: Mapping[str, Any]) -> None:
+    """Raise InputError if a paper's figures are not ``source``, and ``rows`` of numbers by method and metric."""
+    rows = paper.get("rows", {})
+    whole = isinstance(rows, Mapping) and all(
+        isinstance(row, Mapping) and all(type(value) in (int, float) for value in row.values()) for row in rows.values()
+    )
+    if not whole or (rows and not isinstance(paper.get("source"), str)):
+        raise InputError("data.paper: give source, a text, and rows, numbers by method and metric, as in df2k_val.yaml")
+    if unknown := {key for row in rows.values() for key in row} - MEASURES.keys():
+        raise InputError(f"data.paper: {min(map(str, unknown))} is none of the metrics {', '.join(MEASURES)}")
+
+
+def print_tables(tables: Tables, title: str) -> None:
+    """Both tables on the terminal, intervals below the means, and the notes."""
+    for number, cells in enumerate(tables.cells):
+        narrow = [[cell.replace(" (", "\n(").replace(", ", "\n") for cell in row] for row in cells]
+        print_cells(narrow, "" if number else title, tables.notes if number == len(tables.cells) - 1 else ())
+
+
+def print_cells(cells: Cells, title: str = "", lines: Sequence[str] = ()) -> None:
+    """A table on the terminal, and lines below it; 160 columns wide where it is none."""
+    console = Console(markup=False, emoji=False, highlight=False, width=None if sys.stdout.isatty() else 160)
+    (first, *others), *rows = cells
+    table = Table(first, *(Column(heading, justify="right") for heading in others), title=title or None)
+    for row in rows:
+        table.add_row(*row)
+    with console.capture() as shown:
+        console.print(table, *lines, sep="\n")
+    text, encoding = shown.get(), console.encoding
+    try:
+        text.encode(encoding)
+    except UnicodeError:  # a terminal that knows neither the minus sign nor infinity
+        text = text.replace("−", "-").replace("∞", "inf").encode(encoding, "replace").decode(encoding)
+    sys.stdout.write(text)
+
+
+def markdown(cells: Cells) -> str:
+    """A table of Markdown."""
+    rows = [[cell.replace("|", r"\|") for cell in row] for row in cells]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], ["---"] * len(rows[0]), *rows[1:]))
+
+
+def write_tables(tables: Tables, results: Results, folder: Path) -> None:
+    """``table.md``, ``images.csv`` (a line for every method and image) and ``metrics.json`` (all of it).
+
+    JSON has no name for what is not finite: there it is null.
+    """
+    parts = [*map(markdown, tables.cells), "\n".join(f"- {line}" for line in tables.notes)]
+    everything = {"mean": tables.mean, "interval": tables.interval, "images": results}
+    contents = {
+        "table.md": "\n\n".join(filter(None, parts)) + "\n",
+        "images.csv": frame(results).to_csv(index=False, na_rep="nan"),
+        "metrics.json": json.dumps(_finite(everything), indent=1, allow_nan=False),
+    }
+    for name, content in contents.items():
+        with atomic_write(folder / name) as file:
+            file.write(content.encode("utf-8", "replace"))  # names of files that are no text
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

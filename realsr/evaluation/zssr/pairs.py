@@ -1,0 +1,99 @@
+"""Fathers and sons: the photo in some sizes, and what half-size pictures the camera would make of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from realsr.imaging.resample import blur_subsample, crop_to_multiple, imresize
+from realsr.imaging.symmetries import TURNS, turned, unturned
+from realsr.runtime.errors import InputError
+
+LEAST = 16  # pixels of a photo's shorter side
+
+
+def shrunk(image: Tensor, scale: int, kernel: Tensor | None = None) -> Tensor:
+    """``(..., 3, H, W)`` to ``(..., 3, H/scale, W/scale)``, by a kernel ``(K, K)`` or, without one, bicubic."""
+    if kernel is None:
+        return imresize(image, 1 / scale)
+    images = image.reshape(-1, *image.shape[-3:])
+    return blur_subsample(images, kernel[None], scale).view(*image.shape[:-2], *(n // scale for n in image.shape[-2:]))
+
+
+def kept_turns(kernel: Tensor | None, tolerance: float = 0.1) -> list[int]:
+    """The turns in which a photo stays one that the kernel could have made: all eight of bicubic, two of a Gaussian.
+
+    A network that was taught how the kernel lies in the photo is of no use for a photo in which it lies otherwise.
+
+    Args:
+        kernel: ``(K, K)`` for x2, or None for bicubic.
+        tolerance: of the difference between the kernel and the turned one, in L1 (the kernel's own is 1).
+    """
+    if kernel is None:
+        return list(TURNS)
+    end = 3 - kernel.shape[-1] % 2  # an even frame, so that a kernel that is centred for x2 turns about the middle
+    framed = F.pad(kernel, (1, end, 1, end))
+    return [turn for turn in TURNS if float((turned(framed, turn) - framed).abs().sum()) <= tolerance]
+
+
+class FathersAndSons(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
+    """One item an iteration: a crop of a son, enlarged by bicubic, and what it should become (ZSSR, section 3.2).
+
+    Fathers are the photo and smaller versions of it, drawn in proportion to their areas, in all eight turns. They are
+    turned *before* they are shrunk, so that the kernel lies in the sons as it lies in the photo.
+
+    Args:
+        photo: ``(3, H, W)`` in [0, 1].
+        kernel: correlation kernel ``(K, K)`` for x2; None shrinks by bicubic.
+        iterations: number of items.
+        crop: side of the crops in the father's pixels, even; smaller fathers are taken whole.
+        sizes: of the fathers, relative to the photo.
+        noise: standard deviation of what is added to the sons, in levels of 255.
+        seed: of every draw.
+
+    Raises:
+        InputError: the photo is too small.
+    """
+
+    def __init__(
+        self,
+        photo: Tensor,
+        kernel: Tensor | None,
+        iterations: int,
+        crop: int,
+        sizes: Sequence[float],
+        noise: float,
+        seed: int,
+    ) -> None:
+        if min(photo.shape[-2:]) < LEAST:
+            raise InputError(
+                f"{photo.shape[2]}x{photo.shape[1]} pixels are too few for ZSSR: give {LEAST} or more on both sides"
+            )
+        self.iterations, self.crop, self.noise, self.seed = iterations, crop, noise, seed
+        self.fathers = [crop_to_multiple(photo if size == 1 else imresize(photo, size), 2) for size in sizes]
+        # kept as their fathers lie, so that both are cropped at one place, and turned then
+        self.sons = [
+            [unturned(shrunk(turned(father, turn), 2, kernel), turn) for turn in TURNS] for father in self.fathers
+        ]
+        areas = np.array([father[0].numel() for father in self.fathers])
+        self.shares = areas / areas.sum()
+
+    def __len__(self) -> int:
+        return self.iterations
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """``(3, h, w)`` twice, of the same size, in [0, 1]; depends on ``index`` alone."""
+        rng = np.random.default_rng((self.seed, index))
+        which, turn = rng.choice(len(self.shares), p=self.shares), rng.choice(len(TURNS))
+        father, son = self.fathers[which], self.sons[which][turn]
+        height, width = (min(self.crop // 2, side) for side in son.shape[1:])
+        y, x = rng.integers(0, son.shape[1] - height + 1), rng.integers(0, son.shape[2] - width + 1)
+        father = turned(father[:, 2 * y : 2 * (y + height), 2 * x : 2 * (x + width)], turn)
+        son = turned(son[:, y : y + height, x : x + width], turn)
+        if self.noise:
+            son = son + torch.from_numpy(self.noise / 255 * rng.standard_normal(son.shape)).to(son.dtype)
+        return imresize(son, 2), father

@@ -1,0 +1,210 @@
+"""Directories of tags (TIFF 6.0, section 2) by Pillow: EXIF in and out, which page of a TIFF is the photo."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, cast
+
+import numpy as np
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+from realsr.runtime.errors import InputError
+
+Directory = ImageFileDirectory_v2
+EXIF, GPS, INTEROPERABILITY, SUB_DIRECTORIES = 34665, 34853, 40965, 330
+_MAKE, _MODEL, _WIDTH, _HEIGHT = 271, 272, 40962, 40963
+# ImageDescription, Make, Model, Software, DateTime, Artist, HostComputer, Rating, RatingPercent, Copyright, and title,
+# comment, author, keywords, subject as Windows keeps them
+_DESCRIPTIVE = {270, _MAKE, _MODEL, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096)}
+# MakerNote (whose inner offsets no longer hold), SubjectArea, sizes, RelatedSoundFile, density of the sensor, place of
+# the subject, further directories
+_OUTDATED = {37500, 37396, _WIDTH, _HEIGHT, 40964, 41486, 41487, 41488, 41492, EXIF, GPS, INTEROPERABILITY}
+_KEPT = {
+    0: _DESCRIPTIVE,
+    EXIF: {33434, 33437, *range(34850, 34870), *range(36864, 42241)} - _OUTDATED,
+    GPS: set(range(32)),
+}
+_HEAD = b"II*\0" + bytes(4)
+_MOST_READ = 1 << 24  # bytes, by which overlapping tags cannot name the same ones a thousand times
+_MOST_KEPT = 16_000  # bytes of a directory's values, so that three of them fit into the 65527 that a JPEG has for them
+
+
+class _Bounded:
+    """A file that ends once much of it was read."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._read, self.seek, self.tell, self._left = file.read, file.seek, file.tell, _MOST_READ
+
+    def read(self, size: int) -> bytes:
+        self._left -= size + 100
+        return self._read(size) if self._left >= 0 else b""
+
+
+class Tags:
+    """A TIFF file, or a block of EXIF, which has the same form. What is neither, or is damaged, has no tags.
+
+    Args:
+        file: open for reading, or the block.
+    """
+
+    def __init__(self, file: IO[bytes] | bytes) -> None:
+        file = io.BytesIO(file.removeprefix(b"Exif\0\0")) if isinstance(file, bytes) else file
+        self._file = cast(IO[bytes], _Bounded(file))
+        file.seek(0)
+        self.head = file.read(16)
+        self.big = self.head[:4] == b"II+\0"  # of the other order Pillow reads none
+        self.head = self.head[: 16 if self.big else 8]
+        self.known = len(self.head) == (16 if self.big else 8) and (self.big or self.head[:4] in (b"II*\0", b"MM\0*"))
+        self.first = Directory(self.head).next if self.known else 0
+        self.main = self.directory(self.first)
+
+    def directory(self, at: Any, group: int | None = None) -> Directory:
+        """The directory at ``at``, as far as it is there; ``next`` is where another one stands, or 0."""
+        found = Directory(self.head if self.known else _HEAD, group=group)
+        found.next = 0
+        with _silently():
+            if isinstance(at, int) and at:
+                self._file.seek(at)
+                found.load(self._file)
+        return found
+
+    def inner(self, *numbers: int) -> Directory:
+        """A directory that a tag of the main one points to, or from there on."""
+        found = self.main
+        for number in numbers:
+            found = self.directory(value(found, number), number)
+        return found
+
+
+@contextmanager
+def _silently() -> Iterator[None]:
+    """Parsers may raise and warn of anything in a damaged file, whose tags are then those read so far."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with suppress(Exception):
+            yield
+
+
+def value(tags: Directory, tag: int, default: Any = None) -> Any:
+    """The value of a tag, or ``default`` where it is not there or broken."""
+    with _silently():
+        found = tags.get(tag, default)
+        return found[0] if isinstance(found, tuple) and len(found) == 1 else found
+    return default
+
+
+def clean_exif(tags: Tags) -> bytes | None:
+    """What the camera says, without what no longer holds once a photo is upright, enlarged and saved anew.
+
+    Returns:
+        A block of less than 65 KB that begins with ``II``; None where nothing is told.
+    """
+    main, inner = _kept(tags)
+    return _block(main, inner) if main or any(inner.values()) else None
+
+
+def sized_exif(block: bytes, height: int, width: int) -> bytes:
+    """A block of :func:`clean_exif` with the size of a picture to be written."""
+    return _block(*_kept(Tags(block), (height, width)))
+
+
+def add_exif(file: IO[bytes], block: bytes, height: int, width: int) -> None:
+    """Put a block of :func:`clean_exif` into a TIFF of tiles, which libvips writes without it."""
+    tags = Tags(file)
+    main, inner = _kept(Tags(block), (height, width), tags.head)
+    for tag, content in tags.main.items():
+        main.tagtype[tag] = tags.main.tagtype[tag]
+        main[tag] = content
+    end = file.seek(0, io.SEEK_END)
+    end += file.write(bytes(end % 2))
+    data, first = _packed(main, inner, end)
+    file.write(data)
+    file.seek(8 if tags.big else 4)
+    file.write(struct.pack("<Q" if tags.big else "<I", first))
+
+
+def camera_name(tags: Tags) -> str:
+    """Make and model of the camera as one name, ``NIKON D800``; empty where none is given or it is broken."""
+    make, model = (str(value(tags.main, tag, "")).split("\0")[0].strip() for tag in (_MAKE, _MODEL))
+    brand = make.split(" ")[0]  # NIKON CORPORATION calls its cameras NIKON D800
+    return model if model.lower().startswith(brand.lower()) else f"{brand} {model}".strip()
+
+
+def resolution(tags: Tags) -> tuple[float, float] | None:
+    """Pixels a millimetre across and down, or None."""
+    across, down, unit = (value(tags.main, tag, default) for tag, default in ((282, 0), (283, 0), (296, 2)))
+    scale = {2: 25.4, 3: 10}.get(unit, 0)
+    known = scale and across > 0 and down > 0
+    return (float(across) / scale, float(down) / scale) if known else None
+
+
+def photo_page(path: Path, tags: Tags) -> tuple[dict[str, int], Directory]:
+    """Which of a TIFF's pages is the photo: smaller copies of it, thumbnails and masks may stand before it.
+
+    Returns:
+        ``page`` and ``subifd`` as libvips takes them, and the tags of that page.
+
+    Raises:
+        InputError: several are photos.
+    """
+    at, found = tags.first, list[tuple[dict[str, int], Directory]]()
+    seen: list[int] = []
+    while at and at not in seen:  # a chain may be a ring
+        main = tags.directory(at)
+        found.append(({"page": len(seen)}, main))
+        inner = main.get(SUB_DIRECTORIES, ())
+        found += [({"page": len(seen), "subifd": n}, tags.directory(place)) for n, place in enumerate(inner)]
+        seen.append(at)
+        at = main.next
+    if not found:
+        return {}, tags.main
+    # NewSubfileType: 1 is a smaller copy, 4 a mask (TIFF 6.0, section 8)
+    photos = [(place, page) for place, page in found if not int(value(page, 254, 0)) & 5] or found[:1]
+    sizes = [(int(value(page, 256, 0)), int(value(page, 257, 0))) for _, page in photos]
+    width, height = max(sizes, key=lambda size: size[0] * size[1])
+    copies = [4 * w * h < width * height and abs(w * height - h * width) <= max(width, height) for w, h in sizes]
+    if copies.count(False) > 1:
+        raise InputError(f"{path}: holds {len(photos)} pages; save the one that is meant as a file of its own")
+    return photos[copies.index(False)]
+
+
+def _kept(
+    tags: Tags, size: tuple[int, int] | None = None, head: bytes = _HEAD
+) -> tuple[Directory, dict[int, Directory]]:
+    """The main directory and the inner ones, without what is not kept, and with the size of a picture."""
+    kept = {}
+    for number, known in _KEPT.items():
+        source, room = tags.inner(number) if number else tags.main, _MOST_KEPT
+        kept[number] = Directory(head, group=number)
+        for tag in sorted(known & source.keys()):
+            content = value(source, tag)
+            length = 12 + (len(content) if isinstance(content, (bytes, str)) else 8 * np.size(content))
+            if content is not None and length <= room:
+                room -= length
+                kept[number].tagtype[tag] = source.tagtype[tag]
+                kept[number][tag] = content
+    if size:
+        kept[EXIF][_HEIGHT], kept[EXIF][_WIDTH] = size
+    return kept.pop(0), kept
+
+
+def _block(main: Directory, inner: dict[int, Directory]) -> bytes:
+    data, first = _packed(main, inner, 8)
+    return struct.pack("<2sHI", b"II", 42, first) + data
+
+
+def _packed(main: Directory, inner: dict[int, Directory], at: int) -> tuple[bytes, int]:
+    """The directories as bytes that will stand at the even offset ``at``, and where the main one, the last, will."""
+    data = b""
+    with _silently():
+        for number, told in inner.items():
+            if told:
+                main[number] = at + len(data)
+                data += told.tobytes(at + len(data))
+        return data + main.tobytes(at + len(data)), at + len(data)
+    return b"", 0

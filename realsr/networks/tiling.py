@@ -1,0 +1,239 @@
+"""A whole photo of any size through a network, tile by tile, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from realsr.imaging.colour import match_colours
+from realsr.runtime.errors import InputError
+from realsr.runtime.hardware import free_memory, is_out_of_memory
+
+TILE = 384  # LR pixels kept of each tile
+OVERLAP = 64  # LR pixels of surroundings that it also sees, on every side, where the network does not say how many
+SMALLEST = 16  # tiles of no more are not halved again for want of memory
+# What a network takes for each LR pixel of a tile in float32, to begin with: our RRDBNet takes 3000, others more
+BYTES_PER_PIXEL = 10_000
+MOST_TILES = 16  # at a time: more do not make a GPU faster
+
+
+class Part(NamedTuple):
+    """What is kept of a tile, in LR pixels of the image; the ends are not in it."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Its height and width."""
+        return self.bottom - self.top, self.right - self.left
+
+
+@dataclass
+class Tiles:
+    """How a photo is cut, and with how much memory; both shrink when there turns out to be less.
+
+    Attributes:
+        tile: side of what is kept of each tile, in LR pixels; 0 takes the image whole.
+        overlap: LR pixels of surroundings on every side; -1: what the network says. docs/upscaling.md has what is left
+            of seams.
+        batch: tiles that go through the network at once; 0 takes as many as free memory holds on a GPU, and one on a
+            CPU, which gains nothing by more.
+        aligned: tiles start at multiples of it; the network says of which.
+
+    Raises:
+        InputError: one is less.
+    """
+
+    tile: int = TILE
+    overlap: int = -1
+    batch: int = 0
+    aligned: int = 1
+
+    def __post_init__(self) -> None:
+        for name, value, least in (("tile", self.tile, 0), ("overlap", self.overlap, -1), ("batch", self.batch, 0)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise InputError(f"{name}={value}: give {least} or more, a whole number")
+
+    def fitted(self, network: object, height: int, width: int, device: torch.device) -> Tiles:
+        """For a network and an image of this size: tiles that free memory holds, and as many of them as it holds."""
+        tile, batch, aligned = self.tile or max(height, width), self.batch, getattr(network, "aligned", self.aligned)
+        overlap = self.overlap if self.overlap >= 0 else getattr(network, "overlap", OVERLAP)
+        free = free_memory(device)
+        room = (2**40 if free is None else free) // 2 // BYTES_PER_PIXEL  # LR pixels; half is left to all else
+        while self.tile and tile > 2 * SMALLEST and (tile + 2 * overlap) ** 2 > room:
+            tile //= 2
+        if not batch and device.type == "cuda":
+            batch = min(max(room // (tile + 2 * overlap) ** 2, 1), MOST_TILES)
+        return Tiles(tile, overlap, batch or 1, aligned)
+
+    def cuts(self, start: int, end: int, spare: int = 0) -> list[tuple[int, int]]:
+        """An interval in pieces of at most a tile, as equal as can be; they start at multiples of what is asked for.
+
+        Args:
+            start: of the interval.
+            end: likewise.
+            spare: by how much it may be longer and stay whole, if it is all there is and no surroundings come to it.
+        """
+        count = 1 if end - start <= self.tile + spare else -(-(end - start) // self.tile)
+        step = -(-(end - start) // (count * self.aligned)) * self.aligned
+        return [(low, min(low + step, end)) for low in range(start, end, step)]
+
+    def split(self, part: Part, spare: int = 0) -> list[Part]:
+        """A part in tiles; ``spare`` as in :meth:`cuts`."""
+        columns = self.cuts(part.left, part.right, spare)
+        return [Part(*rows, *sides) for rows in self.cuts(part.top, part.bottom, spare) for sides in columns]
+
+    def seen(self, part: Part, height: int, width: int) -> Part:
+        """The part with its surroundings, as far as an image of this size goes."""
+        step, overlap = self.aligned, self.overlap
+        top, left = (max(start - overlap, 0) // step * step for start in (part.top, part.left))
+        bottom, right = (-(-(end + overlap) // step) * step for end in (part.bottom, part.right))
+        return Part(top, min(bottom, height), left, min(right, width))
+
+
+def clamped(sr: Tensor) -> Tensor:
+    """To [0, 1]."""
+    return sr.clamp(0, 1)
+
+
+@torch.inference_mode()
+def upscale_bands(
+    network: Callable[[Tensor], Tensor],
+    read: Callable[[slice, slice], Tensor],
+    height: int,
+    width: int,
+    scale: int,
+    tiles: Tiles,
+    device: torch.device,
+    keep_colours: bool = False,
+    finish: Callable[[Tensor], Tensor] = clamped,
+    report: Callable[[float], Any] = lambda share: None,
+) -> Iterator[Tensor]:
+    """Upscale in tiles whose surroundings the network also sees; only the inner part of each is kept.
+
+    Tiles that there is no memory for are taken one by one, then halved.
+
+    Args:
+        network: ``(N, 3, h, w)`` to ``(N, 3, scale*h, scale*w)``, on ``device``; may say ``overlap``, ``aligned``.
+        read: gives rows and columns of the image, ``(3, h, w)`` in [0, 1] on ``device``.
+        height: of the image.
+        width: likewise.
+        scale: of the network.
+        tiles: their sizes.
+        device: of the network.
+        keep_colours: whether the result gets the image's colours, see :func:`realsr.imaging.colour.match_colours`.
+        finish: what is done there to each piece of the result, ``(3, h, w)`` on ``device``; it may change channels and
+            type, so that a band takes less room.
+        report: is told after each tile which share of the image is done; what it raises ends the work.
+
+    Yields:
+        The result in bands of rows, top to bottom: ``(C, scale*rows, scale*width)`` on the CPU, as ``finish`` made it.
+
+    Raises:
+        InputError: the smallest tile is too large for the memory, or the network gives no picture.
+    """
+    tiles, done = tiles.fitted(network, height, width, device), 0
+    spare = 2 * tiles.overlap
+    for top, bottom in tiles.cuts(0, height, spare):
+        parts = tiles.split(Part(top, bottom, 0, width), spare)
+        band = torch.empty(0)
+        while parts:
+            around = [tiles.seen(part, height, width) for part in parts]
+            seen = list(takewhile(lambda part: part.shape == around[0].shape, around))[: tiles.batch]  # noqa: B023
+            group = parts[: len(seen)]
+            try:
+                lr = torch.stack([read(slice(s.top, s.bottom), slice(s.left, s.right)) for s in seen])
+                sr = network(lr).float()
+                _check_answer(sr, lr, scale)
+                if keep_colours:
+                    match_colours(sr.clamp_(0, 1), lr, scale)
+                pieces = [
+                    finish(
+                        result[
+                            :, _large(part.top, part.bottom, s.top, scale), _large(part.left, part.right, s.left, scale)
+                        ]
+                    )
+                    for part, s, result in zip(group, seen, sr, strict=True)
+                ]
+            except (RuntimeError, MemoryError) as e:
+                if not is_out_of_memory(e):
+                    raise
+                parts, spare = _with_less(parts, len(group), tiles), 0
+                continue
+            for part, piece in zip(group, pieces, strict=True):
+                if not band.numel():
+                    band = piece.new_empty((len(piece), (bottom - top) * scale, width * scale), device="cpu")
+                band[:, _large(part.top, part.bottom, top, scale), _large(part.left, part.right, 0, scale)] = (
+                    piece.cpu()
+                )
+            parts = parts[len(group) :]
+            done += sum(part.shape[0] * part.shape[1] for part in group)
+            report(done / (height * width))
+        yield band
+
+
+def upscale_tiled(
+    network: Callable[[Tensor], Tensor],
+    lr: Tensor,
+    scale: int,
+    tile: int = TILE,
+    overlap: int = -1,
+    keep_colours: bool = False,
+) -> Tensor:
+    """:func:`upscale_bands` of a tensor, put together.
+
+    Args:
+        network: see there.
+        lr: ``(1, 3, H, W)`` in [0, 1], on the network's device.
+        scale: of the network.
+        tile: see :class:`Tiles`.
+        overlap: likewise.
+        keep_colours: see :func:`upscale_bands`.
+
+    Returns:
+        ``(1, 3, scale*H, scale*W)`` in [0, 1] on the CPU.
+    """
+    height, width = lr.shape[-2:]
+    sr, done = torch.empty(1, 3, height * scale, width * scale), 0
+    tiles = Tiles(tile, overlap)
+    for band in upscale_bands(
+        network, lambda rows, columns: lr[0, :, rows, columns], height, width, scale, tiles, lr.device, keep_colours
+    ):
+        sr[0, :, done : done + band.shape[1]] = band
+        done += band.shape[1]
+    return sr
+
+
+def _check_answer(sr: Tensor, lr: Tensor, scale: int) -> None:
+    """A network of others may give any size."""
+    wanted = (*lr.shape[:-2], *(scale * side for side in lr.shape[-2:]))
+    if sr.shape != wanted:
+        raise InputError(f"the network gives {tuple(sr.shape)} of {tuple(lr.shape)}, not {tuple(wanted)}")
+
+
+def _large(start: int, end: int, origin: int, scale: int) -> slice:
+    """An interval of LR pixels, counted from ``origin``, in pixels of the result."""
+    return slice((start - origin) * scale, (end - origin) * scale)
+
+
+def _with_less(parts: list[Part], failed: int, tiles: Tiles) -> list[Part]:
+    """The same parts for less memory than the ``failed`` first of them took: fewer at once, then smaller ones."""
+    if failed > 1:
+        tiles.batch = failed // 2
+        return parts
+    largest = max(parts[0].shape)
+    if largest <= max(SMALLEST, tiles.aligned):
+        raise InputError(
+            f"no memory for a tile of {largest} pixels and {tiles.overlap} around it; close other programs, give a "
+            "smaller overlap=, or take accelerator=cpu"
+        )
+    tiles.tile = -(-largest // 2)
+    return sorted(piece for part in parts for piece in tiles.split(part))  # rows of the image are read downwards

@@ -1,0 +1,186 @@
+"""A pool on disk: a folder of ``<photo>-<hash>.npz`` files, what each photo gave and what it was made from.
+
+Each file holds arrays and, as the JSON text ``manifest``, what they were made from: the photo's name and SHA-256,
+settings, version. One file a photo makes every write atomic, every run resumable and every pool mergeable: copy the
+files together.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from realsr.pools.interchange import checked_kernel, is_foreign, kernel_files, read_kernels
+from realsr.runtime.errors import InputError
+from realsr.runtime.files import atomic_write, file_hash
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of a pool: what a photo gave.
+
+    Attributes:
+        path: of the file.
+        arrays: by name.
+        manifest: plain JSON values: what the arrays were made from.
+    """
+
+    path: Path
+    arrays: Arrays
+    manifest: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> Entry:
+        """Read one file.
+
+        Raises:
+            InputError: the file is damaged, no pool file or not to be read.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files if name != "manifest"}
+                manifest = json.loads(str(file["manifest"])) if "manifest" in file.files else {}
+        except PermissionError as e:
+            raise InputError(f"{path}: cannot be read ({e.strerror}); give yourself the permission") from e
+        except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as e:
+            raise InputError(f"{path}: is damaged or no pool file ({e}); delete it, it will be made again") from e
+        _check_manifest(manifest, path)
+        return cls(path, arrays, manifest)
+
+    def write(self) -> None:
+        """Write the file, whole or not at all."""
+        with atomic_write(self.path) as file:
+            np.savez(file, manifest=np.array(json.dumps(self.manifest)), **self.arrays)  # type: ignore[arg-type]
+
+
+def check_pool(folder: Path, option: str) -> None:
+    """Raise InputError for a folder, given as ``option``, with neither a pool nor kernels of another program."""
+    if not any(folder.glob("*.npz")) and not is_foreign(folder):
+        state = "holds no pool" if folder.is_dir() else "no such folder"
+        raise InputError(f"{option}={folder}: {state}; give one that does, or leave {option} out and it is made")
+
+
+def read_entries(folder: str | Path, kind: str, command: str) -> Iterator[Entry]:
+    """The files of a pool, in the order of their names; of several of one photo the first.
+
+    Args:
+        folder: of the pool.
+        kind: what it is called in a message.
+        command: that fills it.
+
+    Raises:
+        InputError: there is none, or one is damaged.
+    """
+    folder = Path(folder)
+    paths = sorted(folder.glob("*.npz")) if folder.is_dir() else []
+    if not paths:
+        state = "is empty" if folder.is_dir() else "does not exist"
+        raise InputError(f"{folder}: the {kind} pool {state}; fill it with python -m {command} data.source_dir=PHOTOS")
+    return _of_different_photos(map(Entry.read, paths))
+
+
+def _of_different_photos(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """A photo that was renamed, or copied from one pool to another, is there twice, and counts once."""
+    seen: set[str] = set()
+    for entry in entries:
+        digest = entry.manifest.get("sha256")
+        if digest is None or digest not in seen:
+            yield entry
+        if digest is not None:
+            seen.add(digest)
+
+
+def kernel_entries(folder: str | Path, scale: int) -> Iterator[Entry]:
+    """The files of a kernel pool, or each kernel of another program; all with ``x<scale>``, checked, and a name."""
+    if is_foreign(folder):
+        for path, photo, kernel in read_kernels(folder, scale):
+            yield Entry(path, {f"x{scale}": kernel}, {"photo": photo})
+        return
+    for entry in read_entries(folder, "kernel", "realsr.estimate"):
+        if f"x{scale}" not in entry.arrays:
+            have = ", ".join(sorted(name for name in entry.arrays if name.startswith("x"))) or "nothing"
+            raise InputError(f"{entry.path}: has no x{scale} kernel, only {have}; estimate with that scale")
+        entry.manifest.setdefault("photo", entry.path.stem)
+        for name in {f"x{scale}", "response"} & set(entry.arrays):
+            entry.arrays[name] = checked_kernel(entry.arrays[name], entry.path)
+        yield entry
+
+
+def pool_record(folder: str | Path) -> dict[str, Any]:
+    """What a pool is made of, in plain containers and few bytes, for a checkpoint.
+
+    Args:
+        folder: of a pool, or what :func:`realsr.pools.interchange.read_kernels` takes.
+
+    Returns:
+        ``files``, by name the manifest of each and the CRC-32 of its arrays as ``content`` (of another program's file
+        the SHA-256); ``shared``, the fields of the manifests that are the same in all.
+    """
+    folder = Path(folder)
+    if is_foreign(folder):
+        top = folder if folder.is_dir() else folder.parent
+        files = {str(path.relative_to(top)): {"content": file_hash(path)} for path in kernel_files(folder)}
+        return {"shared": {}, "files": files}
+    files = {}
+    for path in sorted(folder.glob("*.npz")):
+        with np.load(path, allow_pickle=False) as file:  # which reads an array only when it is asked for it
+            manifest = json.loads(str(file["manifest"])) if "manifest" in file.files else {}
+            sums = [f"{item.CRC:08x}" for item in file.zip.infolist() if item.filename != "manifest.npy"]
+        files[path.name] = {**manifest, "content": "".join(sums)}
+    first = next(iter(files.values()), {})
+    shared = {name: value for name, value in first.items() if all(f.get(name) == value for f in files.values())}
+    rest = {path: {k: v for k, v in file.items() if k not in shared} for path, file in files.items()}
+    # read anew as one text, the files have one string for a field's name between them, which is saved once
+    return json.loads(json.dumps({"shared": shared, "files": rest}))
+
+
+def pool_changes(was: dict[str, dict[str, Any]], now: dict[str, dict[str, Any]]) -> list[str]:
+    """The files that are not the same in two times the same pools, by name :func:`pool_record`, and what each is now.
+
+    Of a pool that is in one of the two only, none is told: the configs differ there.
+    """
+    changes = []
+    for pool in sorted(was.keys() & now.keys()):
+        old, new = ({k: {**of["shared"], **file} for k, file in of["files"].items()} for of in (was[pool], now[pool]))
+        for name in sorted({*old, *new}):
+            if old.get(name) != new.get(name):
+                state = "gone" if name not in new else "new" if name not in old else "changed"
+                changes.append(f"{pool}/{name} ({state})")
+    return changes
+
+
+def _check_manifest(manifest: Any, path: Path) -> None:
+    """Raise InputError for one that is not as pools have it, as a file made by hand may hold."""
+    if not isinstance(manifest, dict):
+        raise InputError(f"{path}: its manifest is {manifest!r:.40}, not a JSON object; delete the file or mend it")
+    for name, kind, called in (("photo", str, "text"), ("sha256", str, "text"), ("settings", dict, "an object")):
+        if not isinstance(value := manifest.get(name, kind()), kind):
+            raise InputError(
+                f"{path}: in its manifest {name} is {value!r:.40}, not {called}; delete the file or mend it"
+            )
+    reasons = manifest.get("reasons", [])
+    if not (isinstance(reasons, list) and all(isinstance(reason, str) for reason in reasons)):
+        raise InputError(f"{path}: in its manifest reasons is {reasons!r:.40}, not a list of texts; delete or mend it")
+    sure = manifest.get("confidence", 1.0)
+    if not (isinstance(sure, (int, float)) and 0 <= sure <= 1):
+        raise InputError(f"{path}: in its manifest confidence is {sure!r:.40}, not 0 to 1; delete the file or mend it")
+    blur = manifest.get("blur")
+    if blur is not None and not _is_covariance(blur):
+        raise InputError(f"{path}: in its manifest blur is {blur!r:.40}, no covariance of (2, 2); delete or mend it")
+
+
+def _is_covariance(value: Any) -> bool:
+    try:
+        matrix = np.array(value, np.float64)
+    except (TypeError, ValueError):
+        return False
+    return matrix.shape == (2, 2) and bool(np.isfinite(matrix).all()) and float(np.linalg.eigvalsh(matrix)[0]) > 0

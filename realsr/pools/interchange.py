@@ -1,0 +1,163 @@
+"""Kernels of other programs, and ours for them: the KernelGAN program's ``.mat`` files, ``.npy`` arrays.
+
+That program leaves ``<photo>/<photo>_kernel_x2.mat`` and, with ``--X4``, ``<photo>_kernel_x4.mat`` in its results
+folder, a variable ``Kernel`` in each (17 and 33 pixels wide), and RealSR's program reads such folders. Others keep
+the kernels of one scale in an array ``(N, K, K)``. All are correlation kernels in the phase convention of
+:mod:`realsr.imaging.resample`, so values pass unchanged in both directions.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.io import loadmat, savemat
+
+from realsr.estimation.kernels import Kernel
+from realsr.runtime.errors import InputError
+from realsr.runtime.files import SUFFIXES, atomic_write
+
+FORMS = ("mat", "npy")
+VARIABLE = "Kernel"  # its name in the KernelGAN program's files
+
+
+def is_foreign(path: str | Path) -> bool:
+    """Whether ``path`` is a ``.mat`` or ``.npy`` file, or a folder of them and no pool of ours."""
+    path = Path(path)
+    return path.is_file() or (path.is_dir() and not any(path.glob("*.npz")) and bool(kernel_files(path)))
+
+
+def read_kernels(path: str | Path, scale: int) -> Iterator[tuple[Path, str, Kernel]]:
+    """The kernels for ``scale`` of another program, in the order of the files' names.
+
+    Args:
+        path: a folder, which is looked through to any depth: for ``.mat``, or, where there is none, for ``.npy``; or
+            one such file. Files whose name ends in another scale (``_x2``) are left out. An array is ``(K, K)``,
+            ``(N, K, K)`` or ``(N, 1, K, K)``.
+        scale: subsampling factor that the kernels are meant for.
+
+    Yields:
+        The file, the photo (or the file and the index of the kernel in it), and the kernel, of sum one.
+
+    Raises:
+        InputError: there is none for this scale, or one is of no use; names the file.
+    """
+    path = Path(path)
+    files = {file: re.search(r"_x(\d+)$", file.stem) for file in kernel_files(path)}
+    wanted = [file for file, named in files.items() if named is None or int(named.group(1)) == scale]
+    if not files:
+        raise InputError(f"{path}: is no kernel pool; give a folder, or a .mat or .npy file")
+    if not wanted:
+        have = ", ".join(sorted({f"x{named.group(1)}" for named in files.values() if named}))
+        raise InputError(f"{path}: has no x{scale} kernels, only {have}; KernelGAN's program makes x4 with --X4")
+    for file in wanted:
+        name = file.stem.removesuffix(f"_kernel_x{scale}")
+        stack = _read_stack(file)
+        for index, array in enumerate(stack):
+            which = f"[{index}]" if len(stack) > 1 else ""
+            yield file, f"{name}{which}", checked_kernel(array, f"{file}{which}")
+
+
+def write_kernels(folder: Path, form: str, scale: int, photos: Sequence[str], kernels: npt.NDArray[Any]) -> None:
+    """Write kernels for other programs.
+
+    Args:
+        folder: where to.
+        form: ``mat`` writes ``<photo>/<photo>_kernel_x<scale>.mat`` as the KernelGAN program does; ``npy`` writes one
+            array ``kernels_x<scale>.npy``.
+        scale: of the kernels.
+        photos: N names; of photos that share a name, the second gets ``_2`` behind it, or the next number that no
+            other photo has.
+        kernels: ``(N, K, K)``.
+    """
+    if form == "npy":
+        with atomic_write(folder / f"kernels_x{scale}.npy") as file:
+            np.save(file, kernels)
+        return
+    for name, kernel in zip(_different([_folder_name(photo) for photo in photos]), kernels, strict=True):
+        with atomic_write(folder / name / f"{name}_kernel_x{scale}.mat") as file:
+            savemat(file, {VARIABLE: kernel.astype(np.float64)})
+
+
+def remove_exported(folder: Path, form: str) -> None:
+    """Delete what :func:`write_kernels` has written into a folder before, which nobody could tell from what is new."""
+    for path in folder.glob("*/*_kernel_x*.mat" if form == "mat" else "kernels_x*.npy"):
+        path.unlink(missing_ok=True)
+
+
+def _folder_name(photo: str) -> str:
+    """Without the suffix of an image; as long as leaves room in a file's name of 255 bytes."""
+    name = Path(photo).stem if Path(photo).suffix.lower() in SUFFIXES else photo
+    return os.fsencode(name)[:200].decode(errors="ignore")
+
+
+def _different(names: Sequence[str]) -> list[str]:
+    """Names that are there more than once with a number behind them, one that no other name has."""
+    result: dict[str, None] = {}
+    for name in names:
+        numbered = (f"{name}_{number}" for number in itertools.count(2))
+        result[next(n for n in numbered if n not in result and n not in names) if name in result else name] = None
+    return list(result)
+
+
+def check_form(form: str | None) -> None:
+    """Raise InputError for an ``export`` that there is not."""
+    if form is not None and form not in FORMS:
+        raise InputError(f"export={form}: choose {' or '.join(FORMS)}")
+
+
+def checked_kernel(kernel: npt.NDArray[Any], where: str | Path) -> Kernel:
+    """A kernel with a sum of one.
+
+    Raises:
+        InputError: it is not square, not finite, or sums to nothing; says so of ``where``.
+    """
+    if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1]:
+        raise InputError(f"{where}: a kernel is a square array, this one is {kernel.shape}; delete the file")
+    if not np.isfinite(kernel).all():
+        raise InputError(f"{where}: the kernel has NaN or infinite values; delete the file or make it anew")
+    if kernel.sum() <= 1e-6:
+        raise InputError(f"{where}: the kernel sums to {kernel.sum():.3g}; delete the file or make it anew")
+    return np.asarray(kernel / kernel.sum(), dtype=np.float64)
+
+
+def kernel_files(path: Path) -> list[Path]:
+    """The files that :func:`read_kernels` looks through, in their order."""
+    if path.is_file():
+        return [path] if path.suffix.lower() in (".mat", ".npy") else []
+    if any(path.glob("*/*.npz")):
+        raise InputError(f"{path}: is a folder of pools; give {path / 'kernels'}, the one with kernels")
+    found = [file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith(".")]
+    mats = [file for file in found if file.suffix.lower() == ".mat"]
+    return mats or [file for file in found if file.suffix.lower() == ".npy"]
+
+
+def _read_stack(file: Path) -> npt.NDArray[Any]:
+    """``(N, K, K)`` of numbers."""
+    try:
+        if file.suffix.lower() == ".npy":
+            with file.open("rb") as opened:
+                array = np.lib.format.read_array(opened, allow_pickle=False)
+        else:
+            content = loadmat(str(file))
+            array = content.get(VARIABLE)
+    except NotImplementedError as e:
+        raise InputError(f"{file}: is of MATLAB 7.3, which scipy does not read; save it with -v7") from e
+    except Exception as e:  # a damaged file makes either reader raise whatever its code runs into
+        raise InputError(f"{file}: cannot be read as kernels ({' '.join(str(e).split())})") from e
+    if array is None:
+        have = ", ".join(name for name in content if not name.startswith("__")) or "nothing"
+        raise InputError(f"{file}: has no variable {VARIABLE}, only {have}; rename the one that is the kernel")
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{file}: holds {array.dtype}, a kernel is of real numbers")
+    if array.ndim == 4 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim not in (2, 3) or not array.size:
+        raise InputError(f"{file}: an array {array.shape} is no kernel (K, K) and no pool (N, K, K)")
+    return array[None] if array.ndim == 2 else array

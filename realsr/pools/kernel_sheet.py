@@ -1,0 +1,174 @@
+"""The contact sheet of a kernel pool: what was looked at in each photo, what came out, and how sure it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from realsr.estimation.estimate import KernelEstimate
+from realsr.estimation.kernels import Kernel, centre_of_mass, framed, widths_and_angle
+from realsr.pools.folder import Entry, kernel_entries
+from realsr.reports.pictures import GAP, Picture, grid
+from realsr.reports.plots import drawn
+
+PHOTO, KERNEL, BAR = 160, 132, 8  # sides of a thumbnail and of a kernel; width of the bar that shows the confidence
+PANEL = 640  # width of the histogram, and the least of a sheet
+BLUE, CROPS = (90, 160, 255), (255, 110, 0)
+EXPLAINED = """
+Kernels are drawn by the square root from 0 (black) to 1/scale² and more (white), with blue at two standard deviations.
+Text: standard deviations along both axes in HR pixels, angle of the wider one from the x axis, counter-clockwise.
+Orange: where crops were drawn. Bar and number: confidence from 0 (red) to 1 (green), and what speaks against it."""
+Widths = npt.NDArray[np.float64]
+
+
+def kernel_sheet(
+    folder: str | Path, scale: int, min_confidence: float = 0.0, columns: int = 4, limit: int = 48
+) -> tuple[Picture, Widths]:
+    """Draw a kernel pool; the least confident first.
+
+    A cell has the photo, with the places where crops were drawn in orange, its kernel on one gray scale for all
+    sheets of the scale, and above them the kernel's widths and angle, the confidence and what speaks against it. On top
+    is a histogram of the widths of the kernels that ``min_confidence`` keeps. What a pool does not say is left out.
+
+    Args:
+        folder: of the pool, or files of another program, as for ``KernelPool.load``.
+        scale: of the kernels.
+        min_confidence: kernels of less are marked.
+        columns: cells in a row.
+        limit: cells at most; of a larger pool half of them are the least confident, the others an even choice.
+
+    Returns:
+        The sheet, ``(H, W, 3)`` uint8; and the widths ``(N, 2)`` of the kernels that are kept, wider axis first.
+    """
+    keys, widths, sure = [], [], []
+    for entry in kernel_entries(folder, scale):
+        keys.append((entry.path, entry.manifest["photo"]))
+        widths.append(widths_and_angle(entry.arrays[f"x{scale}"])[:2])
+        sure.append(entry.manifest.get("confidence", math.inf))
+    kept = np.array(widths)[np.array(sure) >= min_confidence]
+    rank = {keys[i]: n for n, i in enumerate(chosen(sure, limit))}
+    # read again, since memory does not hold the thumbnails of thousands; others may write to the pool meanwhile
+    found = {rank.get((entry.path, entry.manifest["photo"]), -1): entry for entry in kernel_entries(folder, scale)}
+    shown = [found[n] for n in sorted(found) if n >= 0]
+    photos, rated = any("thumbnail" in e.arrays for e in shown), any("confidence" in e.manifest for e in shown)
+    cells = [_cell(entry, scale, photos) for entry in shown]
+    labels = [_label(entry, scale, min_confidence, rated) for entry in shown]
+    rows = [slice(i, i + columns) for i in range(0, len(shown), columns)]
+    sheet = grid([cells[row] for row in rows], [labels[row] for row in rows])
+    sheet = np.pad(sheet, ((0, 0), (0, max(PANEL - sheet.shape[1], 0)), (0, 0)), constant_values=255)
+    choice = "half of these the least confident" if rated else "evenly chosen"
+    title = f"{len(sure)} kernel{'s' if len(sure) > 1 else ''} for x{scale}"
+    title += f", {len(shown)} of them shown, {choice}" if len(shown) < len(sure) else ""
+    title += f"; min_confidence={min_confidence:g} keeps {len(kept)}" if min_confidence > 0 else ""
+    return np.vstack((width_histogram(kept, scale, title + EXPLAINED, sheet.shape[1]), sheet)), kept
+
+
+def thumbnails(rgb: npt.NDArray[Any], estimate: KernelEstimate) -> tuple[Picture, Picture]:
+    """The photo, and where crops were drawn in it (255 = most): ``(h, w, 3)`` and ``(h, w)`` uint8, h, w <= 160.
+
+    Args:
+        rgb: ``(H, W, 3)`` uint8 or uint16.
+        estimate: that was made of it.
+    """
+    eight_bit = (rgb >> 8).astype(np.uint8) if rgb.dtype == np.uint16 else rgb
+    density = np.zeros(rgb.shape[:2], np.float32)
+    rows, columns = (slice(a.start, a.start + n) for a, n in zip(estimate.window, estimate.density.shape, strict=True))
+    density[rows, columns] = estimate.density  # which may lack the window's last row or column
+    height, width = (max(round(side * PHOTO / max(rgb.shape[:2])), 1) for side in rgb.shape[:2])
+    thumbnail = cv2.resize(eight_bit, (width, height), interpolation=cv2.INTER_AREA)
+    heat = cv2.resize(density, (width, height), interpolation=cv2.INTER_AREA)
+    peak = max(float(np.quantile(heat, 0.99)), 1e-9)
+    return thumbnail.astype(np.uint8), (255 * np.clip(heat / peak, 0, 1)).round().astype(np.uint8)
+
+
+def kernel_on_fixed_scale(kernel: Kernel, scale: int) -> Picture:
+    """The middle ``8 * scale + 1`` pixels, by the square root from 0 (black) to ``1 / scale**2`` and more (white).
+
+    White is the height of a plain mean over an LR pixel. The square root shows wide kernels too, whose values are
+    small. The blue ellipse is at two standard deviations.
+    """
+    frame = 8 * scale + 1
+    shown = np.sqrt(np.clip(framed(kernel, frame) * scale**2, 0, 1))
+    zoom = max(KERNEL // frame, 1)
+    picture = (255 * shown).round().astype(np.uint8).repeat(zoom, 0).repeat(zoom, 1)[..., None].repeat(3, 2)
+    wide, narrow, angle = widths_and_angle(kernel)
+    y, x = zoom * (centre_of_mass(kernel) - kernel.shape[0] // 2 + frame // 2 + 0.5)
+    cv2.ellipse(picture, ((x, y), (4 * zoom * wide, 4 * zoom * narrow), -math.degrees(angle)), BLUE)
+    return picture
+
+
+def chosen(sure: Sequence[float], limit: int) -> list[int]:
+    """Indices of what is shown, the least confident first; those of no confidence (infinity) last."""
+    order = sorted(range(len(sure)), key=lambda i: sure[i])
+    if len(order) <= limit:
+        return order
+    worst = limit // 2 if min(sure) < math.inf else 0
+    return order[:worst] + [order[i] for i in np.linspace(worst, len(order) - 1, limit - worst).round().astype(int)]
+
+
+def _cell(entry: Entry, scale: int, photos: bool) -> Picture:
+    """A bar of the confidence's colour, the photo (if any cell of the sheet has one), the kernel beside it."""
+    height, confidence = PHOTO if photos else KERNEL, entry.manifest.get("confidence")
+    bar = np.full((height, BAR, 3), 255 if confidence is None else traffic_light(confidence), np.uint8)
+    photo = with_density(entry.arrays) if "thumbnail" in entry.arrays else np.zeros((0, 0, 3), np.uint8)
+    kernel = _centred(kernel_on_fixed_scale(entry.arrays[f"x{scale}"], scale), (height, KERNEL + GAP), 255)
+    return np.hstack((bar, *([_centred(photo, (PHOTO, PHOTO), 235)] if photos else []), kernel))
+
+
+def _centred(picture: Picture, size: tuple[int, int], background: int) -> Picture:
+    """The picture in the middle of a larger one."""
+    pads = [((n - m) // 2, (n - m + 1) // 2) for n, m in zip(size, picture.shape[:2], strict=True)]
+    return np.pad(picture, (*pads, (0, 0)), constant_values=background)
+
+
+def _label(entry: Entry, scale: int, min_confidence: float, rated: bool) -> str:
+    """The photo's name; the kernel's widths and angle; the confidence, if any cell of the sheet has one, and why."""
+    wide, narrow, angle = widths_and_angle(entry.arrays[f"x{scale}"])
+    lines = [str(entry.manifest["photo"]), f"{wide:.2f} x {narrow:.2f} px, {round(math.degrees(angle)) % 180}°"]
+    if rated:
+        confidence = entry.manifest.get("confidence", math.inf)
+        remarks = ["left out"] if confidence < min_confidence else []
+        remarks += entry.manifest.get("reasons", [])[:1]
+        lines.append(f"{confidence:.2f} {': '.join(remarks)}" if confidence < math.inf else "")
+    return "\n".join(" ".join(line.split()) for line in lines)  # a file's name may have line breaks
+
+
+def traffic_light(confidence: float) -> tuple[int, ...]:
+    """Red, amber, green for 0, 0.5, 1, and what lies between."""
+    channels = ((200, 205, 30), (40, 140, 140), (40, 0, 60))
+    return tuple(int(np.interp(confidence, (0, 0.5, 1), channel)) for channel in channels)
+
+
+def with_density(arrays: dict[str, npt.NDArray[Any]]) -> Picture:
+    """The thumbnail; pale, and orange where crops were drawn, if that is known."""
+    photo = arrays["thumbnail"]
+    if "density" not in arrays:
+        return photo
+    pale = 0.7 * (0.35 * photo + 0.65 * photo.mean(2, keepdims=True))
+    alpha = 0.85 * arrays["density"][..., None] / 255
+    return (pale * (1 - alpha) + np.array(CROPS) * alpha).round().astype(np.uint8)
+
+
+def width_histogram(widths: Widths, scale: int, title: str = "", width: int = PANEL) -> Picture:
+    """How many kernels are so wide along their wider and along their narrower axis; ``(H, width, 3)``, title on top."""
+    names = [
+        f"width along the {name} axis" + (f", median {np.median(column):.2f} px" if len(column) else "")
+        for name, column in zip(("wider", "narrower"), widths.T, strict=True)
+    ]
+    most = max(scale, math.ceil(widths.max(initial=0)))
+
+    def paint(figure: Any) -> None:
+        axes = figure.subplots()
+        axes.hist(widths, 40, range=(0, most), color=("C0", "C4"), label=names)
+        axes.set_xlim(0, most)
+        axes.set_title(title, loc="left")
+        axes.yaxis.get_major_locator().set_params(integer=True)
+        figure.legend(loc="outside lower left", ncols=2, frameon=False)
+
+    return drawn(paint, width, 150 + 16 * len(title.splitlines()))

@@ -1,0 +1,171 @@
+"""``report.html`` beside a camera's pools: their pictures, what each photo gave, what was left out and why."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from realsr.estimation.kernels import widths_and_angle
+from realsr.estimation.noise import IN_POOL, REASONS, count_reasons, in_pool
+from realsr.pools.builder import read_skipped
+from realsr.pools.folder import Entry
+from realsr.pools.interchange import checked_kernel
+from realsr.pools.kernel_sheet import chosen, kernel_on_fixed_scale, traffic_light, width_histogram, with_density
+from realsr.reports.page import picture, write_page
+from realsr.reports.pictures import noise_picture
+from realsr.runtime.errors import InputError
+from realsr.runtime.evenly import evenly
+
+log = logging.getLogger(__name__)
+
+SHOWN = 48  # kernels, and noise tiles, with pictures, which are nearly all of a page's bytes
+
+Record = dict[str, Any]  # of an entry, or of a pool, by the names in the template
+
+
+def report_pools(kernels: Path, noise: Path) -> None:
+    """Write ``report.html`` beside the pools, and say where it is.
+
+    It is made anew from what lies in their folders, and depends on nothing else.
+
+    Args:
+        kernels: folder of the kernel pool; it may be missing.
+        noise: folder of the noise pool beside it; it may be missing, too.
+    """
+    path = kernels.parent / "report.html"
+    title, pools = f"Pools of {path.parent.resolve().name}", {"kernels": _kernels(kernels), "noise": _noise(noise)}
+    try:
+        write_page(path, "pools.html", title=title, **pools)
+    except OSError as e:
+        log.warning("no report: %s", e)  # the pools are there all the same
+    else:
+        log.info("report: %s", path)
+
+
+def _read(folder: Path, describe: Callable[[Entry], Record]) -> tuple[list[Record], Record]:
+    """Records of all entries, and what is said of a pool; memory holds one entry at a time, of pools of thousands too.
+
+    Args:
+        folder: of the pool, which may be missing.
+        describe: gives the record of an entry, or raises InputError.
+    """
+    found: list[Record] = []
+    skipped = read_skipped(folder)
+    made = Counter[str]()
+    for path in sorted(folder.glob("*.npz")):
+        try:
+            entry = Entry.read(path)
+            found.append({"path": path, "photo": str(entry.manifest.get("photo", path.stem)), **describe(entry)})
+        except InputError as e:
+            skipped.append((path.name, str(e).removeprefix(f"{path}: ")))
+            continue
+        settings = {**entry.manifest.get("settings", {}), "realsr": entry.manifest.get("realsr", "?")}
+        made[", ".join(f"{key}={value}" for key, value in settings.items())] += 1
+    return found, {"skipped": skipped, "settings": sorted(made.items(), key=lambda item: (-item[1], item[0]))}
+
+
+def _kernels(folder: Path) -> Record:
+    """What the page says of the kernel pool in a folder: a row for every photo, the least sure first."""
+    found, pool = _read(folder, _kernel)
+    found.sort(key=lambda record: record["confidence"])
+    sure = [record["confidence"] for record in found]
+    shown = set(chosen(sure, SHOWN))
+    rated = [confidence for confidence in sure if confidence < math.inf]
+    keeps = [(least, sum(confidence >= least for confidence in rated)) for least in (0.25, 0.5, 0.75)]
+    pool |= {"rows": [], "shown": len(shown), "rated": len(rated), "keeps": keeps}
+    if found:
+        scale = Counter(record["scale"] for record in found).most_common(1)[0][0]
+        sizes = np.array([record["sizes"] for record in found if record["scale"] == scale])
+        histogram = picture(width_histogram(sizes, scale), f"how wide the kernels for x{scale} are")
+        rows = [record | _kernel_pictures(record, i in shown) for i, record in enumerate(found)]
+        pool |= {"scale": scale, "histogram": histogram, "rows": rows}
+    return pool
+
+
+def _kernel(entry: Entry) -> Record:
+    """Of the largest scale of an entry; the confidence is infinite where it is not known."""
+    scales = [int(name[1:]) for name in entry.arrays if name[0] == "x" and name[1:].isdigit()]
+    if not scales:
+        raise InputError("has no kernel")
+    wide, narrow, angle = widths_and_angle(checked_kernel(entry.arrays[f"x{max(scales)}"], entry.path))
+    confidence = entry.manifest.get("confidence", math.inf)
+    return {
+        "scale": max(scales),
+        "sizes": (wide, narrow),
+        "widths": f"x{max(scales)}: {wide:.2f} × {narrow:.2f} px, {round(math.degrees(angle)) % 180}°",
+        "confidence": confidence,
+        "colour": "rgb({}, {}, {})".format(*traffic_light(confidence)) if confidence < math.inf else "",
+        "reasons": entry.manifest.get("reasons", []),
+    }
+
+
+def _kernel_pictures(record: Record, shown: bool) -> Record:
+    drawn = {"thumbnail": Markup(""), "kernel": Markup("")}
+    if shown:
+        arrays, scale, photo = Entry.read(record["path"]).arrays, record["scale"], record["photo"]
+        drawn["kernel"] = picture(kernel_on_fixed_scale(arrays[f"x{scale}"], scale), f"kernel of {photo}")
+        if "thumbnail" in arrays:
+            drawn["thumbnail"] = picture(with_density(arrays), photo, photo=True)
+    return drawn
+
+
+def _noise(folder: Path) -> Record:
+    """What the page says of the noise pool in a folder: tiles, and what was rejected of each photo, and why."""
+    found, pool = _read(folder, _tiles)
+    totals = {name: sum(record["counts"][name] for record in found) for name in REASONS}
+    reasons = [name for name in REASONS if name and totals[name]]
+    total = sum(record["taken"] for record in found)
+    return pool | {
+        "total": total,
+        "gave": sum(record["taken"] > 0 for record in found),
+        "pictures": list(_tile_pictures(found, total)),
+        "reasons": [(name, totals[name], REASONS[name]) for name in reasons],
+        "head": ["photo", "tiles", "taken", *reasons, "noise level", "brightness"],
+        "rows": [
+            [
+                record["photo"],
+                sum(record["counts"].values()),
+                record["taken"],
+                *(record["counts"][name] for name in reasons),
+                record["level"],
+                record["brightness"],
+            ]
+            for record in found
+        ],
+    }
+
+
+def _tiles(entry: Entry) -> Record:
+    """How many tiles of a photo have each reason, and what those in the pool are like."""
+    arrays = entry.arrays
+    if not {"tiles", "reason", "mean", "detrended"} <= set(arrays):
+        raise InputError("is not of this version of realsr.collect: what was rejected is not known")
+    taken = in_pool(arrays["reason"])
+    if taken.sum() != len(arrays["tiles"]):  # realsr.collect is at work, was interrupted, or kept another rule's tiles
+        raise InputError("its tiles are not chosen yet: python -m realsr.collect goes on")
+    counts = count_reasons(arrays["reason"])
+    record = {"counts": counts, "taken": sum(counts[name] for name in IN_POOL), "level": "", "brightness": ""}
+    if record["taken"]:
+        mean = arrays["mean"][taken]
+        record["level"] = f"{math.sqrt(arrays['detrended'][taken].mean()):.1f}"
+        record["brightness"] = f"{mean.min():.0f} to {mean.max():.0f}"
+    return record
+
+
+def _tile_pictures(found: Sequence[Record], total: int) -> Iterator[Markup]:
+    """An even choice of all tiles."""
+    wanted = np.array(evenly(SHOWN, total), int)
+    first = 0
+    for record in found:
+        mine = wanted[(wanted >= first) & (wanted < first + record["taken"])] - first
+        first += record["taken"]
+        if len(mine):
+            for tile in Entry.read(record["path"]).arrays["tiles"][mine]:
+                yield picture(noise_picture(tile, 96), record["photo"], photo=True)

@@ -1,0 +1,102 @@
+"""Pictures for people: contact sheets of pools, grids that compare methods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from realsr.runtime.evenly import evenly
+from realsr.runtime.files import atomic_write
+
+Picture = npt.NDArray[np.uint8]
+GAP, LABEL_HEIGHT = 4, 14
+
+
+def save(path: Path, picture: Picture) -> None:
+    """Write a ``(H, W, 3)`` uint8 picture as a PNG file, in one thread: libvips hangs in processes that were forked."""
+    with atomic_write(path) as file:
+        Image.fromarray(picture).save(file, "PNG", compress_level=3)
+
+
+def grid(cells: Sequence[Sequence[Picture]], labels: Sequence[Sequence[str]] | None = None) -> Picture:
+    """Rows of ``(h, w, 3)`` uint8 pictures, each cell as large as the largest, with a label above where given.
+
+    By Pillow, since matplotlib would draw the pixels anew. Lines of a label that are too long lose their middle.
+
+    Returns:
+        ``(H, W, 3)`` uint8 on white.
+    """
+    height = max(cell.shape[0] for row in cells for cell in row)
+    width = max(cell.shape[1] for row in cells for cell in row)
+    label_height = LABEL_HEIGHT * (1 + max(label.count("\n") for row in labels for label in row)) if labels else 0
+    step_y, step_x = height + label_height + GAP, width + GAP
+    sheet = Image.new("RGB", (max(len(row) for row in cells) * step_x + GAP, len(cells) * step_y + GAP), "white")
+    draw = ImageDraw.Draw(sheet)
+    for r, row in enumerate(cells):
+        for c, cell in enumerate(row):
+            x, y = GAP + c * step_x, GAP + r * step_y
+            sheet.paste(Image.fromarray(cell), (x, y + label_height))
+            for number, line in enumerate(labels[r][c].split("\n") if labels else ()):
+                draw.text((x, y + number * LABEL_HEIGHT), _fit(draw, line, width), fill="black")
+    return np.asarray(sheet)
+
+
+def contact_sheet(
+    items: Sequence[Any] | npt.NDArray[Any],
+    draw: Callable[[Any], Picture],
+    labels: Sequence[str],
+    columns: int = 8,
+    limit: int = 64,
+) -> Picture:
+    """Up to ``limit`` of the items, evenly picked and drawn, with their labels, in rows of ``columns``."""
+    picked = evenly(limit, len(items))
+    cells = {i: draw(items[i]) for i in picked}
+    columns = min(columns, len(picked))
+    rows = [picked[i : i + columns] for i in range(0, len(picked), columns)]
+    return grid([[cells[i] for i in row] for row in rows], [[labels[i] for i in row] for row in rows])
+
+
+def kernel_picture(kernel: npt.NDArray[np.floating], side: int = 128) -> Picture:
+    """A kernel on a gray scale from zero (black) to its largest value (white), pixels enlarged; ``(side, side, 3)``."""
+    shown = np.clip(kernel / max(float(kernel.max()), 1e-12), 0, 1)
+    return enlarge(np.repeat((255 * shown).round().astype(np.uint8)[..., None], 3, 2), side)
+
+
+def noise_picture(tile: Picture, side: int = 128, gain: float = 4.0) -> Picture:
+    """A noise tile without its mean, amplified and put on mid-gray; cut to at most ``side`` pixels."""
+    tile = tile[:side, :side]
+    centred = (tile - tile.mean((0, 1))) * gain + 128
+    return enlarge(np.clip(centred, 0, 255).round().astype(np.uint8), side)
+
+
+def enlarge(picture: Picture, side: int) -> Picture:
+    """Scale so that the longer side has ``side`` pixels; pixels stay squares."""
+    factor = side / max(picture.shape[:2])
+    size = max(round(picture.shape[1] * factor), 1), max(round(picture.shape[0] * factor), 1)
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.NEAREST))
+
+
+def sharpest_crop(image: Picture, side: int) -> tuple[int, int]:
+    """Top-left ``(y, x)`` of the ``side x side`` window with most gradient: where methods differ most."""
+    gray = image.astype(np.float64).mean(2)
+    energy = np.abs(np.diff(gray, axis=0))[:, :-1] + np.abs(np.diff(gray, axis=1))[:-1]
+    summed = np.pad(energy, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
+    h, w = min(side, energy.shape[0]), min(side, energy.shape[1])
+    window = summed[h:, w:] - summed[:-h, w:] - summed[h:, :-w] + summed[:-h, :-w]
+    y, x = divmod(int(window.argmax()), window.shape[1])
+    return y // 4 * 4, x // 4 * 4
+
+
+def _fit(draw: ImageDraw.ImageDraw, text: str, width: int) -> str:
+    """Cut the middle out of a text that is wider than its cell."""
+    shown = text = " ".join(text.split())
+    keep = len(text)
+    while draw.textlength(shown) > width and keep > 4:
+        keep -= 1
+        shown = f"{text[: (keep + 1) // 2]}..{text[-(keep // 2) :]}"
+    return shown

@@ -1,0 +1,1 @@
+"""What every command stands on: Hydra, errors, files, devices."""

@@ -1,0 +1,225 @@
+"""Hydra, once for all commands: one clear line for every mistake, exit codes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import os
+import re
+import shutil
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, InstantiationException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from realsr.runtime.command_line import check_dashes, quote_paths
+from realsr.runtime.config_check import check_config, nearest_of
+from realsr.runtime.errors import InputError, one_line
+from realsr.runtime.files import atomic_write
+from realsr.runtime.hardware import pick_device
+from realsr.runtime.help import conf_dir
+from realsr.runtime.workers import STOP_SIGNALS
+
+NO_CLUSTER = 'Could not detect "srun"'  # what submitit says
+KILLED = ("TerminatedWorkerError", "UncompletedJobError")  # what joblib and submitit raise
+# in the folder of a run: the last validation's metrics, once it is done; why it failed, the first line for people
+METRICS, FAILED = "metrics.json", "failed.txt"
+OPTIONS = "options.yaml"  # of its command line; Hydra's own file may be that of a second run that was refused there
+
+
+def command(name: str, then: str = "") -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
+    """Make a function of a composed config the ``main`` of ``python -m realsr.<name>``.
+
+    The config is checked before the function runs. A user's mistake is printed as one line and exits with 2; Ctrl-C and
+    what else is in STOP_SIGNALS exit with 130; ``then`` says how to go on after them. In a sweep that ends with a table
+    (``hydra.callbacks.table``) a run that fails does not end the others.
+    """
+
+    def decorate(run: Callable[[DictConfig], Any]) -> Callable[[], None]:
+        def checked(cfg: DictConfig) -> Any:
+            try:
+                check_config(cfg, name)
+                return run(cfg)
+            except Exception as e:
+                job, line = HydraConfig.get(), explain(e)
+                if job.mode is RunMode.RUN and line:
+                    stop(line, 2)  # from here, since Hydra would add lines
+                if job.mode is RunMode.MULTIRUN and "table" in job.callbacks:
+                    _leave_failure(e, line)  # the others go on, and the table at the end reports it
+                    return math.nan
+                raise
+
+        interrupted = "; ".join(filter(None, ("interrupted", then)))
+
+        def main() -> None:
+            # have Hydra raise its exceptions instead of printing them over many lines
+            os.environ["HYDRA_FULL_ERROR"] = os.environ["OC_CAUSE"] = "1"
+            os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+            if isinstance(sys.stdout, io.TextIOWrapper):
+                sys.stdout.reconfigure(errors="backslashreplace")  # names of photos that it cannot show
+            for number in STOP_SIGNALS:
+                if signal.getsignal(number) is signal.SIG_DFL:
+                    signal.signal(number, signal.default_int_handler)
+            try:
+                check_dashes(sys.argv[1:])
+                options = quote_paths(sys.argv[1:], [file.stem for file in Path(conf_dir(), "start").iterdir()])
+                # between options argparse takes those after -m for unknown ones
+                sys.argv[1:] = sorted(options, key=lambda option: option not in ("-m", "--multirun"))
+                hydra.main(version_base="1.3", config_path=conf_dir(), config_name=name)(checked)()
+            except KeyboardInterrupt:
+                stop(interrupted, 130)
+            except SystemExit as e:
+                # Lightning leaves so after Ctrl-C, Hydra not at all
+                if e.code == 1:
+                    stop(interrupted, 130)
+                raise
+            except Exception as e:
+                if type(e).__name__ in KILLED:
+                    killed = "a job of the sweep was killed (memory? hydra.launcher.timeout_min?); what is done stays"
+                    stop("; ".join(filter(None, (killed, then))), 2)
+                if line := explain(e):
+                    stop(line, 2)
+                raise
+
+        return main
+
+    return decorate
+
+
+def _leave_failure(error: Exception, line: str | None) -> None:
+    """Say in a line why a run of a sweep failed, also in its folder, there with the traceback of a fault of ours."""
+    path, trace = output_dir() / FAILED, ""
+    if line is None:
+        line = f"{type(error).__name__}: {' '.join(str(error).split())[:200]} (a fault of the program, see {path})"
+        trace = traceback.format_exc()
+    with atomic_write(path) as file:
+        file.write(f"{line}\n{trace}".encode())
+    print(f"realsr: {path.parent.name}: {line}", file=sys.stderr)
+
+
+def explain(error: BaseException) -> str | None:
+    """One line for a mistake of the user's; None for an error of the program's."""
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    if any(isinstance(link, ConnectionResetError) or str(link).startswith("DataLoader worker (pid") for link in chain):
+        return "a process that reads photos was killed (memory? lower data.num_workers); go on with ckpt=auto"
+    lines = (line(link) for line in (_own_line, _config_line) for link in chain)
+    return next(filter(None, lines), None)
+
+
+def _own_line(error: BaseException) -> str | None:
+    """What one of our errors or the system says."""
+    if not isinstance(error, InputError | OSError) or isinstance(error, HydraException):  # some of Hydra's are both
+        return None
+    if str(error).startswith("Caught "):
+        # of a DataLoader's worker: PyTorch raises it anew with the traceback as its text, whose last line is the error
+        return str(error).splitlines()[-1].partition(": ")[2]
+    if isinstance(error, InputError):
+        return str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    return one_line(f"{where}{os.strerror(error.errno)}; make room or choose another folder") if error.errno else None
+
+
+def _config_line(error: BaseException) -> str | None:
+    """What OmegaConf, Lightning, W&B, Hydra or a launcher says of the configuration, in one line."""
+    text = str(error)
+    if isinstance(error, YAMLError):
+        return f"a config file is no YAML: {' '.join(text.split())}"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override!r} is no option; write key=value, and \"key='value'\" with special characters in it"
+    if isinstance(error, InstantiationException):
+        # a value that Lightning or torch refuses; other errors of a constructor are the program's
+        cause, key = error.__cause__, text.partition("full_key: ")[2]
+        refused = isinstance(cause, ValueError | ModuleNotFoundError) or "Misconfiguration" in type(cause).__name__
+        refused = refused or (isinstance(cause, TypeError) and key == "trainer")  # Lightning's for odd devices
+        refused = refused or "target 'spandrel." in text  # whose networks check none of their options
+        return f"{key}: {' '.join(str(cause).split())}" if refused else None
+    if found := re.match(r"Could not override '([^']+)'", text):
+        return f"{found[1]}: no such option{_hint(found[1])}"
+    if found := re.search(r"Missing mandatory value: (\S+)", text):
+        return f"{found[1]} is not set; give {found[1]}=... on the command line"
+    if text.startswith("Config group override"):
+        return f"{text}; give a group the name of one of its options, such as disc=none"
+    config = isinstance(error, HydraException | OmegaConfBaseException) or text.startswith(NO_CLUSTER)
+    config = config or "Misconfiguration" in type(error).__name__ or type(error).__module__.startswith("wandb.errors")
+    return " ".join(text.partition("Config search path")[0].split()) if config else None
+
+
+def _hint(key: str) -> str:
+    """What Hydra does not say of an unknown option: with which option of its group there is one, or what it is like."""
+    root = Path(conf_dir())
+    group, _, name = key.rpartition(".")
+    having = [f"{group}={file.stem}" for file in sorted((root / group).glob("*.yaml")) if f"\n{name}: " in _text(file)]
+    if group and having:
+        return f" but with {' and '.join(having)}"
+    files = list(root.rglob("*.yaml"))
+    words = {file.parent.name for file in files}.union(*(re.findall(r"(\w+):", _text(file)) for file in files))
+    parts = [part if part in words else nearest_of(part, words) or part for part in key.split(".")]
+    return f", did you mean {'.'.join(parts)}?" if parts != key.split(".") else ""
+
+
+def _text(file: Path) -> str:
+    return f"\n{file.read_text()}"
+
+
+def output_dir() -> Path:
+    """The folder of this run, as an absolute path."""
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
+def check_writable(folder: Path, need_bytes: int = 50_000_000, otherwise: str = "choose another folder") -> None:
+    """Fail now rather than after hours.
+
+    Raises:
+        InputError: ``folder`` cannot be made or written to, or has less than ``need_bytes`` free.
+    """
+    probe = folder / ".write-probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink(missing_ok=True)  # another job of a sweep tries the same
+    except OSError as e:
+        raise InputError(f"{folder}: cannot be written to ({e.strerror}); {otherwise}") from e
+    free = shutil.disk_usage(folder).free
+    if free < need_bytes:
+        raise InputError(f"{folder}: only {free / 1e6:.0f} MB are free, {need_bytes / 1e6:.0f} are needed; make room")
+
+
+def _pool_name(source_dir: str | None) -> str:
+    """A folder name that is readable and different for every source folder."""
+    if not source_dir:
+        raise InputError("no photos; give data.source_dir=DIR, your camera's photos (or pool_dir=DIR, its pools)")
+    path = Path(source_dir).expanduser().resolve()
+    return f"{path.name}-{hashlib.sha256(str(path).encode()).hexdigest()[:6]}"
+
+
+def _sweep_name(group: str | None) -> str | None:
+    """``group``, or the name of the folder that the runs of a sweep share."""
+    job = HydraConfig.get()
+    return group or (Path(job.sweep.dir).name if job.mode is RunMode.MULTIRUN else "") or None
+
+
+OmegaConf.register_new_resolver("pool_name", _pool_name, replace=True)
+OmegaConf.register_new_resolver("on_gpu", lambda name: pick_device(name).type == "cuda", replace=True)
+OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
+OmegaConf.register_new_resolver("given", lambda value: value is not None, replace=True)
+
+
+def stop(line: str, status: int) -> NoReturn:
+    """End the command with a line on stderr."""
+    print(f"realsr: {line}", file=sys.stderr)
+    sys.exit(status)

@@ -1,0 +1,186 @@
+"""Every key and value of a composed config against what its target takes: Hydra checks the command line, no file."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import pkgutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from realsr.runtime.errors import InputError
+
+SPECIAL_KEYS = {"_target_", "_partial_", "_args_", "_convert_", "_recursive_"}
+PLAIN = (int, float, str, bool, type(None))
+NAMES = ("ckpt", "hr", "input", "lr", "name", "output", "pool_dir", "pools", "start.weights")  # Path("") is .
+
+
+def check_config(cfg: DictConfig, name: str) -> None:
+    """Compare every key with what its target accepts; Hydra itself checks the command line but no file.
+
+    Args:
+        cfg: a composed config.
+        name: of the primary config; what that composes to says which keys the top level has.
+
+    Raises:
+        InputError: an unknown key (with the nearest known one), or a value that was left at ``???``.
+    """
+    default = _default(name)
+    choices = default.hydra.runtime.choices
+    known = [str(key) for key in default if key != "hydra"]
+    groups = GlobalHydra.instance().config_loader().list_groups("")
+    for key in map(str, cfg):
+        if key not in known:
+            header = "; a file in it begins with # @package _global_" if key in groups else ""
+            raise InputError(f"{key}: no such option of realsr.{name}{header or nearest(key, known)}")
+    values, defaults = OmegaConf.to_container(cfg), OmegaConf.to_container(default)
+    for group in choices:  # one group may have options of several commands: data of training and evaluation
+        sections = values.get(group), defaults.get(group)  # type: ignore[union-attr]
+        built = [_built(section) for section in sections]
+        if all(isinstance(section, dict) for section in sections) and built[0] != built[1]:
+            mine = HydraConfig.get().runtime.choices[group]
+            raise InputError(
+                f"{group}={mine}: is for another command; realsr.{name} takes such as {group}={choices[group]}"
+            )
+    if missing := sorted(OmegaConf.missing_keys(cfg)):
+        raise InputError(f"{missing[0]} is not set; give {missing[0]}=... on the command line")
+    _check_plain(values, defaults, "")
+    _check_node(cfg, "")
+
+
+@functools.cache  # tests compose hundreds of configs
+def _default(name: str) -> DictConfig:
+    """What a primary config composes to without options, Hydra's own part included."""
+    return hydra.compose(name, return_hydra_config=True)
+
+
+def _check_plain(values: Any, defaults: Any, path: str) -> None:
+    """Values outside of targets are of the type that they have in conf/; ``null`` and ``???`` there stand for text."""
+    for key, value in values.items():
+        default = defaults.get(key)
+        if value == "" and f"{path}{key}" in NAMES:  # as a variable of the shell may be
+            option = path.removesuffix(".") or key  # start=FILE stands for start.weights=FILE
+            raise InputError(f"{option}= is empty; give a name, or leave {option}= out")
+        if isinstance(value, dict) and isinstance(default, dict):
+            if "_target_" not in default:
+                _check_plain(value, default, f"{path}{key}.")
+        elif key in defaults and not _refers(value):
+            wanted = str if default in (None, "???") else type(default)
+            left_out = value is None and (default is None or _built(default) or _stands_for(default))
+            if not left_out and not _fits(value, wanted):
+                raise InputError(_misfit(f"{path}{key}", value, wanted))
+
+
+def _built(section: Any) -> bool:
+    """Whether it is a section that something is built of, which may be left out."""
+    return isinstance(section, dict) and "_target_" in section
+
+
+def _stands_for(value: Any) -> bool:
+    """Whether it is another option's value and nothing else, which may be null."""
+    return _refers(value) and value.startswith("${") and value.index("}") == len(value) - 1
+
+
+def _refers(value: Any) -> bool:
+    """Whether it takes its value from elsewhere."""
+    return isinstance(value, str) and "${" in value
+
+
+def _check_node(node: Any, path: str) -> None:
+    if isinstance(node, ListConfig):
+        for index in range(len(node)):
+            _check_node(node[index], f"{path}[{index}]")
+    if not isinstance(node, DictConfig):
+        return
+    if "_target_" in node:
+        _check_target(node, path)
+    for key in map(str, node):
+        _check_node(node[key], f"{path}.{key}" if path else key)
+
+
+def _check_target(node: DictConfig, path: str) -> None:
+    try:
+        target = pkgutil.resolve_name(node["_target_"])
+    except (ImportError, AttributeError, ValueError) as e:
+        raise InputError(f"{path}._target_={node['_target_']}: no such class or function ({e})") from e
+    parameters = inspect.signature(target).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    known = [p for p in parameters if p != "self"]
+    try:
+        hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except NameError:  # names that another package imports for its type checker alone
+        hints = {}
+    for key in map(str, node):
+        if key in SPECIAL_KEYS:
+            continue
+        if key not in known:
+            raise InputError(f"{path}.{key}: {target.__qualname__} has no such option{nearest(key, known)}")
+        if key.endswith("_dir") and node[key] == "" and not OmegaConf.is_interpolation(node, key):
+            raise InputError(f"{path}.{key} is empty; give a folder, or {path}.{key}=null for none")
+        if not _fits(node[key], hints.get(key, Any)):
+            raise InputError(_misfit(f"{path}.{key}", node[key], hints[key]))
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a config's value may stand where ``hint`` is; what a section will become is not looked into."""
+    if hint is Any:
+        return True
+    origin, options = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(value, option) for option in options)
+    if origin is Literal:
+        return value in options
+    kind = origin or hint
+    if not isinstance(kind, type):
+        return True
+    if isinstance(value, ListConfig):
+        items = [item for item in options if item is not ...] or [Any]
+        if kind is tuple and ... not in options and len(value) != len(options or value):
+            return False
+        fits = all(any(_fits(value[i], item) for item in items) for i in range(len(value)))
+        return fits and not issubclass(kind, (*PLAIN, Mapping))
+    if isinstance(value, DictConfig):
+        return "_target_" in value or not issubclass(kind, PLAIN)
+    return type(value) is kind or (type(value), kind) in ((int, float), (str, Path))
+
+
+def _misfit(name: str, value: Any, wanted: Any) -> str:
+    """How to write what is wanted."""
+    shown = f"{name}={'null' if value is None else value}"
+    if choices := _choices(wanted):
+        return f"{shown}: choose {', '.join(choices)}"
+    if wanted is dict:
+        return f"{shown}: has options of its own, give {name}.OPTION=VALUE"
+    if wanted is list:
+        return f"{shown}: must be a list; write {name}=[{value or ''}]"
+    return f"{shown}: must be {wanted.__name__ if wanted in PLAIN else wanted}"
+
+
+def _choices(hint: Any) -> list[str]:
+    """What may be written where only certain words may."""
+    if get_origin(hint) is Literal:
+        return [str(word) for word in get_args(hint)]
+    if get_origin(hint) not in (Union, UnionType):
+        return []
+    parts = [_choices(option) for option in get_args(hint) if option is not type(None)]
+    return list(dict.fromkeys(word for part in parts for word in part)) if all(parts) else []
+
+
+def nearest_of(word: str, known: Iterable[str]) -> str:
+    """The one of ``known`` that is most like ``word``; empty where none is."""
+    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)), "")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """``, did you mean X?``, or nothing where none of ``known`` is like ``word``."""
+    close = nearest_of(word, known)
+    return f", did you mean {close}?" if close else ""

@@ -1,0 +1,114 @@
+"""Which devices there are, how much of their memory is free, and whether an error says that there is none."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import platform
+import re
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from realsr import __version__
+from realsr.runtime.errors import InputError
+
+MMAP_MAX, TRIM_THRESHOLD = -4, -1  # glibc's settings in its malloc.h
+OUT_OF_MEMORY = (
+    *("out of memory", "can't allocate memory", "not enough memory", "failed to allocate", "bad allocation"),
+    "alloc_failed",  # cuDNN and cuBLAS
+)
+
+
+def pick_device(accelerator: str, index: int | None = None) -> torch.device:
+    """``auto``, ``cpu`` or ``gpu`` to a device; ``index`` says which of several GPUs.
+
+    Raises:
+        InputError: there is no such device.
+    """
+    gpus = [name for name, api in (("cuda", torch.cuda), ("mps", torch.backends.mps)) if api.is_available()]
+    if accelerator not in ("auto", "cpu", "gpu"):
+        raise InputError(f"accelerator={accelerator}: choose auto, cpu or gpu")
+    if accelerator == "gpu" and not gpus:
+        raise InputError("accelerator=gpu: there is no GPU that PyTorch can use; take accelerator=cpu or auto")
+    kind = gpus[0] if gpus and accelerator != "cpu" else "cpu"
+    return torch.device(kind, index) if kind == "cuda" and index is not None else torch.device(kind)
+
+
+def count_devices(accelerator: str, wanted: int) -> int:
+    """How many devices of a kind to use; 0 wants all. The CPU may be used several times at once.
+
+    Raises:
+        InputError: there are fewer.
+    """
+    kind = pick_device(accelerator).type
+    there = torch.cuda.device_count() if kind == "cuda" else 1
+    most = max(there, os.cpu_count() or 1) if kind == "cpu" else there
+    if isinstance(wanted, bool) or not isinstance(wanted, int) or not 0 <= wanted <= most:
+        raise InputError(f"devices={wanted}: at most {most} of the kind {kind} can be used here; 0 takes all")
+    return wanted or there
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that can be taken on a device without harm; None where the system does not say."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # PyTorch keeps it for itself
+        return int(torch.cuda.mem_get_info(device)[0]) + unused
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory()) - int(torch.mps.current_allocated_memory())
+    found = re.search(r"^MemAvailable:\s*(\d+) kB", _text("/proc/meminfo"), re.MULTILINE)
+    group = "/sys/fs/cgroup/memory"  # of a container
+    most, used = _text(f"{group}.max").strip(), _text(f"{group}.current").strip()
+    bounds = [1024 * int(found[1])] if found else []
+    if most.isdigit() and used.isdigit():
+        files = re.findall(r"^(?:in)?active_file (\d+)$", _text(f"{group}.stat"), re.MULTILINE)
+        bounds.append(int(most) - int(used) + sum(map(int, files)))  # the system gives up what it holds of files
+    return min(bounds, default=None)
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A CPU tensor on a device, without waiting until the device is done with all that it was given before.
+
+    A plain ``.to(device)`` waits for that, in every step, and the device then has nothing to do until it is given more.
+    Small tensors need no pinned memory for it: CUDA takes a copy at once. Apple's MPS does not.
+    """
+    return tensor.to(device, non_blocking=device.type not in ("cpu", "mps"))
+
+
+def keep_memory() -> None:
+    """Have this process keep the memory that it frees on the CPU, for the next layer or tile, up to 2 GB.
+
+    Else Linux takes back every large tensor and clears its pages anew for the next one: half of the time of a large
+    tile. For commands, not for a library: it holds for all of the process. Without glibc nothing is changed.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(MMAP_MAX, 0)
+        libc.mallopt(TRIM_THRESHOLD, 2**31 - 1)
+
+
+def versions() -> dict[str, str]:
+    """Of what a run depends on, by name; ``cuda``, ``cudnn`` and ``gpu`` where there is one."""
+    found = {name: metadata.version(name) for name in ("torch", "numpy", "pytorch-lightning")}
+    found |= {"realsr": __version__, "python": platform.python_version()}
+    if torch.cuda.is_available():
+        found |= {"cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())}  # type: ignore[no-untyped-call]
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether PyTorch, ONNX Runtime or Python say by it that there is no memory for what was asked."""
+    return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error).lower() for words in OUT_OF_MEMORY)
+    )
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,58 @@
+"""``--help`` of the commands, from the comment at the head of ``conf/NAME.yaml``, before anything large is imported."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import re
+import sys
+from pathlib import Path
+
+REST = """\
+All options with what they are now:  {command} ... --cfg job
+Comments on them:                    {conf}
+Several values, a run each:          {command} -m key=a,b
+Hydra's own options:                 {command} --hydra-help
+"""
+
+
+def conf_dir() -> str:
+    """Absolute path of conf/: beside the package in a checkout, inside it in a wheel."""
+    here = Path(__file__).resolve().parents[1]
+    for folder in (here.parent / "conf", here / "conf"):
+        if (folder / "train.yaml").is_file():
+            return str(folder)
+    raise FileNotFoundError(f"no conf/ beside or in {here}: the installation is not complete")
+
+
+def help_of(name: str) -> str | None:
+    """What ``python -m realsr.<name> --help`` prints: the comment, the command's own groups, where the rest is.
+
+    Of a module without a config, such as ``sweep``, its docstring. None: there is no such module.
+    """
+    root = Path(conf_dir())
+    file, module = root / f"{name}.yaml", Path(__file__).parents[1] / f"{name}.py"
+    if not file.is_file():
+        return f"{ast.get_docstring(ast.parse(module.read_text()))}\n" if module.is_file() else None
+    lines = file.read_text().splitlines()
+    head = [line[2:] for line in itertools.takewhile(lambda line: line.startswith("#"), lines)]
+    groups = [group for line in lines if (group := re.match(r"  - (\w+)(?:@[\w.]+)?: ", line))]
+    found = {group[1]: sorted(path.stem for path in (root / group[1]).glob("*.yaml")) for group in groups}
+    chosen = [f"  {group + '=':14}{', '.join(options)}" for group, options in found.items()]
+    parts = [*head, *(["", "Groups:", *chosen] if chosen else []), ""]
+    return "\n".join(parts) + "\n" + REST.format(command=f"python -m realsr.{name}", conf=file)
+
+
+def print_help(arguments: list[str]) -> None:
+    """Print the help and exit, if that is what a command was started for.
+
+    Args:
+        arguments: of the interpreter, ``sys.orig_argv``.
+    """
+    if not {"--help", "-h"} & {*arguments}:
+        return
+    called = " ".join(arguments)
+    command = re.search(r"-m realsr\.(\w+)(?: |$)", called) or re.search(r"\brealsr-(\w+)(?: |$)", called)
+    if command and (text := help_of(command[1])):
+        print(text, end="")
+        sys.exit()

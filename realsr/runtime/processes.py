@@ -1,0 +1,123 @@
+"""Several devices, a process for each: they say things once and end together."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from pytorch_lightning import Trainer
+from pytorch_lightning.utilities.rank_zero import rank_zero_only  # type: ignore[attr-defined]
+
+from realsr.runtime.errors import InputError
+
+
+def quiet_unless_first() -> None:
+    """Leave what is worth saying once to the first process; errors are told by the one that meets them."""
+    if rank_zero_only.rank:  # type: ignore[attr-defined]  # Lightning reads it from the environment that torchrun, srun or itself made
+        logging.disable(logging.WARNING)
+        warnings.simplefilter("ignore")
+
+
+def check_processes(trainer: Trainer, strategy: Any) -> None:
+    """Find out now what would train the same run several times, or wait for ever, or fail in the first step.
+
+    Args:
+        trainer: as it was built.
+        strategy: as it was configured, None for Lightning's own choice.
+
+    Raises:
+        InputError: torchrun or srun has started another number of processes than the trainer has devices, or none for
+            those of other machines; or several devices were asked for without ``trainer=ddp``.
+    """
+    devices = trainer.num_devices * trainer.num_nodes
+    by_turns = strategy == "ddp_find_unused_parameters_true"
+    if isinstance(strategy, DictConfig):
+        by_turns = strategy.get("find_unused_parameters", False)
+    if not by_turns and (strategy is not None or devices > 1):
+        raise InputError(
+            "two networks are trained by turns, which needs trainer=ddp for several devices; give it with "
+            "trainer.devices=N, and no trainer.strategy"
+        )
+    if (started := _started()) not in (None, devices):
+        raise InputError(
+            f"{started} process{'es' * (started != 1)} for {devices} device{'s' * (devices != 1)}: torchrun or srun has"
+            " to start as many; give trainer=ddp, trainer.devices=N for each machine, trainer.num_nodes= the machines"
+        )
+    if started is None and trainer.num_nodes > 1 and "MASTER_ADDR" not in os.environ:
+        raise InputError(f"trainer.num_nodes={trainer.num_nodes}: start it with torchrun or srun on each machine")
+
+
+def is_row_apart(trainer: DictConfig) -> bool:
+    """Whether this is a run of a sweep that would start the processes of other devices.
+
+    Lightning starts them by the command of this one, so that each would run the whole sweep.
+    """
+    return HydraConfig.get().mode is RunMode.MULTIRUN and "strategy" in trainer and _started() is None
+
+
+def run_apart(folder: Path) -> None:
+    """Run this row of a sweep as a command of its own, which writes into ``folder``.
+
+    Raises:
+        InputError: it failed, and has said why.
+    """
+    options = [*HydraConfig.get().overrides.task, f"hydra.run.dir={folder}"]
+    command = [sys.executable, "-m", "realsr.train", *options]
+    process = subprocess.Popen(command, start_new_session=True)  # signals come from here, and once
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()
+        raise
+    if code:
+        raise InputError(f"the run in {folder} ended with exit code {code}, for the reason that it gives above")
+
+
+def _started() -> int | None:
+    """How many processes torchrun or srun has started; None: it was neither."""
+    by = "WORLD_SIZE" if "TORCHELASTIC_RUN_ID" in os.environ else "SLURM_STEP_NUM_TASKS"
+    return int(os.environ[by]) if by in os.environ else None
+
+
+@contextmanager
+def ending_together(trainer: Trainer) -> Iterator[None]:
+    """An error in one process is told by it, and ends all.
+
+    torchrun and srun end the others themselves. Of those that Lightning starts, each would otherwise show in many lines
+    where it was when the first one left it, or the first one would be killed by Lightning's watch over the others.
+    """
+    try:
+        yield
+    except Exception as e:
+        started = getattr(trainer.strategy.launcher, "procs", [])
+        others = [process for process in started if isinstance(process, subprocess.Popen)]
+        if not others:
+            raise
+        started.clear()  # nothing is left for Lightning to watch over
+        deadline = time.monotonic() + (0.0 if isinstance(e, InputError) else 3.0)  # a lost connection comes first
+        while not any(process.poll() for process in others) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        codes = [process.poll() or 0 for process in others]
+        for process in others:
+            process.kill()
+        if isinstance(e, InputError):
+            raise
+        if 2 in codes:
+            raise InputError("the other devices stop as well") from e
+        if killed := [-code for code in codes if code < 0]:
+            name = signal.Signals(killed[0]).name
+            raise InputError(f"another device's process was ended by {name}; go on with ckpt=auto") from e
+        raise

@@ -1,0 +1,1 @@
+"""From pairs to a checkpoint: the LightningModule, its losses, what a long run shows and keeps."""

@@ -1,0 +1,1 @@
+"""Photos through a network: what computes it, the library, files for other programs."""

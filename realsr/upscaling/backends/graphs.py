@@ -1,0 +1,165 @@
+"""Networks that another runtime computes from ONNX: what they share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from math import lcm
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from realsr.networks.content import check_content
+from realsr.networks.sizes import Sizes, overlap_of, padded
+from realsr.runtime.errors import InputError
+from realsr.runtime.hardware import is_out_of_memory
+
+Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+UNKNOWN = Sizes(multiple=0)
+
+MULTIPLES = (1, 2, 4, 8, 16, 32, 64)  # of which a network may want sides; the first that it takes
+WINDOW = 16  # tiles of networks that want multiples start at multiples of it, which windows of 8 and 16 go into
+
+
+class GraphNetwork:
+    """A network on the CPU's side, whatever computes it; tensors go there and come back as arrays.
+
+    Args:
+        run: ``(N, 3, h, w)`` to ``(N, 3, scale*h, scale*w)``, C-contiguous; of N = 1 where not ``batches``.
+        name: of the file, for messages.
+        batches: whether ``run`` takes several images.
+        sizes: what it asks of tiles; where the multiple is 0 it is found by trial.
+
+    Raises:
+        InputError: it does something else than to enlarge RGB images.
+    """
+
+    def __init__(self, run: Run, name: str | Path, batches: bool = True, sizes: Sizes = UNKNOWN) -> None:
+        self.run, self.name, self.batches, self.sizes = run, name, batches, sizes
+        self.device = torch.device("cpu")
+        lr, sr = self._tried([sizes.multiple] if sizes.multiple else MULTIPLES)
+        self.scale = sr[-1] // lr[-1] if len(sr) == 4 else 0
+        if self.scale < 2 or sr != (*lr[:2], *(self.scale * side for side in lr[2:])):
+            raise InputError(f"{name}: gives {sr} of an image of {lr}; only networks that enlarge photos are taken")
+        self.overlap, self.aligned = self.sizes.overlap, self.sizes.aligned
+
+    def _tried(self, multiples: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The shapes of an image and of what the network makes of it, whose sides are odd numbers of a multiple."""
+        for multiple in multiples:
+            least = max(-(-max(self.sizes.minimum, 16) // multiple) // 2 * 2 + 1, 1)
+            shape = (1, 3, multiple * least, multiple * (least + 2))
+            try:
+                sr = self._run(torch.zeros(shape))
+            except InputError:
+                if multiple == multiples[-1]:
+                    raise
+                continue
+            aligned = lcm(multiple, self.sizes.aligned, WINDOW if multiple > 1 and len(multiples) > 1 else 1)
+            self.sizes = self.sizes._replace(multiple=multiple, aligned=aligned)
+            return shape, tuple(sr.shape)
+        raise AssertionError("no multiples to try")
+
+    def __call__(self, lr: Tensor) -> Tensor:
+        """``lr (N, 3, h, w)`` in [0, 1] to ``sr (N, 3, scale*h, scale*w)``, not clamped; float32 on the CPU.
+
+        Raises:
+            InputError: the network fails at this size.
+            MemoryError: there is no memory for it.
+        """
+        given = padded(lr, self.sizes)
+        sr = self._run(given) if self.batches else torch.cat([self._run(one[None]) for one in given])
+        return sr[..., : self.scale * lr.shape[-2], : self.scale * lr.shape[-1]]
+
+    def _run(self, lr: Tensor) -> Tensor:
+        images = np.ascontiguousarray(lr.detach().to("cpu", torch.float32).numpy())
+        try:
+            result = torch.from_numpy(self.run(images))
+            if not result.is_floating_point():
+                raise TypeError(f"it gives {result.dtype}, not numbers from 0 to 1")
+            return result
+        except MemoryError:
+            raise
+        except Exception as e:  # each runtime has exceptions of its own
+            reason = brief(e)
+            if is_out_of_memory(RuntimeError(str(e))) or "bad_alloc" in str(e):
+                raise MemoryError(reason) from e
+            height, width = lr.shape[-2:]
+            raise InputError(f"{self.name}: fails at an image of {width}x{height} ({reason})") from e
+
+
+def brief(error: Exception) -> str:
+    """What a runtime says, without where in its source it was said."""
+    noise = ("Exception from ", "Check '", "Summary")
+    lines = [line.strip() for line in str(error).splitlines()]
+    text = " ".join(line for line in lines if line and not line.startswith(noise))
+    return text.rpartition(" : ")[2][:200] or type(error).__name__
+
+
+def missing(backend: str, error: ImportError) -> InputError:
+    """How to get the package of a backend."""
+    return InputError(f"backend={backend} needs the package {error.name}: pip install 'realsr[{backend}]'")
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    """All tensors of an ONNX graph, also those in nodes and in the graphs of loops and branches."""
+    yield from graph.initializer
+    for attribute in (attribute for node in graph.node for attribute in node.attribute):
+        yield from (attribute.t, *attribute.tensors)
+        for inner in (attribute.g, *attribute.graphs) if attribute.type in (attribute.GRAPH, attribute.GRAPHS) else ():
+            yield from _tensors(inner)
+
+
+def read_onnx(path: str | Path) -> tuple[bytes, bool, Sizes]:
+    """An ``.onnx`` file, whether it takes several images at once, and what it asks of tiles.
+
+    Raises:
+        InputError: it is missing, damaged or in several files, or no network from an RGB image to another.
+    """
+    try:
+        import onnx
+    except ImportError as e:
+        raise missing("onnxruntime", e) from e
+    path = Path(path)
+    if path.is_file():
+        check_content(path)
+    try:
+        content = path.read_bytes()
+    except OSError as e:
+        raise InputError(f"{path}: {'no such file' if not path.exists() else e.strerror}") from e
+    try:
+        model = onnx.load_from_string(content)
+    except Exception as e:  # protobuf's own, by version
+        raise InputError(f"{path}: is no ONNX file that can be read (damaged or foreign)") from e
+    graph = model.graph
+    if any(onnx.external_data_helper.uses_external_data(tensor) for tensor in _tensors(graph)):
+        raise InputError(f"{path}: has its weights in other files, which are not opened; export it as one file")
+    fixed = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in fixed]
+    if len(inputs) != 1 or len(graph.output) != 1:
+        counts = f"{len(inputs)} inputs and {len(graph.output)} outputs"
+        raise InputError(f"{path}: has {counts}; one image in, one out is what is taken")
+    kind: Any = inputs[0].type.tensor_type
+    sides = [side.dim_value for side in kind.shape.dim]  # 0 where any size may be
+    if kind.elem_type != onnx.TensorProto.FLOAT or len(sides) != 4 or sides[1] not in (0, 3):
+        name = onnx.TensorProto.DataType.Name(kind.elem_type).lower()
+        raise InputError(
+            f"{path}: takes {name} of shape {sides}; float of shape (N, 3, height, width) is what is given"
+        )
+    if sides[2] or sides[3]:
+        raise InputError(
+            f"{path}: takes images of {sides[3]}x{sides[2]} alone; export it with dynamic height and width"
+        )
+    return content, sides[0] == 0, sizes_of_graph(model)
+
+
+def sizes_of_graph(model: Any) -> Sizes:
+    """What an ONNX model asks of tiles: of one that realsr.export wrote what it says, else by its convolutions."""
+    says = {entry.key: entry.value for entry in model.metadata_props}
+    if all(re.fullmatch(r"[1-9]\d{0,3}", says.get(name, "")) for name in Sizes._fields):
+        return Sizes(*(int(says[name]) for name in Sizes._fields))
+    kernels = [a.ints for node in model.graph.node for a in node.attribute if a.name == "kernel_shape"]
+    return UNKNOWN._replace(overlap=overlap_of(kernels))

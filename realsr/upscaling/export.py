@@ -1,0 +1,157 @@
+"""A generator as a file that other programs open without us."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from realsr import __version__
+from realsr.networks.community import CommunityNetwork, scale_of
+from realsr.networks.onnx_graph import architecture, first_reason
+from realsr.networks.rrdb import RRDBNet
+from realsr.networks.sizes import padded, sizes_of
+from realsr.networks.weights import checkpoint_file, generator_of, inside, read_checkpoint, spec_of
+from realsr.runtime.config import check_writable
+from realsr.runtime.config_check import nearest
+from realsr.runtime.errors import InputError
+from realsr.upscaling.export_formats import EXPORTS, Opened
+
+log = logging.getLogger(__name__)
+
+SIZES = [(1, 24, 20), (2, 33, 17), (1, 1, 1), (1, 7, 1), (1, 1, 30)]  # images, LR height, LR width
+LIMIT, HALF_LIMIT = 1e-4, 0.02  # of the largest value that the network gives, or of 1 where that is less
+
+
+def export(
+    ckpt: str | Path,
+    output: str | Path | None = None,
+    format: str = "safetensors",
+    half: bool = False,
+    ema: bool = True,
+    overwrite: bool = False,
+) -> Path:
+    """Write the generator of a checkpoint in another format, read it back and compare what it computes.
+
+    Args:
+        ckpt: anything that :func:`realsr.networks.weights.load_generator` opens.
+        output: the file; by default beside ``ckpt``, with the suffix of the format.
+        format: key of :data:`realsr.upscaling.export_formats.EXPORTS`.
+        half: whether to write float16.
+        ema: whether to take the averaged weights, where there are some.
+        overwrite: whether to replace an earlier file.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: what is asked for cannot be written, or does not compute what the network does; then no
+            file is left.
+    """
+    if format not in EXPORTS:
+        raise InputError(f"format={format}: choose {', '.join(EXPORTS)}{nearest(format, EXPORTS)}")
+    ckpt = checkpoint_file(ckpt)
+    content = read_checkpoint(ckpt)
+    kind = EXPORTS[format]
+    generator = generator_of(content, ckpt, ema)
+    # Upscayl reads the scale off the name
+    ending = f"-x{scale_of(generator)}" if format == "ncnn" else "-fp16" if half else ""
+    target = _target(ckpt, Path(output) if output is not None else None, format, ending, overwrite)
+    half = half or kind.half
+    check_writable(target.parent, 10_000_000 + 4 * sum(p.numel() for p in generator.parameters()))
+    # under its name there is never a file that was not compared
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+        file = Path(folder) / target.name
+        kind.write(generator, half, about(generator, content, half), file)
+        parts = sorted(Path(folder).iterdir())
+        size = sum(part.stat().st_size for part in parts)
+        hint = "half=false" if half and not kind.half else kind.instead
+        try:
+            worst = difference(generator, kind.open(file))
+        except Exception as e:  # of whatever opens it; only networks of others bring this about
+            reason = str(e).removeprefix(f"{file}: ") if isinstance(e, InputError) else first_reason(e)
+            raise InputError(f"{target}: not written, read back it does not run ({reason}); take {hint}") from e
+        if not worst <= (HALF_LIMIT if half else LIMIT):  # nor NaN
+            raise InputError(f"{target}: not written, it would differ by {worst:.2g} from the network; take {hint}")
+        for part in parts:
+            part.replace(target.parent / part.name)
+    name, precision = f"{architecture(generator)} x{scale_of(generator)}", "float16" if half else "float32"
+    what = f"{name}, {precision}, {size / 1e6:.1f} MB"
+    compared = f"differs by {worst:.1g} at most" if worst else "does not differ"
+    log.info("%s: %s; read back, it %s from the network", target, what, compared)
+    if advice := _advice(generator, kind.weights):
+        log.warning(advice)
+    return target
+
+
+def _target(ckpt: Path, output: Path | None, format: str, ending: str, overwrite: bool) -> Path:
+    """The file to write."""
+    suffix, twin = EXPORTS[format].suffix, EXPORTS[format].twin
+    target = output if output is not None else ckpt.with_name(f"{ckpt.stem}{ending}{suffix}")
+    if target.suffix != suffix:
+        raise InputError(f"output={target}: format={format} is a {suffix} file; give such a name or another format")
+    for file in (target, *([target.with_suffix(twin)] if twin else [])):
+        if file.is_dir():
+            raise InputError(f"output={file}: is a folder; give the name of a file")
+        if file.exists() and file.samefile(ckpt):
+            raise InputError(f"{file}: is the checkpoint itself; choose another output=FILE")
+        if file.exists() and not overwrite:
+            raise InputError(f"{file}: is there already; overwrite=true replaces it, output=FILE writes another")
+    return target
+
+
+def about(generator: nn.Module, content: Mapping[str, Any], half: bool) -> dict[str, str]:
+    """What a file says of its network: by what it was written, scale, how it is built, what it was trained on.
+
+    Args:
+        generator: the network.
+        content: of the checkpoint that it is from; those of other programs say nothing of how they were made.
+        half: whether its weights are float16.
+    """
+    says = {"realsr": __version__, "architecture": architecture(generator), "scale": str(scale_of(generator))}
+    says["precision"] = "float16" if half else "float32"
+    if spec := spec_of(content):
+        says["generator"] = json.dumps(spec)
+    data = inside(content, "config", "data")
+    if target := inside(data, "degradation", "_target_"):
+        pools = [name for name in ("kernel", "noise", "jpeg") if inside(data, f"{name}_dir")]
+        name = str(target).rpartition(".")[2]
+        says["degradation"] = " + ".join(pools) or ("bicubic" if name == "Degradation" else name)
+    return says
+
+
+@torch.inference_mode()
+def difference(network: nn.Module, opened: Opened) -> float:
+    """How far two networks are apart on noise of :data:`SIZES`, at most: of the largest value of the first, or of 1.
+
+    Raises:
+        ValueError: the second gives another size.
+    """
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for count, height, width in SIZES:
+        lr = padded(torch.rand(count, 3, height, width, generator=generator), sizes_of(network))
+        sr, result = network(lr.clone()), opened(lr.clone())  # some networks change what they are given
+        if result.shape != sr.shape:
+            raise ValueError(f"{tuple(lr.shape)} gives {tuple(result.shape)}, not {tuple(sr.shape)}")
+        found.append((result - sr).abs().max() / sr.abs().max().clamp(min=1))
+    return float(torch.stack(found).max())
+
+
+def _advice(network: nn.Module, weights: bool) -> str:
+    """What other programs cannot do with the file, if anything; ``weights``: it holds those alone."""
+    if weights:
+        # spandrel reads the number of features and blocks off a file, and takes the growth to be the paper's
+        known = isinstance(network, CommunityNetwork) or (type(network) is RRDBNet and network.growth == 32)
+        new = "chaiNNer, ComfyUI and what else reads with spandrel do not know this network; "
+        return "" if known else new + "format=onnx brings it along"
+    sizes = sizes_of(network)
+    sides = f"it takes images whose sides are multiples of {sizes.multiple}, from {sizes.minimum} pixels on"
+    said = f"{sides}; realsr.upscale pads others, elsewhere pad them first"
+    return said if sizes.minimum * sizes.multiple > 2 else ""  # spandrel asks for two pixels of RRDBNets

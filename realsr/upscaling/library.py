@@ -1,0 +1,212 @@
+"""Upscaling as a library, ``from realsr import load_model, upscale``: tensors, Pillow's images, files."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from scipy.ndimage import distance_transform_edt
+from torch import Tensor
+
+from realsr.imaging import Photo, image_of, photo_of, read_image, to_float
+from realsr.imaging.resample import imresize, resize_bands, resized
+from realsr.networks.tiling import Tiles, clamped, upscale_bands
+from realsr.runtime.errors import InputError
+from realsr.upscaling.backends import Network
+
+MARGIN = 4  # LR pixels around a band that bicubic looks at, and more
+SCALES = (0.01, 100)  # of results: bicubic below would look at more pixels than there are
+
+
+@overload
+def upscale(
+    image: Tensor,
+    model: Network,
+    scale: float | None = None,
+    tiles: Tiles | None = None,
+    keep_colours: bool = False,
+) -> Tensor: ...
+@overload
+def upscale(
+    image: Image.Image | str | Path,
+    model: Network,
+    scale: float | None = None,
+    tiles: Tiles | None = None,
+    keep_colours: bool = False,
+) -> Image.Image: ...
+def upscale(
+    image: Tensor | Image.Image | str | Path,
+    model: Network,
+    scale: float | None = None,
+    tiles: Tiles | None = None,
+    keep_colours: bool = False,
+) -> Tensor | Image.Image:
+    """An image enlarged, of any size, in bounded memory on the model's device.
+
+    Args:
+        image: a tensor ``(3, H, W)`` or ``(N, 3, H, W)`` in [0, 1], on any device; an image of Pillow's; or a file.
+        model: from :func:`realsr.load_model`; ``realsr.Ensemble(model)`` asks it in eight turns, for a little more.
+        scale: of the result; None is the model's own, others are resized to in the end by bicubic.
+        tiles: how the image is cut, see :class:`realsr.networks.tiling.Tiles`.
+        keep_colours: whether the result gets the image's colours, see :func:`realsr.imaging.colour.match_colours`.
+
+    Returns:
+        A tensor in [0, 1] of the same kind on the same device; of all else an image of Pillow's, of the same mode
+        where that is gray or RGB, with alpha or without, with the ICC profile and EXIF in ``info``. It has 8 bits:
+        :func:`realsr.upscaling.files.upscale_file` keeps 16, and has no need to hold the result.
+
+    Raises:
+        InputError: the file cannot be read, or image or model are of no such kind.
+    """
+    if not (hasattr(model, "scale") and hasattr(model, "device")):
+        raise InputError(f"model: a {type(model).__name__} is none; take realsr.load_model(FILE)")
+    if isinstance(image, Tensor):
+        return _upscale_tensor(image, model, scale, tiles, keep_colours)
+    if not isinstance(image, Image.Image | str | os.PathLike):
+        raise InputError(f"{type(image).__name__} is no image: give a tensor, an image of Pillow's or a path")
+    photo = photo_of(image) if isinstance(image, Image.Image) else read_image(image)
+    height, width = result_size(photo, model, scale)
+    return image_of(photo_bands(photo, model, scale, tiles, keep_colours), height, width, photo)
+
+
+def result_size(photo: Photo, model: Network, scale: float | None = None) -> tuple[int, int]:
+    """Height and width of what becomes of a photo.
+
+    Raises:
+        InputError: the scale is none of :data:`SCALES`, or there is no pixel.
+    """
+    ratio = _ratio(model, scale)
+    if not photo.rgb.size:
+        raise InputError("the image has no pixels")
+    return tuple(resized(side * model.scale, ratio) for side in photo.rgb.shape[:2])  # type: ignore[return-value]
+
+
+def photo_bands(
+    photo: Photo,
+    model: Network,
+    scale: float | None = None,
+    tiles: Tiles | None = None,
+    keep_colours: bool = False,
+    report: Callable[[float], Any] = lambda share: None,
+) -> Iterator[npt.NDArray[Any]]:
+    """A photo enlarged: colours by the network, alpha by bicubic; gray and bit depth are kept.
+
+    Args:
+        photo: as :func:`realsr.imaging.read_image` gives it.
+        model: see :func:`upscale`.
+        scale: likewise.
+        tiles: likewise.
+        keep_colours: likewise.
+        report: see :func:`realsr.networks.tiling.upscale_bands`.
+
+    Yields:
+        Bands of rows, top to bottom: ``(h, W, C)`` of the photo's type, C = 1 for gray, 3 for RGB, one more with alpha.
+    """
+    height, width = photo.rgb.shape[:2]
+    ratio = _ratio(model, scale)
+
+    def read(rows: slice, columns: slice) -> Tensor:
+        seen = photo.rgb[rows, columns]
+        seen = seen if photo.alpha is None else spread_colours(seen, photo.alpha[rows, columns])
+        return to_float(seen).to(model.device)
+
+    def finish(sr: Tensor) -> Tensor:
+        sr = picture(sr).mean(0, keepdim=True) if photo.gray else picture(sr)
+        return sr if ratio != 1 else _levels(sr, photo)
+
+    options = model.scale, tiles or Tiles(), model.device, keep_colours, finish, report
+    bands = _with_alpha(upscale_bands(model, read, height, width, *options), photo, model.scale, ratio)
+    if ratio != 1:
+        bands = (_levels(band, photo) for band in resize_bands(bands, height * model.scale, ratio))
+    for band in bands:
+        yield band.permute(1, 2, 0).numpy().view(photo.rgb.dtype)
+
+
+def spread_colours(rgb: npt.NDArray[Any], alpha: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """``(h, w, 3)`` in which pixels of alpha 0, which hide anything, have the colour of the nearest other one."""
+    hidden = alpha == 0
+    if not hidden.any() or hidden.all():
+        return rgb
+    rows, columns = distance_transform_edt(hidden, return_distances=False, return_indices=True)
+    return np.asarray(rgb[rows, columns])
+
+
+def picture(sr: Tensor) -> Tensor:
+    """What a network gives, clamped to [0, 1].
+
+    Raises:
+        InputError: it gives NaN, which would become black, or infinite values.
+    """
+    if not math.isfinite(sr.sum()):
+        raise InputError("the network gives NaN or infinite values; take precision=32-true, or else another network")
+    return clamped(sr)
+
+
+def _ratio(model: Network, scale: float | None) -> float:
+    """Of the result's size to that of the model's output."""
+    check_result_scale(scale)
+    return 1.0 if scale is None else scale / model.scale
+
+
+def check_result_scale(scale: float | None) -> None:
+    """Raise InputError for a scale that is none of :data:`SCALES`; None is the model's own."""
+    if scale is not None and not (isinstance(scale, int | float) and SCALES[0] <= scale <= SCALES[1]):
+        raise InputError(f"scale={scale}: give a number from {SCALES[0]} to {SCALES[1]}")
+
+
+def _levels(sr: Tensor, photo: Photo) -> Tensor:
+    """[0, 1] to the levels of the photo's type; 16 bits as int16 of the same bits, which every device knows."""
+    levels = sr.clamp(0, 1).mul(np.iinfo(photo.rgb.dtype).max).round().to(torch.int32)
+    return levels.to(torch.uint8) if photo.rgb.dtype == np.uint8 else (levels - (levels >> 15 << 16)).to(torch.int16)
+
+
+def _with_alpha(bands: Iterator[Tensor], photo: Photo, scale: int, ratio: float) -> Iterator[Tensor]:
+    """Bands with the photo's alpha, if there is one, enlarged by bicubic as their last channel."""
+    top = 0
+    for band in bands:
+        bottom = top + band.shape[1] // scale
+        if photo.alpha is not None:
+            start = max(top - MARGIN, 0)
+            seen = imresize(to_float(photo.alpha[start : bottom + MARGIN, :, None]), scale)
+            alpha = seen[:, (top - start) * scale : (bottom - start) * scale].clamp(0, 1)
+            band = torch.cat((band, alpha if ratio != 1 else _levels(alpha, photo)))
+        yield band
+        top = bottom
+
+
+def _upscale_tensor(
+    images: Tensor, model: Network, scale: float | None, tiles: Tiles | None, keep_colours: bool
+) -> Tensor:
+    if images.ndim not in (3, 4) or images.shape[-3] != 3 or not images.is_floating_point() or not images.numel():
+        shape = tuple(images.shape)
+        raise InputError(
+            f"{images.dtype} of shape {shape} is no image: give floats (3, H, W) or (N, 3, H, W) in [0, 1]"
+        )
+    if not torch.isfinite(images).all():
+        raise InputError("the image has NaN or infinite values; give numbers from 0 to 1")
+    height, width = images.shape[-2:]
+    ratio = _ratio(model, scale)
+    batch = images if images.ndim == 4 else images[None]
+    sides = [resized(side * model.scale, ratio) for side in (height, width)]
+    results = images.new_empty(len(batch), 3, *sides)
+    for image, result in zip(batch, results, strict=True):
+
+        def read(rows: slice, columns: slice) -> Tensor:
+            return image[:, rows, columns].to(model.device, torch.float32)  # noqa: B023  (used up in this round)
+
+        options = model.scale, tiles or Tiles(), model.device, keep_colours, picture
+        bands = upscale_bands(model, read, height, width, *options)
+        if ratio != 1:
+            bands = resize_bands(bands, height * model.scale, ratio)
+        top = 0
+        for band in bands:
+            result[:, top : top + band.shape[1]] = band.clamp(0, 1)
+            top += band.shape[1]
+    return results if images.ndim == 4 else results[0]

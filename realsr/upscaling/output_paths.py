@@ -1,0 +1,88 @@
+"""Where the results of photos go: never over a photo, never two to one name, never outside the output folder."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from realsr.imaging.encoding import FORMATS
+from realsr.runtime.errors import InputError
+from realsr.runtime.files import EXTRAS, find_images
+
+
+def targets_of(source: Path, output: Path, suffix: str | None) -> dict[Path, Path]:
+    """Where each photo's result goes; files in an ``output`` inside ``source`` are results of an earlier run.
+
+    Photos whose results would have one name, since their own differ in the suffix alone, keep that in it.
+
+    Args:
+        source: photo, or folder of photos.
+        output: folder of the results; for a single photo also a file, told by its suffix.
+        suffix: of the results; None: each photo's own.
+
+    Raises:
+        InputError: nothing to upscale, a result would take the place of a photo, or lie outside ``output``.
+    """
+    if not (source.is_file() or source.is_dir()):
+        raise InputError(
+            f"{source}: {'is neither a file nor a folder' if source.exists() else 'no such file or folder'}"
+        )
+    if _is_picture(output):
+        return {source: _single(source, output)}
+    root, files = (source.parent, [source]) if source.is_file() else (source, find_images(source))
+    own, inside = root.resolve(), output.resolve()
+    if output.exists() and output.samefile(root):  # by any name: some disks take capitals for small letters
+        raise InputError(f"output={output}: holds the photos themselves, which would be overwritten; choose another")
+    if source.is_dir() and inside.is_relative_to(own):
+        files = [path for path in files if not path.parent.resolve().is_relative_to(inside)]
+        if not files:
+            raise InputError(f"{source}: holds no photos but earlier results, those in {output}")
+    targets = _named(files, root, output, suffix)
+    for target in targets.values():
+        folder = target.parent.resolve()
+        if not folder.is_relative_to(inside):
+            raise InputError(f"{target.parent}: is a link that leads out of {output}; remove it")
+        if source.is_dir() and own.is_relative_to(inside) and folder.is_relative_to(own):
+            raise InputError(f"output={output}: the result {target} would lie among the photos; choose another")
+    return targets
+
+
+def _is_picture(output: Path) -> bool:
+    """Whether ``output`` is the name of a picture, not of a folder."""
+    suffix = output.suffix.lower()
+    known = suffix in FORMATS or suffix in EXTRAS or suffix in Image.registered_extensions()
+    return known and not output.is_dir()
+
+
+def _single(source: Path, output: Path) -> Path:
+    if source.is_dir():
+        raise InputError(f"output={output}: is the name of a picture, and {source} a folder; give a folder")
+    if output.suffix.lower() not in FORMATS:
+        raise InputError(f"output={output}: cannot write {output.suffix}; use one of {' '.join(FORMATS)}, or a folder")
+    if output.exists() and output.samefile(source):
+        raise InputError(f"output={output}: is the photo itself, which would be overwritten; choose another")
+    return output
+
+
+def _named(photos: Sequence[Path], root: Path, output: Path, suffix: str | None) -> dict[Path, Path]:
+    """Results by photo, each with a name of its own; some disks take capitals and small letters for the same."""
+    whole: set[Path] = set()  # those that keep their suffix in the name
+    while True:
+        targets = {}
+        for path in photos:
+            name, ending = path.relative_to(root), _suffix(path, suffix)
+            plain = output / name.with_suffix(ending)
+            targets[path] = plain.with_name(path.name + ending) if path in whole else plain
+        uses = Counter(str(target).lower() for target in targets.values())
+        alike = {path for path, target in targets.items() if uses[str(target).lower()] > 1}
+        if alike <= whole:
+            return targets
+        whole |= alike  # whose longer names may be those of others
+
+
+def _suffix(path: Path, suffix: str | None) -> str:
+    own = path.suffix.lower()
+    return suffix or (own if own in FORMATS else ".png")

@@ -1,0 +1,27 @@
+"""A network that is asked for each picture in eight turns (geometric self-ensemble; EDSR, section 3.4)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from realsr.imaging.symmetries import TURNS, turned, unturned
+from realsr.upscaling.backends import Network
+
+
+class Ensemble:
+    """A network asked for a tile in all eight turns; the answer is their mean (EDSR, section 3.4).
+
+    Args:
+        network: to ask.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.network, self.scale, self.device = network, network.scale, network.device
+        self.overlap, self.aligned = network.overlap, network.aligned
+
+    def __call__(self, lr: Tensor) -> Tensor:
+        """``lr (N, 3, h, w)`` to ``sr (N, 3, scale*h, scale*w)``."""
+        total = self.network(lr)
+        for turn in TURNS[1:]:
+            total = total + unturned(self.network(turned(lr, turn).contiguous()), turn)
+        return total / len(TURNS)

@@ -1,0 +1,112 @@
+"""The page to try a model on, served on this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from realsr.networks.tiling import Tiles
+from realsr.runtime.errors import InputError
+from realsr.runtime.hardware import keep_memory
+from realsr.runtime.workers import ignore_signals
+from realsr.upscaling.backends import load_model
+
+log = logging.getLogger(__name__)
+
+PORTS = range(7860, 7960)
+DELETED = "photos and results are deleted"
+LOOPBACK = "127.0.0.1", "localhost", "::1"
+
+
+def free_port(host: str, port: int) -> int:
+    """The port itself; for 0 the first that is free of :data:`PORTS`.
+
+    Gradio's own search looks at 127.0.0.1 alone.
+
+    Raises:
+        InputError: it is no port, is in use, or must not be used; or this machine has no such address.
+    """
+    if not 0 <= port < 2**16:
+        raise InputError(f"port={port}: give a number up to 65535, or 0 for the first that is free")
+    for candidate in [port] if port else PORTS:
+        try:
+            family, _, _, _, address = socket.getaddrinfo(host, candidate, type=socket.SOCK_STREAM)[0]
+            with socket.create_server(address[:2], family=family):
+                return candidate
+        except OSError as e:
+            said = str(getattr(e, "strerror", None) or e).partition(" (while")[0]
+            reason = f"host={host} port={candidate}: {said}"
+    others = "give another host, or another port, or port=0 for the first that is free"
+    raise InputError(f"{reason}; {others}")
+
+
+def private_settings(folder: str, host: str) -> None:
+    """Gradio's, which come from the environment: files in our folder, no statistics sent, none of the user's own."""
+    for name in [name for name in os.environ if name.startswith("GRADIO_")]:
+        del os.environ[name]
+    os.environ.update(GRADIO_TEMP_DIR=folder, GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1")
+    # Gradio looks at its own page before it says that it runs; a proxy would not find it
+    for name in ("NO_PROXY", "no_proxy"):
+        os.environ[name] = ",".join(filter(None, (os.environ.get(name), host, "localhost")))
+
+
+def serve(cfg: DictConfig, root: Path) -> None:
+    """Serve the page for ever."""
+    private_settings(str(root), cfg.host)
+    keep_memory()
+    try:
+        import gradio as gr
+        from starlette.middleware import Middleware
+        from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+        from realsr.upscaling.page import CSS, Desk, build_page
+    except ModuleNotFoundError as e:
+        raise InputError("the page needs the package gradio: pip install 'realsr[app]'") from e
+    port = free_port(cfg.host, cfg.port)
+    network = load_model(cfg.ckpt, cfg.backend, cfg.accelerator, cfg.precision, ema=cfg.ema)
+    tiles = Tiles(cfg.tile, cfg.overlap, cfg.batch)
+    options = {"tiles": tiles, "keep_colours": cfg.keep_colours, "quality": cfg.quality}
+    desk = Desk(network, root, options, cfg.max_megapixels)
+    page = build_page(desk, network.scale, Path(cfg.ckpt).name, round(60 * cfg.keep_minutes))
+    # a website could have its own name lead here, and its visitors' browsers would take our page for part of it
+    names = [cfg.host, "localhost"] if cfg.host in LOOPBACK[:2] else ["*"]
+    fonts: Any = {"font": ("system-ui", "sans-serif"), "font_mono": ("ui-monospace", "monospace")}  # none is fetched
+    for name in ("httpx", "httpx2"):  # Gradio asks its own page whether it is there
+        logging.getLogger(name).setLevel(logging.WARNING)
+    _, url, _ = page.launch(
+        server_name=f"[{cfg.host}]" if ":" in cfg.host else cfg.host,  # IPv6
+        server_port=port,
+        auth=None if cfg.auth is None else tuple(cfg.auth.split(":", 1)),
+        share=False,
+        prevent_thread_lock=True,
+        quiet=True,
+        max_file_size=int(cfg.max_megabytes * 2**20),
+        footer_links=[],
+        run_history=False,  # Gradio's would be kept in the browser
+        enable_monitoring=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        theme=gr.themes.Default(primary_hue="blue", **fonts),
+        css=CSS,
+        app_kwargs={"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=names)]},
+    )
+    log.info("%s on %s: open %s (Ctrl-C ends it)", Path(cfg.ckpt).name, network.device, url)
+    if cfg.host not in LOOPBACK and cfg.auth is None:
+        log.warning("host=%s: everybody who reaches this machine can use the page; auth=NAME:PASSWORD", cfg.host)
+    try:
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        ignore_signals()  # a second Ctrl-C would leave files
+        shutil.rmtree(root, ignore_errors=True)
+        print(f"realsr: interrupted; {DELETED}", file=sys.stderr, flush=True)
+        os._exit(130)  # Python crashes if it ends while a thread is in the middle of a tile

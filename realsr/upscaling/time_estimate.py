@@ -1,0 +1,49 @@
+"""How long a photo will take, said before a person waits for it."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from realsr.networks.tiling import Part, Tiles
+from realsr.upscaling.backends import Network
+
+PROBE = 48  # pixels of a side; a second of the full network on a core
+LONG = 60  # seconds that are worth a line
+SLOW = 60  # seconds a megapixel from which on another network is worth a thought
+
+
+def seconds_a_megapixel(network: Network) -> float:
+    """What a network takes on its device for a megapixel of LR, by a trial of a second or less."""
+    seconds = 0.0
+    for side in (16, PROBE):  # the first call also prepares
+        lr = torch.rand(1, 3, side, side, device=network.device)
+        start = time.perf_counter()
+        float(network(lr).sum())  # waits for what a GPU has in hand
+        seconds = time.perf_counter() - start
+    return 1e6 * seconds / PROBE**2
+
+
+def long_wait(pace: float, network: Network, tiles: Tiles, height: int, width: int) -> str:
+    """A line about a photo that will take more than :data:`LONG` seconds; else nothing.
+
+    Args:
+        pace: seconds a megapixel, of :func:`seconds_a_megapixel`.
+        network: that enlarges it.
+        tiles: how it is cut.
+        height: of the photo.
+        width: likewise.
+    """
+    fitted = tiles.fitted(network, height, width, network.device)
+    seen = (
+        fitted.seen(part, height, width).shape for part in fitted.split(Part(0, height, 0, width), 2 * fitted.overlap)
+    )
+    seconds = pace * sum(rows * columns for rows, columns in seen) / 1e6
+    if seconds < LONG:
+        return ""
+    wait = f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    line = f"{height * width / 1e6:.1f} megapixels, about {wait} at {pace:.0f} s a megapixel, overlap of tiles counted"
+    if pace > SLOW and network.device.type == "cpu":
+        line += "; the compact network (experiment=laptop trains it) takes a thirtieth of the full one"
+    return line
