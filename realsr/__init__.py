@@ -1,16 +1,18 @@
 """Blind x4 super-resolution for photos of your own camera.
 
-The way of the data, and where each step lives::
+The way of the data, and the room where each step lives::
 
-    source photos --collect---> noise pool  --+              camera_noise.py, noise.py, pools.py
-    source photos --estimate--> kernel pool --+              noise_model.py, estimators/, shrinkage.py
-    source photos --collect---> JPEG tables --+              jpeg.py, jpeg_pool.py
+    source photos --collect---> noise pool  --+              estimation/, pools/
+    source photos --estimate--> kernel pool --+              estimation/, pools/
+    source photos --collect---> JPEG tables --+              imaging/jpeg.py, pools/
     source photos --clean up--+               |              data/store.py
-    clean photos -------------+-> HR crops -> degradation -> (lr, hr)     camera.py (or degradation.py), data/
-    (lr, hr) -> ESRGAN (generator, discriminator, losses) -> checkpoint   esrgan.py, networks/, losses/, checkpoints.py
-    checkpoint -> upscale (photos)                           library.py, tiling.py, backends/, images/
-    checkpoint -> export (files for other programs)          formats.py, networks/onnx_graph.py
-    checkpoints and rivals -> evaluate (table, report)       methods.py, evaluation.py, metrics.py, tables.py, report/
+    clean photos -------------+-> HR crops -> degradation -> (lr, hr)     data/, degradation/
+    (lr, hr) -> ESRGAN (generator, discriminator, losses) -> checkpoint   networks/, training/
+    checkpoint -> upscale (photos), export (files for other programs)     upscaling/
+    checkpoints and rivals -> evaluate (table, report)       evaluation/
+
+Rooms import one way: runtime, imaging, networks, reports, estimation, pools, degradation, data, upscaling, evaluation,
+training, and then the commands, which compose a config, call and report.
 
 Conventions that hold everywhere: images are float32 RGB, NCHW, in [0, 1]; kernels are applied by
 *correlation* and placed by the phase convention of :mod:`realsr.imaging.resample`; ``lr`` is the small image, ``hr``

@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,11 @@ from spandrel.architectures.Compact import Compact
 from torch import nn
 from torch.utils.data import DataLoader
 
+from realsr.estimation.kernels import gaussian_kernel
 from realsr.imaging import Photo, to_uint, write_image
 from realsr.imaging.resample import imresize
+from realsr.pools.jpeg_tables import JpegPool
+from realsr.pools.pool import KernelPool, NoisePool
 from realsr.runtime.config_check import check_config
 from realsr.runtime.help import conf_dir
 from realsr.training.run import train
@@ -45,6 +50,32 @@ def golden():
         return json.loads(path.read_text()) if path.suffix == ".json" else dict(np.load(path))
 
     return load
+
+
+def call(*arguments, cwd, check=True):
+    """Run ``python -m`` with these arguments in another process."""
+    done = subprocess.run([sys.executable, "-m", *map(str, arguments)], cwd=cwd, capture_output=True, text=True)
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def kernel_pool() -> KernelPool:
+    kernels = [gaussian_kernel(13, (1.0 + i, 2.0), 0.4 * i, 4) for i in range(4)]
+    return KernelPool(torch.from_numpy(np.stack(kernels)).float(), list("abcd"))
+
+
+def noise_pool() -> NoisePool:
+    tiles = torch.randint(80, 120, (4, 3, 32, 32), generator=seeded(), dtype=torch.uint8)
+    return NoisePool(tiles, list("abcd"))
+
+
+def jpeg_pool() -> JpegPool:
+    tables = torch.randint(1, 40, (4, 2, 8, 8), generator=seeded()).float()
+    return JpegPool(tables, torch.tensor([(1, 1), (1, 2), (2, 1), (2, 2)]), list("abcd"))
 
 
 def scene(height: int, width: int, seed: int = 0) -> torch.Tensor:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import call
 from PIL import Image
 
 from realsr.data.samples import make_samples
@@ -16,12 +17,6 @@ from realsr.imaging import read_image
 from realsr.pools.estimate import estimate_kernels
 from realsr.pools.folder import Entry
 from realsr.runtime.files import find_images
-
-
-def call(*arguments, cwd, check=True):
-    done = subprocess.run([sys.executable, "-m", *map(str, arguments)], cwd=cwd, capture_output=True, text=True)
-    assert not check or done.returncode == 0, done.stdout + done.stderr
-    return done
 
 
 def test_estimate_then_collect_fill_the_pools_and_resume(photo_folder, tmp_path):

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import scene
-from test_degradation import jpeg_pool, kernel_pool, noise_pool, seeded
+from conftest import jpeg_pool, kernel_pool, noise_pool, scene, seeded
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 COMMANDS = sorted(p.stem for p in (ROOT / "realsr").glob("*.py") if "main = command(" in p.read_text())
 SCRIPT = "import sys\nfrom realsr.train import main\nsys.exit(main())\n"
 

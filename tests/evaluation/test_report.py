@@ -8,8 +8,8 @@ import math
 
 import numpy as np
 import pytest
+from html_page import Page
 from PIL import Image
-from test_report import Page
 
 from realsr.evaluation.page import Views, report_evaluation
 from realsr.evaluation.tables import MEASURES

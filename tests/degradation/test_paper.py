@@ -5,38 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import scene
+from conftest import jpeg_pool, kernel_pool, noise_pool, scene, seeded
 from PIL import Image
 from scipy import ndimage
 
 from realsr.degradation.paper import Degradation
-from realsr.estimation.kernels import gaussian_kernel
 from realsr.imaging.jpeg import jpeg
 from realsr.imaging.resample import imresize
-from realsr.pools.jpeg_tables import JpegPool
-from realsr.pools.pool import KernelPool, NoisePool
+from realsr.pools.pool import KernelPool
 from realsr.pools.sampling import KernelDraw, NoiseDraw
 
 WITH = [(False, False), (False, True), (True, False), (True, True)]
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def kernel_pool() -> KernelPool:
-    kernels = [gaussian_kernel(13, (1.0 + i, 2.0), 0.4 * i, 4) for i in range(4)]
-    return KernelPool(torch.from_numpy(np.stack(kernels)).float(), list("abcd"))
-
-
-def noise_pool() -> NoisePool:
-    tiles = torch.randint(80, 120, (4, 3, 32, 32), generator=seeded(), dtype=torch.uint8)
-    return NoisePool(tiles, list("abcd"))
-
-
-def jpeg_pool() -> JpegPool:
-    tables = torch.randint(1, 40, (4, 2, 8, 8), generator=seeded()).float()
-    return JpegPool(tables, torch.tensor([(1, 1), (1, 2), (2, 1), (2, 2)]), list("abcd"))
 
 
 def degradation(kernels: bool, noise: bool) -> Degradation:

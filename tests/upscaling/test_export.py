@@ -198,7 +198,7 @@ def test_files_say_what_they_are_and_nothing_of_this_machine(tmp_path):
     assert list(content) == ["params_ema"]
     assert all(isinstance(value, torch.Tensor) for value in content["params_ema"].values())
     for file in files:
-        for text in (b"/home", b"anna", b"discriminator", b"site-packages", bytes(Path(__file__).parents[1])):
+        for text in (b"/home", b"anna", b"discriminator", b"site-packages", bytes(Path(__file__).parents[2])):
             assert text not in file.read_bytes(), (file, text)
 
 
@@ -311,7 +311,7 @@ def test_without_the_extra_the_line_names_it(mistake, tmp_path, monkeypatch, pac
 
 
 # What docs/upscaling.md says to those who have ONNX Runtime alone, where neither torch nor realsr can be imported.
-PAGE = (Path(__file__).parents[1] / "docs" / "upscaling.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "upscaling.md").read_text(encoding="utf-8")
 EXAMPLE = PAGE.split("```python\n")[1].split("```")[0]
 ALONE = 'import sys\nsys.modules["torch"] = sys.modules["realsr"] = None\n' + EXAMPLE
 

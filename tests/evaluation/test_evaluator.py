@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from conftest import leaves, nearest, save_compact
+from conftest import call, leaves, nearest, save_compact
 from spandrel.architectures.Compact import Compact
-from test_commands import call
 
 from realsr.data.folders import find_pairs
 from realsr.estimation.patch_matching import PatchMatching

@@ -2,13 +2,10 @@
 
 import csv
 import io
-import json
 import math
 import os
-import struct
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,9 +14,9 @@ import pytest
 import torch
 import torchvision
 import wandb
+from offline_run import OfflineRun, read_picture
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from wandb.proto.wandb_internal_pb2 import Record
 
 from realsr.data import timed
 from realsr.data.datasets import HRCrops
@@ -29,76 +26,6 @@ from realsr.training.esrgan import ESRGAN
 from realsr.training.loggers import run_id, wandb_logger
 
 LOSSES = ("pixel", "perceptual", "adversarial", "discriminator", "generator", "d_real", "d_fake")
-
-
-def read_records(file: Path) -> list[Record]:
-    """Of LevelDB's log format, in which W&B writes: a protobuf in each entry, an entry in one part or more."""
-    data, at, entry, records = file.read_bytes(), 7, b"", []
-    while at + 7 <= len(data):
-        if 32768 - at % 32768 < 7:  # no head fits at the end of a block
-            at += 32768 - at % 32768
-            continue
-        _, length, kind = struct.unpack("<IHB", data[at : at + 7])
-        entry += data[at + 7 : at + 7 + length]
-        at += 7 + length
-        if kind in (1, 4) and at <= len(data):  # whole, or the last part
-            records.append(Record.FromString(entry))
-            entry = b""
-    return records
-
-
-class OfflineRun:
-    """What a folder ``offline-run-*`` holds. W&B may still be writing there when a run is over, in its own process."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        (file,) = folder.glob("run-*.wandb")
-        for _ in range(200):
-            records = read_records(file)
-            if any(record.HasField("exit") for record in records):
-                break
-            time.sleep(0.05)
-        (self.run,) = [record.run for record in records if record.HasField("run")]
-        self.rows = [_values(record.history.item) for record in records if record.HasField("history")]
-        self.artifacts = [record.artifact for record in records if record.HasField("artifact")]
-        updates = [_values(record.config.update) for record in records if record.HasField("config")]
-        self.config = {key: value for update in updates for key, value in update.items()}
-
-    def logged(self, key: str) -> dict[int, object]:
-        """What was logged under a key, by generator step."""
-        return {row["trainer/global_step"]: row[key] for row in self.rows if key in row}
-
-    def pictures(self, key: str) -> dict[int, np.ndarray]:
-        """The picture of a key, by generator step."""
-        return {step: _read(self.folder / "files" / v["filenames"][0]) for step, v in self.logged(key).items()}
-
-    def tables(self) -> list[list[dict[str, object]]]:
-        """Each table's rows; pictures as arrays."""
-        tables = []
-        for artifact in self.artifacts:
-            files = {entry.path: Path(entry.local_path) for entry in artifact.manifest.contents}
-            content = json.loads(files["val/photos.table.json"].read_text())
-            cells = [
-                [_read(files[cell["path"]]) if isinstance(cell, dict) else cell for cell in row]
-                for row in content["data"]
-            ]
-            tables.append([dict(zip(content["columns"], row, strict=True)) for row in cells])
-        return tables
-
-
-def _values(items) -> dict[str, object]:
-    values: dict[str, object] = {}
-    for item in items:
-        *path, last = item.nested_key or [item.key]
-        node = values
-        for key in path:
-            node = node.setdefault(key, {})
-        node[last] = json.loads(item.value_json)
-    return values
-
-
-def _read(path: Path) -> np.ndarray:
-    return np.asarray(Image.open(path).convert("RGB"))
 
 
 def offline_runs(folder: Path) -> list[OfflineRun]:
@@ -175,7 +102,7 @@ def test_pictures_and_a_table_by_photo_are_those_of_the_run(dashboard):
     psnr = {step: value for run in runs for step, value in run.logged("val/psnr").items()}
     assert [step for run in runs for step in run.logged("val/photos")] == list(grids) == [2, 4, 6]
     for (step, picture), table in zip(grids.items(), tables, strict=True):
-        np.testing.assert_array_equal(picture, _read(dashboard / f"pictures/{step:06d}.png"))
+        np.testing.assert_array_equal(picture, read_picture(dashboard / f"pictures/{step:06d}.png"))
         with_truth = [row for row in table if row["hr"] is not None]
         assert np.mean([row["psnr"] for row in with_truth]) == pytest.approx(psnr[step], rel=1e-6)
         assert {"ssim", "psnr_y", "ssim_y", "lpips"} <= table[0].keys()
@@ -203,8 +130,8 @@ def test_pools_are_shown_with_the_widths_of_the_kernels(dashboard):
     for run, step in zip(offline_runs(dashboard), (0, 4), strict=True):
         (kernels,) = run.pictures("pools/kernels").values()
         (noise,) = run.pictures("pools/noise").values()
-        np.testing.assert_array_equal(noise, _read(dashboard.parent / "pools/noise/contact_sheet.png"))
-        np.testing.assert_array_equal(kernels, _read(dashboard.parent / "pools/kernels/contact_sheet.png"))
+        np.testing.assert_array_equal(noise, read_picture(dashboard.parent / "pools/noise/contact_sheet.png"))
+        np.testing.assert_array_equal(kernels, read_picture(dashboard.parent / "pools/kernels/contact_sheet.png"))
         for name in ("wider", "narrower"):
             (histogram,) = run.logged(f"pools/width_{name}").values()
             assert sum(histogram["values"]) == 3
@@ -345,4 +272,4 @@ def test_tensorboard_shows_the_same(fit, tmp_path):
     assert set(tags["histograms"]) == {"pools/width_wider", "pools/width_narrower"}
     assert [event.step for event in events.Images("val/pictures")] == [2, 4]
     shown = Image.open(io.BytesIO(events.Images("val/pictures")[1].encoded_image_string)).convert("RGB")
-    np.testing.assert_array_equal(np.asarray(shown), _read(folder / "pictures/000004.png"))
+    np.testing.assert_array_equal(np.asarray(shown), read_picture(folder / "pictures/000004.png"))

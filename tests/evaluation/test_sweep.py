@@ -17,8 +17,8 @@ import pytest
 import torch
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
+from offline_run import OfflineRun
 from omegaconf import OmegaConf
-from test_dashboard import OfflineRun
 
 from realsr import sweep
 from realsr.evaluation.sweep import compare, read_runs, report, row_names, send
@@ -267,8 +267,9 @@ def main(tmp_path, monkeypatch):
     handler = signal.getsignal(signal.SIGTERM)
     for name in ("HYDRA_FULL_ERROR", "OC_CAUSE", "NO_ALBUMENTATIONS_UPDATE"):
         monkeypatch.setenv(name, "1")
-    # where a launcher's jobs find this file
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
+    # where a launcher's jobs find this file and what it imports
+    here = Path(__file__).parent
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")]))
 
     def run(*options: str) -> int:
         quiet = ["hydra/job_logging=none", "hydra/hydra_logging=none"]
