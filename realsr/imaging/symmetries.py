@@ -9,7 +9,12 @@ TURNS = range(8)  # four rotations, and those of the mirrored picture
 
 
 def turned(image: Tensor, turn: int) -> Tensor:
-    """``(..., H, W)`` rotated by ``turn % 4`` right angles counter-clockwise; from 4 on it is first mirrored."""
+    """``(..., H, W)`` rotated by ``turn % 4`` right angles counter-clockwise; from 4 on it is first mirrored.
+
+    >>> turned(torch.tensor([[1, 2], [3, 4]]), 1)
+    tensor([[2, 4],
+            [1, 3]])
+    """
     return torch.rot90(image.flip(-1) if turn >= 4 else image, turn % 4, (-2, -1))
 
 
