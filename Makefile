@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test slow lint docs bench clean
+.PHONY: quickstart test slow lint docs wheel bench clean
 
 quickstart: .venv/made
 	$(BIN)/python -m realsr.quickstart
@@ -21,6 +21,9 @@ lint: .venv/made
 
 docs: .venv/made                # site/; a broken link between its pages ends it
 	$(BIN)/zensical build --clean --strict
+
+wheel: .venv/made               # dist/: one file that pip installs anywhere, conf/ inside
+	$(BIN)/python -m build --wheel --outdir dist
 
 bench: .venv/made
 	for bench in tests/benchmarks/bench_*.py; do $(BIN)/python $$bench --quick || exit 1; done
