@@ -144,5 +144,5 @@ def test_the_wheel_brings_its_configs_and_what_a_page_is_made_of(tmp_path):
     assert done.stdout.startswith(str(site / "realsr" / "conf"))
     assert "spandrel.architectures.Compact.Compact" in done.stdout
     assert (site / "bin" / "realsr-train").exists()
-    report = (site / "realsr" / "report" / "templates").iterdir()
+    report = (site / "realsr" / "reports" / "templates").iterdir()
     assert {path.name for path in report} == {path.name for path in (root / "realsr/reports/templates").iterdir()}

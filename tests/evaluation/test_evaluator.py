@@ -136,7 +136,7 @@ def test_a_photo_on_which_a_method_fails_does_not_stop_the_others(photo_folder, 
     mean = tabulate(done.results).mean
     assert mean["bicubic"] == pytest.approx(mean["mine"])
 
-    monkeypatch.setattr("realsr.evaluation.methods.build_methods", lambda cfg: [bicubic(4), method])
+    monkeypatch.setattr("realsr.evaluate.build_methods", lambda cfg: [bicubic(4), method])
     with pytest.raises(InputError, match="1 results are missing: mine, wide: does not like it"):
         run_evaluate(compose("evaluate", f"hr={hr}", f"output={tmp_path / 'cli'}", "metrics.lpips=null"))
     assert "Means over the 2 of 3 images" in (tmp_path / "cli" / "table.md").read_text()

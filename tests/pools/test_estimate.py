@@ -120,7 +120,7 @@ def test_the_cameras_noise_is_asked_for_where_a_kernel_is_missing(photo_folder, 
     options = [*TINY, f"data.source_dir={photos}", f"pool_dir={tmp_path}", "workers=1"]
     asked = []
     monkeypatch.setattr(
-        "realsr.degradation.camera_fit.camera_noise", lambda photos, *_: asked.append([p.name for p in photos])
+        "realsr.estimate.camera_noise", lambda photos, *_: asked.append([p.name for p in photos])
     )
     run(compose("estimate", *options, "estimator=kernelgan", "estimator.channels=8"))
     assert not asked
@@ -130,7 +130,7 @@ def test_the_cameras_noise_is_asked_for_where_a_kernel_is_missing(photo_folder, 
     monkeypatch.undo()
     run(compose("estimate", *options))  # there is noise, so kernels without it are made anew
     assert content(tmp_path / "kernels") != made
-    monkeypatch.setattr("realsr.degradation.camera_fit.camera_noise", lambda *_: pytest.fail("no kernel is missing"))
+    monkeypatch.setattr("realsr.estimate.camera_noise", lambda *_: pytest.fail("no kernel is missing"))
     run(compose("estimate", *options))
 
 
