@@ -960,7 +960,7 @@ def test_a_worker_that_is_killed_ends_the_training(tiny, tmp_path):
     workers: list[str] = []
     for _ in range(600):  # the list of children may leave some out while others begin or end
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        workers = [pid for pid in children if "realsr.train" in Path(f"/proc/{pid}/cmdline").read_text()]
+        workers = [pid for pid in children if "\0realsr.train\0" in Path(f"/proc/{pid}/cmdline").read_text()]
         if len(workers) == 2:
             break
         time.sleep(0.05)
