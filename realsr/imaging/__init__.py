@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,12 @@ from torch import Tensor
 
 from realsr.imaging.damage import naming_damage
 from realsr.imaging.encoding import eight_bit, gathered, write_rows
-from realsr.imaging.heif import heif_size, read_heif
+from realsr.imaging.extras import open_file
 from realsr.imaging.opening import MOST_PIXELS, Opened, content_of, open_image
-from realsr.imaging.raw import raw_size, read_raw
-from realsr.imaging.rows import Plane, Rows, turned_upright
-from realsr.imaging.tags import Tags, clean_exif, resolution, sized_exif
-from realsr.runtime.errors import InputError
-from realsr.runtime.files import EXTRAS, HEIC, RAW, missing_extra
+from realsr.imaging.rows import Plane, Rows
+from realsr.imaging.tags import sized_exif
 
 _BAND = 256  # rows that are handed on at once
-Pick = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
-_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # of HEIC files
 
 
 @dataclass(frozen=True)
@@ -55,77 +49,62 @@ class Photo:
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """``(height, width)`` after EXIF rotation, without decoding the pixels.
+    """Height and width after EXIF rotation; the pixels are not decoded.
 
     Raises:
         InputError: the file cannot be read as an image.
     """
-    path = Path(path)
-    if extra := _extra_of(path):
-        with naming_damage(path):
-            return raw_size(path) if extra == "raw" else heif_size(path)
-    opened = open_image(path, 2**62)
-    sides = opened.image.height, opened.image.width
-    return sides if opened.orientation < 5 else sides[::-1]  # EXIF orientations 5 to 8 swap the axes
+    return open_file(Path(path), 2**62).size
 
 
 def read_image(path: str | Path, most_pixels: int = MOST_PIXELS) -> Photo:
-    """Decode a file of 8 or 16 bits a channel, whatever its colour mode, and turn it upright.
+    """Decode an image file of any colour mode to 8 or 16 bit RGB, upright.
 
     Args:
         path: of the file.
         most_pixels: larger images are refused before they are decoded; each pixel takes 3 bytes of memory or more.
 
     Raises:
-        InputError: the file is missing, truncated, not an image, larger, an animation, of several pages, in HDR, or of
-            a kind that has no 8 or 16 bit RGB.
+        InputError: the file is missing, truncated, no image, too large, an animation, of several pages, HDR, or of a
+            kind that has no 8 or 16 bit RGB.
     """
-    path = Path(path)
-    if extra := _extra_of(path):
-        with naming_damage(path):
-            if extra == "raw":
-                with path.open("rb") as file:
-                    tags = Tags(file)
-                    told = Opened(None, exif=clean_exif(tags), resolution=resolution(tags))
-                return _of_array(read_raw(path, most_pixels), told)
-            return _of_array(*read_heif(path, most_pixels))
-    return _photo(path, open_image(path, most_pixels))
+    return _decoded(Path(path), open_file(Path(path), most_pixels))
 
 
 def open_photo(path: str | Path, most_pixels: int = MOST_PIXELS) -> Photo:
-    """As :func:`read_image`, but ``rgb`` and ``alpha`` decode the rows that are asked for, as ``rgb[a:b, c:d]``.
+    """Like :func:`read_image`, but ``rgb`` and ``alpha`` decode rows as they are sliced, ``rgb[a:b, c:d]``.
 
-    They take little memory, if they are asked for from top to bottom. HEIC and raw files are decoded at once.
+    They take little memory when rows are read from top to bottom. HEIC and raw files are decoded at once.
     """
     path = Path(path)
-    if _extra_of(path):
-        return read_image(path, most_pixels)
-    opened = open_image(path, most_pixels)
+    opened = open_file(path, most_pixels)
+    if opened.image is None:
+        return _decoded(path, opened)
 
     def upright() -> Any:
         if opened.orientation == 1:
             return open_image(path, most_pixels).image
-        # decoded into memory by libvips, or into a temporary file where it is large
+        # libvips decodes into memory, or into a temporary file if the image is large
         image = open_image(path, most_pixels, access="random").image.copy()
         image.set_type(pyvips.GValue.gint_type, "orientation", opened.orientation)
         return image.autorot()
 
     rows = Rows(path, upright)
-    colour, alpha = _channels(rows.shape[2])
-    lazy: Any = Plane(rows, colour), alpha and Plane(rows, alpha), rows.shape[2] < 3
-    return Photo(*lazy, *_told(opened))
+    alpha: Any = Plane(rows, _alpha) if rows.shape[2] in (2, 4) else None
+    rgb: Any = Plane(rows, _rgb)
+    return Photo(rgb, alpha, rows.shape[2] < 3, **opened.notes)
 
 
 def photo_of(image: Image.Image) -> Photo:
-    """What :func:`read_image` gives of the file, of an image that is open in Pillow; it is turned upright too.
+    """An open Pillow image as :func:`read_image` would read its file.
 
     Raises:
-        InputError: it is damaged, or of a mode that has no 8 or 16 bit RGB.
+        InputError: the image is damaged, or its mode has no 8 or 16 bit RGB.
     """
     path = Path(getattr(image, "filename", "") or "image")
     with naming_damage(path):
         content = content_of(image)
-    return _photo(path, open_image(content, MOST_PIXELS, path))
+    return _decoded(path, open_image(path, content=content))
 
 
 def image_of(bands: Iterable[npt.NDArray[Any]], height: int, width: int, like: Photo) -> Image.Image:
@@ -188,45 +167,18 @@ def _bands(photo: Photo) -> Iterator[npt.NDArray[Any]]:
         yield colour if photo.alpha is None else np.dstack([colour, photo.alpha[top : top + _BAND]])
 
 
-def _extra_of(path: Path) -> str:
-    """The extra that reads a file, told by the suffix of raw files and by the content of HEIC; empty where none need.
-
-    Raises:
-        InputError: it is not installed, or there is something else than a file.
-    """
-    if path.exists() and not path.is_file():  # a pipe would be waited for
-        raise InputError(f"{path}: is no file")
-    suffix = path.suffix.lower() if path.suffix.lower() in RAW else ""
-    with contextlib.suppress(OSError), path.open("rb") as file:  # what is wrong, opening it says
-        head = file.read(12)
-        suffix = suffix or (HEIC[0] if head[4:8] == b"ftyp" and head[8:] in _BRANDS else "")
-        if missing := missing_extra(suffix):
-            raise InputError(f"{path}: cannot be read yet; pip install 'realsr[{missing}]'")
-        return EXTRAS[suffix][0] if suffix else ""
-    return ""
+def _decoded(path: Path, opened: Opened) -> Photo:
+    with naming_damage(path):
+        array = opened.decode()
+    count = array.shape[2]
+    alpha = _alpha(array).copy() if count in (2, 4) else None
+    return Photo(np.ascontiguousarray(_rgb(array)), alpha, count < 3, **opened.notes)
 
 
-def _channels(count: int) -> tuple[Pick, Pick | None]:
-    """What gives RGB and alpha, if there is one, of ``(h, w, count)``."""
-
-    def colour(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return np.repeat(array[..., :1], 3, 2) if count < 3 else array[..., :3]
-
-    def alpha(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return array[..., -1]
-
-    return colour, alpha if count in (2, 4) else None
+def _rgb(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Of ``(h, w, C)``, where gray has one channel or two."""
+    return np.repeat(array[..., :1], 3, 2) if array.shape[2] < 3 else array[..., :3]
 
 
-def _photo(path: Path, opened: Opened) -> Photo:
-    array = turned_upright(Rows(path, lambda: opened.image).whole(), opened.orientation)
-    return _of_array(array, opened)
-
-
-def _of_array(array: npt.NDArray[Any], opened: Opened) -> Photo:
-    colour, alpha = _channels(array.shape[2])
-    return Photo(np.ascontiguousarray(colour(array)), alpha and alpha(array).copy(), array.shape[2] < 3, *_told(opened))
-
-
-def _told(opened: Opened) -> tuple[Any, ...]:
-    return opened.icc_profile, opened.exif, opened.xmp, opened.resolution
+def _alpha(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return array[..., -1]

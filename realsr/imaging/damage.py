@@ -1,4 +1,4 @@
-"""What is wrong with an image file, in one line."""
+"""One line that names an image file and says what is wrong with it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _UNSUPPORTED = re.compile(r"[^;]*(?:support|configured|implement|annot handle)[^
 
 
 def check_pixels(path: Path, height: int, width: int, most_pixels: int) -> None:
-    """Refuse what would take too much memory once decoded.
+    """Refuse an image that would take too much memory once decoded.
 
     Raises:
         InputError: the image has no pixel, or more than ``most_pixels``.
@@ -29,7 +29,7 @@ def check_pixels(path: Path, height: int, width: int, most_pixels: int) -> None:
 
 @contextlib.contextmanager
 def naming_damage(path: Path) -> Iterator[None]:
-    """What a decoder raises in a damaged file, which may be anything, as an InputError that names the file."""
+    """Raise any exception of a decoder, which a damaged file may cause, as an InputError that names the file."""
     try:
         yield
     except InputError:
@@ -41,14 +41,8 @@ def naming_damage(path: Path) -> Iterator[None]:
     except MemoryError as e:
         raise InputError(f"{path}: does not fit into memory, or its file is damaged") from e
     except Exception as e:
-        told = e.detail if isinstance(e, pyvips.Error) else str(e)
-        reason = "; ".join(dict.fromkeys(line.strip() for line in told.splitlines() if line.strip()))[:200]
+        text = e.detail if isinstance(e, pyvips.Error) else str(e)
+        reason = "; ".join(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))[:200]
         if isinstance(e, pyvips.Error) and (missing := _UNSUPPORTED.search(reason)):
             raise InputError(f"{path}: is of a kind that is not read ({missing[0].strip()}); save it in another") from e
-        reason = (
-            reason
-            if isinstance(e, (pyvips.Error, OSError, SyntaxError, ValueError))
-            else f"{type(e).__name__}: {reason}"
-        )
-        told = f" ({reason})" if reason else ""
-        raise InputError(f"{path}: cannot be decoded, the file is damaged{told}") from e
+        raise InputError(f"{path}: cannot be decoded, the file is damaged ({reason or type(e).__name__})") from e

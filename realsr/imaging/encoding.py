@@ -1,13 +1,15 @@
-"""Pictures written band by band through libvips, in the memory of some rows; BMP and WebP from one copy in memory.
+"""Pictures written band by band through libvips, in the memory of some rows; WebP and BMP from one copy in memory.
 
-libvips starts threads to write and to read WebP. A process that was forked from one that has written lacks them and
-waits for ever: there, pictures are written by :func:`realsr.reports.pictures.save`.
+libvips writes, and reads WebP, in threads of its own. A process that was forked from one that has written lacks them
+and waits for ever: such processes write pictures by :func:`realsr.reports.pictures.save`.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
+import struct
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,6 @@ import numpy.typing as npt
 import pyvips
 from PIL import Image
 
-from realsr.imaging.stream import Stream, png
 from realsr.imaging.tags import add_exif, sized_exif
 from realsr.runtime.errors import InputError
 from realsr.runtime.files import atomic_write
@@ -26,14 +27,24 @@ from realsr.runtime.files import atomic_write
 if TYPE_CHECKING:
     from realsr.imaging import Photo
 
-_MOST_IN_ICCP = 2**20  # bytes, for Pillow and so for us
+Bands = Iterable[npt.NDArray[Any]]
+_PIECE = 1 << 20  # bytes that are handed to libvips at once
+_MOST_IN_ICCP = 2**20  # bytes of a profile in PNG: Pillow refuses more, and so do we
 _MOST_IN_TIFF = 4.2e9  # bytes before packing, which can make noise a little longer, of the 2^32 of the classic format
-_USUAL = 72 / 25.4  # pixels a millimetre where none are told, as EXIF has it
+_USUAL = 72 / 25.4  # pixels a millimetre if the photo states none: EXIF's default
 
 
 @dataclass(frozen=True)
 class Format:
-    """What a file format holds: pixels a side, bytes of pixels, alpha, 16 bits a channel; and how libvips writes it."""
+    """What a file format holds.
+
+    Attributes:
+        name: of the format.
+        most_side: pixels on a side.
+        most_bytes: of all pixels.
+        alpha: whether it holds alpha.
+        deep: whether it holds 16 bits a channel.
+    """
 
     name: str
     most_side: int
@@ -47,19 +58,11 @@ _TIFF = Format("TIFF", 2**32 - 1, deep=True)
 _JPEG = Format("JPEG", 65500, alpha=False)
 _BMP = Format("BMP", 2**31 - 1, most_bytes=2**32 - 1024, alpha=False)
 _WEBP = Format("WEBP", 16383)
-FORMATS = {
-    ".png": _PNG,
-    ".jpg": _JPEG,
-    ".jpeg": _JPEG,
-    ".webp": _WEBP,
-    ".tif": _TIFF,
-    ".tiff": _TIFF,
-    ".bmp": _BMP,
-}
+FORMATS = {".png": _PNG, ".jpg": _JPEG, ".jpeg": _JPEG, ".webp": _WEBP, ".tif": _TIFF, ".tiff": _TIFF, ".bmp": _BMP}
 
 
-def check_writes(path: str | Path, height: int, width: int, channels: int = 3) -> Format:
-    """The format that the suffix names, if it holds a picture of that size: ask before the work, not after it.
+def check_writes(path: str | Path, height: int, width: int) -> Format:
+    """The format named by a file's suffix, if it holds a picture of that size; to be called before the work.
 
     Raises:
         InputError: the suffix names no format that can be written, or the picture is too large for it.
@@ -68,11 +71,10 @@ def check_writes(path: str | Path, height: int, width: int, channels: int = 3) -
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
         raise InputError(f"{path}: cannot write {suffix or 'a file without suffix'}; use one of {' '.join(FORMATS)}")
-    kind = FORMATS[suffix]
-    bound = ""
+    kind, bound = FORMATS[suffix], ""
     if max(height, width) > kind.most_side:
         bound = f"{kind.most_side} pixels a side"
-    elif channels * height * width > kind.most_bytes:
+    elif 3 * height * width > kind.most_bytes:
         bound = f"{kind.most_bytes / 2**30:.0f} GB"
     if bound:
         size = f"{width} x {height} pixels"
@@ -81,19 +83,17 @@ def check_writes(path: str | Path, height: int, width: int, channels: int = 3) -
 
 
 def check_quality(quality: int) -> None:
-    """Raise InputError for a quality of JPEG and WebP that is none."""
+    """Raise InputError unless a quality of JPEG and WebP is from 1 to 100."""
     if not 1 <= quality <= 100:
         raise InputError(f"quality={quality}: give 1 to 100")
 
 
-def write_rows(
-    path: str | Path, rows: Iterable[npt.NDArray[Any]], height: int, width: int, like: Photo, quality: int = 95
-) -> None:
-    """Write a picture atomically, in the format that the suffix names, from bands of rows as they come.
+def write_rows(path: str | Path, rows: Bands, height: int, width: int, like: Photo, quality: int = 95) -> None:
+    """Write a picture atomically from bands of rows as they come, in the format that the suffix names.
 
-    PNG, TIFF and JPEG take the memory of some rows, whatever the picture's height; WebP and BMP that of the picture in
-    8 bits. 16 bits are kept in PNG and TIFF and rounded to 8 elsewhere; formats without alpha (JPEG, BMP) drop it, and
-    BMP drops profile, EXIF, XMP and resolution.
+    PNG, TIFF and JPEG take the memory of some rows whatever the picture's height; WebP and BMP take that of the picture
+    in 8 bits. 16 bits are kept in PNG and TIFF and rounded to 8 elsewhere. JPEG and BMP drop alpha; BMP drops profile,
+    EXIF, XMP and resolution.
 
     Args:
         path: of the file; missing folders are made.
@@ -101,37 +101,38 @@ def write_rows(
             and alpha, 3 for RGB, 4 for RGBA, the same in all bands.
         height: rows of all bands together.
         width: pixels a row.
-        like: whose colour profile, EXIF (with the sizes of this picture), XMP and resolution the file gets.
+        like: the photo whose colour profile, EXIF (with this picture's size), XMP and resolution the file gets.
         quality: of JPEG and WebP, 1 to 100.
 
     Raises:
-        InputError: the suffix names no format that can be written, the picture is too large for it, or quality is none.
-        ValueError: the bands are not such a picture.
+        InputError: the suffix names no format that can be written, the picture is too large for it, or the quality is
+            out of range.
+        ValueError: the bands do not make up such a picture.
         OSError: the folder cannot be written to, or the disk is full.
     """
     path = Path(path)
     check_quality(quality)
-    kind = check_writes(path, height, width, 1)
-    bands = (_fitting(band, kind) for band in _checked(rows, height, width))
-    first = next(bands)
-    check_writes(path, height, width, first.shape[2])
-    space = b"GRAY" if first.shape[2] < 3 and kind is not _WEBP else b"RGB "  # that profiles say (ICC.1, section 7.2)
+    kind = check_writes(path, height, width)
+    held = (_as_held(band, kind) for band in rows)
+    first = next(held, np.empty((0, width, 3), np.uint8))
+    bands, channels = itertools.chain([first], held), first.shape[2]
+    space = b"GRAY" if channels < 3 and kind is not _WEBP else b"RGB "  # as in profiles (ICC.1, section 7.2)
     icc = like.icc_profile if like.icc_profile and like.icc_profile[16:20] == space else None
     if kind is _PNG and icc and len(icc) > _MOST_IN_ICCP:
         raise InputError(f"{path}: a colour profile of {len(icc) / 1e6:.1f} MB is more than programs read; use .tif")
     with atomic_write(path) as file:
         if kind is _BMP:
-            gathered(itertools.chain([first], bands), height, width).save(file, "BMP")
+            gathered(bands, height, width).save(file, "BMP")
             return
         exif = sized_exif(like.exif, height, width) if like.exif else b""
-        stream = Stream(png(itertools.chain([first], bands), height, width, first.shape[2], 8 * first.itemsize, exif))
+        stream = _Stream(_unpacked_png(bands, height, width, channels, first.dtype, exif))
         try:
             image = pyvips.Image.pngload_source(stream.source, access="sequential", unlimited=True, fail_on="error")
             _save(_described(image, like, icc), file, kind, quality, "all" if exif or kind is not _PNG else "icc|xmp")
         except pyvips.Error as e:
             if stream.error:
                 raise stream.error from None
-            file.write(b"\0")  # the disk's own error, if it is full
+            file.write(b"\0")  # raises the disk's own error if it is full
             file.flush()
             raise OSError(f"{path}: cannot be written ({e.detail.strip()})") from e
         if kind is _TIFF and exif:
@@ -139,22 +140,67 @@ def write_rows(
                 add_exif(written, exif, height, width)
 
 
-def gathered(bands: Iterable[npt.NDArray[Any]], height: int, width: int) -> Image.Image:
-    """Bands of uint8, at least one, as one image of Pillow's."""
-    picture: npt.NDArray[Any] | None = None
-    top = 0
+def gathered(bands: Bands, height: int, width: int) -> Image.Image:
+    """Bands of uint8 ``(h, width, C)``, together ``height`` rows, as one Pillow image."""
+    picture, top = np.empty((0, 0, 0), np.uint8), 0
     for band in bands:
-        picture = np.empty((height, width, band.shape[2]), np.uint8) if picture is None else picture
+        picture = picture if top else np.empty((height, width, band.shape[2]), np.uint8)
         picture[top : top + len(band)] = band
         top += len(band)
-    if picture is None:
-        raise ValueError("no bands came")
+    if top != height:
+        raise ValueError(f"{top} rows came, not {height}")
     return Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture)
 
 
 def eight_bit(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Pixels of 8 or 16 bits, those of 16 rounded to 8; the shape is kept."""
+    """Pixels of 8 or 16 bits in any shape, those of 16 rounded to 8.
+
+    >>> eight_bit(np.array([0, 128, 129, 65535], np.uint16))
+    array([  0,   0,   1, 255], dtype=uint8)
+    """
     return array if array.dtype == np.uint8 else ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+class _Stream:
+    """Pieces of a file as a libvips source; ``error`` is the exception that ended them too early."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self.error: BaseException | None = None
+        self._pieces, self._rest = pieces, memoryview(b"")
+        self.source = pyvips.SourceCustom()
+        self.source.on_read(self._read)
+
+    def _read(self, size: int) -> memoryview:
+        try:
+            if not len(self._rest):
+                self._rest = memoryview(next(self._pieces, b""))
+        except BaseException as e:  # libvips would only print it
+            self.error = e
+        piece, self._rest = self._rest[:size], self._rest[size:]
+        return piece
+
+
+def _unpacked_png(bands: Bands, height: int, width: int, channels: int, dtype: Any, exif: bytes) -> Iterator[bytes]:
+    """The bands as an uncompressed PNG, piece by piece: libvips streams no pixels from Python but those of a file."""
+    depth, colour_type = 8 * dtype.itemsize, {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    yield b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + (_chunk(b"eXIf", exif) if exif else b"")
+    packer, step, left = zlib.compressobj(0), max(1, _PIECE // (width * channels * dtype.itemsize)), height
+    for band in bands:
+        left -= len(band)
+        if band.shape[1:] != (width, channels) or band.dtype != dtype or left < 0:
+            raise ValueError(f"a band of {band.dtype} {band.shape} is no part of {dtype} {height, width, channels}")
+        for top in range(0, len(band), step):
+            rows = np.ascontiguousarray(band[top : top + step], dtype.newbyteorder(">")).view(np.uint8)
+            unfiltered = np.pad(rows.reshape(len(rows), -1), ((0, 0), (1, 0)))
+            yield _chunk(b"IDAT", packer.compress(unfiltered.data))
+    if left:
+        raise ValueError(f"{height - left} rows came, not {height}")
+    yield _chunk(b"IDAT", packer.flush()) + _chunk(b"IEND", b"")
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(kind)))
 
 
 def _described(image: Any, like: Photo, icc: bytes | None) -> Any:
@@ -164,12 +210,12 @@ def _described(image: Any, like: Photo, icc: bytes | None) -> Any:
         if content:
             image.set_type(pyvips.GValue.blob_type, name, content)
     if not icc:
-        image.set_type(pyvips.GValue.gstr_type, "exif-ifd2-ColorSpace", "1")  # sRGB, where libvips would say unknown
+        image.set_type(pyvips.GValue.gstr_type, "exif-ifd2-ColorSpace", "1")  # sRGB; libvips would write "unknown"
     return image
 
 
 def _save(image: Any, file: IO[bytes], kind: Format, quality: int, keep: str) -> None:
-    """``keep`` leaves out EXIF that PNG does not need for its resolution."""
+    """``keep`` leaves out the EXIF that libvips would add to a PNG for its resolution."""
     target = pyvips.Target.new_to_descriptor(file.fileno())
     if kind is _PNG:
         image.pngsave_target(target, compression=3, filter="paeth", keep=keep)
@@ -183,24 +229,8 @@ def _save(image: Any, file: IO[bytes], kind: Format, quality: int, keep: str) ->
         image.webpsave_target(target, Q=quality, keep=keep)
 
 
-def _checked(rows: Iterable[npt.NDArray[Any]], height: int, width: int) -> Iterator[npt.NDArray[Any]]:
-    """The bands, as long as they are those of one picture of that size."""
-    done, looks = 0, None
-    for band in rows:
-        looks = looks or (band.shape[1:], band.dtype)
-        if band.ndim != 3 or band.shape[1] != width or not 1 <= band.shape[2] <= 4 or band.dtype not in ("u1", "u2"):
-            raise ValueError(f"a band of {band.dtype} {band.shape} is no (h, {width}, 1 to 4) of uint8 or uint16")
-        if looks != (band.shape[1:], band.dtype):
-            raise ValueError(f"a band of {band.dtype} {band.shape} follows one of {looks[1]} (h, {looks[0]})")
-        done += len(band)
-        if len(band):
-            yield band
-    if done != height or not done:
-        raise ValueError(f"{done} rows came, not {height}")
-
-
-def _fitting(band: npt.NDArray[Any], kind: Format) -> npt.NDArray[Any]:
-    """A band as the format holds it."""
+def _as_held(band: npt.NDArray[Any], kind: Format) -> npt.NDArray[Any]:
+    """A band in the depth and channels of the format."""
     band = band if kind.deep else eight_bit(band)
     if kind is _TIFF and band.shape[2] == 2 and band.dtype == np.uint16:
         return band[..., [0, 0, 0, 1]]  # as programs for photos read it

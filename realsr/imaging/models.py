@@ -1,4 +1,4 @@
-"""Which cameras photos are of, told by their headers."""
+"""Camera models of photos, by their EXIF."""
 
 from __future__ import annotations
 
@@ -7,30 +7,23 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from realsr.imaging.damage import naming_damage
-from realsr.imaging.heif import heif_exif
-from realsr.imaging.opening import open_image
+from realsr.imaging.extras import open_file
+from realsr.imaging.opening import MOST_PIXELS
 from realsr.imaging.tags import Tags, camera_name
 from realsr.runtime.errors import InputError
-from realsr.runtime.files import HEIC, RAW, warn_once
+from realsr.runtime.files import warn_once
 
 
 def camera_model(path: Path) -> str:
-    """The camera's name by EXIF, such as ``NIKON D800``; empty for files that do not say, or cannot be read."""
+    """The camera's name, for example ``NIKON D800``; empty for files that do not name it or cannot be read."""
     try:
-        if path.suffix.lower() in HEIC:
-            with naming_damage(path):
-                return camera_name(Tags(heif_exif(path)))
-        if path.suffix.lower() in RAW:
-            with path.open("rb") as file:
-                return camera_name(Tags(file))
-        return camera_name(Tags(open_image(path).exif or b""))
+        return camera_name(Tags(open_file(path, MOST_PIXELS).notes["exif"] or b""))
     except (InputError, OSError):
-        return ""  # what reads the photo says what is wrong with it
+        return ""  # reading the photo reports what is wrong with it
 
 
 def tell_cameras(photos: Sequence[Path], limit: int = 5) -> None:
-    """Warn, once, where photos are of several cameras, with how many are of each."""
+    """Warn once if photos come from several cameras, with the number of photos of each."""
     models = Counter(filter(None, map(camera_model, photos))).most_common()
     if len(models) > 1:
         names = [f"{model} ({count} photo{'s' if count > 1 else ''})" for model, count in models[:limit]]

@@ -1,4 +1,4 @@
-"""Directories of tags (TIFF 6.0, section 2) by Pillow: EXIF in and out, which page of a TIFF is the photo."""
+"""Tags of TIFF files and EXIF blocks (TIFF 6.0, section 2) by Pillow: EXIF kept, the page of a TIFF with the photo."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from realsr.runtime.errors import InputError
 Directory = ImageFileDirectory_v2
 EXIF, GPS, INTEROPERABILITY, SUB_DIRECTORIES = 34665, 34853, 40965, 330
 _MAKE, _MODEL, _WIDTH, _HEIGHT = 271, 272, 40962, 40963
-# ImageDescription, Make, Model, Software, DateTime, Artist, HostComputer, Rating, RatingPercent, Copyright, and title,
-# comment, author, keywords, subject as Windows keeps them
+# ImageDescription, Make, Model, Software, DateTime, Artist, HostComputer, Rating, RatingPercent, Copyright; Windows'
+# title, comment, author, keywords and subject
 _DESCRIPTIVE = {270, _MAKE, _MODEL, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096)}
-# MakerNote (whose inner offsets no longer hold), SubjectArea, sizes, RelatedSoundFile, density of the sensor, place of
-# the subject, further directories
+# MakerNote (its inner offsets no longer hold), SubjectArea, sizes, RelatedSoundFile, sensor density, SubjectLocation,
+# further directories
 _OUTDATED = {37500, 37396, _WIDTH, _HEIGHT, 40964, 41486, 41487, 41488, 41492, EXIF, GPS, INTEROPERABILITY}
 _KEPT = {
     0: _DESCRIPTIVE,
@@ -30,12 +30,12 @@ _KEPT = {
     GPS: set(range(32)),
 }
 _HEAD = b"II*\0" + bytes(4)
-_MOST_READ = 1 << 24  # bytes, by which overlapping tags cannot name the same ones a thousand times
-_MOST_KEPT = 16_000  # bytes of a directory's values, so that three of them fit into the 65527 that a JPEG has for them
+_MOST_READ = 1 << 24  # bytes; overlapping tags may name the same ones a thousand times
+_MOST_KEPT = 16_000  # bytes of a directory's values: three directories fit into the 65527 of a JPEG
 
 
 class _Bounded:
-    """A file that ends once much of it was read."""
+    """A file that ends after many bytes were read from it."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._read, self.seek, self.tell, self._left = file.read, file.seek, file.tell, _MOST_READ
@@ -46,26 +46,31 @@ class _Bounded:
 
 
 class Tags:
-    """A TIFF file, or a block of EXIF, which has the same form. What is neither, or is damaged, has no tags.
+    """The tags of a TIFF file, or of an EXIF block, which has the same form; none where it is neither or is damaged.
 
     Args:
         file: open for reading, or the block.
+
+    Attributes:
+        head: the header of the file, 8 bytes, or 16 of BigTIFF.
+        first: offset of the first directory, 0 where there is none.
+        main: the first directory.
     """
 
     def __init__(self, file: IO[bytes] | bytes) -> None:
         file = io.BytesIO(file.removeprefix(b"Exif\0\0")) if isinstance(file, bytes) else file
         self._file = cast(IO[bytes], _Bounded(file))
         file.seek(0)
-        self.head = file.read(16)
-        self.big = self.head[:4] == b"II+\0"  # of the other order Pillow reads none
-        self.head = self.head[: 16 if self.big else 8]
-        self.known = len(self.head) == (16 if self.big else 8) and (self.big or self.head[:4] in (b"II*\0", b"MM\0*"))
-        self.first = Directory(self.head).next if self.known else 0
+        head = file.read(16)
+        self.big = head[:4] == b"II+\0" and len(head) == 16  # Pillow reads no big-endian BigTIFF
+        known = self.big or (head[:4] in (b"II*\0", b"MM\0*") and len(head) >= 8)
+        self.head = head[: 16 if self.big else 8] if known else _HEAD
+        self.first = Directory(self.head).next
         self.main = self.directory(self.first)
 
     def directory(self, at: Any, group: int | None = None) -> Directory:
-        """The directory at ``at``, as far as it is there; ``next`` is where another one stands, or 0."""
-        found = Directory(self.head if self.known else _HEAD, group=group)
+        """The directory at an offset, as far as it can be read; its ``next`` is the offset of another one, or 0."""
+        found = Directory(self.head, group=group)
         found.next = 0
         with _silently():
             if isinstance(at, int) and at:
@@ -74,7 +79,7 @@ class Tags:
         return found
 
     def inner(self, *numbers: int) -> Directory:
-        """A directory that a tag of the main one points to, or from there on."""
+        """The directory that a tag of the main directory points to, or that tags point to one after another."""
         found = self.main
         for number in numbers:
             found = self.directory(value(found, number), number)
@@ -83,7 +88,7 @@ class Tags:
 
 @contextmanager
 def _silently() -> Iterator[None]:
-    """Parsers may raise and warn of anything in a damaged file, whose tags are then those read so far."""
+    """Parsers may raise or warn of anything in a damaged file; tags read until then are kept."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with suppress(Exception):
@@ -91,7 +96,7 @@ def _silently() -> Iterator[None]:
 
 
 def value(tags: Directory, tag: int, default: Any = None) -> Any:
-    """The value of a tag, or ``default`` where it is not there or broken."""
+    """The value of a tag, or ``default`` where it is missing or broken."""
     with _silently():
         found = tags.get(tag, default)
         return found[0] if isinstance(found, tuple) and len(found) == 1 else found
@@ -99,37 +104,37 @@ def value(tags: Directory, tag: int, default: Any = None) -> Any:
 
 
 def clean_exif(tags: Tags) -> bytes | None:
-    """What the camera says, without what no longer holds once a photo is upright, enlarged and saved anew.
+    """What the camera recorded, without what is false once a photo is upright, enlarged and saved anew.
 
     Returns:
-        A block of less than 65 KB that begins with ``II``; None where nothing is told.
+        A block of less than 65 KB that begins with ``II``; None where nothing is left.
     """
-    main, inner = _kept(tags)
-    return _block(main, inner) if main or any(inner.values()) else None
+    kept = _kept(tags)
+    return _block(kept) if any(kept.values()) else None
 
 
 def sized_exif(block: bytes, height: int, width: int) -> bytes:
     """A block of :func:`clean_exif` with the size of a picture to be written."""
-    return _block(*_kept(Tags(block), (height, width)))
+    return _block(_kept(Tags(block), (height, width)))
 
 
 def add_exif(file: IO[bytes], block: bytes, height: int, width: int) -> None:
-    """Put a block of :func:`clean_exif` into a TIFF of tiles, which libvips writes without it."""
+    """Put a block of :func:`clean_exif` into a TIFF file, which libvips writes without EXIF."""
     tags = Tags(file)
-    main, inner = _kept(Tags(block), (height, width), tags.head)
+    kept = _kept(Tags(block), (height, width), tags.head)
     for tag, content in tags.main.items():
-        main.tagtype[tag] = tags.main.tagtype[tag]
-        main[tag] = content
+        kept[0].tagtype[tag] = tags.main.tagtype[tag]
+        kept[0][tag] = content
     end = file.seek(0, io.SEEK_END)
     end += file.write(bytes(end % 2))
-    data, first = _packed(main, inner, end)
+    data, first = _packed(kept, end)
     file.write(data)
     file.seek(8 if tags.big else 4)
     file.write(struct.pack("<Q" if tags.big else "<I", first))
 
 
 def camera_name(tags: Tags) -> str:
-    """Make and model of the camera as one name, ``NIKON D800``; empty where none is given or it is broken."""
+    """Make and model of the camera as one name, for example ``NIKON D800``; empty where neither can be read."""
     make, model = (str(value(tags.main, tag, "")).split("\0")[0].strip() for tag in (_MAKE, _MODEL))
     brand = make.split(" ")[0]  # NIKON CORPORATION calls its cameras NIKON D800
     return model if model.lower().startswith(brand.lower()) else f"{brand} {model}".strip()
@@ -144,7 +149,7 @@ def resolution(tags: Tags) -> tuple[float, float] | None:
 
 
 def photo_page(path: Path, tags: Tags) -> tuple[dict[str, int], Directory]:
-    """Which of a TIFF's pages is the photo: smaller copies of it, thumbnails and masks may stand before it.
+    """The page of a TIFF that is the photo; smaller copies of it, thumbnails and masks may stand before it.
 
     Returns:
         ``page`` and ``subifd`` as libvips takes them, and the tags of that page.
@@ -173,10 +178,8 @@ def photo_page(path: Path, tags: Tags) -> tuple[dict[str, int], Directory]:
     return photos[copies.index(False)]
 
 
-def _kept(
-    tags: Tags, size: tuple[int, int] | None = None, head: bytes = _HEAD
-) -> tuple[Directory, dict[int, Directory]]:
-    """The main directory and the inner ones, without what is not kept, and with the size of a picture."""
+def _kept(tags: Tags, size: tuple[int, int] | None = None, head: bytes = _HEAD) -> dict[int, Directory]:
+    """The main directory (0) and the inner ones with the tags of :data:`_KEPT` alone, and a picture's size."""
     kept = {}
     for number, known in _KEPT.items():
         source, room = tags.inner(number) if number else tags.main, _MOST_KEPT
@@ -190,21 +193,21 @@ def _kept(
                 kept[number][tag] = content
     if size:
         kept[EXIF][_HEIGHT], kept[EXIF][_WIDTH] = size
-    return kept.pop(0), kept
+    return kept
 
 
-def _block(main: Directory, inner: dict[int, Directory]) -> bytes:
-    data, first = _packed(main, inner, 8)
+def _block(kept: dict[int, Directory]) -> bytes:
+    data, first = _packed(kept, 8)
     return struct.pack("<2sHI", b"II", 42, first) + data
 
 
-def _packed(main: Directory, inner: dict[int, Directory], at: int) -> tuple[bytes, int]:
-    """The directories as bytes that will stand at the even offset ``at``, and where the main one, the last, will."""
-    data = b""
+def _packed(kept: dict[int, Directory], at: int) -> tuple[bytes, int]:
+    """The directories as bytes for the even offset ``at``, the main one last, and the offset of the main one."""
+    data, main = b"", kept[0]
     with _silently():
-        for number, told in inner.items():
-            if told:
+        for number in (EXIF, GPS):
+            if kept[number]:
                 main[number] = at + len(data)
-                data += told.tobytes(at + len(data))
+                data += kept[number].tobytes(at + len(data))
         return data + main.tobytes(at + len(data)), at + len(data)
     return b"", 0

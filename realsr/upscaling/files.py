@@ -74,7 +74,7 @@ def upscale_file(
         raise InputError(f"{target}: is a folder, where the result of {source} would be; remove or rename it")
     photo = open_photo(source, most_pixels)
     height, width = result_size(photo, model, scale)
-    check_writes(target, height, width, (1 if photo.gray else 3) + (photo.alpha is not None))
+    check_writes(target, height, width)
     if pace and (line := long_wait(pace, model, tiles or Tiles(), *photo.rgb.shape[:2])):
         log.info("%s: %s", source, line)
     bands = photo_bands(photo, model, scale, tiles, keep_colours, report)

@@ -14,7 +14,7 @@ from PIL import Image, ImageCms
 
 from realsr.imaging import Photo
 from realsr.imaging.encoding import check_writes, eight_bit, write_rows
-from realsr.imaging.profiles import _SRGB_PRIMARIES, profile
+from realsr.imaging.profiles import SRGB_PRIMARIES, profile
 from realsr.runtime.errors import InputError
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -67,7 +67,7 @@ def test_write_rows_of_any_cut(tmp_path, monkeypatch, suffix, channels, dtype):
     array = pixels(np.uint8, channels).astype(dtype) * (257 if dtype == np.uint16 else 1)
     files = []
     for cuts, band in (((), 1 << 20), ((3, 4, 20), 1 << 20), ((7, 30), 300), ((), 300)):
-        monkeypatch.setattr("realsr.imaging.stream._PIECE", band)
+        monkeypatch.setattr("realsr.imaging.encoding._PIECE", band)
         path = tmp_path / f"{len(files)}{suffix}"
         write_rows(path, bands(array, *cuts), 37, 29, LIKE, quality=100)
         files.append(path.read_bytes())
@@ -124,14 +124,11 @@ def test_what_a_format_just_holds(tmp_path, name, height, width):
     ("array", "line"),
     [
         ([np.zeros((4, 9, 3), np.uint8)], "4 rows came, not 8"),
-        ([np.zeros((9, 9, 3), np.uint8)], "9 rows came, not 8"),
         ([], "0 rows came, not 8"),
-        ([np.zeros((8, 8, 3), np.uint8)], r"uint8 \(8, 8, 3\) is no"),
-        ([np.zeros((8, 9, 5), np.uint8)], r"uint8 \(8, 9, 5\) is no"),
-        ([np.zeros((8, 9), np.uint8)], r"uint8 \(8, 9\) is no"),
-        ([np.zeros((8, 9, 3), np.float32)], "float32 .* is no"),
-        ([np.zeros((4, 9, 3), np.uint8), np.zeros((4, 9, 1), np.uint8)], "follows one of uint8"),
-        ([np.zeros((4, 9, 3), np.uint8), np.zeros((4, 9, 3), np.uint16)], "follows one of uint8"),
+        ([np.zeros((9, 9, 3), np.uint8)], "is no part of"),
+        ([np.zeros((8, 8, 3), np.uint8)], "is no part of"),
+        ([np.zeros((4, 9, 3), np.uint8), np.zeros((4, 9, 1), np.uint8)], "is no part of"),
+        ([np.zeros((4, 9, 3), np.uint16), np.zeros((4, 9, 1), np.uint8)], "is no part of"),
     ],
 )
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])
@@ -178,7 +175,7 @@ def test_a_large_picture_takes_the_memory_of_a_band(tmp_path, suffix):
 
 
 def test_a_profile_of_gray_is_not_put_beside_three_colours(tmp_path):
-    gray = profile(_SRGB_PRIMARIES, (1.8,), gray=True)
+    gray = profile(SRGB_PRIMARIES, (1.8,), gray=True)
     like = Photo(np.zeros((1, 1, 3), np.uint16), icc_profile=gray)
     kept = {}
     for name, channels in (("a.png", 2), ("a.tif", 2), ("b.tif", 1), ("c.tif", 4), ("d.png", 3), ("e.jpg", 3)):

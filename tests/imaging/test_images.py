@@ -14,12 +14,12 @@ import torch
 from PIL import Image, ImageCms, ImageOps
 
 from realsr.imaging import Photo, gray_uint8, image_size, quantize, read_image, to_float, to_uint, write_image
-from realsr.imaging.profiles import _SRGB_PRIMARIES, profile
+from realsr.imaging.profiles import SRGB_PRIMARIES, profile
 from realsr.runtime.errors import InputError
 from realsr.runtime.files import atomic_write, file_hash, find_images
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-GRAY_PROFILE = profile(_SRGB_PRIMARIES, (1.8,), gray=True)
+GRAY_PROFILE = profile(SRGB_PRIMARIES, (1.8,), gray=True)
 ORIENTATION = 0x0112
 
 
