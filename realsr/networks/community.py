@@ -1,4 +1,4 @@
-"""Networks of other architectures, through spandrel: published ones, and what is trained of them."""
+"""Networks of spandrel's architectures: published ones, and those trained here."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from realsr.runtime.errors import InputError
 
-COMMUNITY = "spandrel.architectures."  # where the networks are that others publish
-PROBE = 64  # pixels of a side; a multiple of what any architecture asks for
+COMMUNITY = "spandrel.architectures."  # the package of their classes
+PROBE = 64  # pixels of a side; a multiple of those that any architecture asks for
 
 
 def is_community(network: nn.Module) -> bool:
@@ -23,10 +23,13 @@ def is_community(network: nn.Module) -> bool:
 
 
 def scale_of(network: nn.Module) -> int:
-    """By how much a generator enlarges: its ``scale``, else measured; spandrel's mean other things by that name.
+    """The factor by which a generator enlarges: its ``scale``; of spandrel's classes it is measured.
+
+    >>> scale_of(nn.Upsample(scale_factor=3))
+    3
 
     Raises:
-        InputError: it cannot be computed.
+        InputError: the network cannot be computed.
     """
     if not is_community(network) and isinstance(scale := getattr(network, "scale", None), int):
         return scale
@@ -38,10 +41,10 @@ def scale_of(network: nn.Module) -> int:
 
 
 def untold_options(network: nn.Module) -> list[str]:
-    """``name=value`` of what a network of spandrel's is built with and what spandrel would not read off its weights.
+    """Options, as ``name=value``, that a spandrel network is built with and that its weights do not show to spandrel.
 
     Raises:
-        InputError: its weights do not even tell the architecture.
+        InputError: spandrel does not recognise the architecture by its weights.
     """
     if not is_community(network):
         return []
@@ -51,7 +54,7 @@ def untold_options(network: nn.Module) -> list[str]:
 
 
 class CommunityNetwork(nn.Module):
-    """A generator that spandrel has built.
+    """A generator built by spandrel.
 
     Args:
         descriptor: spandrel's ``ImageModelDescriptor``.
@@ -66,12 +69,12 @@ class CommunityNetwork(nn.Module):
     def forward(self, lr: Tensor) -> Tensor:
         """``lr (1, 3, H, W)`` in [0, 1] to ``sr (1, 3, scale*H, scale*W)`` in [0, 1], without gradients.
 
-        Sizes that the network does not take are padded, by reflection on the right and at the bottom, and cut again.
+        Sizes that the network does not take are padded by reflection on the right and at the bottom, and cropped again.
         """
         return self.descriptor(lr)
 
     def spec(self) -> dict[str, Any]:
-        """How the network is built: ``_target_``, by the name under which spandrel has its class, and its options."""
+        """``_target_``, the name under which spandrel exports the class, and the options of the network."""
         kind = type(self.network)
         package = pkgutil.resolve_name(kind.__module__.partition(".__arch")[0])
         name = next(name for name, value in vars(package).items() if value is kind)
@@ -83,11 +86,11 @@ def load_community(content: Mapping[str, Any], path: str | Path) -> CommunityNet
     """The generator of a checkpoint whose architecture spandrel recognises, in float32.
 
     Args:
-        content: of the file, read without running code (:func:`realsr.networks.weights.read_checkpoint`).
+        content: of the file, from :func:`realsr.networks.weights.read_checkpoint`.
         path: of the file, for messages.
 
     Raises:
-        InputError: no architecture that is known, or one that does something else than to enlarge RGB images.
+        InputError: the architecture is unknown, or does something else than enlarge RGB images.
     """
     keys = ", ".join(map(str, list(content)[:2])) or "none"
     unknown = f"{path}: holds no generator of realsr, no RRDBNet and no EDSR"
@@ -97,7 +100,7 @@ def load_community(content: Mapping[str, Any], path: str | Path) -> CommunityNet
         model = ModelLoader().load_from_state_dict(dict(content))
     except UnsupportedModelError as e:
         raise InputError(f"{unknown}, nor any that spandrel knows (its keys: {keys} ...)") from e
-    except Exception as e:  # weights that only look like those of an architecture can trip its reader in any way
+    except Exception as e:  # weights like those of an architecture can make its reader fail in any way
         reason = " ".join(str(e).split())[:150] or type(e).__name__
         raise InputError(f"{unknown}, and spandrel cannot build it ({reason})") from e
     name = model.architecture.name

@@ -6,10 +6,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from realsr.runtime.errors import at_least
+from realsr.networks.names import State, count_blocks, has_convolutions, renamed
+from realsr.runtime.errors import InputError, at_least
 
 LEVELS = 255.0  # the published weights are for images in [0, 255]
 MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K's training images in [0, 1], red, green, blue
+_PROGRAM = [  # key names of the EDSR program; the body's last convolution is the plain `body.N`
+    (r"^head\.0\.", "conv_first."),
+    (r"^body\.(\d+)\.body\.0\.", r"body.\1.conv1."),
+    (r"^body\.(\d+)\.body\.2\.", r"body.\1.conv2."),
+    (r"^body\.\d+\.(weight|bias)$", r"conv_after_body.\1"),
+    (r"^tail\.0\.(\d)\.", r"upsample.\1."),
+    (r"^tail\.1\.", "conv_last."),
+]
+_SHIFT = {  # weights for the mean in published files; our EDSR subtracts the same mean without weights
+    "sub_mean.weight": torch.eye(3).view(3, 3, 1, 1),
+    "sub_mean.bias": -LEVELS * torch.tensor(MEAN),
+    "add_mean.weight": torch.eye(3).view(3, 3, 1, 1),
+    "add_mean.bias": LEVELS * torch.tensor(MEAN),
+    "mean": torch.tensor(MEAN).view(1, 3, 1, 1),
+}
 
 
 class ResidualBlock(nn.Module):
@@ -28,6 +44,9 @@ class ResidualBlock(nn.Module):
 
 class EDSR(nn.Module):
     """The x4 generator: residual blocks at low resolution, then two x2 steps of a convolution and a pixel shuffle.
+
+    >>> EDSR(features=8, blocks=2)(torch.rand(1, 3, 10, 12)).shape
+    torch.Size([1, 3, 40, 48])
 
     Args:
         features: channels of the body (paper: 256; baseline: 64).
@@ -59,3 +78,34 @@ class EDSR(nn.Module):
         x = self.conv_first((lr - self.mean) * LEVELS)
         x = x + self.conv_after_body(self.body(x))
         return self.conv_last(self.upsample(x)) / LEVELS + self.mean
+
+    @staticmethod
+    def our_names(state: State) -> State:
+        """Weights in any published spelling of EDSR under our names, without DIV2K's mean."""
+        state = {key: value for key, value in state.items() if not _is_shift(key, value)}
+        return renamed(state, _PROGRAM) if "body.0.body.0.weight" in state else state
+
+    @staticmethod
+    def options_of(state: State) -> dict[str, float] | None:
+        """The options of the network that weights, under our names, are of; None if they are of another one.
+
+        Files do not hold the residual scale: it is 0.1 with the paper's 256 features, 1 with any other number.
+
+        Raises:
+            InputError: they are of an EDSR for another scale.
+        """
+        names = ("conv_first", "conv_last", "body.0.conv1", "conv_after_body", "upsample.0")
+        if not has_convolutions(state, *names) or state["conv_first.weight"].shape[1] != 3:
+            return None
+        features = state["conv_first.weight"].shape[0]
+        steps = sum(f"upsample.{index}.weight" in state for index in (0, 2, 4))
+        scale = 3 if state["upsample.0.weight"].shape[0] == 9 * features else 2**steps
+        if scale != EDSR.scale:
+            raise InputError(f"holds an EDSR for x{scale}; only those for x{EDSR.scale} are taken")
+        return {"features": features, "blocks": count_blocks(state), "residual_scale": 0.1 if features == 256 else 1.0}
+
+
+def _is_shift(key: str, value: Tensor) -> bool:
+    """Whether a weight is EDSR's shift by the mean, up to the rounding of half precision."""
+    wanted = _SHIFT.get(key)
+    return wanted is not None and wanted.shape == value.shape and torch.allclose(value.float(), wanted, 1e-3, 1e-3)

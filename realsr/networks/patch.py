@@ -1,4 +1,4 @@
-"""PatchGAN discriminator (Isola et al., CVPR 2017), which judges 70x70 patches, not the image as a whole."""
+"""PatchGAN discriminator (Isola et al., CVPR 2017), with a logit for each patch of 70x70 pixels."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from realsr.runtime.errors import at_least
 class PatchDiscriminator(nn.Module):
     """4x4 convolutions: ``features`` with stride 2, doubled twice with stride 2, doubled with stride 1, to 1.
 
-    BatchNorm on the inner three, LeakyReLU 0.2. RealSR (section 3.3) takes 64 features; for an input of 128x128
-    the map is 14x14, each logit seeing 70x70 pixels.
+    BatchNorm on the inner three, LeakyReLU 0.2. RealSR (section 3.3) has 64 features. Each logit sees 70x70 pixels.
+
+    >>> import torch
+    >>> PatchDiscriminator(features=8)(torch.rand(1, 3, 128, 128)).shape
+    torch.Size([1, 1, 14, 14])
 
     Args:
         features: channels of the first convolution.
@@ -36,5 +39,4 @@ class PatchDiscriminator(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """``(N, 3, H, W)`` in [0, 1] to a map of logits ``(N, 1, H', W')``."""
-        logits: Tensor = self.model(image)
-        return logits
+        return self.model(image)

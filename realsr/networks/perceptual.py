@@ -1,4 +1,4 @@
-"""Perceptual losses: VGG19 features as in ESRGAN, or LPIPS; the backbone downloaded, or a file."""
+"""Perceptual losses: VGG19 features as in ESRGAN, or LPIPS, with a downloaded backbone or one from a file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from realsr.networks.weights import find_state, read_checkpoint
+from realsr.networks.names import find_state
+from realsr.networks.weights import read_checkpoint
 from realsr.runtime.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ class LPIPSLoss(nn.Module):
 
 
 def load_lpips(net: str, backbone: str | None = None) -> LPIPSLoss | None:
-    """LPIPS if its backbone is to be had; else None, and one line in the log that says why.
+    """LPIPS if its backbone can be downloaded; otherwise None, and one line in the log says why.
 
     Raises:
         InputError: a backbone file was given and is wrong, or ``net`` is unknown.
@@ -97,7 +98,7 @@ def load_lpips(net: str, backbone: str | None = None) -> LPIPSLoss | None:
 
 def _backbone(name: str, file: str | None) -> Any:
     """A torchvision classifier with its ImageNet weights."""
-    with torch.device("meta"):  # random weights that are all replaced would cost seconds, and the global RNG
+    with torch.device("meta"):  # no random weights: they cost seconds, and draw from the global RNG
         model = getattr(torchvision.models, name)()
     if file is None:
         weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1

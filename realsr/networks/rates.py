@@ -1,4 +1,4 @@
-"""Learning rates for parts of a network: fine-tuning moves its first layers slowly, or not at all."""
+"""Learning rates for parts of a network: fine-tuning slows its first layers down, or freezes them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,21 @@ from realsr.runtime.errors import InputError
 
 
 def parameter_groups(network: nn.Module, lr_scale: Mapping[str, float]) -> list[tuple[float, list[nn.Parameter]]]:
-    """A network's parameters by the factor of their learning rate; those with factor 0 are frozen here and left out.
+    """The parameters of a network by the factor of their learning rate; factor 0 freezes and leaves out.
+
+    >>> net = nn.Sequential(nn.Conv2d(1, 1, 1), nn.Conv2d(1, 1, 1, bias=False))
+    >>> [(factor, len(parameters)) for factor, parameters in parameter_groups(net, {"0": 0.1})]
+    [(1.0, 1), (0.1, 2)]
 
     Args:
-        network: whose modules are named.
-        lr_scale: factor by a module's name, which holds for all that is in it: ``{"conv_first": 0, "body.0": 0.1}``.
+        network: to train.
+        lr_scale: factor by the name of a module, for all that it contains: ``{"conv_first": 0, "body.0": 0.1}``.
 
     Returns:
-        Pairs of factor and parameters, that of all others (1) first.
+        Pairs of factor and parameters; those without a factor of their own (1) come first.
 
     Raises:
-        InputError: no module has that name, a factor is no number from 0 on, or nothing is left to train.
+        InputError: no module has that name, a factor is negative or no number, or nothing is left to train.
     """
     names = [name for name, _ in network.named_modules() if name]
     for name, factor in lr_scale.items():

@@ -6,13 +6,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from realsr.networks.names import State, count_blocks, has_convolutions, renamed
 from realsr.runtime.errors import at_least
 
 REACH = 2  # rows at low resolution that the convolutions after the trunk see on either side: 1/2 + 3/4, and whole
+_ESRGAN = [  # key names of the ESRGAN and RealSR programs
+    (r"^RRDB_trunk\.(\d+)\.RDB(\d)\.", r"body.\1.rdb\2."),
+    (r"^trunk_conv\.", "conv_body."),
+    (r"^upconv(\d)\.", r"conv_up\1."),
+    (r"^HRconv\.", "conv_hr."),
+]
+_FIRST_ESRGAN = [  # the first release numbers nested Sequentials; the trunk's last convolution is the plain `sub.N`
+    (r"^model\.0\.", "conv_first."),
+    (r"^model\.1\.sub\.(\d+)\.RDB(\d)\.conv(\d)\.0\.", r"body.\1.rdb\2.conv\3."),
+    (r"^model\.1\.sub\.\d+\.(weight|bias)$", r"conv_body.\1"),
+    (r"^model\.3\.", "conv_up1."),
+    (r"^model\.6\.", "conv_up2."),
+    (r"^model\.8\.", "conv_hr."),
+    (r"^model\.10\.", "conv_last."),
+]
 
 
 def leaky(x: Tensor) -> Tensor:
-    """LeakyReLU in place of what a convolution gave, which nothing else reads: a third less memory at the peak."""
+    """LeakyReLU in place, for outputs of convolutions that nothing else reads: a third less memory at the peak."""
     return F.leaky_relu(x, 0.2, inplace=True)
 
 
@@ -33,7 +49,7 @@ class ResidualDenseBlock(nn.Module):
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, features, H, W)`` to the same shape and type; the convolutions may have a shorter one."""
+        """``(N, features, H, W)`` to the same shape and type; the convolutions may be in half precision."""
         short = self.conv1.weight.dtype
         x0 = x if short == torch.float32 else x.to(short)  # under autocast x is the shorter one
         x1 = leaky(self.conv1(x0))
@@ -60,14 +76,17 @@ class RRDB(nn.Module):
 class RRDBNet(nn.Module):
     """The x4 generator: a trunk of RRDBs at low resolution, then two nearest-neighbour x2 steps with convolutions.
 
+    >>> RRDBNet(features=8, blocks=1, growth=4)(torch.rand(1, 3, 10, 12)).shape
+    torch.Size([1, 3, 40, 48])
+
     Args:
         features: channels of the trunk (paper: 64).
         blocks: number of RRDBs (paper: 23).
         growth: channels that each dense convolution adds (paper: 32).
 
     Attributes:
-        strip: rows of the trunk's output that are enlarged at a time, 0 for all; without gradients the same comes out
-            of less than a third of the memory, for most is taken at high resolution.
+        strip: rows of the trunk's output that are enlarged at a time, 0 for all. Without gradients, strips of 32 need
+            less than a third of the memory for the same result, since high resolution takes most of it.
     """
 
     scale = 4
@@ -97,6 +116,27 @@ class RRDBNet(nn.Module):
             seen = self._enlarged(x[:, :, start : bottom + REACH])
             parts.append(seen[:, :, 4 * (top - start) : 4 * (bottom - start)])
         return torch.cat(parts, 2)
+
+    @staticmethod
+    def our_names(state: State) -> State:
+        """Weights in any published spelling of RRDBNet under our names."""
+        return renamed(state, _FIRST_ESRGAN if any(key.startswith("model.1.sub.") for key in state) else _ESRGAN)
+
+    @staticmethod
+    def options_of(state: State) -> dict[str, int] | None:
+        """The options of the network that weights, under our names, are of; None if they are of another one."""
+        if not has_convolutions(state, "conv_first", "conv_last", "body.0.rdb1.conv1", "conv_up1", "conv_up2"):
+            return None
+        if "conv_up3.weight" in state or any("conv1x1" in key for key in state):  # x8; ESRGAN+
+            return None
+        features, inputs = state["conv_first.weight"].shape[:2]
+        if inputs != 3 or state["conv_up1.weight"].shape[0] != features:
+            return None
+        return {
+            "features": features,
+            "blocks": count_blocks(state),
+            "growth": state["body.0.rdb1.conv1.weight"].shape[0],
+        }
 
     def _enlarged(self, x: Tensor) -> Tensor:
         x = leaky(self.conv_up1(F.interpolate(x, scale_factor=2.0, mode="nearest")))

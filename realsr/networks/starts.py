@@ -1,4 +1,4 @@
-"""Where a training starts: weights of a file, or published ones that are downloaded once."""
+"""The weights that a training starts from: a file, or published ones, which are downloaded once."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ log = logging.getLogger(__name__)
 
 
 def start_file(weights: str) -> Path:
-    """The file of a start's weights; those with an address come into torch's hub cache, once.
+    """The file with the weights; those with an address are downloaded into torch's hub cache once.
 
-    The SHA-256 of what came is kept beside it and compared from then on: an address may come to mean another file.
+    The SHA-256 of the first download is kept beside the file and compared from then on.
+
+    >>> start_file("compact_x4").name
+    'compact_x4.safetensors'
 
     Args:
         weights: a path, an address of http or https, or the name of weights that come with the package.
 
     Raises:
-        InputError: it cannot be downloaded, or is no longer what came first.
+        InputError: the file cannot be downloaded, or differs from the first download.
     """
     if not weights.startswith(("http://", "https://")):
         shipped = Path(__file__).parent / f"{weights}.safetensors"

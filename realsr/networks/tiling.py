@@ -11,19 +11,18 @@ import torch
 from torch import Tensor
 
 from realsr.imaging.colour import match_colours
+from realsr.networks.sizes import MOST
 from realsr.runtime.errors import InputError
 from realsr.runtime.hardware import free_memory, is_out_of_memory
 
 TILE = 384  # LR pixels kept of each tile
-OVERLAP = 64  # LR pixels of surroundings that it also sees, on every side, where the network does not say how many
-SMALLEST = 16  # tiles of no more are not halved again for want of memory
-# What a network takes for each LR pixel of a tile in float32, to begin with: our RRDBNet takes 3000, others more
-BYTES_PER_PIXEL = 10_000
+SMALLEST = 16  # LR pixels; smaller tiles are not halved again where memory is short
+BYTES_PER_PIXEL = 10_000  # first guess of a network's memory for each LR pixel in float32: our RRDBNet takes 3000
 MOST_TILES = 16  # at a time: more do not make a GPU faster
 
 
 class Part(NamedTuple):
-    """What is kept of a tile, in LR pixels of the image; the ends are not in it."""
+    """A rectangle of the image in LR pixels, without its ends ``bottom`` and ``right``."""
 
     top: int
     bottom: int
@@ -32,24 +31,28 @@ class Part(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Its height and width."""
+        """Height and width."""
         return self.bottom - self.top, self.right - self.left
+
+    def inside(self, outer: Part, scale: int) -> tuple[slice, slice, slice]:
+        """The index of this part in the result ``(C, scale*h, scale*w)`` of an outer one."""
+        rows = slice((self.top - outer.top) * scale, (self.bottom - outer.top) * scale)
+        return slice(None), rows, slice((self.left - outer.left) * scale, (self.right - outer.left) * scale)
 
 
 @dataclass
 class Tiles:
-    """How a photo is cut, and with how much memory; both shrink when there turns out to be less.
+    """The sizes of tiles; both ``tile`` and ``batch`` shrink where memory runs out.
 
     Attributes:
-        tile: side of what is kept of each tile, in LR pixels; 0 takes the image whole.
-        overlap: LR pixels of surroundings on every side; -1: what the network says. docs/upscaling.md has what is left
-            of seams.
+        tile: side of the kept part of each tile, in LR pixels; 0 takes the image whole.
+        overlap: LR pixels of surroundings on every side, -1 for the network's own; docs/upscaling.md measures seams.
         batch: tiles that go through the network at once; 0 takes as many as free memory holds on a GPU, and one on a
             CPU, which gains nothing by more.
-        aligned: tiles start at multiples of it; the network says of which.
+        aligned: tiles start at multiples of it; the network's own goes before it.
 
     Raises:
-        InputError: one is less.
+        InputError: a size is too small or not a whole number.
     """
 
     tile: int = TILE
@@ -63,9 +66,9 @@ class Tiles:
                 raise InputError(f"{name}={value}: give {least} or more, a whole number")
 
     def fitted(self, network: object, height: int, width: int, device: torch.device) -> Tiles:
-        """For a network and an image of this size: tiles that free memory holds, and as many of them as it holds."""
+        """Tiles for a network and an image of this size that fit into free memory."""
         tile, batch, aligned = self.tile or max(height, width), self.batch, getattr(network, "aligned", self.aligned)
-        overlap = self.overlap if self.overlap >= 0 else getattr(network, "overlap", OVERLAP)
+        overlap = self.overlap if self.overlap >= 0 else getattr(network, "overlap", MOST)
         free = free_memory(device)
         room = (2**40 if free is None else free) // 2 // BYTES_PER_PIXEL  # LR pixels; half is left to all else
         while self.tile and tile > 2 * SMALLEST and (tile + 2 * overlap) ** 2 > room:
@@ -75,24 +78,27 @@ class Tiles:
         return Tiles(tile, overlap, batch or 1, aligned)
 
     def cuts(self, start: int, end: int, spare: int = 0) -> list[tuple[int, int]]:
-        """An interval in pieces of at most a tile, as equal as can be; they start at multiples of what is asked for.
+        """An interval cut into nearly equal pieces of at most a tile, which start at multiples of ``aligned``.
+
+        >>> Tiles(tile=384).cuts(0, 1000)
+        [(0, 334), (334, 668), (668, 1000)]
 
         Args:
             start: of the interval.
-            end: likewise.
-            spare: by how much it may be longer and stay whole, if it is all there is and no surroundings come to it.
+            end: of the interval.
+            spare: an interval up to this much longer than a tile stays whole: for an image, which has no surroundings.
         """
         count = 1 if end - start <= self.tile + spare else -(-(end - start) // self.tile)
         step = -(-(end - start) // (count * self.aligned)) * self.aligned
         return [(low, min(low + step, end)) for low in range(start, end, step)]
 
     def split(self, part: Part, spare: int = 0) -> list[Part]:
-        """A part in tiles; ``spare`` as in :meth:`cuts`."""
+        """A part cut into tiles; ``spare`` as in :meth:`cuts`."""
         columns = self.cuts(part.left, part.right, spare)
         return [Part(*rows, *sides) for rows in self.cuts(part.top, part.bottom, spare) for sides in columns]
 
     def seen(self, part: Part, height: int, width: int) -> Part:
-        """The part with its surroundings, as far as an image of this size goes."""
+        """The part with its surroundings, as far as they lie in an image of this size."""
         step, overlap = self.aligned, self.overlap
         top, left = (max(start - overlap, 0) // step * step for start in (part.top, part.left))
         bottom, right = (-(-(end + overlap) // step) * step for end in (part.bottom, part.right))
@@ -100,7 +106,7 @@ class Tiles:
 
 
 def clamped(sr: Tensor) -> Tensor:
-    """To [0, 1]."""
+    """Clamp to [0, 1]."""
     return sr.clamp(0, 1)
 
 
@@ -117,34 +123,34 @@ def upscale_bands(
     finish: Callable[[Tensor], Tensor] = clamped,
     report: Callable[[float], Any] = lambda share: None,
 ) -> Iterator[Tensor]:
-    """Upscale in tiles whose surroundings the network also sees; only the inner part of each is kept.
+    """Upscale in tiles together with their surroundings, of whose results only the inner part is kept.
 
-    Tiles that there is no memory for are taken one by one, then halved.
+    Where memory runs out, tiles go through the network one by one, and are then halved.
 
     Args:
-        network: ``(N, 3, h, w)`` to ``(N, 3, scale*h, scale*w)``, on ``device``; may say ``overlap``, ``aligned``.
-        read: gives rows and columns of the image, ``(3, h, w)`` in [0, 1] on ``device``.
+        network: ``(N, 3, h, w)`` to ``(N, 3, scale*h, scale*w)``, on ``device``; may have ``overlap`` and ``aligned``.
+        read: returns rows and columns of the image, ``(3, h, w)`` in [0, 1] on ``device``.
         height: of the image.
-        width: likewise.
+        width: of the image.
         scale: of the network.
         tiles: their sizes.
         device: of the network.
         keep_colours: whether the result gets the image's colours, see :func:`realsr.imaging.colour.match_colours`.
-        finish: what is done there to each piece of the result, ``(3, h, w)`` on ``device``; it may change channels and
-            type, so that a band takes less room.
-        report: is told after each tile which share of the image is done; what it raises ends the work.
+        finish: is applied to each piece of the result, ``(3, h, w)`` on ``device``; it may change channels and type,
+            so that a band takes less memory.
+        report: is called after each tile with the share of the image that is done; its exceptions end the work.
 
     Yields:
-        The result in bands of rows, top to bottom: ``(C, scale*rows, scale*width)`` on the CPU, as ``finish`` made it.
+        Bands of rows, top to bottom: ``(C, scale*rows, scale*width)`` on the CPU, as returned by ``finish``.
 
     Raises:
-        InputError: the smallest tile is too large for the memory, or the network gives no picture.
+        InputError: there is no memory for the smallest tile, or the network's result has the wrong size.
     """
     tiles, done = tiles.fitted(network, height, width, device), 0
     spare = 2 * tiles.overlap
     for top, bottom in tiles.cuts(0, height, spare):
-        parts = tiles.split(Part(top, bottom, 0, width), spare)
-        band = torch.empty(0)
+        strip = Part(top, bottom, 0, width)
+        parts, band = tiles.split(strip, spare), torch.empty(0)
         while parts:
             around = [tiles.seen(part, height, width) for part in parts]
             seen = list(takewhile(lambda part: part.shape == around[0].shape, around))[: tiles.batch]  # noqa: B023
@@ -152,17 +158,11 @@ def upscale_bands(
             try:
                 lr = torch.stack([read(slice(s.top, s.bottom), slice(s.left, s.right)) for s in seen])
                 sr = network(lr).float()
-                _check_answer(sr, lr, scale)
+                _check_size(sr, lr, scale)
                 if keep_colours:
                     match_colours(sr.clamp_(0, 1), lr, scale)
-                pieces = [
-                    finish(
-                        result[
-                            :, _large(part.top, part.bottom, s.top, scale), _large(part.left, part.right, s.left, scale)
-                        ]
-                    )
-                    for part, s, result in zip(group, seen, sr, strict=True)
-                ]
+                results = zip(group, seen, sr, strict=True)
+                pieces = [finish(result[part.inside(tile, scale)]) for part, tile, result in results]
             except (RuntimeError, MemoryError) as e:
                 if not is_out_of_memory(e):
                     raise
@@ -171,9 +171,7 @@ def upscale_bands(
             for part, piece in zip(group, pieces, strict=True):
                 if not band.numel():
                     band = piece.new_empty((len(piece), (bottom - top) * scale, width * scale), device="cpu")
-                band[:, _large(part.top, part.bottom, top, scale), _large(part.left, part.right, 0, scale)] = (
-                    piece.cpu()
-                )
+                band[part.inside(strip, scale)] = piece.cpu()
             parts = parts[len(group) :]
             done += sum(part.shape[0] * part.shape[1] for part in group)
             report(done / (height * width))
@@ -190,13 +188,16 @@ def upscale_tiled(
 ) -> Tensor:
     """:func:`upscale_bands` of a tensor, put together.
 
+    >>> upscale_tiled(torch.nn.Upsample(scale_factor=4), torch.rand(1, 3, 20, 30), scale=4, tile=16).shape
+    torch.Size([1, 3, 80, 120])
+
     Args:
-        network: see there.
+        network: as for :func:`upscale_bands`.
         lr: ``(1, 3, H, W)`` in [0, 1], on the network's device.
         scale: of the network.
         tile: see :class:`Tiles`.
-        overlap: likewise.
-        keep_colours: see :func:`upscale_bands`.
+        overlap: see :class:`Tiles`.
+        keep_colours: as for :func:`upscale_bands`.
 
     Returns:
         ``(1, 3, scale*H, scale*W)`` in [0, 1] on the CPU.
@@ -212,20 +213,14 @@ def upscale_tiled(
     return sr
 
 
-def _check_answer(sr: Tensor, lr: Tensor, scale: int) -> None:
-    """A network of others may give any size."""
+def _check_size(sr: Tensor, lr: Tensor, scale: int) -> None:
     wanted = (*lr.shape[:-2], *(scale * side for side in lr.shape[-2:]))
     if sr.shape != wanted:
         raise InputError(f"the network gives {tuple(sr.shape)} of {tuple(lr.shape)}, not {tuple(wanted)}")
 
 
-def _large(start: int, end: int, origin: int, scale: int) -> slice:
-    """An interval of LR pixels, counted from ``origin``, in pixels of the result."""
-    return slice((start - origin) * scale, (end - origin) * scale)
-
-
 def _with_less(parts: list[Part], failed: int, tiles: Tiles) -> list[Part]:
-    """The same parts for less memory than the ``failed`` first of them took: fewer at once, then smaller ones."""
+    """The same parts for less memory than the first ``failed`` of them take: fewer at once, then smaller ones."""
     if failed > 1:
         tiles.batch = failed // 2
         return parts
@@ -236,4 +231,4 @@ def _with_less(parts: list[Part], failed: int, tiles: Tiles) -> list[Part]:
             "smaller overlap=, or take accelerator=cpu"
         )
     tiles.tile = -(-largest // 2)
-    return sorted(piece for part in parts for piece in tiles.split(part))  # rows of the image are read downwards
+    return sorted(piece for part in parts for piece in tiles.split(part))  # the image is read from top to bottom

@@ -6,7 +6,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from realsr.networks.names import State, renamed
 from realsr.runtime.errors import at_least
+
+_SPECTRAL_NORM = [  # as PyTorch once named its weights, and Real-ESRGAN's files still do
+    (r"\.weight_orig$", ".parametrizations.weight.original"),
+    (r"\.weight_([uv])$", r".parametrizations.weight.0._\1"),
+]
 
 
 class UNetDiscriminator(nn.Module):
@@ -14,6 +20,10 @@ class UNetDiscriminator(nn.Module):
 
     Spectral norm (Miyato et al., ICLR 2018) on all convolutions but the first and the last, LeakyReLU 0.2, no
     BatchNorm. Layers are named as in the published weights.
+
+    >>> import torch
+    >>> UNetDiscriminator(features=4)(torch.rand(1, 3, 16, 24)).shape
+    torch.Size([1, 1, 16, 24])
 
     Args:
         features: channels of the first convolution (64); doubled three times.
@@ -46,8 +56,12 @@ class UNetDiscriminator(nn.Module):
         x = F.leaky_relu(self.conv5(_twice(x)), 0.2) + x1
         x = F.leaky_relu(self.conv6(_twice(x)), 0.2) + x0
         x = F.leaky_relu(self.conv8(F.leaky_relu(self.conv7(x), 0.2)), 0.2)
-        logits: Tensor = self.conv9(x)
-        return logits
+        return self.conv9(x)
+
+    @staticmethod
+    def our_names(state: State) -> State:
+        """Published weights under our names."""
+        return renamed(state, _SPECTRAL_NORM)
 
 
 def _normed(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Module:

@@ -1,4 +1,4 @@
-"""The discriminator of SRGAN and ESRGAN, which judges the crop as a whole: RealSR's ablation against patches."""
+"""The discriminator of SRGAN and ESRGAN, with one logit for a crop: RealSR's ablation of the PatchGAN."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from realsr.runtime.errors import InputError
 
 class VGGDiscriminator(nn.Module):
     """Five stages of a 3x3 and a 4x4 stride-2 convolution with BatchNorm, then two linear layers to one logit.
+
+    >>> import torch
+    >>> VGGDiscriminator(features=4, input_size=32)(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([2, 1])
 
     Args:
         features: channels of the first stage (64); doubled up to eight times that.
@@ -43,6 +47,4 @@ class VGGDiscriminator(nn.Module):
         """``(N, 3, input_size, input_size)`` in [0, 1] to logits ``(N, 1)``."""
         if image.shape[-1] != self.input_size or image.shape[-2] != self.input_size:
             raise ValueError(f"got crops of {tuple(image.shape[-2:])}, was built for {self.input_size}")
-        x = self.features(image).flatten(1)
-        logits: Tensor = self.linear2(self.act(self.linear1(x)))
-        return logits
+        return self.linear2(self.act(self.linear1(self.features(image).flatten(1))))

@@ -1,4 +1,4 @@
-"""Weights from files: our checkpoints, the published ones under each of their key names, and the community's."""
+"""Weights from files: our checkpoints, published ones in any spelling of their keys, and spandrel's architectures."""
 
 from __future__ import annotations
 
@@ -18,15 +18,19 @@ from torch import Tensor, nn
 
 from realsr.networks.community import COMMUNITY, CommunityNetwork, is_community, load_community
 from realsr.networks.content import check_content
-from realsr.networks.foreign import State, our_names, spec_of_state
+from realsr.networks.edsr import EDSR
+from realsr.networks.names import State, find_state
 from realsr.networks.ncnn_files import is_ncnn, read_ncnn
+from realsr.networks.rrdb import RRDBNet
+from realsr.networks.unet import UNetDiscriminator
 from realsr.runtime.errors import InputError
 
-HEADER = "__metadata__"  # safetensors' own name for what its files say in strings
+HEADER = "__metadata__"  # the name in safetensors files for their header's strings
+GENERATORS = (RRDBNet, EDSR)  # whose published files are recognised by their shapes
 
 
 def checkpoint_file(path: str | Path) -> Path:
-    """The file that ``ckpt=`` means: a run's last checkpoint for its folder, of ncnn's two files the weights."""
+    """The file for ``ckpt=``: a run's last checkpoint for its folder, the ``.bin`` for ncnn's ``.param``."""
     last, weights = Path(path) / "checkpoints" / "last.ckpt", Path(path).with_suffix(".bin")
     if Path(path).suffix == ".param" and weights.is_file():
         return weights
@@ -36,7 +40,7 @@ def checkpoint_file(path: str | Path) -> Path:
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """The content of a ``.safetensors``, PyTorch or ncnn file, or of a run's last checkpoint (:func:`checkpoint_file`).
 
-    Code in it is never run (``weights_only``). What a ``.safetensors`` file says in its header is under :data:`HEADER`.
+    Code in the file is never run (``weights_only``). The header of a ``.safetensors`` file is under :data:`HEADER`.
 
     Raises:
         InputError: the file is missing, damaged, or not a checkpoint.
@@ -61,31 +65,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         elif isinstance(e, pickle.UnpicklingError | KeyError | IndexError):
             unsafe = "unsupported global" in str(e).lower()  # torch's words
             reason = "it holds Python objects beside tensors, which could run code" if unsafe else "damaged or foreign"
-        elif isinstance(e, EOFError) or "PytorchStreamReader" in reason or "not fully covered" in reason:
+        elif isinstance(e, EOFError) or "PytorchStreamReader" in reason or "deserializing header" in reason:
             reason = "damaged, or not written to its end"
         raise InputError(f"{path}: is no checkpoint that can be read ({reason})") from e
     if not isinstance(content, Mapping):
         raise InputError(f"{path}: is no checkpoint, it holds a {type(content).__name__}")
     return dict(content)
-
-
-def find_state(content: Mapping[str, Any], prefixes: Sequence[str] = ("generator_ema.", "generator.")) -> State:
-    """The tensors of one network in a checkpoint's content.
-
-    Looks into ``params_ema``, ``params`` (BasicSR), ``state_dict`` (Lightning; there the keys under the first of
-    ``prefixes`` that it has) and strips DataParallel's ``module.``. Averaged weights come before raw ones, unless
-    ``prefixes`` name the raw ones alone.
-    """
-    averaged = "generator_ema." in prefixes
-    for name in (*(("params_ema",) if averaged else ()), "params", "params_ema", "state_dict"):
-        if isinstance(content.get(name), Mapping):
-            content = content[name]
-            break
-    state = {k.removeprefix("module."): v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
-    for prefix in prefixes:
-        if inner := {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}:
-            return inner
-    return state
 
 
 def load_weights(
@@ -103,35 +88,32 @@ def load_weights(
     """
     state = find_state(read_checkpoint(path), prefixes)
     if not is_community(network):
-        state = our_names(state)
-    elif state.keys() != network.state_dict().keys():  # spandrel has names of its own for RRDBNets, too
+        state = _our_names(network, state)
+    elif state.keys() != network.state_dict().keys():  # spandrel has names of its own for RRDBNet, too
         state = load_community(state, path).network.state_dict()
     _check_shapes(network, state, path)
     _fill(network, state, path)
 
 
+def _our_names(network: nn.Module, state: State) -> State:
+    return dict(network.our_names(state)) if isinstance(network, (*GENERATORS, UNetDiscriminator)) else state
+
+
 def _check_shapes(network: nn.Module, state: State, path: str | Path) -> None:
     if not state:
         raise InputError(f"{path}: holds no weights")
-    mine = network.state_dict()
-    problems = [
-        *(f"it lacks {k}" for k in mine if k not in state),
-        *(f"{k} is of no use here" for k in state if k not in mine),
-        *(
-            f"{k} is {tuple(state[k].shape)}, {type(network).__name__} needs {tuple(v.shape)}"
-            for k, v in mine.items()
-            if k in state and state[k].shape != v.shape
-        ),
-    ]
+    name, mine = type(network).__name__, {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    given = {key: tuple(value.shape) for key, value in state.items()}
+    problems = [f"it lacks {key}" for key in mine if key not in given]
+    problems += [f"{key} is of no use here" for key in given if key not in mine]
+    problems += [f"{k} is {given[k]}, {name} needs {mine[k]}" for k in mine if given.get(k, mine[k]) != mine[k]]
     if problems:
         more = f" and {len(problems) - 2} more" if len(problems) > 2 else ""
-        raise InputError(
-            f"{path}: holds another architecture than model={type(network).__name__}: {'; '.join(problems[:2])}{more}"
-        )
+        raise InputError(f"{path}: holds another architecture than model={name}: {'; '.join(problems[:2])}{more}")
 
 
 def _fill(network: nn.Module, state: State, path: str | Path) -> None:
-    """With weights of the right shapes, if they are numbers that a network can compute with."""
+    """Copy weights of the right shapes into a network, if all of them are finite numbers."""
     mine = network.state_dict()
     if odd := [key for key, value in state.items() if not _is_sound(value, mine[key].dtype)]:
         raise InputError(
@@ -150,42 +132,53 @@ def _is_sound(weights: Tensor, dtype: torch.dtype) -> bool:
 
 
 def load_generator(path: str | Path, ema: bool = True) -> nn.Module:
-    """The generator of a checkpoint, ready to upscale by its ``scale``.
+    """The generator of a checkpoint in eval mode, with its factor as ``scale``.
 
-    Our checkpoints say how theirs is built; the architecture of published RRDBNets and EDSRs is read off their shapes
-    (:func:`realsr.networks.foreign.spec_of_state`), and that of all others by :mod:`realsr.networks.community`.
+    Our checkpoints hold the options of their generator. Published RRDBNets and EDSRs are recognised by the shapes of
+    their weights, other architectures by :mod:`realsr.networks.community`.
 
     Args:
         path: of the checkpoint, or of a run's folder.
         ema: whether to take the averaged weights, where there are some, or the raw ones.
 
     Raises:
-        InputError: no such file, no checkpoint, or of an architecture that is not known.
+        InputError: there is no such file, it is no checkpoint, or its architecture is unknown.
     """
     return generator_of(read_checkpoint(path), path, ema)
 
 
 def generator_of(content: Mapping[str, Any], path: str | Path, ema: bool = True) -> nn.Module:
-    """The same of a checkpoint that was read from ``path``."""
-    prefixes = ("generator_ema.", "generator.") if ema else ("generator.",)
-    spec, foreign = spec_of(content), find_state(content, prefixes)
-    state = our_names(foreign)
+    """:func:`load_generator` of the content that was read from ``path``."""
+    state = find_state(content, ("generator_ema.", "generator.") if ema else ("generator.",))
+    spec = spec_of(content)
     if spec is not None and not state:
         raise InputError(f"{path}: holds no weights")
-    if spec is None:
-        spec = spec_of_state(state, path)
+    spec = _recognised(state, path) if spec is None else spec
     if spec is None or _target(spec).startswith(COMMUNITY):
-        return load_community(foreign or content, path).eval()
-    with torch.device("meta"):  # without memory, of which the network of a stranger's file may claim any amount
+        return load_community(state or content, path).eval()
+    with torch.device("meta"):  # without memory: a stranger's file may claim a network of any size
         outline = _build(spec, state, path)
+    state = _our_names(outline, state)
     _check_shapes(outline, state, path)
     generator = _build(spec, state, path)
     _fill(generator, state, path)
     return generator.eval()
 
 
+def _recognised(state: State, path: str | Path) -> dict[str, Any] | None:
+    """``_target_`` and options of the generator of ours that weights in any spelling are of; None if of another one."""
+    for kind in GENERATORS:
+        try:
+            options = kind.options_of(kind.our_names(state))
+        except InputError as e:
+            raise InputError(f"{path}: {e}") from e
+        if options:
+            return {"_target_": f"{kind.__module__}.{kind.__name__}", **options}
+    return None
+
+
 def generator_spec(path: str | Path) -> dict[str, Any]:
-    """How the generator of a file is built, to be trained further: ``_target_`` and its options.
+    """``_target_`` and options of the generator of a file, to train it further.
 
     Raises:
         InputError: as by :func:`load_generator`.
@@ -194,24 +187,26 @@ def generator_spec(path: str | Path) -> dict[str, Any]:
     generator = generator_of(content, path)
     if isinstance(generator, CommunityNetwork):
         return generator.spec()
-    spec = spec_of(content) or spec_of_state(our_names(find_state(content)), path)
-    assert spec is not None
-    return dict(spec)
+    return dict(spec_of(content) or _recognised(find_state(content), path) or {})
 
 
 def spec_of(content: Mapping[str, Any]) -> Any:
-    """How the generator of a checkpoint of ours is built: ``_target_`` and options; None in other files."""
+    """``_target_`` and options of the generator of a checkpoint of ours; None for other files."""
     if (spec := inside(content, "config", "model", "generator")) is not None:
         return spec
     try:
-        spec = json.loads(inside(content, HEADER, "generator") or "null")  # of a file that realsr.export wrote
-    except (ValueError, RecursionError):  # another program's word for something else
+        spec = json.loads(inside(content, HEADER, "generator") or "null")  # written by realsr.export
+    except (ValueError, RecursionError):  # another program's header of that name
         return None
     return spec if isinstance(spec, Mapping) and "_target_" in spec else None
 
 
 def inside(content: Any, *names: str) -> Any:
-    """What a checkpoint has under names within names; None if it has not."""
+    """The value under nested keys of a checkpoint; None if one of them is missing.
+
+    >>> inside({"config": {"scale": 4}}, "config", "scale")
+    4
+    """
     for name in names:
         content = content.get(name) if isinstance(content, Mapping) else None
     return content
@@ -222,10 +217,10 @@ def _target(spec: Any) -> str:
 
 
 def _build(spec: Any, state: State, path: str | Path) -> nn.Module:
-    """The network that a checkpoint's config names, for its weights ``state``.
+    """The network that a checkpoint's config names, of no more than the size of its weights ``state``.
 
-    A checkpoint may come from anyone and Hydra's `instantiate` calls whatever it is told to, so the class is looked
-    up here: a network defined in realsr.networks, with plain values as options.
+    A checkpoint may come from anyone, and Hydra's `instantiate` calls any function it names. So the class is looked up
+    here: only networks defined in realsr.networks are built, with plain values as options.
     """
     target = _target(spec)
     module, _, name = target.rpartition(".")

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from realsr.networks.community import CommunityNetwork
-from realsr.networks.foreign import State
+from realsr.networks.names import State
 from realsr.networks.onnx_graph import onnx_graph
 from realsr.networks.weights import load_generator
 from realsr.runtime.errors import InputError

@@ -6,7 +6,6 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from realsr.networks.edsr import EDSR
-from realsr.networks.foreign import our_names
 from realsr.networks.weights import load_generator, load_weights
 from realsr.runtime.errors import InputError
 
@@ -119,7 +118,7 @@ def test_the_published_networks_have_every_key_and_shape(features, blocks, tenso
     for name, sign in (("sub", -1), ("add", 1)):
         state[f"{name}_mean.weight"] = torch.eye(3).view(3, 3, 1, 1)
         state[f"{name}_mean.bias"] = sign * 255 * torch.tensor(MEAN)
-    renamed = our_names(state)
+    renamed = EDSR.our_names(state)
     assert {k: v.shape for k, v in renamed.items()} == {k: v.shape for k, v in network.state_dict().items()}
     assert sum(p.numel() for p in network.parameters()) == parameters
 

@@ -146,8 +146,6 @@ def test_what_cannot_be_read_is_said_in_a_line(files, tmp_path):
     [
         (r" 6=\d+", " 6=1e30"),  # as many weights
         (r" 6=\d+", " 6=nan"),
-        (r" 9=2 ", " 9=inf "),
-        (r" -23310=1,\S+", " -23310=0"),  # an array without elements
     ],
 )
 def test_numbers_that_no_graph_has_are_damage(files, tmp_path, before, after):
@@ -159,18 +157,10 @@ def test_numbers_that_no_graph_has_are_damage(files, tmp_path, before, after):
     assert "do not fit together, or are damaged" in complaint(tmp_path / "a.param")
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ("2=2.00000003e-01", "2=1.00000001e-01"),  # another factor of the residuals
-        ("-23310=1,2.00000003e-01", "-23310=1,1.00000001e-01"),
-        (" 3=1 ", " 3=2 "),
-        ("Interp", "Tile"),
-    ],
-)
-def test_other_graphs_are_not_taken_for_ours(files, tmp_path, before, after):
+@pytest.mark.parametrize("kind", ["Tile", "Deconvolution"])
+def test_other_graphs_are_not_taken_for_ours(files, tmp_path, kind):
     _, graph = files["rrdb"]
-    (tmp_path / "a.param").write_text(graph.read_text().replace(before, after, 1))
+    (tmp_path / "a.param").write_text(graph.read_text().replace("Interp", kind, 1))
     (tmp_path / "a.bin").write_bytes(graph.with_suffix(".bin").read_bytes())
     assert "is neither RRDBNet x4 nor Real-ESRGAN's compact network" in complaint(tmp_path / "a.param")
 

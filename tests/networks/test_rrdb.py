@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from realsr.networks.foreign import our_names
 from realsr.networks.rrdb import RRDBNet
 
 
@@ -9,7 +8,7 @@ def test_output_is_that_of_the_reference_network(golden):
     data = {name: torch.from_numpy(value) for name, value in golden("rrdbnet.npz").items()}
     state = {k.removeprefix("state/"): v for k, v in data.items() if k.startswith("state/")}
     network = RRDBNet(features=8, blocks=2, growth=4)
-    network.load_state_dict(our_names(state))
+    network.load_state_dict(RRDBNet.our_names(state))
     with torch.no_grad():
         torch.testing.assert_close(network(data["x"]), data["y"], atol=1e-5, rtol=0)
 
@@ -18,7 +17,7 @@ def test_full_network_has_every_published_key_and_shape(golden):
     published = golden("rrdbnet_x4_official_keys.json")
     with torch.device("meta"):
         network = RRDBNet()
-    renamed = our_names({key: torch.empty(shape, device="meta") for key, shape in published.items()})
+    renamed = RRDBNet.our_names({key: torch.empty(shape, device="meta") for key, shape in published.items()})
     assert len(renamed) == len(published)
     assert {k: v.shape for k, v in renamed.items()} == {k: v.shape for k, v in network.state_dict().items()}
     assert sum(p.numel() for p in network.parameters()) == 16_697_987
