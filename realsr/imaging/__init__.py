@@ -27,15 +27,15 @@ _BAND = 256  # rows that are handed on at once
 
 @dataclass(frozen=True)
 class Photo:
-    """A decoded image file, turned upright.
+    """A decoded image file, upright.
 
     Attributes:
-        rgb: ``(H, W, 3)`` uint8 or uint16 in RGB order; a gray file is repeated over the three channels.
-        alpha: ``(H, W)`` of the same type, or None where the file has none.
+        rgb: ``(H, W, 3)`` uint8 or uint16; a gray file is repeated over the three channels.
+        alpha: ``(H, W)`` of the same type, or None.
         gray: whether the file was gray.
-        icc_profile: the profile that describes ``rgb``, embedded or made of what else the file tells, or None.
-        exif: what the camera says, see :func:`realsr.imaging.tags.clean_exif`, or None.
-        xmp: or None.
+        icc_profile: of ``rgb``: embedded, or made from the file's other statements of its colours; or None.
+        exif: the camera's record, see :func:`realsr.imaging.tags.clean_exif`, or None.
+        xmp: the XMP packet, or None.
         resolution: pixels a millimetre across and down, or None.
     """
 
@@ -108,7 +108,7 @@ def photo_of(image: Image.Image) -> Photo:
 
 
 def image_of(bands: Iterable[npt.NDArray[Any]], height: int, width: int, like: Photo) -> Image.Image:
-    """Bands as :func:`realsr.imaging.encoding.write_rows` takes them as an image of Pillow's, of 8 bits."""
+    """Bands, as for :func:`realsr.imaging.encoding.write_rows`, as a Pillow image of 8 bits."""
     image = gathered(map(eight_bit, bands), height, width)
     described = {"icc_profile": like.icc_profile, "exif": like.exif and sized_exif(like.exif, height, width)}
     image.info |= {key: value for key, value in described.items() if value}
@@ -116,46 +116,53 @@ def image_of(bands: Iterable[npt.NDArray[Any]], height: int, width: int, like: P
 
 
 def read_8_bit(path: str | Path) -> npt.NDArray[np.uint8]:
-    """The pixels of :func:`read_image`, ``(H, W, 3)``, those of 16 bits rounded to 8."""
+    """The RGB of :func:`read_image`, ``(H, W, 3)``; 16 bits are rounded to 8."""
     return eight_bit(read_image(path).rgb)
 
 
 def write_image(path: str | Path, photo: Photo, quality: int = 95) -> None:
-    """Write a photo as :func:`realsr.imaging.encoding.write_rows` does; all that :class:`Photo` holds is kept.
-
-    Raises:
-        InputError: the suffix names no format that can be written, or the photo is too large for it.
-        OSError: the folder cannot be written to, or the disk is full.
-    """
+    """Write a photo with all that :class:`Photo` holds; formats and errors as for :func:`.encoding.write_rows`."""
     height, width = photo.rgb.shape[:2]
     write_rows(path, _bands(photo), height, width, photo, quality)
 
 
 def to_float(rgb: npt.NDArray[Any]) -> Tensor:
-    """``(H, W, 3)`` uint8 or uint16 to ``(3, H, W)`` float32 in [0, 1]."""
+    """``(H, W, 3)`` uint8 or uint16 to ``(3, H, W)`` float32 in [0, 1].
+
+    >>> to_float(np.array([[[0, 51, 255]]], np.uint8)).flatten()
+    tensor([0.0000, 0.2000, 1.0000])
+    """
     scale = np.float32(np.iinfo(rgb.dtype).max)
     return torch.from_numpy(np.ascontiguousarray((rgb.astype(np.float32) / scale).transpose(2, 0, 1)))
 
 
 def to_uint(image: Tensor, dtype: Any = np.uint8) -> npt.NDArray[Any]:
-    """``(C, H, W)`` float in [0, 1] to ``(H, W, C)`` of ``dtype`` (uint8 or uint16), clamped and rounded."""
+    """``(C, H, W)`` float in [0, 1] to ``(H, W, C)`` of ``dtype`` (uint8 or uint16), clamped and rounded.
+
+    >>> to_uint(torch.tensor([-0.1, 0.2, 1.3]).view(3, 1, 1))
+    array([[[  0,  51, 255]]], dtype=uint8)
+    """
     top = np.iinfo(dtype).max
     array = image.detach().float().clamp(0, 1).mul(top).round().cpu().numpy().transpose(1, 2, 0)
     return np.ascontiguousarray(array.astype(dtype))
 
 
 def quantize(image: Tensor) -> Tensor:
-    """Round to the 256 levels of an 8-bit file, as saving and reading would; [0, 1] to [0, 1]."""
+    """Clamp to [0, 1] and round to the 256 levels of an 8-bit file.
+
+    >>> quantize(torch.tensor([0.001, 0.003, 1.1])) * 255
+    tensor([  0.,   1., 255.])
+    """
     return image.clamp(0, 1).mul(255).round().div(255)
 
 
 def gray_uint8(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """``(H, W, 3)`` to ``(H, W)``: BT.601 luma rounded to 8 bits, as Pillow computes it."""
+    """BT.601 luma of ``(H, W, 3)``, ``(H, W)`` rounded to 8 bits, as Pillow computes it."""
     return np.asarray(Image.fromarray(rgb).convert("L"))
 
 
 def content_hash(rgb: npt.NDArray[Any]) -> str:
-    """What pixels ``(H, W, 3)`` are, whatever their file: 16 hexadecimal digits of the SHA-256 of shape and bytes."""
+    """16 hexadecimal digits of the SHA-256 of shape and bytes of pixels ``(H, W, 3)``, independent of their file."""
     digest = hashlib.sha256(repr(rgb.shape).encode())
     digest.update(np.ascontiguousarray(rgb).data)
     return digest.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Colour over some pixels: LR has it right, generators shift it, and no loss on detail minds."""
+"""Luma, and the colours of large areas, which are right in LR and which generators shift unseen by other losses."""
 
 from __future__ import annotations
 
@@ -15,37 +15,44 @@ LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
 
 
 def luma(rgb: Tensor) -> Tensor:
-    """BT.601 luma of ``(..., 3, H, W)`` RGB, ``(..., H, W)`` in the same range."""
+    """BT.601 luma of ``(..., 3, H, W)`` RGB, ``(..., H, W)`` in the same range.
+
+    >>> luma(torch.tensor([1.0, 0.0, 0.0]).view(3, 1, 1))
+    tensor([[0.2990]])
+    """
     red, green, blue = rgb.unbind(-3)
     return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
 
 
 def colour_difference(sr: Tensor, lr: Tensor, scale: int) -> Tensor:
-    """Mean absolute difference of the colours of cells of ``CELL`` LR pixels, what is left at the edges not counted.
+    """Mean absolute difference of the mean colours of whole cells of ``CELL`` x ``CELL`` LR pixels.
+
+    >>> colour_difference(torch.full((1, 3, 128, 128), 0.6), torch.full((1, 3, 32, 32), 0.5), scale=4)
+    tensor(0.1000)
 
     Args:
         sr: ``(N, 3, scale*H, scale*W)``.
-        lr: ``(N, 3, H, W)``, in the same units.
-        scale: of ``sr`` against ``lr``.
+        lr: ``(N, 3, H, W)``, in the same unit.
+        scale: of ``sr`` to ``lr``.
 
     Returns:
-        A scalar in their units.
+        A scalar in that unit.
     """
     height, width = (min(CELL, side) for side in lr.shape[-2:])
     return F.l1_loss(F.avg_pool2d(sr, (height * scale, width * scale)), F.avg_pool2d(lr, (height, width)))
 
 
 def match_colours(sr: Tensor, lr: Tensor, scale: int) -> None:
-    """Give ``sr`` the low frequencies of ``lr``, in place: what its cells of scale x scale pixels lack, smoothed.
+    """Give ``sr`` the low frequencies of ``lr``, in place: the smoothed difference to its scale x scale means is added.
 
-    The Gaussian has a sigma of ``SIGMA`` LR pixels, so that LR's noise stays out; detail is left as it is. Blur and
-    subsampling keep low frequencies, so LR's are right; its noise has none of its own, but where it is clipped at
-    black: there the result is as much too bright as LR (by 1.2 levels at most, for a noise of 3).
+    The Gaussian has a sigma of ``SIGMA`` LR pixels, which keeps LR's noise out and leaves detail alone. Blur and
+    subsampling keep low frequencies, so those of LR are right. Noise clipped at black brightens LR, and the result as
+    much (by 1.2 levels at most, for noise of 3 levels).
 
     Args:
         sr: ``(N, 3, scale*H, scale*W)`` in [0, 1].
         lr: ``(N, 3, H, W)`` in [0, 1], on the same device.
-        scale: of ``sr`` against ``lr``.
+        scale: of ``sr`` to ``lr``.
     """
     lack = _smooth(lr - F.avg_pool2d(sr, scale))
     height = lr.shape[-2]
@@ -58,7 +65,7 @@ def match_colours(sr: Tensor, lr: Tensor, scale: int) -> None:
 
 
 def _smooth(image: Tensor) -> Tensor:
-    """Gaussian mean of ``(N, C, H, W)``; at the borders that of the pixels there are."""
+    """Gaussian mean of ``(N, C, H, W)``; at the borders, of the pixels inside."""
     for axis in (-1, -2):
         radius = min(math.ceil(3 * SIGMA), image.shape[axis] - 1)
         x = torch.arange(-radius, radius + 1, dtype=image.dtype, device=image.device)

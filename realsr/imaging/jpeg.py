@@ -1,4 +1,4 @@
-"""JPEG (ITU-T T.81, JFIF) as photos meet it: the tables in a file's header, and what saving and reading does."""
+"""JPEG (ITU-T T.81, JFIF): the tables in a file's header, and saving and reading as an operation on tensors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BLOCK = 8
 
 @dataclass(frozen=True)
 class Compression:
-    """How a JPEG file is compressed, as it lies when its photo is upright.
+    """The compression of a JPEG file, for its upright photo.
 
     Attributes:
         tables: ``(2, 8, 8)`` int32 quantisation tables of luma and chroma, ``[., v, u]`` for vertical and horizontal
@@ -66,7 +66,7 @@ def read_compression(path: str | Path) -> Compression:
 
 
 def _without_notes(data: bytes) -> bytes:
-    """The header of a JPEG file without EXIF and what else is not needed, in which Pillow might get lost."""
+    """The header of a JPEG file without EXIF and other segments that may be damaged and are not needed."""
     kept, at = data[:2], 2
     while (mark := data[at + 1 : at + 2]) and mark != b"\xda":
         size = 1 if mark == b"\xff" else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
@@ -76,7 +76,11 @@ def _without_notes(data: bytes) -> bytes:
 
 
 def standard_tables(quality: Tensor) -> Tensor:
-    """The tables that libjpeg, and so most programs, takes for a quality from 1 to 100.
+    """The tables of libjpeg, and so of most programs, for a quality from 1 to 100.
+
+    >>> standard_tables(torch.tensor([50]))[0, :, 0, :4]  # ITU-T T.81, tables K.1 and K.2
+    tensor([[16., 11., 10., 16.],
+            [17., 18., 24., 47.]])
 
     Args:
         quality: ``(N,)`` integers, on the CPU.
@@ -97,17 +101,20 @@ def _tables_of(quality: int) -> Tensor:
 
 
 def jpeg(images: Tensor, tables: Tensor, subsampling: Tensor, phase: Tensor | None = None) -> Tensor:
-    """Save as JPEG and read again, as libjpeg does with its defaults, each image with tables of its own.
+    """Save as JPEG and read again as libjpeg does by default, each image with tables of its own.
 
-    The steps are libjpeg's, but for its integer DCT, which is not copied in full, so that now and then a coefficient
-    falls to the other side of a half.
+    The steps are libjpeg's. Its integer DCT is not copied in full, so a few coefficients are rounded to the other side.
+
+    >>> image, tables = torch.rand(1, 3, 16, 16), standard_tables(torch.tensor([90]))
+    >>> jpeg(image, tables, subsampling=torch.tensor([[2, 2]])).shape
+    torch.Size([1, 3, 16, 16])
 
     Args:
         images: ``(N, 3, H, W)`` RGB in [0, 1]; rounded to 8 bits first.
         tables: ``(N, 2, 8, 8)`` for luma and chroma as in :class:`Compression`, on the images' device.
         subsampling: ``(N, 2)`` factors of chroma down and across, 1 or 2, on the CPU.
-        phase: ``(N, 2)`` how many rows and columns of its block lie above and left of each image, a cut from a photo;
-            taken modulo the block. None: whole photos, whose first block starts with them.
+        phase: ``(N, 2)`` rows and columns of the first block that lie above and left of each image, a crop of a photo,
+            modulo the block; None for whole photos.
 
     Returns:
         ``(N, 3, H, W)`` float32 of 256 levels in [0, 1].
@@ -140,7 +147,7 @@ def _coded(planes: Tensor, table: Tensor, phase: Tensor, factors: tuple[int, int
 
 
 def _edges_repeated(start: Tensor, length: int, factor: int, group: int) -> Tensor:
-    """``(N, L)``, which of ``length`` pixels goes to each place of whole blocks; edges are ``group`` pixels wide."""
+    """``(N, L)``, the index of the pixel, of ``length``, at each place of whole blocks; edges are ``group`` wide."""
     block = BLOCK * factor
     place = torch.arange(-(-(length + block - 1) // block) * block, device=start.device)
     nearest = (place // group).clamp(start // group, (start + length - 1) // group)
@@ -191,7 +198,7 @@ def _quantised(planes: Tensor, table: Tensor) -> Tensor:
 def _dct(device: torch.device) -> Tensor:
     """Orthonormal 8x8 DCT-II, ``(64, 64)``: ``basis @ block`` are coefficients, ``coefficients @ basis`` is the block.
 
-    What is multiplied by it are integers below 2048 both ways, which TF32 holds.
+    Both products are with integers below 2048, which TF32 holds.
     """
     frequency, place = torch.arange(BLOCK, dtype=torch.float64)[:, None], torch.arange(BLOCK, dtype=torch.float64)
     rows = torch.cos((2 * place + 1) * frequency * torch.pi / (2 * BLOCK)) / 2

@@ -1,4 +1,4 @@
-"""PSNR, SSIM and LPIPS as the field measures them: on rounded 8-bit images, the border shaved, mean of images."""
+"""PSNR, SSIM and LPIPS as SR papers measure them: on rounded 8-bit images, the border shaved, mean over images."""
 
 from __future__ import annotations
 
@@ -22,19 +22,23 @@ SSIM_STRIP = 2**18  # pixels that SSIM sees at a time
 
 
 def shave(image: Tensor, border: int) -> Tensor:
-    """Cut ``border`` pixels off every side of ``(..., H, W)``."""
+    """Cut ``border`` pixels off every side of ``(..., H, W)``.
+
+    >>> shave(torch.rand(3, 20, 30), 4).shape
+    torch.Size([3, 12, 22])
+    """
     return image[..., border : image.shape[-2] - border, border : image.shape[-1] - border]
 
 
 def rgb_view(image: Tensor, border: int) -> Tensor:
-    """What is measured of ``(N, 3, H, W)`` in [0, 1]: rounded to 8 bits, the border cut off."""
+    """``(N, 3, H, W)`` in [0, 1] as it is measured: rounded to 8 bits, the border cut off."""
     return shave(quantize(image), border)
 
 
 def y_view(image: Tensor, border: int) -> Tensor:
     """The luma ``(N, 1, H, W)`` of :func:`rgb_view` in studio range, [16/255, 235/255], not rounded again.
 
-    That of MATLAB's ``rgb2ycbcr``, on which SR papers measure "Y".
+    It is the Y of MATLAB's ``rgb2ycbcr``, on which SR papers measure.
     """
     return (16 + 219 * luma(rgb_view(image, border))[:, None]) / 255
 
@@ -43,9 +47,12 @@ VIEWS = {"": rgb_view, "_y": y_view}  # by the end of the metric's key
 
 
 def psnr(sr: Tensor, hr: Tensor) -> Tensor:
-    """PSNR in dB of each image of two ``(N, C, H, W)`` batches in [0, 1]; ``(N,)``. Mean over channels and pixels.
+    """PSNR in dB of each image of two ``(N, C, H, W)`` batches in [0, 1], over all channels; ``(N,)``.
 
-    Infinite for equal images.
+    It is infinite for equal images.
+
+    >>> psnr(torch.full((1, 3, 8, 8), 0.6), torch.full((1, 3, 8, 8), 0.5))
+    tensor([20.0000])
     """
     return peak_signal_noise_ratio(sr, hr, data_range=1.0, dim=(1, 2, 3), reduction="none")
 
@@ -54,8 +61,12 @@ def ssim(sr: Tensor, hr: Tensor) -> Tensor:
     """SSIM of each image of two ``(N, C, H, W)`` batches in [0, 1], mean over channels; ``(N,)`` float64.
 
     11x11 Gaussian window of sigma 1.5, valid region only (Wang et al., TIP 2004, section III C), by torchmetrics in
-    float32: 1e-5 from float64 on photos, 4e-4 on nearly white ones. In strips, which take 0.2 GB in place of 1.9 for a
-    picture of 2K. On the CPU: a GPU may take the sums of squares in TF32, whose 10 bits leave nothing of a variance.
+    float32: 1e-5 from float64 on photos, 4e-4 on nearly white ones. Strips take 0.2 GB in place of 1.9 for a picture of
+    2K. It runs on the CPU: a GPU may sum squares in TF32, whose 10 bits leave nothing of a variance.
+
+    >>> image = torch.linspace(0, 1, 32).expand(1, 3, 32, 32)
+    >>> ssim(image, image)
+    tensor([1.], dtype=torch.float64)
     """
     sr, hr = sr.detach().cpu().float(), hr.detach().cpu().float()
     rows, columns = (side - SSIM_WINDOW + 1 for side in hr.shape[-2:])
@@ -69,34 +80,41 @@ def ssim(sr: Tensor, hr: Tensor) -> Tensor:
 
 
 class ValidSSIM(StructuralSimilarityIndexMeasure):
-    """Mean of :func:`ssim` over images; torchmetrics' own counts the windows that reach over the border as well."""
+    """Mean of :func:`ssim` over images; torchmetrics' own also counts windows that reach over the border."""
 
     similarity: Tensor
     total: Tensor
 
     def update(self, preds: Tensor, target: Tensor) -> None:
-        """Count a batch."""
+        """Add a batch to the mean."""
         self.similarity += ssim(preds, target).sum().to(self.similarity)
         self.total += len(preds)
 
 
 def metric_objects(border: int, prefix: str = "") -> MetricCollection:
-    """PSNR and SSIM as :func:`image_metrics` measures them, as objects that take the mean over images.
+    """PSNR and SSIM like :func:`image_metrics`, as metric objects whose value is the mean over images.
+
+    >>> sorted(metric_objects(4, "val/"))
+    ['val/psnr', 'val/psnr_y', 'val/ssim', 'val/ssim_y']
 
     Args:
-        border: is cut off.
-        prefix: of the keys, such as ``val/``.
+        border: pixels that are cut off every side.
+        prefix: of the keys.
     """
     metrics: dict[str, torchmetrics.Metric | MetricCollection] = {}
     for suffix, view in VIEWS.items():
         seen = partial(view, border=border)
         metrics[f"psnr{suffix}"] = LambdaInputTransformer(PeakSignalNoiseRatio(1.0, dim=(1, 2, 3)), seen, seen)
         metrics[f"ssim{suffix}"] = LambdaInputTransformer(ValidSSIM(data_range=1.0), seen, seen)
-    return MetricCollection(metrics, prefix=prefix, compute_groups=False)  # groups take PSNR and PSNR-Y for the same
+    return MetricCollection(metrics, prefix=prefix, compute_groups=False)  # groups would merge PSNR and PSNR-Y
 
 
 def least_side(border: int) -> int:
-    """Pixels that an image needs on a side for SSIM, where ``border`` of them are shaved off each."""
+    """The least side in pixels for SSIM with a border shaved off.
+
+    >>> least_side(4)
+    19
+    """
     return SSIM_WINDOW + 2 * border
 
 
@@ -106,16 +124,16 @@ def image_metrics(
     """All metrics of one pair.
 
     Args:
-        sr: ``(1, 3, H, W)``; rounded to 8 bits here.
-        hr: the same shape, in [0, 1].
-        border: shaved for PSNR and SSIM (the scale, by custom); LPIPS sees the whole image.
-        lpips: None leaves LPIPS out.
+        sr: ``(1, 3, H, W)`` in [0, 1]; rounded to 8 bits here.
+        hr: the same shape and range.
+        border: pixels shaved for PSNR and SSIM, by custom the scale; LPIPS sees the whole image.
+        lpips: the metric on two batches; None leaves it out.
 
     Returns:
         ``psnr`` and ``psnr_y`` in dB, ``ssim`` and ``ssim_y``, ``lpips``.
 
     Raises:
-        InputError: the two differ in size, or are too small for SSIM's window.
+        InputError: the images differ in size, or are too small for SSIM's window.
     """
     if sr.shape != hr.shape:
         raise InputError(f"sr is {sr.shape[-1]}x{sr.shape[-2]} pixels, hr {hr.shape[-1]}x{hr.shape[-2]}")

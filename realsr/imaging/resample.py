@@ -30,6 +30,9 @@ def imresize(image: Tensor, scale: float) -> Tensor:
 
     Borders are mirrored with the edge pixel repeated. Differentiable, on any device.
 
+    >>> imresize(torch.arange(8.0).expand(1, 8, 8), 1 / 2)[0, 0]
+    tensor([0.4492, 2.4883, 4.5117, 6.5508])
+
     Args:
         image: ``(..., H, W)`` floating point, any range.
         scale: output size over input size, e.g. 1/4 or 2.
@@ -45,19 +48,27 @@ def imresize(image: Tensor, scale: float) -> Tensor:
 
 
 def resized(length: int, scale: float) -> int:
-    """What a side of so many pixels becomes in :func:`imresize`."""
+    """The length of a side after :func:`imresize`.
+
+    >>> resized(37, 1 / 3)
+    13
+    """
     return math.ceil(length * scale - 1e-9)
 
 
 def blur_subsample(hr: Tensor, kernels: Tensor, scale: int, margin: int = 0) -> Tensor:
     """Correlate every image with its own kernel, computed only at the pixels that subsampling keeps.
 
+    >>> kernel = torch.zeros(1, 3, 3)
+    >>> kernel[0, 1, 2] = 1  # takes the right neighbour of every kept pixel
+    >>> blur_subsample(torch.arange(8.0).expand(1, 1, 2, 8), kernel, scale=2)
+    tensor([[[[1., 3., 5., 7.]]]])
+
     Args:
         hr: ``(N, C, H + 2*margin, W + 2*margin)``, any range; H and W multiples of ``scale``.
         kernels: ``(N, K, K)``, one per image, or ``(1, K, K)`` for all; placed by the module's phase convention.
         scale: integer factor.
-        margin: pixels of real picture around the H x W that are wanted. What the kernel needs beyond them is
-            mirrored with the edge pixel repeated.
+        margin: pixels of the picture around the H x W; beyond them it is mirrored with the edge pixel repeated.
 
     Returns:
         ``(N, C, H/scale, W/scale)``.
@@ -81,11 +92,14 @@ def blur_subsample(hr: Tensor, kernels: Tensor, scale: int, margin: int = 0) -> 
 def blur(images: Tensor, kernels: Tensor) -> Tensor:
     """Correlate every image with its own kernel, borders mirrored with the edge pixel repeated.
 
-    By FFT: without subsampling, 21 x 21 taps take a CPU several times as long one by one.
+    It uses the FFT, which is several times as fast on a CPU as a convolution with 21 x 21 taps.
+
+    >>> blur(torch.ones(1, 3, 8, 8), torch.full((1, 5, 5), 1 / 25)).allclose(torch.ones(1, 3, 8, 8))
+    True
 
     Args:
         images: ``(N, C, H, W)`` on any device.
-        kernels: ``(N, K, K)`` on the CPU, K odd, placed as for a scale of 1: their middle is at ``K//2``.
+        kernels: ``(N, K, K)`` on the CPU, K odd, with their middle at ``K//2`` (the phase of a scale of 1).
     """
     reach, size = kernels.shape[-1] // 2, images.shape[-2:]
     images = _framed(images, reach, reach)
@@ -95,7 +109,7 @@ def blur(images: Tensor, kernels: Tensor) -> Tensor:
 
 
 def _framed(image: Tensor, before: int, after: int) -> Tensor:
-    """So many pixels more, mirrored, at the start and the end of both axes, or less where the numbers are negative."""
+    """Both axes longer by ``before`` and ``after`` mirrored pixels, or cropped where the numbers are negative."""
     for axis in (-2, -1):
         size = image.shape[axis]
         if max(before, after) <= 0:
@@ -106,13 +120,21 @@ def _framed(image: Tensor, before: int, after: int) -> Tensor:
 
 
 def mirror(index: Tensor, size: int) -> Tensor:
-    """Fold any index into ``0 .. size-1`` by mirroring with the edge pixel repeated: b a | a b c | c b."""
+    """Fold any index into ``0 .. size-1`` by mirroring with the edge pixel repeated: b a | a b c | c b.
+
+    >>> mirror(torch.arange(-2, 5), 3)
+    tensor([1, 0, 0, 1, 2, 2, 1])
+    """
     index = index % (2 * size)
     return torch.where(index < size, index, 2 * size - 1 - index)
 
 
 def cubic(x: Tensor) -> Tensor:
-    """Keys' cubic convolution kernel with a = -0.5."""
+    """Keys' cubic convolution kernel with a = -0.5.
+
+    >>> cubic(torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0]))
+    tensor([ 1.0000,  0.5625,  0.0000, -0.0625,  0.0000])
+    """
     x = x.abs()
     near = 1.5 * x**3 - 2.5 * x**2 + 1
     far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
@@ -120,18 +142,22 @@ def cubic(x: Tensor) -> Tensor:
 
 
 def resize_bands(bands: Iterable[Tensor], height: int, scale: float) -> Iterator[Tensor]:
-    """:func:`imresize` of an image that comes in bands of rows, of which only those still needed are kept.
+    """:func:`imresize` of an image that comes in bands of rows; only rows that are still needed are kept.
+
+    >>> bands = torch.rand(3, 40, 30).split(16, dim=1)
+    >>> sum(band.shape[1] for band in resize_bands(bands, 40, 1 / 4))
+    10
 
     Args:
         bands: ``(C, h, W)`` each, top to bottom.
-        height: of all of them.
-        scale: see there.
+        height: of all bands together.
+        scale: as for :func:`imresize`.
 
     Yields:
         ``(C, h', W')``, top to bottom.
     """
     index, weight = _taps(height, scale)
-    last = index.amax(1).cummax(0).values  # rows that each row of the result waits for
+    last = index.amax(1).cummax(0).values  # the last row that each row of the result needs
     done, first, kept = 0, 0, None
     for band in bands:
         band = _weighted(band, -1, *_taps(band.shape[-1], scale))
@@ -149,7 +175,7 @@ def resize_bands(bands: Iterable[Tensor], height: int, scale: float) -> Iterator
 
 
 def _taps(size: int, scale: float) -> tuple[Tensor, Tensor]:
-    """Which pixels of an axis each pixel of the result is made of, and their weights; both ``(out, taps)``."""
+    """The pixels of an axis that make up each pixel of the result, and their weights; both ``(out, taps)``."""
     stretch = min(scale, 1.0)
     taps = math.ceil(4 / stretch) + 2
     centre = (torch.arange(resized(size, scale), dtype=torch.float64) + 0.5) / scale - 0.5
@@ -177,6 +203,9 @@ def _weighted(image: Tensor, axis: int, index: Tensor, weight: Tensor) -> Tensor
 
 def crop_to_multiple(image: Tensor, scale: int) -> Tensor:
     """Cut rows and columns off the end until H and W of ``(..., H, W)`` are multiples of ``scale``.
+
+    >>> crop_to_multiple(torch.rand(3, 7, 9), 4).shape
+    torch.Size([3, 4, 8])
 
     Raises:
         InputError: nothing would be left.

@@ -9,7 +9,7 @@ TURNS = range(8)  # four rotations, and those of the mirrored picture
 
 
 def turned(image: Tensor, turn: int) -> Tensor:
-    """``(..., H, W)`` rotated by ``turn % 4`` right angles counter-clockwise; from 4 on it is first mirrored.
+    """``(..., H, W)`` rotated by ``turn % 4`` right angles counter-clockwise; turns 4 to 7 mirror it first.
 
     >>> turned(torch.tensor([[1, 2], [3, 4]]), 1)
     tensor([[2, 4],
@@ -19,6 +19,11 @@ def turned(image: Tensor, turn: int) -> Tensor:
 
 
 def unturned(image: Tensor, turn: int) -> Tensor:
-    """The inverse of :func:`turned`."""
+    """The inverse of :func:`turned`.
+
+    >>> image = torch.rand(3, 4, 5)
+    >>> all(torch.equal(unturned(turned(image, turn), turn), image) for turn in TURNS)
+    True
+    """
     image = torch.rot90(image, -(turn % 4), (-2, -1))
     return image.flip(-1) if turn >= 4 else image

@@ -1,4 +1,4 @@
-"""HTML pages of one file, made of ``templates/``: they are read without network, and without JavaScript."""
+"""HTML pages made from ``templates/``: single files that need neither network nor JavaScript."""
 
 from __future__ import annotations
 
@@ -16,14 +16,18 @@ from realsr.runtime.files import atomic_write
 
 
 def code(text: str) -> Markup:
-    """Text in which ``code`` stands between backticks."""
+    """HTML of a text, with ``code`` for what stands between backticks.
+
+    >>> code("run `a < b`")
+    Markup('run <code>a &lt; b</code>')
+    """
     return Markup(re.sub("`([^`]*)`", r"<code>\1</code>", str(escape(text))))
 
 
 def picture(pixels: Picture, alt: str, photo: bool = False) -> Markup:
-    """An image of ``(h, w, 3)`` or ``(h, w)`` uint8, held by the page and decoded when it is seen.
+    """An ``<img>`` of ``(h, w, 3)`` or ``(h, w)`` uint8 that contains its file and is decoded when scrolled to.
 
-    PNG, or WebP at quality 90 of a photo (of at most 16383 pixels a side, WebP's limit).
+    The file is PNG, or for photos WebP of quality 90 (at most 16383 pixels a side).
     """
     file = io.BytesIO()
     kind = "webp" if photo else "png"
@@ -34,12 +38,12 @@ def picture(pixels: Picture, alt: str, photo: bool = False) -> Markup:
 
 
 def write_page(path: Path, template: str, **values: object) -> None:
-    """Write the page, whole or not at all. Names of files that are no text are written with question marks.
+    """Write a page atomically; bytes of file names that are not UTF-8 become question marks.
 
     Args:
         path: of the file.
-        template: in ``templates/``; what it is given is escaped, but for what :func:`code` and :func:`picture` made.
-        values: that the template names, ``title`` among them.
+        template: its name in ``templates/``.
+        values: of the template's variables, ``title`` among them; all are escaped but :class:`markupsafe.Markup`.
     """
     page = _TEMPLATES.get_template(template).render(values)
     with atomic_write(path) as file:

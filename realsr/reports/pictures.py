@@ -1,4 +1,4 @@
-"""Pictures for people: contact sheets of pools, grids that compare methods."""
+"""Pictures for people: contact sheets of pools, and grids that compare methods."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ GAP, LABEL_HEIGHT = 4, 14
 
 
 def save(path: Path, picture: Picture) -> None:
-    """Write a ``(H, W, 3)`` uint8 picture as a PNG file, in one thread: libvips hangs in processes that were forked."""
+    """Write a ``(H, W, 3)`` uint8 picture as PNG by Pillow: libvips hangs in forked processes."""
     with atomic_write(path) as file:
         Image.fromarray(picture).save(file, "PNG", compress_level=3)
 
 
 def grid(cells: Sequence[Sequence[Picture]], labels: Sequence[Sequence[str]] | None = None) -> Picture:
-    """Rows of ``(h, w, 3)`` uint8 pictures, each cell as large as the largest, with a label above where given.
+    """Rows of ``(h, w, 3)`` uint8 pictures on white, ``(H, W, 3)`` uint8; all cells have the size of the largest.
 
-    By Pillow, since matplotlib would draw the pixels anew. Lines of a label that are too long lose their middle.
+    Labels stand above the pictures; lines that are too long lose their middle. Pillow draws it, since matplotlib
+    resamples pixels.
 
-    Returns:
-        ``(H, W, 3)`` uint8 on white.
+    >>> grid([[np.zeros((20, 30, 3), np.uint8)] * 3], [["a", "b", "c"]]).shape
+    (42, 106, 3)
     """
     height = max(cell.shape[0] for row in cells for cell in row)
     width = max(cell.shape[1] for row in cells for cell in row)
@@ -53,7 +54,7 @@ def contact_sheet(
     columns: int = 8,
     limit: int = 64,
 ) -> Picture:
-    """Up to ``limit`` of the items, evenly picked and drawn, with their labels, in rows of ``columns``."""
+    """A :func:`grid` of up to ``limit`` items, evenly picked and drawn, with their labels, in rows of ``columns``."""
     picked = evenly(limit, len(items))
     cells = {i: draw(items[i]) for i in picked}
     columns = min(columns, len(picked))
@@ -62,27 +63,31 @@ def contact_sheet(
 
 
 def kernel_picture(kernel: npt.NDArray[np.floating], side: int = 128) -> Picture:
-    """A kernel on a gray scale from zero (black) to its largest value (white), pixels enlarged; ``(side, side, 3)``."""
+    """A kernel in gray, from zero (black) to its largest value (white), enlarged to ``(side, side, 3)``.
+
+    >>> kernel_picture(np.eye(13)).shape
+    (128, 128, 3)
+    """
     shown = np.clip(kernel / max(float(kernel.max()), 1e-12), 0, 1)
     return enlarge(np.repeat((255 * shown).round().astype(np.uint8)[..., None], 3, 2), side)
 
 
 def noise_picture(tile: Picture, side: int = 128, gain: float = 4.0) -> Picture:
-    """A noise tile without its mean, amplified and put on mid-gray; cut to at most ``side`` pixels."""
+    """A noise tile, cropped to at most ``side`` pixels: its mean becomes mid-gray, and deviations grow by ``gain``."""
     tile = tile[:side, :side]
     centred = (tile - tile.mean((0, 1))) * gain + 128
     return enlarge(np.clip(centred, 0, 255).round().astype(np.uint8), side)
 
 
 def enlarge(picture: Picture, side: int) -> Picture:
-    """Scale so that the longer side has ``side`` pixels; pixels stay squares."""
+    """Enlarge by nearest neighbour until the longer side has ``side`` pixels."""
     factor = side / max(picture.shape[:2])
     size = max(round(picture.shape[1] * factor), 1), max(round(picture.shape[0] * factor), 1)
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.NEAREST))
 
 
 def sharpest_crop(image: Picture, side: int) -> tuple[int, int]:
-    """Top-left ``(y, x)`` of the ``side x side`` window with most gradient: where methods differ most."""
+    """Top-left ``(y, x)``, multiples of 4, of the ``side x side`` window with most gradient: methods differ there."""
     gray = image.astype(np.float64).mean(2)
     energy = np.abs(np.diff(gray, axis=0))[:, :-1] + np.abs(np.diff(gray, axis=1))[:-1]
     summed = np.pad(energy, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
@@ -93,7 +98,7 @@ def sharpest_crop(image: Picture, side: int) -> tuple[int, int]:
 
 
 def _fit(draw: ImageDraw.ImageDraw, text: str, width: int) -> str:
-    """Cut the middle out of a text that is wider than its cell."""
+    """The text, without its middle where it is wider than ``width`` pixels."""
     shown = text = " ".join(text.split())
     keep = len(text)
     while draw.textlength(shown) > width and keep > 4:

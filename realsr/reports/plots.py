@@ -1,4 +1,4 @@
-"""Curves, intervals and histograms by matplotlib, on figures of their own: no pyplot, whose state all of us share."""
+"""Curves and intervals by matplotlib, on separate figures: pyplot has global state."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FIRST = "black"  # of the curves; the others have matplotlib's colours in turn
 
 
 def drawn(paint: Callable[[Figure], object], width: int, height: int) -> Picture:
-    """What ``paint`` draws on a figure, ``(height, width, 3)`` uint8. Matplotlib is imported for it, not before."""
+    """The picture ``(height, width, 3)`` uint8 that ``paint`` draws on a figure; matplotlib is imported here."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -33,7 +33,7 @@ def drawn(paint: Callable[[Figure], object], width: int, height: int) -> Picture
 
 
 def draw_lines(axes: Axes, title: str, x_label: str, curves: Mapping[str, Curve]) -> None:
-    """Curves ``(x, y)`` by their names, the first in black; points that are not finite are left out."""
+    """Draw curves ``(x, y)`` by name, the first in black; points that are not finite are left out."""
     for number, (name, (x, y)) in enumerate(curves.items()):
         axes.plot(x, y, ".-", color=f"C{number - 1}" if number else FIRST, label=name)
     axes.set_title(title)
@@ -42,7 +42,7 @@ def draw_lines(axes: Axes, title: str, x_label: str, curves: Mapping[str, Curve]
 
 
 def draw_intervals(axes: Axes, title: str, intervals: Mapping[str, tuple[float, float, float]]) -> None:
-    """Values in [0, 1] with their intervals, ``(value, low, high)`` by name, one under the other; a line at 0.5."""
+    """Draw values in [0, 1] with intervals, ``(value, low, high)`` by name, below each other, and a line at 0.5."""
     for number, (name, (value, low, high)) in enumerate(intervals.items()):
         axes.plot([low, high], [name, name], color=f"C{number}", linewidth=3)
         axes.plot(value, name, "o", color=f"C{number}")
