@@ -13,6 +13,7 @@ import zlib
 import numpy as np
 import pytest
 import tifffile
+from image_files import chunk, png
 from PIL import Image
 
 from realsr.imaging import image_size, read_image
@@ -20,16 +21,6 @@ from realsr.runtime.errors import InputError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (10, 14, 3)).astype(np.uint8)
 OTHER = Image.fromarray(255 - PIXELS)
-
-
-def chunk(kind, body):
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
-def png(*extra, width=14, height=10, bits=8, rows=None):
-    rows = b"".join(b"\0" + row.tobytes() for row in PIXELS) if rows is None else rows
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + b"".join(extra) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def directory(*entries, following=0):
@@ -64,10 +55,10 @@ def exif_bomb(size):
 BOMB = zlib.compress(bytes(200_000_000), 9)
 FLOOD = zlib.compress(bytes(1_000_000), 9)
 REFUSED = {
-    "claim.png": png(width=60_000, height=60_000),
-    "claim16.png": png(width=22_000, height=22_000, bits=16),
-    "none.png": png(width=0),
-    "short.png": png(rows=b"\0" * 100),
+    "claim.png": png(PIXELS, size=(60_000, 60_000)),
+    "claim16.png": png(PIXELS, size=(22_000, 22_000), bits=16),
+    "none.png": png(PIXELS, size=(10, 0)),
+    "short.png": png(PIXELS, rows=b"\0" * 100),
     "claim.tif": tiff(width=2**31, height=2**31),
     "none.tif": tiff(width=0),
     "short.tif": tiff(height=20_000),
@@ -78,10 +69,10 @@ REFUSED = {
     "ring_of_thumbnails.tif": tiff(following=1140, behind=directory((254, 4, 1, 1), following=1140)),
 }
 READ = {
-    "profile.png": png(chunk(b"iCCP", b"icc\0\0" + BOMB)),
-    "text.png": png(chunk(b"zTXt", b"Comment\0\0" + BOMB)),
-    "international.png": png(chunk(b"iTXt", b"Comment\0\1\0\0\0" + BOMB)),
-    "texts.png": png(*[chunk(b"zTXt", b"Comment\0\0" + FLOOD)] * 300),
+    "profile.png": png(PIXELS, chunk(b"iCCP", b"icc\0\0" + BOMB)),
+    "text.png": png(PIXELS, chunk(b"zTXt", b"Comment\0\0" + BOMB)),
+    "international.png": png(PIXELS, chunk(b"iTXt", b"Comment\0\1\0\0\0" + BOMB)),
+    "texts.png": png(PIXELS, chunk(b"zTXt", b"Comment\0\0" + FLOOD) * 300),
     "twice.tif": tiff((256, 4, 1, 4000), (257, 4, 1, 4000)),
     "turned_twice.tif": tiff((274, 3, 1, 1), (274, 3, 1, 6)),
     "flood.jpg": jpeg(*exif_bomb(2_000_000)),

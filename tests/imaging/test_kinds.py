@@ -7,12 +7,12 @@ import os
 import struct
 import subprocess
 import sys
-import zlib
 
 import cv2
 import numpy as np
 import pytest
 import tifffile
+from image_files import chunk, png
 from PIL import Image, ImageCms
 
 from realsr.imaging import Photo, image_size, open_photo, read_image, write_image
@@ -24,17 +24,6 @@ ALPHA = RNG.integers(0, 65_536, (40, 56)).astype(np.uint16)
 RGB8 = (RGB >> 8).astype(np.uint8)
 RGBA = np.dstack([RGB, ALPHA])
 SRGB = ImageCms.createProfile("sRGB")
-
-
-def chunk(kind, body, wrong=0):
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body) ^ wrong)
-
-
-def png(array, *chunks, bits=8):
-    rows = b"".join(b"\0" + row.astype(f">u{bits // 8}").tobytes() for row in array)
-    header = struct.pack(">IIBBBBB", array.shape[1], array.shape[0], bits, {1: 0, 3: 2}[array.shape[2]], 0, 0, 0)
-    data = chunk(b"IHDR", header) + b"".join(chunks) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + data
 
 
 def tiff(path, array, **options):
@@ -137,7 +126,7 @@ def test_what_is_not_read_is_said_truly(tmp_path, options):
 def test_a_transparent_colour_of_16_bits(tmp_path, channels):
     array = RGB[..., :channels].copy()
     array[3, 4] = 777
-    (tmp_path / "a.png").write_bytes(png(array, chunk(b"tRNS", struct.pack(">H", 777) * channels), bits=16))
+    (tmp_path / "a.png").write_bytes(png(array, chunk(b"tRNS", struct.pack(">H", 777) * channels)))
     photo = read_image(tmp_path / "a.png")
     np.testing.assert_array_equal(photo.rgb, np.broadcast_to(array, RGB.shape))
     np.testing.assert_array_equal(photo.alpha == 0, (array == 777).all(2))
@@ -208,7 +197,7 @@ def test_colour_told_by_other_means_than_a_profile(tmp_path, way):
     path, exif = tmp_path / "a.png", Image.Exif()
     primaries, decode = ADOBE, lambda v: v**2.2
     if way == "cHRM":
-        path.write_bytes(png(RGB8, chunk(b"gAMA", struct.pack(">I", 45_455)), chrm(ADOBE)))
+        path.write_bytes(png(RGB8, chunk(b"gAMA", struct.pack(">I", 45_455)) + chrm(ADOBE)))
     elif way == "cICP":
         primaries, decode = P3, srgb_curve
         path.write_bytes(png(RGB8, chunk(b"cICP", bytes([12, 13, 0, 1]))))
@@ -239,7 +228,7 @@ def test_what_says_srgb_needs_no_profile(tmp_path):
     ways = [[chunk(b"sRGB", b"\0"), chrm(ADOBE)], [chunk(b"gAMA", struct.pack(">I", 45_455)), chrm(srgb)]]
     ways += [[chunk(b"cICP", bytes([1, 13, 0, 1]))], [chunk(b"gAMA", struct.pack(">I", 0)), chrm((0,) * 8)], []]
     for chunks in ways:
-        (tmp_path / "a.png").write_bytes(png(RGB8, *chunks))
+        (tmp_path / "a.png").write_bytes(png(RGB8, b"".join(chunks)))
         assert read_image(tmp_path / "a.png").icc_profile is None
 
 

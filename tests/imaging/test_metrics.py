@@ -1,15 +1,11 @@
-import logging
 import math
 
-import lpips
 import numpy as np
 import pytest
 import torch
-import torchvision
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from realsr.imaging.metrics import image_metrics, metric_objects, psnr, shave, ssim, y_view
-from realsr.networks.perceptual import LPIPSLoss, load_lpips
 from realsr.runtime.errors import InputError
 
 
@@ -109,53 +105,6 @@ def test_lpips_sees_the_whole_rounded_image(pair):
     value = image_metrics(pair[0] + 0.3 / 255, pair[1], 4, stand_in)["lpips"]
     assert value == pytest.approx(float((pair[0] - pair[1]).abs().mean()), abs=1e-6)
     assert "lpips" not in image_metrics(*pair, 4)
-
-
-@pytest.mark.filterwarnings("ignore:::torchvision")  # about the arguments that lpips uses
-@pytest.mark.parametrize("net", ["alex", "vgg", "squeeze"])
-def test_lpips_equals_the_package_with_the_same_backbone(tmp_path, pair, net):
-    """Random layers, since no ImageNet weights are at hand in tests; what lpips learned on top of them is its own."""
-    torch.manual_seed(0)
-    theirs = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
-    layers = {f"features.{index}": layer for part in theirs.net.children() for index, layer in part.named_children()}
-    torch.save(
-        {f"{n}.{k}": v for n, layer in layers.items() for k, v in layer.state_dict().items()}, tmp_path / "w.pth"
-    )
-    with torch.no_grad():
-        expected = float(theirs(*(2 * image.float() - 1 for image in pair)))
-    assert expected > 1e-5
-    assert image_metrics(*pair, 4, load_lpips(net, str(tmp_path / "w.pth")))["lpips"] == pytest.approx(
-        expected, rel=1e-5
-    )
-
-
-def test_lpips_from_a_file(tmp_path, pair):
-    torch.save(torchvision.models.squeezenet1_1().state_dict(), tmp_path / "squeeze.pth")
-    metric = load_lpips("squeeze", str(tmp_path / "squeeze.pth"))
-    assert isinstance(metric, LPIPSLoss)
-    assert image_metrics(pair[1], pair[1], 4, metric)["lpips"] == 0 < image_metrics(*pair, 4, metric)["lpips"]
-
-
-def test_without_a_download_lpips_is_left_out_with_one_line(monkeypatch, caplog):
-    def refuse(*args, **kwargs):
-        raise OSError("no route to host")
-
-    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", refuse)
-    with caplog.at_level(logging.INFO):
-        assert load_lpips("alex") is None
-    (record,) = caplog.records
-    message = record.getMessage()
-    assert message.startswith("LPIPS is left out: ") and "no route to host" in message and "\n" not in message
-
-
-def test_a_wrong_lpips_file_or_network_is_not_passed_over(tmp_path):
-    torch.save({"features.0.weight": torch.ones(3)}, tmp_path / "wrong.pth")
-    with pytest.raises(InputError, match="is not torchvision's alexnet"):
-        load_lpips("alex", str(tmp_path / "wrong.pth"))
-    with pytest.raises(InputError, match="no such checkpoint"):
-        load_lpips("alex", str(tmp_path / "missing.pth"))
-    with pytest.raises(InputError, match="no backbone 'alexnet'"):
-        load_lpips("alexnet")
 
 
 def test_large_pictures_are_compared_in_strips(monkeypatch):

@@ -8,7 +8,7 @@ import torch
 from scipy import ndimage
 
 from realsr.estimation.kernels import recentre
-from realsr.imaging.resample import blur_subsample, crop_to_multiple, cubic, imresize, resize_bands
+from realsr.imaging.resample import blur_subsample, crop_to_multiple, imresize, resize_bands
 from realsr.runtime.errors import InputError
 
 
@@ -143,12 +143,6 @@ def test_imresize_keeps_constants(scale):
 def test_imresize_refuses_senseless_scales(scale):
     with pytest.raises(ValueError, match=str(scale)):
         imresize(torch.rand(3, 8, 8), scale)
-
-
-def test_cubic_is_keys_kernel():
-    x = torch.tensor([0.0, 1.0, -1.0, 2.0, 0.5, -0.5, 1.5, 2.5], dtype=torch.float64)
-    expected = torch.tensor([1, 0, 0, 0, 0.5625, 0.5625, -0.0625, 0], dtype=torch.float64)
-    torch.testing.assert_close(cubic(x), expected, rtol=0, atol=1e-12)
 
 
 def test_crop_to_multiple():

@@ -134,17 +134,6 @@ def test_half_precision_weights_are_rounded_and_nothing_else(tmp_path):
         torch.testing.assert_close(network(lr), official_output(rounded, lr, 1), atol=1e-5, rtol=1e-5)
 
 
-def test_our_checkpoint_builds_the_network_it_names(tmp_path):
-    torch.manual_seed(0)
-    source = EDSR(8, 2, 0.3).eval()
-    spec = {"_target_": "realsr.networks.edsr.EDSR", "features": 8, "blocks": 2, "residual_scale": 0.3}
-    state = {f"generator.{k}": v for k, v in source.state_dict().items()}
-    torch.save({"state_dict": state, "config": {"model": {"generator": spec}}}, tmp_path / "last.ckpt")
-    lr = torch.rand(1, 3, 9, 7)
-    with torch.no_grad():
-        assert torch.equal(load_generator(tmp_path / "last.ckpt")(lr), source(lr))
-
-
 @pytest.mark.parametrize("spelling", [dict, basicsr])
 @pytest.mark.parametrize("scale", [2, 3])
 def test_other_scales_are_told(tmp_path, scale, spelling):

@@ -8,7 +8,7 @@ import torch
 import torchvision
 from torch import nn
 
-from realsr.networks.perceptual import BACKBONES, LPIPSLoss, VGGLoss
+from realsr.networks.perceptual import BACKBONES, LPIPSLoss, VGGLoss, load_lpips
 from realsr.runtime.errors import InputError
 
 NETS = ["alex", "squeeze"]  # vgg is the same code and half a gigabyte
@@ -157,3 +157,21 @@ def test_building_leaves_the_global_random_state_alone(backbone):
 def test_unknown_lpips_network():
     with pytest.raises(InputError, match="no backbone 'resnet'; choose one of alex, vgg, squeeze"):
         LPIPSLoss("resnet")
+    with pytest.raises(InputError, match="no backbone 'resnet'"):
+        load_lpips("resnet")
+
+
+def test_lpips_is_left_out_with_one_line_where_it_cannot_be_downloaded(no_net, caplog):
+    assert load_lpips("alex") is None
+    (record,) = caplog.records
+    message = record.getMessage()
+    assert message.startswith("LPIPS is left out: ") and "service not known" in message and "\n" not in message
+
+
+def test_a_given_lpips_file_is_taken_or_refused(tmp_path, backbone):
+    assert isinstance(load_lpips("squeeze", backbone("squeezenet1_1")[1]), LPIPSLoss)
+    torch.save({"features.0.weight": torch.ones(3)}, tmp_path / "wrong.pth")
+    with pytest.raises(InputError, match="is not torchvision's alexnet"):
+        load_lpips("alex", str(tmp_path / "wrong.pth"))
+    with pytest.raises(InputError, match="no such checkpoint"):
+        load_lpips("alex", str(tmp_path / "missing.pth"))
