@@ -172,11 +172,8 @@ def _by_pillow(path: Path, file: IO[bytes], most_pixels: int) -> bytes:
 def _load(source: Path | bytes, loader: str, **options: Any) -> Any:
     if isinstance(source, bytes):
         return getattr(pyvips.Image, f"{loader}_buffer")(source, **options)
-    descriptor = os.open(source, os.O_RDONLY)  # not the open file's: descriptors share their position
-    try:
-        return getattr(pyvips.Image, f"{loader}_source")(pyvips.Source.new_from_descriptor(descriptor), **options)
-    finally:
-        os.close(descriptor)
+    with source.open("rb") as file:  # opened anew: descriptors share their position
+        return getattr(pyvips.Image, f"{loader}_source")(pyvips.Source.new_from_descriptor(file.fileno()), **options)
 
 
 def _field(image: Any, name: str) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,16 +18,10 @@ from realsr.runtime.errors import InputError
 
 MAGIC = "7767517"  # the first line of a .param
 HALF, FLOAT = 0x01306B47, 0  # what stands before weights of float16, padded to 4 bytes, and of float32
-# Layers of the two networks; as with other weight files, the values of their options are taken for granted.
+_Layer = tuple[str, dict[int, float]]  # a line of a .param: the kind of a layer, and its options by number
+# Layers of the two networks; what they compute beside their weights is taken for granted, as in other weight files.
 _SHARED = {"Input", "Split", "Noop", "Clip", "Convolution", "Interp", "Eltwise", "BinaryOp"}
 _RRDBNET, _COMPACT = {*_SHARED, "Concat", "ReLU"}, {*_SHARED, "PReLU", "PixelShuffle"}
-
-
-class _Layer(NamedTuple):
-    """One line of a .param: the kind of a layer, and its options by number."""
-
-    kind: str
-    options: dict[int, float]
 
 
 def is_ncnn(path: Path) -> bool:
@@ -54,7 +47,7 @@ def read_ncnn(path: Path) -> State:
         layers = _layers(graph.read_text())
     except (ValueError, IndexError) as e:
         raise damaged from e
-    kinds, count = {layer.kind for layer in layers}, sum(layer.kind == "Convolution" for layer in layers)
+    kinds, count = {kind for kind, _ in layers}, sum(kind == "Convolution" for kind, _ in layers)
     blocks, rest = divmod(count - 6, 15)
     if {"Concat"} <= kinds <= _RRDBNET and not rest:
         dense = [f"body.{index // 15}.rdb{index // 5 % 3 + 1}.conv{index % 5 + 1}" for index in range(15 * blocks)]
@@ -81,7 +74,7 @@ def _layers(text: str) -> list[_Layer]:
     layers = []
     for kind, _, inputs, outputs, *rest in lines:
         options = [word.split("=") for word in rest[int(inputs) + int(outputs) :]]
-        layers.append(_Layer(kind, {int(key): float(value) for key, value in options if int(key) >= 0}))  # no arrays
+        layers.append((kind, {int(key): float(value) for key, value in options if int(key) >= 0}))  # no arrays
     return layers
 
 

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import json
 import pickle
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -62,10 +63,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         reason = (str(e) or type(e).__name__).splitlines()[0]
         if path.suffix == ".onnx" or "TorchScript" in reason:
             reason = "a network in a program of its own; take the .safetensors or .ckpt that it was exported from"
-        elif isinstance(e, pickle.UnpicklingError | KeyError | IndexError):
-            unsafe = "unsupported global" in str(e).lower()  # torch's words
-            reason = "it holds Python objects beside tensors, which could run code" if unsafe else "damaged or foreign"
-        elif isinstance(e, EOFError) or "PytorchStreamReader" in reason or "deserializing header" in reason:
+        elif "unsupported global" in str(e).lower():  # torch's words
+            reason = "it holds Python objects beside tensors, which could run code"
+        elif isinstance(e, pickle.UnpicklingError | LookupError | EOFError) or re.search("StreamReader|header", reason):
             reason = "damaged, or not written to its end"
         raise InputError(f"{path}: is no checkpoint that can be read ({reason})") from e
     if not isinstance(content, Mapping):
