@@ -11,9 +11,8 @@ import os
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,23 +33,14 @@ _MOST_IN_TIFF = 4.2e9  # bytes before packing, which can make noise a little lon
 _USUAL = 72 / 25.4  # pixels a millimetre if the photo states none: EXIF's default
 
 
-@dataclass(frozen=True)
-class Format:
-    """What a file format holds.
-
-    Attributes:
-        name: of the format.
-        most_side: pixels on a side.
-        most_bytes: of all pixels.
-        alpha: whether it holds alpha.
-        deep: whether it holds 16 bits a channel.
-    """
+class Format(NamedTuple):
+    """What a file format holds."""
 
     name: str
-    most_side: int
-    most_bytes: float = float("inf")
+    most_side: int  # pixels
+    most_bytes: float = float("inf")  # of all pixels
     alpha: bool = True
-    deep: bool = False
+    deep: bool = False  # 16 bits a channel
 
 
 _PNG = Format("PNG", 2**31 - 1, deep=True)
@@ -71,12 +61,10 @@ def check_writes(path: str | Path, height: int, width: int) -> Format:
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
         raise InputError(f"{path}: cannot write {suffix or 'a file without suffix'}; use one of {' '.join(FORMATS)}")
-    kind, bound = FORMATS[suffix], ""
-    if max(height, width) > kind.most_side:
-        bound = f"{kind.most_side} pixels a side"
-    elif 3 * height * width > kind.most_bytes:
-        bound = f"{kind.most_bytes / 2**30:.0f} GB"
-    if bound:
+    kind = FORMATS[suffix]
+    if max(height, width) > kind.most_side or 3 * height * width > kind.most_bytes:
+        wide = max(height, width) > kind.most_side
+        bound = f"{kind.most_side} pixels a side" if wide else f"{kind.most_bytes / 2**30:.0f} GB"
         size = f"{width} x {height} pixels"
         raise InputError(f"{path}: {size} are more than {kind.name} holds, {bound}; use .png or .tif")
     return kind

@@ -88,9 +88,7 @@ def open_image(
         tags = Tags(file if loader == "tiffload" else b"")
         place, page = photo_page(path, tags)
         if head.startswith(b"BM") or (value(page, 262) == 8 and value(page, 258) == (8, 8, 8)):
-            return open_image(
-                path, most_pixels, access, _by_pillow(path, file, most_pixels)
-            )  # libvips has no 8-bit LAB
+            return open_image(path, most_pixels, access, _by_pillow(path, file, most_pixels))
         if not loader:
             kinds = "PNG, JPEG, WebP, TIFF, GIF, AVIF, BMP"
             raise InputError(f"{path}: its content is no image that can be read ({kinds})")
