@@ -94,16 +94,16 @@ def open_image(
             raise InputError(f"{path}: its content is no image that can be read ({kinds})")
         source = path if content is None else content
         vips = _load(source, loader, access=access, fail_on="error", **place)
-        chunks = _png_chunks(file) if loader == "pngload" else {}
+        check_pixels(path, vips.height, vips.width, most_pixels)
+        chunks: dict[bytes, bytes] = {}
+        if loader == "pngload":
+            chunks = _png_chunks(file)
+        elif loader == "heifload":
+            chunks = _avif_code_points(file)
         if loader != "tiffload":
+            _refuse_animation(path, int.from_bytes(chunks.get(b"acTL", b"")[:4], "big") or vips.get_n_pages())
             tags = Tags(chunks.get(b"eXIf") or _field(vips, "exif-data") or b"")
             page = tags.main if loader != "heifload" else Directory()  # libvips has applied the rotation of AVIF
-            pictures = int.from_bytes(chunks.get(b"acTL", b"")[:4], "big") or vips.get_n_pages()
-            if pictures > 1:
-                raise InputError(
-                    f"{path}: holds {pictures} pictures, an animation; save the one that is meant as a file of its own"
-                )
-        check_pixels(path, vips.height, vips.width, most_pixels)
         if loader == "jpegload" and not _is_ended(file):
             file.seek(0)
             vips = _load(file.read() + b"\xff\xd9", loader, access=access, fail_on="warning")
@@ -112,7 +112,7 @@ def open_image(
         if image.interpretation not in (vips.interpretation, "multiband"):
             icc = None  # converted to sRGB
         elif not icc or len(icc) > MOST_PROFILE or icc[36:40] != b"acsp":
-            icc = _made_profile(path, file, loader, chunks, tags, page, gray)
+            icc = profiles.of_png(path, chunks, gray) or profiles.of_tags(tags, page, gray)
         elif icc[16:20] != (b"GRAY" if gray else b"RGB "):
             icc = None
         known = vips.xres > 0 and vips.yres > 0 and (vips.xres, vips.yres) != (1, 1)  # libvips' default is 1
@@ -209,19 +209,17 @@ def _from_cmyk(image: Any) -> Any:
     return light.rint().cast(image.format).copy(interpretation="rgb16" if deep else "srgb")
 
 
-def _made_profile(
-    path: Path, file: IO[bytes], loader: str, chunks: dict[bytes, bytes], tags: Tags, page: Directory, gray: bool
-) -> bytes | None:
-    """A profile of the colours that a file states by other means than an ICC profile; None for sRGB."""
-    found = None
-    if loader == "pngload":
-        found = profiles.of_png(path, chunks, gray)
-    elif loader == "heifload":
-        file.seek(0)
-        if codes := re.search(rb"colrnclx(..)(..)", file.read(1 << 16), re.DOTALL):
-            primaries, transfer = (int.from_bytes(code, "big") for code in codes.groups())
-            found = profiles.of_code_points(path, primaries, transfer, gray)
-    return found or profiles.of_tags(tags, page, gray)
+def _refuse_animation(path: Path, pictures: int) -> None:
+    if pictures > 1:
+        kind = f"holds {pictures} pictures, an animation"
+        raise InputError(f"{path}: {kind}; save the one that is meant as a file of its own")
+
+
+def _avif_code_points(file: IO[bytes]) -> dict[bytes, bytes]:
+    """The code points of an AVIF file's colours (nclx) as the cICP chunk of a PNG."""
+    file.seek(0)
+    found = re.search(rb"colrnclx.(.).(.)", file.read(1 << 16), re.DOTALL)
+    return {b"cICP": found[1] + found[2] + b"\0\1"} if found else {}
 
 
 def _is_ended(file: IO[bytes]) -> bool:
