@@ -22,6 +22,7 @@ import numpy as np
 import pyvips
 from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
+from PIL.ExifTags import Base
 from PIL.TiffImagePlugin import TiffImageFile
 
 from realsr.imaging import profiles
@@ -87,7 +88,9 @@ def open_image(
         loader = next((loader for start, loader in _LOADERS.items() if re.match(start, head, re.DOTALL)), "")
         tags = Tags(file if loader == "tiffload" else b"")
         place, page = photo_page(path, tags)
-        if head.startswith(b"BM") or (value(page, 262) == 8 and value(page, 258) == (8, 8, 8)):
+        if head.startswith(b"BM") or (
+            value(page, Base.PhotometricInterpretation) == 8 and value(page, Base.BitsPerSample) == (8, 8, 8)
+        ):
             return open_image(path, most_pixels, access, _by_pillow(path, file, most_pixels))
         if not loader:
             kinds = "PNG, JPEG, WebP, TIFF, GIF, AVIF, BMP"
@@ -107,7 +110,7 @@ def open_image(
         if loader == "jpegload" and not _is_ended(file):
             file.seek(0)
             vips = _load(file.read() + b"\xff\xd9", loader, access=access, fail_on="warning")
-        image = _gray_or_rgb(path, vips, value(page, 338, 1))
+        image = _gray_or_rgb(path, vips, value(page, Base.ExtraSamples, 1))
         gray, icc = image.bands < 3, _field(vips, "icc-profile-data")
         if image.interpretation not in (vips.interpretation, "multiband"):
             icc = None  # converted to sRGB
@@ -122,7 +125,7 @@ def open_image(
             "xmp": upright_xmp(_field(vips, "xmp-data")),
             "resolution": (vips.xres, vips.yres) if known else resolution(tags),
         }
-        found = value(page, 274, 1)
+        found = value(page, Base.Orientation, 1)
         orientation = found if found in range(1, 9) else 1
         size = (image.height, image.width) if orientation < 5 else (image.width, image.height)
         return Opened(size, lambda: decoded(image, orientation), notes, image, orientation)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL.ExifTags import IFD, Base
 
-from realsr.imaging.tags import EXIF, INTEROPERABILITY, Directory, Tags, value
+from realsr.imaging.tags import Directory, Tags, value
 from realsr.runtime.errors import InputError
 
 _D65 = (0.3127, 0.3290)
@@ -59,9 +60,11 @@ def of_code_points(path: Path, primaries: int, transfer: int, gray: bool) -> byt
 
 def of_tags(tags: Tags, page: Directory, gray: bool) -> bytes | None:
     """The profile of EXIF's InteropIndex, or of TIFF's WhitePoint and PrimaryChromaticities (TIFF 6.0, section 20)."""
-    if str(value(tags.inner(EXIF, INTEROPERABILITY), 1, "")).startswith("R03"):
+    if str(value(tags.inner(IFD.Exif, IFD.Interop), 1, "")).startswith("R03"):
         return profile(*_ADOBE, gray)
-    white, primaries = ([float(v) for v in np.atleast_1d(value(page, tag, ()))] for tag in (318, 319))
+    white, primaries = (
+        [float(v) for v in np.atleast_1d(value(page, tag, ()))] for tag in (Base.WhitePoint, Base.PrimaryChromaticities)
+    )
     return profile((*primaries, *white), (2.2,), gray) if (len(white), len(primaries)) == (2, 6) else None
 
 

@@ -11,23 +11,26 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 import numpy as np
+from PIL.ExifTags import IFD, Base
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from realsr.runtime.errors import InputError
 
 Directory = ImageFileDirectory_v2
-EXIF, GPS, INTEROPERABILITY, SUB_DIRECTORIES = 34665, 34853, 40965, 330
-_MAKE, _MODEL, _WIDTH, _HEIGHT = 271, 272, 40962, 40963
-# ImageDescription, Make, Model, Software, DateTime, Artist, HostComputer, Rating, RatingPercent, Copyright; Windows'
-# title, comment, author, keywords and subject
-_DESCRIPTIVE = {270, _MAKE, _MODEL, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096)}
-# MakerNote (its inner offsets no longer hold), SubjectArea, sizes, RelatedSoundFile, sensor density, SubjectLocation,
-# further directories
-_OUTDATED = {37500, 37396, _WIDTH, _HEIGHT, 40964, 41486, 41487, 41488, 41492, EXIF, GPS, INTEROPERABILITY}
-_KEPT = {
-    0: _DESCRIPTIVE,
-    EXIF: {33434, 33437, *range(34850, 34870), *range(36864, 42241)} - _OUTDATED,
-    GPS: set(range(32)),
+# The maker's note has offsets that no longer hold; sizes, places and densities are of the pixels as they were taken.
+_OUTDATED = {
+    *(Base.MakerNote, Base.SubjectLocation, Base.RelatedSoundFile, Base.ExifImageWidth, Base.ExifImageHeight),
+    *(Base.FocalPlaneXResolution, Base.FocalPlaneYResolution, Base.FocalPlaneResolutionUnit, IFD.GPSInfo, IFD.Interop),
+    37396,  # SubjectArea
+}
+_KEPT: dict[int, set[int]] = {  # tags by directory
+    0: {
+        *(Base.ImageDescription, Base.Make, Base.Model, Base.Software, Base.DateTime, Base.Artist, Base.HostComputer),
+        *(Base.Rating, Base.RatingPercent, Base.Copyright),
+        *range(Base.XPTitle, Base.XPSubject + 1),  # as Windows keeps title, comment, author, keywords and subject
+    },
+    IFD.Exif: {Base.ExposureTime, Base.FNumber, *range(34850, 34870), *range(36864, 42241)} - _OUTDATED,
+    IFD.GPSInfo: set(range(32)),
 }
 _HEAD = b"II*\0" + bytes(4)
 _MOST_READ = 1 << 24  # bytes; overlapping tags may name the same ones a thousand times
@@ -135,15 +138,16 @@ def add_exif(file: IO[bytes], block: bytes, height: int, width: int) -> None:
 
 def camera_name(tags: Tags) -> str:
     """Make and model of the camera as one name, for example ``NIKON D800``; empty where neither can be read."""
-    make, model = (str(value(tags.main, tag, "")).split("\0")[0].strip() for tag in (_MAKE, _MODEL))
+    make, model = (str(value(tags.main, tag, "")).split("\0")[0].strip() for tag in (Base.Make, Base.Model))
     brand = make.split(" ")[0]  # NIKON CORPORATION calls its cameras NIKON D800
     return model if model.lower().startswith(brand.lower()) else f"{brand} {model}".strip()
 
 
 def resolution(tags: Tags) -> tuple[float, float] | None:
     """Pixels a millimetre across and down, or None."""
-    across, down, unit = (value(tags.main, tag, default) for tag, default in ((282, 0), (283, 0), (296, 2)))
-    scale = {2: 25.4, 3: 10}.get(unit, 0)
+    across, down = (value(tags.main, tag, 0) for tag in (Base.XResolution, Base.YResolution))
+    unit = value(tags.main, Base.ResolutionUnit, 2)
+    scale = {2: 25.4, 3: 10}.get(unit, 0)  # inch, centimetre
     known = scale and across > 0 and down > 0
     return (float(across) / scale, float(down) / scale) if known else None
 
@@ -162,15 +166,15 @@ def photo_page(path: Path, tags: Tags) -> tuple[dict[str, int], Directory]:
     while at and at not in seen:  # a chain may be a ring
         main = tags.directory(at)
         found.append(({"page": len(seen)}, main))
-        inner = main.get(SUB_DIRECTORIES, ())
+        inner = main.get(Base.SubIFDs, ())
         found += [({"page": len(seen), "subifd": n}, tags.directory(place)) for n, place in enumerate(inner)]
         seen.append(at)
         at = main.next
     if not found:
         return {}, tags.main
-    # NewSubfileType: 1 is a smaller copy, 4 a mask (TIFF 6.0, section 8)
-    photos = [(place, page) for place, page in found if not int(value(page, 254, 0)) & 5] or found[:1]
-    sizes = [(int(value(page, 256, 0)), int(value(page, 257, 0))) for _, page in photos]
+    # 1 is a smaller copy, 4 a mask (TIFF 6.0, section 8)
+    photos = [(place, page) for place, page in found if not int(value(page, Base.NewSubfileType, 0)) & 5] or found[:1]
+    sizes = [(int(value(page, Base.ImageWidth, 0)), int(value(page, Base.ImageLength, 0))) for _, page in photos]
     width, height = max(sizes, key=lambda size: size[0] * size[1])
     copies = [4 * w * h < width * height and abs(w * height - h * width) <= max(width, height) for w, h in sizes]
     if copies.count(False) > 1:
@@ -192,7 +196,7 @@ def _kept(tags: Tags, size: tuple[int, int] | None = None, head: bytes = _HEAD) 
                 kept[number].tagtype[tag] = source.tagtype[tag]
                 kept[number][tag] = content
     if size:
-        kept[EXIF][_HEIGHT], kept[EXIF][_WIDTH] = size
+        kept[IFD.Exif][Base.ExifImageHeight], kept[IFD.Exif][Base.ExifImageWidth] = size
     return kept
 
 
@@ -205,7 +209,7 @@ def _packed(kept: dict[int, Directory], at: int) -> tuple[bytes, int]:
     """The directories as bytes for the even offset ``at``, the main one last, and the offset of the main one."""
     data, main = b"", kept[0]
     with _silently():
-        for number in (EXIF, GPS):
+        for number in (IFD.Exif, IFD.GPSInfo):
             if kept[number]:
                 main[number] = at + len(data)
                 data += kept[number].tobytes(at + len(data))
