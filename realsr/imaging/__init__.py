@@ -1,4 +1,4 @@
-"""Image files in and out: 8 and 16 bit, gray, alpha, palette, CMYK, EXIF orientation."""
+"""Image files in and out, 8 and 16 bit, and conversions between arrays, tensors and levels."""
 
 from __future__ import annotations
 
@@ -98,6 +98,10 @@ def open_photo(path: str | Path, most_pixels: int = MOST_PIXELS) -> Photo:
 def photo_of(image: Image.Image) -> Photo:
     """An open Pillow image as :func:`read_image` would read its file.
 
+    >>> photo = photo_of(Image.new("L", (30, 20)))
+    >>> photo.rgb.shape, photo.gray
+    ((20, 30, 3), True)
+
     Raises:
         InputError: the image is damaged, or its mode has no 8 or 16 bit RGB.
     """
@@ -121,7 +125,14 @@ def read_8_bit(path: str | Path) -> npt.NDArray[np.uint8]:
 
 
 def write_image(path: str | Path, photo: Photo, quality: int = 95) -> None:
-    """Write a photo with all that :class:`Photo` holds; formats and errors as for :func:`.encoding.write_rows`."""
+    """Write a photo with all that :class:`Photo` holds; formats and errors as for :func:`.encoding.write_rows`.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_image(f"{folder}/a.png", Photo(np.full((20, 30, 3), 65535, np.uint16)))
+    ...     read_image(f"{folder}/a.png").rgb[0, 0]
+    array([65535, 65535, 65535], dtype=uint16)
+    """
     height, width = photo.rgb.shape[:2]
     write_rows(path, _bands(photo), height, width, photo, quality)
 

@@ -54,6 +54,9 @@ FORMATS = {".png": _PNG, ".jpg": _JPEG, ".jpeg": _JPEG, ".webp": _WEBP, ".tif": 
 def check_writes(path: str | Path, height: int, width: int) -> Format:
     """The format named by a file's suffix, if it holds a picture of that size; to be called before the work.
 
+    >>> check_writes("large.jpg", 65_500, 100).name
+    'JPEG'
+
     Raises:
         InputError: the suffix names no format that can be written, or the picture is too large for it.
     """

@@ -66,9 +66,9 @@ def onnx_graph(network: nn.Module, half: bool = False, about: Mapping[str, str] 
     model = onnx.load_from_string(_export(traced, scale, name))
     _tidy(model.graph)
     model.graph.name, model.producer_name, model.producer_version = "realsr", "realsr", __version__
-    says = {"scale": str(scale), "architecture": name, "realsr": __version__}
-    says |= {key: str(value) for key, value in sizes_of(network)._asdict().items()}
-    onnx.helper.set_model_props(model, {**says, "precision": "float16" if half else "float32", **(about or {})})
+    properties = {"scale": str(scale), "architecture": name, "realsr": __version__}
+    properties |= {key: str(value) for key, value in sizes_of(network)._asdict().items()}
+    onnx.helper.set_model_props(model, {**properties, "precision": "float16" if half else "float32", **(about or {})})
     return bytes(model.SerializeToString())
 
 

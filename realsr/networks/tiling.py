@@ -123,7 +123,7 @@ def upscale_bands(
     finish: Callable[[Tensor], Tensor] = clamped,
     report: Callable[[float], Any] = lambda share: None,
 ) -> Iterator[Tensor]:
-    """Upscale in tiles together with their surroundings, of whose results only the inner part is kept.
+    """Upscale in tiles with their surroundings; only the inner part of each result is kept.
 
     Where memory runs out, tiles go through the network one by one, and are then halved.
 

@@ -84,7 +84,7 @@ def load_weights(
         prefixes: of its keys in our own checkpoints, see :func:`find_state`.
 
     Raises:
-        InputError: no such file, no checkpoint, or of another architecture: says what differs.
+        InputError: there is no such file, it is no checkpoint, or its architecture differs.
     """
     state = find_state(read_checkpoint(path), prefixes)
     if not is_community(network):
@@ -148,7 +148,12 @@ def load_generator(path: str | Path, ema: bool = True) -> nn.Module:
 
 
 def generator_of(content: Mapping[str, Any], path: str | Path, ema: bool = True) -> nn.Module:
-    """:func:`load_generator` of the content that was read from ``path``."""
+    """:func:`load_generator` of the content that was read from ``path``.
+
+    >>> published = RRDBNet(features=8, blocks=2, growth=4).state_dict()
+    >>> generator_of({"params_ema": published}, "net.pth")(torch.rand(1, 3, 5, 6)).shape
+    torch.Size([1, 3, 20, 24])
+    """
     state = find_state(content, ("generator_ema.", "generator.") if ema else ("generator.",))
     spec = spec_of(content)
     if spec is not None and not state:
