@@ -58,15 +58,11 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 
 def read_image(path: str | Path, most_pixels: int = MOST_PIXELS) -> Photo:
-    """Decode an image file of any colour mode to 8 or 16 bit RGB, upright.
-
-    Args:
-        path: of the file.
-        most_pixels: larger images are refused before they are decoded; each pixel takes 3 bytes of memory or more.
+    """Decode an image file of any colour mode to 8 or 16 bit RGB, upright; 3 to 8 bytes of memory a pixel.
 
     Raises:
-        InputError: the file is missing, truncated, no image, too large, an animation, of several pages, HDR, or of a
-            kind that has no 8 or 16 bit RGB.
+        InputError: the file is missing, truncated, no image, of more than ``most_pixels``, an animation, of several
+            pages, HDR, or of a kind that has no 8 or 16 bit RGB.
     """
     return _decoded(Path(path), open_file(Path(path), most_pixels))
 

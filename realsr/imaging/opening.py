@@ -76,7 +76,7 @@ def open_image(
         path: of the file.
         most_pixels: larger images are refused.
         access: ``sequential`` decodes rows from top to bottom as they are read; ``random`` allows any order.
-        content: bytes that are read in place of the file.
+        content: bytes to read in place of the file.
 
     Raises:
         InputError: the file is missing, no image, too large, damaged, of an unsupported kind, or holds several images.

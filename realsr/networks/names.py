@@ -12,14 +12,10 @@ State = dict[str, Tensor]
 
 
 def renamed(state: State, rules: Sequence[tuple[str, str]]) -> State:
-    """The weights with their keys changed by the first rule that fits; other keys stay.
+    """The weights with their keys changed by the first rule (regular expression, replacement) that fits.
 
     >>> renamed({"head.0.bias": 1, "mean": 2}, [("^head.0.", "conv_first.")])
     {'conv_first.bias': 1, 'mean': 2}
-
-    Args:
-        state: weights by key.
-        rules: pairs of a regular expression and its replacement.
     """
 
     def new_name(key: str) -> str:

@@ -22,7 +22,7 @@ def parameter_groups(network: nn.Module, lr_scale: Mapping[str, float]) -> list[
         lr_scale: factor by the name of a module, for all that it contains: ``{"conv_first": 0, "body.0": 0.1}``.
 
     Returns:
-        Pairs of factor and parameters; those without a factor of their own (1) come first.
+        Pairs of factor and parameters; parameters without a factor (1) come first.
 
     Raises:
         InputError: no module has that name, a factor is negative or no number, or nothing is left to train.

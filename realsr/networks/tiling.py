@@ -83,10 +83,7 @@ class Tiles:
         >>> Tiles(tile=384).cuts(0, 1000)
         [(0, 334), (334, 668), (668, 1000)]
 
-        Args:
-            start: of the interval.
-            end: of the interval.
-            spare: an interval up to this much longer than a tile stays whole: for an image, which has no surroundings.
+        An interval up to ``spare`` longer than a tile stays whole: that of an image, which has no surroundings.
         """
         count = 1 if end - start <= self.tile + spare else -(-(end - start) // self.tile)
         step = -(-(end - start) // (count * self.aligned)) * self.aligned
@@ -186,21 +183,10 @@ def upscale_tiled(
     overlap: int = -1,
     keep_colours: bool = False,
 ) -> Tensor:
-    """:func:`upscale_bands` of a tensor, put together.
+    """:func:`upscale_bands` of ``lr (1, 3, H, W)`` in [0, 1], as one ``(1, 3, scale*H, scale*W)`` on the CPU.
 
     >>> upscale_tiled(torch.nn.Upsample(scale_factor=4), torch.rand(1, 3, 20, 30), scale=4, tile=16).shape
     torch.Size([1, 3, 80, 120])
-
-    Args:
-        network: as for :func:`upscale_bands`.
-        lr: ``(1, 3, H, W)`` in [0, 1], on the network's device.
-        scale: of the network.
-        tile: see :class:`Tiles`.
-        overlap: see :class:`Tiles`.
-        keep_colours: as for :func:`upscale_bands`.
-
-    Returns:
-        ``(1, 3, scale*H, scale*W)`` in [0, 1] on the CPU.
     """
     height, width = lr.shape[-2:]
     sr, done = torch.empty(1, 3, height * scale, width * scale), 0

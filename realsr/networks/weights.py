@@ -76,12 +76,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def load_weights(
     network: nn.Module, path: str | Path, prefixes: Sequence[str] = ("generator_ema.", "generator.")
 ) -> None:
-    """Fill ``network`` from a file, whatever the spelling of its keys.
-
-    Args:
-        network: to fill.
-        path: of the file.
-        prefixes: of its keys in our own checkpoints, see :func:`find_state`.
+    """Fill a network from a file in any spelling of its keys; ``prefixes`` as for :func:`find_state`.
 
     Raises:
         InputError: there is no such file, it is no checkpoint, or its architecture differs.
@@ -139,7 +134,7 @@ def load_generator(path: str | Path, ema: bool = True) -> nn.Module:
 
     Args:
         path: of the checkpoint, or of a run's folder.
-        ema: whether to take the averaged weights, where there are some, or the raw ones.
+        ema: whether to prefer averaged weights to raw ones.
 
     Raises:
         InputError: there is no such file, it is no checkpoint, or its architecture is unknown.
