@@ -7,20 +7,28 @@ each part is; here it is drawn from ranges that most cameras lie in.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from realsr.degradation.development import RIM, Development
-from realsr.degradation.paper import Bounds, Coding, Degradation, check_bounds, refuse_pools
+from realsr.degradation.paper import (
+    Bounds,
+    Degradation,
+    Parameters,
+    check_bounds,
+    downscaled,
+    each_by_its_steps,
+    refuse_pools,
+)
 from realsr.degradation.sensor import degamma
 from realsr.estimation.kernels import gaussian_kernel
 from realsr.imaging.jpeg import BLOCK, standard_tables
-from realsr.imaging.resample import blur_subsample
 from realsr.pools.jpeg_tables import JpegPool
 from realsr.pools.pool import KernelPool, NoisePool
-from realsr.runtime.hardware import to_device
 
 DEMOSAICKING: tuple[Literal["malvar", "bilinear", "none"], ...] = ("malvar", "bilinear", "none")
 
@@ -88,23 +96,20 @@ class AnyCamera(Degradation):
         """Pixels around an HR crop that the blur and the development read, a multiple of the scale."""
         return (math.ceil(self.size / 2 / self.scale) + RIM) * self.scale
 
-    def downscaled(self, hr: Tensor, generator: torch.Generator, margin: int) -> Tensor:
-        """Light on the sensor, without the margin."""
-        kernels = torch.stack([self.draw_kernel(generator) for _ in hr])
-        return blur_subsample(degamma(hr), to_device(kernels, hr.device), self.scale, margin)
-
-    def picture(self, lr: Tensor, generator: torch.Generator) -> Tensor:
-        """Each image by a development of its own."""
-        field = to_device(torch.randn(lr.shape, generator=generator), lr.device)
-        pairs = zip(torch.split(lr.clamp(0, 1), 1), torch.split(field, 1), strict=True)
-        return torch.cat([self.draw_development(generator).picture(light, noise) for light, noise in pairs])
-
-    def coding(self, count: int, generator: torch.Generator, cut: bool) -> Coding:
-        """Of any quality, chroma halved or not."""
+    def draw(self, count: int, size: Sequence[int], generator: torch.Generator, margin: int = 0) -> Parameters:
+        """Draw for each image a lens, noise, a development, and JPEG of any quality, chroma halved or not."""
+        kernels = torch.stack([self.draw_kernel(generator) for _ in range(count)])
+        fields = torch.split(torch.randn(count, 3, *self.lr_size(size, margin), generator=generator), 1)
+        steps = [[partial(self.draw_development(generator).picture, field=field)] for field in fields]
         quality = torch.randint(self.quality[0], self.quality[1] + 1, (count,), generator=generator)
         factors = torch.randint(1, 3, (count, 1), generator=generator).expand(-1, 2)
-        phase = torch.randint(2 * BLOCK if cut else 1, (count, 2), generator=generator)
-        return to_device(standard_tables(quality), self.place), factors, phase
+        phase = torch.randint(2 * BLOCK if margin else 1, (count, 2), generator=generator)
+        return Parameters(kernels, coding=(standard_tables(quality), factors, phase), steps=steps)
+
+    def picture(self, hr: Tensor, drawn: Parameters, margin: int) -> Tensor:
+        """Each image by its own lens and development."""
+        light = downscaled(degamma(hr), drawn.kernels, self.scale, margin)
+        return each_by_its_steps(light.clamp(0, 1), drawn.steps)
 
     def draw_kernel(self, generator: torch.Generator) -> Tensor:
         """A lens' ``(K, K)``: a Gaussian of any direction."""

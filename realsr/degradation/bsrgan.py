@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -12,12 +13,21 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
-from realsr.degradation.development import Development
-from realsr.degradation.paper import Bounds, Coding, Degradation, check_bounds, refuse_pools
+from realsr.degradation.development import Development, large_to_device
+from realsr.degradation.paper import (
+    Bounds,
+    Degradation,
+    Parameters,
+    Step,
+    check_bounds,
+    downscaled,
+    each_by_its_steps,
+    refuse_pools,
+)
 from realsr.degradation.sensor import degamma, gamma, mixed, toned, untoned
 from realsr.estimation.kernels import Kernel, framed, gaussian_kernel
 from realsr.imaging.jpeg import BLOCK, jpeg, standard_tables
-from realsr.imaging.resample import blur, blur_subsample
+from realsr.imaging.resample import blur
 from realsr.pools.jpeg_tables import JpegPool
 from realsr.pools.pool import KernelPool, NoisePool
 from realsr.runtime.errors import InputError
@@ -117,57 +127,59 @@ class BSRGANDegradation(Degradation):
         reach = self.kernel_sizes[1] - 1 + max(2 * self.scale, NEAREST_TAPS // 2)
         return math.ceil(reach / self.scale) * self.scale
 
-    def downscaled(self, hr: Tensor, generator: torch.Generator, margin: int) -> Tensor:
-        """All but the last JPEG, each image by draws of its own, without the margin."""
-        seeds = torch.randint(2**62, (len(hr),), generator=generator).tolist()
-        pairs = [(image, np.random.default_rng(seed)) for image, seed in zip(torch.split(hr, 1), seeds, strict=True)]
-        lr = torch.cat([self.shuffled(image, self.order(rng), rng, cut=margin > 0) for image, rng in pairs])
-        cut = margin // self.scale
+    def draw(self, count: int, size: Sequence[int], generator: torch.Generator, margin: int = 0) -> Parameters:
+        """Draw for each image its steps, by a random generator of its own, and the last JPEG."""
+        seeds = torch.randint(2**62, (count,), generator=generator).tolist()
+        rngs = [np.random.default_rng(seed) for seed in seeds]
+        steps = [self.steps(self.order(rng), size, rng, cut=margin > 0) for rng in rngs]
+        quality = torch.randint(self.quality[0], self.quality[1] + 1, (count,), generator=generator)
+        phase = torch.randint(2 * BLOCK if margin else 1, (count, 2), generator=generator)
+        return Parameters(coding=(standard_tables(quality), torch.full((count, 2), 2), phase), steps=steps)
+
+    def picture(self, hr: Tensor, drawn: Parameters, margin: int) -> Tensor:
+        """Each image through its own steps."""
+        lr, cut = each_by_its_steps(hr, drawn.steps), margin // self.scale
         return lr[..., cut : lr.shape[-2] - cut, cut : lr.shape[-1] - cut]
 
-    def picture(self, lr: Tensor, generator: torch.Generator) -> Tensor:
-        """As it is: noise is among the steps."""
-        return lr
-
-    def coding(self, count: int, generator: torch.Generator, cut: bool) -> Coding:
-        """Of the last JPEG."""
-        quality = torch.randint(self.quality[0], self.quality[1] + 1, (count,), generator=generator)
-        phase = torch.randint(2 * BLOCK if cut else 1, (count, 2), generator=generator)
-        return to_device(standard_tables(quality), self.place), torch.full((count, 2), 2), phase
-
     def order(self, rng: np.random.Generator) -> list[str]:
-        """The steps that an image goes through: ``halve`` first, or not, and some of :data:`STEPS`."""
+        """Draw the names of an image's steps: some of :data:`STEPS`, or ``halve`` and these."""
         taken = [str(step) for step in rng.permutation(STEPS) if rng.random() < self.shares.get(str(step), 1)]
         return ["halve", *taken] if rng.random() < self.shares["halve"] else taken
 
-    def shuffled(self, image: Tensor, order: Sequence[str], rng: np.random.Generator, cut: bool) -> Tensor:
-        """An image ``(1, 3, H, W)`` through these steps, in [0, 1]; ``cut`` as in :meth:`coding`."""
+    def steps(self, order: Sequence[str], size: Sequence[int], rng: np.random.Generator, cut: bool) -> list[Step]:
+        """Draw the parameters of the steps of an image.
+
+        Args:
+            order: names of the steps.
+            size: height and width of the image that the first step is given.
+            rng: to draw from.
+            cut: whether the image is a cut from a photo, so that JPEG's blocks start anywhere in it.
+        """
         factor = self.scale // 2 if "halve" in order else self.scale
-        for step in order:
-            if step == "halve":
-                image = resized(image, _divided(image, 2), rng.choice(WAYS))
-            elif step == "isotropic":
+        steps: list[Step] = []
+        for name in order:
+            if name == "halve":
+                size = _divided(size, 2)
+                steps.append(partial(resized, size=size, way=rng.choice(WAYS)))
+            elif name == "isotropic":
                 sigma = rng.uniform(*self.isotropic)
-                image = self._blurred(image, sigma, sigma, rng)
-            elif step == "anisotropic":
+                steps.append(self._blur(sigma, sigma, rng))
+            elif name == "anisotropic":
                 one, other = rng.uniform(*self.anisotropic, 2) ** 0.5
-                image = self._blurred(image, one, other, rng)
-            elif step == "resize":
-                image = self._smaller(image, factor, rng)
-            elif step == "noise":
-                mixing = to_device(
-                    noise_mixing(rng.uniform(*self.noise_level) / 255, self.noise_kinds, rng), image.device
-                )
-                image = image + mixed(_field(image, rng), mixing)
-            elif step == "jpeg":
+                steps.append(self._blur(one, other, rng))
+            elif name == "resize":
+                steps.append(self._resize(size, factor, rng))
+                size = _divided(size, factor)
+            elif name == "noise":
+                mixing = noise_mixing(rng.uniform(*self.noise_level) / 255, self.noise_kinds, rng)
+                steps.append(partial(noisy, mixing=mixing, field=_field(size, rng)))
+            elif name == "jpeg":
                 tables = standard_tables(torch.tensor([rng.integers(*self.quality, endpoint=True)]))
                 phase = torch.from_numpy(rng.integers(2 * BLOCK if cut else 1, size=(1, 2)))
-                image = jpeg(image, to_device(tables, image.device), torch.tensor([[2, 2]]), phase)
+                steps.append(partial(compressed, tables=tables, phase=phase))
             else:
-                picture = self._camera(rng).picture(untoned(degamma(image)), _field(image, rng))
-                image = gamma(toned(degamma(picture)))
-            image = image.clamp(0, 1)
-        return image
+                steps.append(partial(photographed, camera=self._camera(rng), field=_field(size, rng)))
+        return steps
 
     def _camera(self, rng: np.random.Generator) -> Development:
         """As Brooks et al. found on real cameras ("Unprocessing images for learned raw denoising", CVPR 2019, 3.1)."""
@@ -176,23 +188,39 @@ class BSRGANDegradation(Degradation):
         gains = 2 ** rng.uniform(*self.exposure) * np.array([rng.uniform(*self.gains), 1, rng.uniform(*self.gains)])
         return Development(crosstalk=1.0, noise=Development.sensor_noise(math.exp(log_shot), read, gains))
 
-    def _blurred(self, image: Tensor, one: float, other: float, rng: np.random.Generator) -> Tensor:
+    def _blur(self, one: float, other: float, rng: np.random.Generator) -> Step:
         """By a Gaussian of these standard deviations in pixels, of any size and direction."""
         low, high = self.kernel_sizes
         size = 2 * int(rng.integers(low // 2, high // 2, endpoint=True)) + 1
         kernel = gaussian_kernel(size, (one, other), rng.uniform(0, math.pi), 1)
-        return blur(image, torch.from_numpy(kernel).float()[None])
+        return partial(blur, kernels=torch.from_numpy(kernel).float()[None])
 
-    def _smaller(self, image: Tensor, factor: int, rng: np.random.Generator) -> Tensor:
-        """In one of the ways of resizing."""
-        way, size = rng.choice(self.resizes), _divided(image, factor)
+    def _resize(self, size: Sequence[int], factor: int, rng: np.random.Generator) -> Step:
+        """By the factor, in one of the ways of resizing."""
+        way, small = rng.choice(self.resizes), _divided(size, factor)
         if way == "nearest":
             kernel = moved_gaussian(rng.uniform(self.nearest_blur[0], self.nearest_blur[1] * factor), factor)
-            return blur_subsample(image, to_device(torch.from_numpy(kernel).float(), image.device)[None], factor)
-        if way == "down_up":
-            up, way = rng.uniform(self.up_least, factor), rng.choice(WAYS)
-            image = resized(image, [max(round(side * up), 1) for side in size], rng.choice(WAYS))
-        return resized(image, size, way)
+            return partial(downscaled, kernels=torch.from_numpy(kernel).float()[None], scale=factor, margin=0)
+        if way != "down_up":
+            return partial(resized, size=small, way=way)
+        up, last, first = rng.uniform(self.up_least, factor), rng.choice(WAYS), rng.choice(WAYS)
+        middle = [max(round(side * up), 1) for side in small]
+        return lambda image: resized(resized(image, size=middle, way=first), size=small, way=last)
+
+
+def noisy(image: Tensor, mixing: Tensor, field: Tensor) -> Tensor:
+    """``(1, 3, h, w)`` with noise: normal numbers of this shape, their colours mixed by ``(3, 3)``."""
+    return image + mixed(large_to_device(field, image.device), to_device(mixing, image.device))
+
+
+def compressed(image: Tensor, tables: Tensor, phase: Tensor) -> Tensor:
+    """``(1, 3, h, w)`` as JPEG, chroma halved."""
+    return jpeg(image, to_device(tables, image.device), torch.tensor([[2, 2]]), phase)
+
+
+def photographed(image: Tensor, camera: Development, field: Tensor) -> Tensor:
+    """``(1, 3, h, w)`` back to light, with a sensor's noise of normal numbers of this shape, developed."""
+    return gamma(toned(degamma(camera.picture(untoned(degamma(image)), field))))
 
 
 def resized(image: Tensor, size: Sequence[int], way: str) -> Tensor:
@@ -228,11 +256,10 @@ def noise_mixing(sigma: float, kinds: Sequence[float], rng: np.random.Generator)
     return torch.from_numpy(sigma * root).float()
 
 
-def _field(like: Tensor, rng: np.random.Generator) -> Tensor:
-    """Independent normal numbers, drawn on the CPU."""
-    field = torch.from_numpy(rng.standard_normal(like.shape, np.float32))
-    return to_device(field.pin_memory() if like.is_cuda else field, like.device)  # large: else the copy waits
+def _field(size: Sequence[int], rng: np.random.Generator) -> Tensor:
+    """Independent normal numbers ``(1, 3, *size)``."""
+    return torch.from_numpy(rng.standard_normal((1, 3, *size), np.float32))
 
 
-def _divided(image: Tensor, factor: int) -> list[int]:
-    return [side // factor for side in image.shape[2:]]
+def _divided(size: Sequence[int], factor: int) -> list[int]:
+    return [side // factor for side in size]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,14 +16,13 @@ from torch import Tensor
 
 from realsr.degradation.camera_fit import fit_development
 from realsr.degradation.development import PARTS, RIM
-from realsr.degradation.paper import Degradation
+from realsr.degradation.paper import Degradation, Parameters, downscaled
 from realsr.estimation.kernels import Kernel, developed, gaussian_like, gaussian_of, inverse, of_eigenvalues
 from realsr.imaging import quantize
 from realsr.pools.jpeg_tables import JpegPool
 from realsr.pools.pool import KernelPool, NoisePool
 from realsr.pools.sampling import KernelDraw
 from realsr.runtime.errors import InputError
-from realsr.runtime.hardware import to_device
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +45,7 @@ def lens_kernels(kernels: KernelPool, scale: int, response: Kernel) -> KernelPoo
             made.append(gaussian_of(len(kernel), of_eigenvalues(blur, lambda of: of.clip(scale**2 / 12)), scale))
         else:
             made.append(developed(kernel, undone, scale))
-    return replace(kernels, kernels=torch.from_numpy(np.stack(made)).float())
+    return KernelPool(torch.from_numpy(np.stack(made)).float(), kernels.photos, kernels.confidence)
 
 
 class CameraDegradation(Degradation):
@@ -71,7 +69,7 @@ class CameraDegradation(Degradation):
         InputError: there is no noise pool, or ``without`` names no part.
     """
 
-    rim, drawn = RIM, ("kernels", "jpeg")
+    rim = RIM
 
     def __init__(
         self,
@@ -82,7 +80,7 @@ class CameraDegradation(Degradation):
         draw_kernels: KernelDraw = KernelDraw(),  # noqa: B008  (frozen)
         without: Sequence[str] = (),
     ) -> None:
-        super().__init__(scale, None, noise, None if "jpeg" in without else jpeg, draw_kernels)
+        super().__init__(scale, None, None, None if "jpeg" in without else jpeg, draw_kernels)
         if unknown := set(without) - set(PARTS):
             raise InputError(f"degradation.without={sorted(unknown)}: give some of {', '.join(PARTS)}")
         if noise is None:
@@ -93,17 +91,15 @@ class CameraDegradation(Degradation):
             self.kernels = lens_kernels(kernels, scale, self.development.response())
         log.info("camera: %s", self.development)
 
-    def downscaled(self, hr: Tensor, generator: torch.Generator, margin: int) -> Tensor:
-        """Light on the sensor, without the margin."""
-        return super().downscaled(self.development.light(hr), generator, margin)
+    def picture(self, hr: Tensor, drawn: Parameters, margin: int) -> Tensor:
+        """The camera's picture of this scene, of 256 levels."""
+        light = downscaled(self.development.light(hr), drawn.kernels, self.scale, margin)
+        return quantize(self.development.picture(light.clamp(0, 1), drawn.noise))
 
-    def picture(self, lr: Tensor, generator: torch.Generator) -> Tensor:
-        """The camera's picture of this light, of 256 levels; noise is as strong as in one of its photos."""
-        field = None
-        if self.noisy:
-            photos = torch.tensor(self.development.photos)
-            drawn = photos[torch.randint(len(photos), (len(lr),), generator=generator)]
-            field = to_device(
-                torch.randn(lr.shape, generator=generator) * (drawn / 2).exp()[:, None, None, None], lr.device
-            )
-        return quantize(self.development.picture(lr.clamp(0, 1), field))
+    def _drawn_noise(self, count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor | None:
+        """Normal numbers, for each image as strong as in one of the camera's photos."""
+        if not self.noisy:
+            return None
+        photos = torch.tensor(self.development.photos)
+        strength = (photos[torch.randint(len(photos), (count,), generator=generator)] / 2).exp()
+        return torch.randn(count, 3, *size, generator=generator) * strength[:, None, None, None]

@@ -24,7 +24,8 @@ from realsr.imaging.colour import luma
 from realsr.imaging.jpeg import jpeg
 from realsr.pools.collect import NoNoiseError, collect_noise
 from realsr.pools.jpeg_tables import JpegPool, collect_tables
-from realsr.pools.pool import NoisePool, without_slope
+from realsr.pools.pool import NoisePool
+from realsr.pools.sampling import without_slope
 from realsr.runtime.evenly import evenly
 
 log = logging.getLogger(__name__)

@@ -87,6 +87,7 @@ class Development:
         if field is None:
             picture = self._developed(seen, back)
         else:
+            field = large_to_device(field, light.device)
             field = field[:, :1] if self.gray else field
             deviation = (0.5 * self._log_variance(self.display(seen.clamp(0, 1)))).exp()
             picture = self._developed(seen + field * deviation, back)
@@ -135,3 +136,8 @@ def smoothed(images: Tensor, sigma: float) -> Tensor:
     row = to_device(taps / taps.sum(), images.device).expand(images.shape[1], 1, 1, -1)
     images = F.conv2d(F.pad(images, (reach, reach, 0, 0), mode="reflect"), row, groups=images.shape[1])
     return F.conv2d(F.pad(images, (0, 0, reach, reach), mode="reflect"), row.mT, groups=images.shape[1])
+
+
+def large_to_device(field: Tensor, device: torch.device) -> Tensor:
+    """Drawn numbers on a device; of large tensors CUDA takes no copy at once, so that they have to be pinned."""
+    return to_device(field.pin_memory() if device.type == "cuda" and not field.is_cuda else field, device)

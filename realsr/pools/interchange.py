@@ -1,29 +1,25 @@
-"""Kernels of other programs, and ours for them: the KernelGAN program's ``.mat`` files, ``.npy`` arrays.
+"""Kernel files of other programs: the KernelGAN program's ``.mat`` files, ``.npy`` arrays.
 
 That program leaves ``<photo>/<photo>_kernel_x2.mat`` and, with ``--X4``, ``<photo>_kernel_x4.mat`` in its results
 folder, a variable ``Kernel`` in each (17 and 33 pixels wide), and RealSR's program reads such folders. Others keep
 the kernels of one scale in an array ``(N, K, K)``. All are correlation kernels in the phase convention of
-:mod:`realsr.imaging.resample`, so values pass unchanged in both directions.
+:mod:`realsr.imaging.resample`, so values pass unchanged in both directions (:mod:`realsr.pools.export`).
 """
 
 from __future__ import annotations
 
-import itertools
-import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.io import loadmat, savemat
+from scipy.io import loadmat
 
 from realsr.estimation.kernels import Kernel
 from realsr.runtime.errors import InputError
-from realsr.runtime.files import SUFFIXES, atomic_write
 
-FORMS = ("mat", "npy")
 VARIABLE = "Kernel"  # its name in the KernelGAN program's files
 
 
@@ -62,54 +58,6 @@ def read_kernels(path: str | Path, scale: int) -> Iterator[tuple[Path, str, Kern
         for index, array in enumerate(stack):
             which = f"[{index}]" if len(stack) > 1 else ""
             yield file, f"{name}{which}", checked_kernel(array, f"{file}{which}")
-
-
-def write_kernels(folder: Path, form: str, scale: int, photos: Sequence[str], kernels: npt.NDArray[Any]) -> None:
-    """Write kernels for other programs.
-
-    Args:
-        folder: where to.
-        form: ``mat`` writes ``<photo>/<photo>_kernel_x<scale>.mat`` as the KernelGAN program does; ``npy`` writes one
-            array ``kernels_x<scale>.npy``.
-        scale: of the kernels.
-        photos: N names; of photos that share a name, the second gets ``_2`` behind it, or the next number that no
-            other photo has.
-        kernels: ``(N, K, K)``.
-    """
-    if form == "npy":
-        with atomic_write(folder / f"kernels_x{scale}.npy") as file:
-            np.save(file, kernels)
-        return
-    for name, kernel in zip(_different([_folder_name(photo) for photo in photos]), kernels, strict=True):
-        with atomic_write(folder / name / f"{name}_kernel_x{scale}.mat") as file:
-            savemat(file, {VARIABLE: kernel.astype(np.float64)})
-
-
-def remove_exported(folder: Path, form: str) -> None:
-    """Delete what :func:`write_kernels` has written into a folder before, which nobody could tell from what is new."""
-    for path in folder.glob("*/*_kernel_x*.mat" if form == "mat" else "kernels_x*.npy"):
-        path.unlink(missing_ok=True)
-
-
-def _folder_name(photo: str) -> str:
-    """Without the suffix of an image; as long as leaves room in a file's name of 255 bytes."""
-    name = Path(photo).stem if Path(photo).suffix.lower() in SUFFIXES else photo
-    return os.fsencode(name)[:200].decode(errors="ignore")
-
-
-def _different(names: Sequence[str]) -> list[str]:
-    """Names that are there more than once with a number behind them, one that no other name has."""
-    result: dict[str, None] = {}
-    for name in names:
-        numbered = (f"{name}_{number}" for number in itertools.count(2))
-        result[next(n for n in numbered if n not in result and n not in names) if name in result else name] = None
-    return list(result)
-
-
-def check_form(form: str | None) -> None:
-    """Raise InputError for an ``export`` that there is not."""
-    if form is not None and form not in FORMS:
-        raise InputError(f"export={form}: choose {' or '.join(FORMS)}")
 
 
 def checked_kernel(kernel: npt.NDArray[Any], where: str | Path) -> Kernel:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from realsr.imaging.jpeg import BLOCK, read_compression
 from realsr.pools.builder import fill_pool
@@ -22,19 +21,26 @@ from realsr.runtime.hardware import to_device
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class JpegPool:
-    """How the camera's photos are compressed, an item for each photo: so a draw is as frequent as in the folder.
+class JpegPool(nn.Module):
+    """How the camera's photos are compressed, an item for each photo, so that a draw is as frequent as in the folder.
 
-    Attributes:
-        tables: ``(N, 2, 8, 8)`` float32, as in :class:`realsr.imaging.jpeg.Compression`.
-        subsampling: ``(N, 2)`` int64; stays on the CPU, where it is looked at.
-        photos: that each is from, N names.
+    Args:
+        tables: ``(N, 2, 8, 8)`` float32 for luma and chroma, as in :class:`realsr.imaging.jpeg.Compression`.
+        subsampling: ``(N, 2)`` int64 factors of chroma; stays on the CPU, where it is read.
+        photos: N names, the photo that each item was read from.
+
+    >>> pool = JpegPool(torch.ones(1, 2, 8, 8), torch.tensor([[2, 2]]), ["a.jpg"])
+    >>> tables, subsampling, phase = pool.sample(3, torch.Generator(), cut=False)
+    >>> tables.shape, subsampling.shape, phase
+    (torch.Size([3, 2, 8, 8]), torch.Size([3, 2]), None)
     """
 
     tables: Tensor
-    subsampling: Tensor
-    photos: list[str]
+
+    def __init__(self, tables: Tensor, subsampling: Tensor, photos: list[str]) -> None:
+        super().__init__()
+        self.register_buffer("tables", tables, persistent=False)
+        self.subsampling, self.photos = subsampling, photos
 
     @classmethod
     def load(cls, folder: str | Path) -> JpegPool:
@@ -73,10 +79,6 @@ class JpegPool:
     def subset(self, keep: Sequence[int]) -> JpegPool:
         """The pool of these indices."""
         return JpegPool(self.tables[list(keep)], self.subsampling[list(keep)], [self.photos[i] for i in keep])
-
-    def to(self, device: torch.device | str) -> JpegPool:
-        """The same pool on another device."""
-        return JpegPool(self.tables.to(device), self.subsampling, self.photos)
 
 
 def collect_tables(photos: Sequence[Path], folder: Path, whole: bool = True) -> int:
