@@ -1,7 +1,7 @@
-"""LR of cameras that are drawn anew for every image: for a network that starts well on any camera, then to be adapted.
+"""LR of a random camera for every image, to train a network that is then adapted to one camera.
 
-The parts are those of :mod:`realsr.degradation.camera`, in the same order. There a camera's photos tell how strong
-each part is; here it is drawn from ranges that most cameras lie in.
+The parts are those of :mod:`realsr.degradation.camera`, in the same order. There the strength of each part is fitted to
+a camera's photos; here it is drawn from ranges that most cameras lie in.
 """
 
 from __future__ import annotations
@@ -15,15 +15,7 @@ import torch
 from torch import Tensor
 
 from realsr.degradation.development import RIM, Development
-from realsr.degradation.paper import (
-    Bounds,
-    Degradation,
-    Parameters,
-    check_bounds,
-    downscaled,
-    each_by_its_steps,
-    refuse_pools,
-)
+from realsr.degradation.paper import Bounds, Degradation, Parameters, check_bounds, downscaled, no_pools, through
 from realsr.degradation.sensor import degamma
 from realsr.estimation.kernels import gaussian_kernel
 from realsr.imaging.jpeg import BLOCK, standard_tables
@@ -34,26 +26,24 @@ DEMOSAICKING: tuple[Literal["malvar", "bilinear", "none"], ...] = ("malvar", "bi
 
 
 class AnyCamera(Degradation):
-    """Each image through a camera of its own: lens, mosaic, noise, development and JPEG, all drawn.
+    """Each image goes through a random camera: lens, mosaic, noise, development and JPEG.
 
-    Nothing is drawn from pools; ``eval()`` changes nothing. Bounds are inclusive, the smaller first.
+    ``eval()`` changes nothing. Bounds are inclusive, the smaller first.
 
     Args:
         scale: integer subsampling factor.
-        blur: bounds of the lens' variance along each axis in squared LR pixels, drawn by its logarithm. A pixel's own
-            area, which is in it, has 1/12.
-        shot: bounds of the variance of the noise for each unit of raw signal in [0, 1], drawn by its logarithm.
-        read: bounds of the standard deviation of the noise in the dark, of the same unit, likewise.
+        blur: bounds of the lens' variance along each axis in squared LR pixels, at least a pixel's own 1/12; drawn by
+            its logarithm.
+        shot: bounds of the noise's variance for each unit of raw signal in [0, 1], drawn by its logarithm.
+        read: bounds of the noise's standard deviation in the dark in the same unit, drawn by its logarithm.
         gains: bounds of the white balance of red and of blue, by which their noise is stronger.
         crosstalk: bounds of the distance of the sensor's colours from sRGB's (:class:`Development`).
         reduction: bounds of the smoothing of the noise in LR pixels; half of the cameras have none.
-        chroma: bounds of the smoothing of its colours, likewise.
+        chroma: bounds of the smoothing of the noise's colours in LR pixels; half of the cameras have none.
         sharpening: bounds of the amount of unsharp masking; a third of the cameras have none.
-        radius: bounds of its standard deviation in LR pixels.
+        radius: bounds of the standard deviation of the blur in it, in LR pixels.
         quality: bounds of JPEG's quality, 1 to 100; half of the images have their chroma halved.
-        kernels: None, as ``noise`` and ``jpeg``.
-        noise: see ``kernels``.
-        jpeg: see ``kernels``.
+        kernels, noise, jpeg: None: no pool is drawn from.
 
     Raises:
         InputError: a pool is given, or bounds make no sense.
@@ -79,13 +69,12 @@ class AnyCamera(Degradation):
         jpeg: JpegPool | None = None,
     ) -> None:
         super().__init__(scale)
-        refuse_pools("any_camera", kernels=kernels, noise=noise, jpeg=jpeg)
-        for name, given, low, high in (
+        no_pools("any_camera", kernels=kernels, noise=noise, jpeg=jpeg)
+        check_bounds(
             ("blur", blur, 1 / 12, 4), ("shot", shot, 1e-9, 1), ("read", read, 1e-9, 1), ("gains", gains, 0.1, 10),
             ("crosstalk", crosstalk, 0, 2), ("reduction", reduction, 0, RIM / 2), ("chroma", chroma, 0, RIM / 2),
             ("sharpening", sharpening, 0, 5), ("radius", radius, 0.1, RIM / 2), ("quality", quality, 1, 100),
-        ):  # fmt: skip
-            check_bounds(name, given, low, high)
+        )  # fmt: skip
         self.blur, self.shot, self.read, self.gains = blur, shot, read, gains
         self.crosstalk, self.reduction, self.chroma = crosstalk, reduction, chroma
         self.sharpening, self.radius, self.quality = sharpening, radius, quality
@@ -109,16 +98,16 @@ class AnyCamera(Degradation):
     def picture(self, hr: Tensor, drawn: Parameters, margin: int) -> Tensor:
         """Each image by its own lens and development."""
         light = downscaled(degamma(hr), drawn.kernels, self.scale, margin)
-        return each_by_its_steps(light.clamp(0, 1), drawn.steps)
+        return through(light.clamp(0, 1), drawn.steps)
 
     def draw_kernel(self, generator: torch.Generator) -> Tensor:
-        """A lens' ``(K, K)``: a Gaussian of any direction."""
+        """Draw the kernel ``(K, K)`` of a lens: a Gaussian in any direction."""
         sigmas = [self.scale * math.sqrt(_logarithmic(self.blur, generator)) for _ in range(2)]
         angle = _uniform((0, math.pi), generator)
         return torch.from_numpy(gaussian_kernel(self.size, (sigmas[0], sigmas[1]), angle, self.scale)).float()
 
     def draw_development(self, generator: torch.Generator) -> Development:
-        """A sensor, and how its picture is made."""
+        """Draw a sensor and its development."""
         shot, read = _logarithmic(self.shot, generator), _logarithmic(self.read, generator)
         gains = _uniform(self.gains, generator), 1.0, _uniform(self.gains, generator)
         return Development(
@@ -141,6 +130,6 @@ def _logarithmic(bounds: Bounds, generator: torch.Generator) -> float:
 
 
 def _often(share: float, bounds: Bounds, generator: torch.Generator) -> float:
-    """0 but for this share of the draws."""
+    """Uniform in this share of the draws, else 0."""
     drawn = _uniform(bounds, generator)
     return drawn if float(torch.rand((), generator=generator)) < share else 0.0

@@ -1,8 +1,8 @@
 """LR as a camera makes it: blurred in linear light, seen through a mosaic, noisy, developed and compressed.
 
 The paper blurs display values and adds noise to them. A camera does neither: light is blurred before the tone curve,
-noise falls on one colour a pixel and is smoothed and sharpened with the picture, and what the mosaic makes of edges is
-in no kernel. :class:`CameraDegradation` does all of it in the camera's order; how strong each part is, the pools tell.
+noise falls on one colour a pixel and is smoothed and sharpened with the picture, and no kernel changes edges as the
+mosaic does. :class:`CameraDegradation` has all these parts in the camera's order, as strong as the pools show.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ log = logging.getLogger(__name__)
 
 
 def lens_kernels(kernels: KernelPool, scale: int, response: Kernel) -> KernelPool:
-    """Kernels of the lens and the pixels alone, of kernels that hold the camera's development as well.
+    """Take the camera's development off the kernels, so that those of the lens and the pixels' area are left.
 
-    The response is divided by; what is then narrower than a pixel's own area (a variance of ``scale**2 / 12``) becomes
-    a Gaussian as wide as that.
+    Kernels are divided by the response. One that is then narrower than a pixel's area (a variance of
+    ``scale**2 / 12``) becomes a Gaussian as wide as that.
 
     Args:
-        kernels: pool of this scale.
-        scale: that the kernels are meant for.
+        kernels: pool for this scale.
+        scale: subsampling factor.
         response: of the development, by :meth:`realsr.degradation.development.Development.response`.
     """
     undone, made = inverse(response), []
@@ -49,18 +49,18 @@ def lens_kernels(kernels: KernelPool, scale: int, response: Kernel) -> KernelPoo
 
 
 class CameraDegradation(Degradation):
-    """A camera in the order of its parts, for a whole batch on its device, in float32.
+    """A camera's parts in their order, for a whole batch on its device, in float32.
 
     HR becomes linear light, is blurred by the lens' kernel (pooled), subsampled, seen through a Bayer mosaic with shot
     and read noise, demosaicked, toned, sharpened and compressed by the photos' tables. The sensor and its development
     are fitted to the noise pool by :func:`realsr.degradation.camera_fit.fit_development`: noise passes all that the
-    picture passes, so its spectrum and the correlation of its colours show it. Kernels that photos give hold the
-    development's blur, which is taken off (:func:`lens_kernels`), else it would be there twice.
+    picture passes, so its spectrum and the correlation of its colours show it. Kernels estimated from photos contain
+    the development's blur, which :func:`lens_kernels` takes off, else it would be applied twice.
 
     Args:
         scale: integer subsampling factor.
         kernels: pool of this scale; None downscales with bicubic.
-        noise: pool, which the sensor is fitted to.
+        noise: pool that the sensor is fitted to; it is not kept.
         jpeg: pool; None compresses nothing.
         draw_kernels: how a kernel is drawn in training; in evaluation (``eval()``) always uniformly.
         without: parts that are left out, for ablations: some of :data:`realsr.degradation.development.PARTS`.

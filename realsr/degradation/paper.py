@@ -158,7 +158,7 @@ def downscaled(hr: Tensor, kernels: Tensor | None, scale: int, margin: int) -> T
     return lr[..., cut : lr.shape[-2] - cut, cut : lr.shape[-1] - cut]
 
 
-def each_by_its_steps(images: Tensor, steps: Sequence[Sequence[Step]]) -> Tensor:
+def through(images: Tensor, steps: Sequence[Sequence[Step]]) -> Tensor:
     """Take each of ``(N, 3, h, w)`` images through its own steps, in [0, 1] after every one."""
     made = []
     for image, own in zip(torch.split(images, 1), steps, strict=True):
@@ -168,14 +168,18 @@ def each_by_its_steps(images: Tensor, steps: Sequence[Sequence[Step]]) -> Tensor
     return torch.cat(made)
 
 
-def check_bounds(name: str, given: Sequence[float], low: float, high: float) -> None:
-    """Raise InputError unless the values given for a degradation's option rise, within these bounds."""
-    if not low <= given[0] <= given[-1] <= high:
-        bounds = f"{given[0]:g}" if len(given) == 1 else f"[{given[0]:g},{given[-1]:g}]"
-        raise InputError(f"data.degradation.{name}={bounds}: give {low:g} to {high:g}, the smaller first")
+def check_bounds(*options: tuple[str, Sequence[float], float, float]) -> None:
+    """Raise InputError unless the values of each option, ``(name, values, low, high)``, rise from low to high at most.
+
+    >>> check_bounds(("quality", (30, 95), 1, 100))
+    """
+    for name, values, low, high in options:
+        if not low <= values[0] <= values[-1] <= high:
+            bounds = f"{values[0]:g}" if len(values) == 1 else f"[{values[0]:g},{values[-1]:g}]"
+            raise InputError(f"data.degradation.{name}={bounds}: give {low:g} to {high:g}, the smaller first")
 
 
-def refuse_pools(name: str, **pools: object) -> None:
+def no_pools(name: str, **pools: object) -> None:
     """Raise InputError if a pool is given to the degradation of that name, which draws from none."""
     for pool, given in pools.items():
         if given is not None:
