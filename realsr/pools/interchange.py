@@ -30,11 +30,11 @@ def is_foreign(path: str | Path) -> bool:
 
 
 def read_kernels(path: str | Path, scale: int) -> Iterator[tuple[Path, str, Kernel]]:
-    """The kernels for ``scale`` of another program, in the order of the files' names.
+    """Read another program's kernels for ``scale``, in the order of the files' names.
 
     Args:
-        path: a folder, which is looked through to any depth: for ``.mat``, or, where there is none, for ``.npy``; or
-            one such file. Files whose name ends in another scale (``_x2``) are left out. An array is ``(K, K)``,
+        path: a ``.mat`` or ``.npy`` file, or a folder, which is searched to any depth for ``.mat``, or, where there is
+            none, for ``.npy``. Files whose name ends in another scale (``_x2``) are left out. An array is ``(K, K)``,
             ``(N, K, K)`` or ``(N, 1, K, K)``.
         scale: subsampling factor that the kernels are meant for.
 
@@ -42,7 +42,7 @@ def read_kernels(path: str | Path, scale: int) -> Iterator[tuple[Path, str, Kern
         The file, the photo (or the file and the index of the kernel in it), and the kernel, of sum one.
 
     Raises:
-        InputError: there is none for this scale, or one is of no use; names the file.
+        InputError: there is none for this scale, or one cannot be used; names the file.
     """
     path = Path(path)
     files = {file: re.search(r"_x(\d+)$", file.stem) for file in kernel_files(path)}
@@ -61,10 +61,14 @@ def read_kernels(path: str | Path, scale: int) -> Iterator[tuple[Path, str, Kern
 
 
 def checked_kernel(kernel: npt.NDArray[Any], where: str | Path) -> Kernel:
-    """A kernel with a sum of one.
+    """The kernel divided by its sum.
 
     Raises:
-        InputError: it is not square, not finite, or sums to nothing; says so of ``where``.
+        InputError: it is not square, not finite, or sums to nothing; names ``where``.
+
+    >>> checked_kernel(np.ones((2, 2)), "mine.npy")
+    array([[0.25, 0.25],
+           [0.25, 0.25]])
     """
     if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1]:
         raise InputError(f"{where}: a kernel is a square array, this one is {kernel.shape}; delete the file")
@@ -76,7 +80,7 @@ def checked_kernel(kernel: npt.NDArray[Any], where: str | Path) -> Kernel:
 
 
 def kernel_files(path: Path) -> list[Path]:
-    """The files that :func:`read_kernels` looks through, in their order."""
+    """The files that :func:`read_kernels` reads, in their order."""
     if path.is_file():
         return [path] if path.suffix.lower() in (".mat", ".npy") else []
     if any(path.glob("*/*.npz")):
@@ -87,7 +91,7 @@ def kernel_files(path: Path) -> list[Path]:
 
 
 def _read_stack(file: Path) -> npt.NDArray[Any]:
-    """``(N, K, K)`` of numbers."""
+    """The kernels ``(N, K, K)`` of a file."""
     try:
         if file.suffix.lower() == ".npy":
             with file.open("rb") as opened:

@@ -1,4 +1,4 @@
-"""The pool of quantisation tables: what a camera's photos are compressed with."""
+"""The pool of JPEG quantisation tables, with which a camera compresses its photos."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class JpegPool(nn.Module):
         return len(self.photos)
 
     def sample(self, count: int, generator: torch.Generator, cut: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Tables, subsampling and phase for :func:`realsr.imaging.jpeg.jpeg`, drawn uniformly with replacement.
+        """Draw tables, subsampling and phase for :func:`realsr.imaging.jpeg.jpeg`, uniformly with replacement.
 
         Args:
             count: number of images.
@@ -82,15 +82,15 @@ class JpegPool(nn.Module):
 
 
 def collect_tables(photos: Sequence[Path], folder: Path, whole: bool = True) -> int:
-    """Fill the JPEG pool in ``folder`` from the photos' headers, going on from what is there.
+    """Fill the JPEG pool in ``folder`` from the photos' headers, where it lacks entries.
 
     Args:
-        photos: files as the camera wrote them; those that are not called .jpg or .jpeg, or are no JPEG, are left out.
+        photos: files as the camera wrote them; files other than .jpg and .jpeg are left out.
         folder: of the pool.
         whole: whether these are all photos of the pool.
 
     Returns:
-        How many have an entry; 0 is no error, some degradations only need the pool.
+        The number of photos with an entry; 0 is no error, since few degradations need the pool.
     """
     files = [photo for photo in photos if photo.suffix.lower() in (".jpg", ".jpeg")]
     if not files:
@@ -106,10 +106,10 @@ def collect_tables(photos: Sequence[Path], folder: Path, whole: bool = True) -> 
 
 
 def require_tables(photos: Sequence[Path], folder: Path) -> None:
-    """:func:`collect_tables`, for a degradation that cannot do without.
+    """As :func:`collect_tables`, for a degradation that needs the pool.
 
     Raises:
-        InputError: no photo is a JPEG file, and the pool holds nothing of other photos either.
+        InputError: no photo is a JPEG file, and the pool is empty.
     """
     if not collect_tables(photos, folder) and not any(folder.glob("*.npz")):
         raise InputError(
