@@ -30,13 +30,8 @@ log = logging.getLogger(__name__)
 def lens_kernels(kernels: KernelPool, scale: int, response: Kernel) -> KernelPool:
     """Take the camera's development off the kernels, so that those of the lens and the pixels' area are left.
 
-    Kernels are divided by the response. One that is then narrower than a pixel's area (a variance of
-    ``scale**2 / 12``) becomes a Gaussian as wide as that.
-
-    Args:
-        kernels: pool for this scale.
-        scale: subsampling factor.
-        response: of the development, by :meth:`realsr.degradation.development.Development.response`.
+    Kernels are divided by its ``response`` (:meth:`realsr.degradation.development.Development.response`). One that is
+    then narrower than a pixel's area (a variance of ``scale**2 / 12``) becomes a Gaussian as wide as that.
     """
     undone, made = inverse(response), []
     for kernel in kernels.kernels.double().numpy():

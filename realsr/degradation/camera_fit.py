@@ -158,9 +158,7 @@ def _descended(
 def by_brightness(levels: Tensor, variance: Tensor) -> tuple[Array, list[int]]:
     """Strength of each colour's noise by its brightness: the geometric mean over tiles about as bright.
 
-    Args:
-        levels: ``(N, 3)`` mean of each tile's colours in [0, 255].
-        variance: ``(N, 3)`` of each tile's noise, in squared levels.
+    ``levels`` and ``variance`` are ``(N, 3)``, of each tile's colours, in levels of 255 and their squares.
 
     Returns:
         ``(3, 17)`` logarithms of the variance at brightnesses of 0 to 255, and for each colour the index of the

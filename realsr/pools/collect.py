@@ -48,14 +48,9 @@ def collect_noise(photos: Sequence[Path], folder: Path, rule: TileRule, redo: bo
     """Fill the noise pool in ``folder`` from the photos, and draw its contact sheet and its page.
 
     First the tiles of every photo are measured, and the statistics are kept in the pool. Then the tiles of all photos
-    together decide which of them are noise; as photos are added, tiles are chosen again from the kept statistics.
-
-    Args:
-        photos: of one camera.
-        folder: of the pool.
-        rule: which tiles to keep.
-        redo: whether photos that another rule collected from are collected from anew; they are in any case where that
-            rule found nothing, or where an earlier version measured less.
+    together decide by the ``rule`` which of them are noise; as photos are added, tiles are chosen again from the kept
+    statistics. Photos that another rule collected from are collected from anew, unless ``redo=False``, and in any case
+    where that rule found nothing or an earlier version measured less.
 
     Raises:
         NoNoiseError: no tile is taken; names the reasons and a remedy.
@@ -113,11 +108,7 @@ def _looked_at(photo: Path, rule: TileRule) -> tuple[Arrays, dict[str, Any]]:
 
 
 def _choose(found: Mapping[Path, tuple[Path, TileStatistics]], rule: TileRule) -> dict[str, int]:
-    """Put the tiles that the rule chooses into the pool.
-
-    Args:
-        found: by photo its file in the pool, and the statistics of its candidates.
-        rule: that chooses.
+    """Put the tiles that the rule chooses into the pool, given each photo's file there and its candidates.
 
     Returns:
         The number of tiles of all photos by reason, a name in :data:`realsr.estimation.noise.REASONS`.

@@ -31,13 +31,7 @@ def check_form(form: str | None) -> None:
 
 
 def export_kernels(folder: Path, target: Path, form: str, min_confidence: float = 0.0) -> None:
-    """Write the kernels of a pool for other programs, in place of an earlier export.
-
-    Args:
-        folder: of the pool.
-        target: folder to write into.
-        form: ``mat`` or ``npy``, see :func:`write_kernels`.
-        min_confidence: kernels of less confidence are left out.
+    """Write the kernels of the pool in ``folder`` into ``target`` (:func:`write_kernels`), instead of earlier ones.
 
     Raises:
         InputError: no scale is in all of the pool's files, or no kernel is left.
@@ -59,16 +53,10 @@ def export_kernels(folder: Path, target: Path, form: str, min_confidence: float 
 
 
 def write_kernels(folder: Path, form: str, scale: int, photos: Sequence[str], kernels: npt.NDArray[Any]) -> None:
-    """Write kernels for other programs; values are ours unchanged (:mod:`realsr.pools.interchange`).
+    """Write kernels ``(N, K, K)`` of N photos for other programs; values are ours, unchanged.
 
-    Args:
-        folder: to write into.
-        form: ``mat`` writes ``<photo>/<photo>_kernel_x<scale>.mat`` as the KernelGAN program does; ``npy`` writes one
-            array ``kernels_x<scale>.npy``.
-        scale: of the kernels.
-        photos: N names; of photos that share a name, the second gets ``_2`` behind it, or the next number that no
-            other photo has.
-        kernels: ``(N, K, K)``.
+    The form ``mat`` writes ``<photo>/<photo>_kernel_x<scale>.mat`` as the KernelGAN program does, ``npy`` one array
+    ``kernels_x<scale>.npy``. Of photos that share a name, the second gets ``_2`` behind it, or the next free number.
     """
     if form == "npy":
         with atomic_write(folder / f"kernels_x{scale}.npy") as file:

@@ -72,10 +72,7 @@ def check_pool(folder: Path, option: str) -> None:
 def read_entries(folder: str | Path, kind: str, command: str) -> Iterator[Entry]:
     """The files of a pool in the order of their names; of several files of one photo the first.
 
-    Args:
-        folder: of the pool.
-        kind: name of the pool in a message.
-        command: that fills it.
+    A message calls the pool by its ``kind``, and names the ``command`` that fills it.
 
     Raises:
         InputError: there is no file, or one is damaged.

@@ -82,12 +82,9 @@ class JpegPool(nn.Module):
 
 
 def collect_tables(photos: Sequence[Path], folder: Path, whole: bool = True) -> int:
-    """Fill the JPEG pool in ``folder`` from the photos' headers, where it lacks entries.
+    """Fill the JPEG pool in ``folder`` from the headers of ``photos``, files as the camera wrote them.
 
-    Args:
-        photos: files as the camera wrote them; files other than .jpg and .jpeg are left out.
-        folder: of the pool.
-        whole: whether these are all photos of the pool.
+    Files other than .jpg and .jpeg are left out. Give ``whole=False`` if these are not all photos of the pool.
 
     Returns:
         The number of photos with an entry; 0 is no error, since few degradations need the pool.

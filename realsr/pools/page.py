@@ -31,12 +31,7 @@ Record = dict[str, Any]  # of an entry, or of a pool, by the names in the templa
 
 
 def report_pools(kernels: Path, noise: Path) -> None:
-    """Write ``report.html`` beside the pools, from the files in their folders alone, and log where it is.
-
-    Args:
-        kernels: folder of the kernel pool; it may be missing.
-        noise: folder of the noise pool beside it; it may be missing, too.
-    """
+    """Write ``report.html`` beside the folders of the kernel and the noise pool, of which either may be missing."""
     path = kernels.parent / "report.html"
     title, pools = f"Pools of {path.parent.resolve().name}", {"kernels": _kernels(kernels), "noise": _noise(noise)}
     try:
@@ -48,12 +43,7 @@ def report_pools(kernels: Path, noise: Path) -> None:
 
 
 def _read(folder: Path, describe: Callable[[Entry], Record]) -> tuple[list[Record], Record]:
-    """Records of all entries, and that of the pool; one entry at a time is in memory, for pools of thousands.
-
-    Args:
-        folder: of the pool, which may be missing.
-        describe: gives the record of an entry, or raises InputError.
-    """
+    """Records of all entries by ``describe``, and that of the pool; one entry at a time is in memory."""
     found: list[Record] = []
     skipped = read_skipped(folder)
     made = Counter[str]()
@@ -126,18 +116,14 @@ def _noise(folder: Path) -> Record:
         "pictures": list(_tile_pictures(found, total)),
         "reasons": [(name, totals[name], REASONS[name]) for name in reasons],
         "head": ["photo", "tiles", "taken", *reasons, "noise level", "brightness"],
-        "rows": [
-            [
-                record["photo"],
-                sum(record["counts"].values()),
-                record["taken"],
-                *(record["counts"][name] for name in reasons),
-                record["level"],
-                record["brightness"],
-            ]
-            for record in found
-        ],
+        "rows": [_row(record, reasons) for record in found],
     }
+
+
+def _row(record: Record, reasons: Sequence[str]) -> list[Any]:
+    counts = record["counts"]
+    rejected = (counts[name] for name in reasons)
+    return [record["photo"], sum(counts.values()), record["taken"], *rejected, record["level"], record["brightness"]]
 
 
 def _tiles(entry: Entry) -> Record:
