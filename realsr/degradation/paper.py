@@ -61,7 +61,9 @@ class Degradation(nn.Module):
         draw_kernels: how a kernel is drawn in training.
         draw_noise: how noise is drawn in training.
 
-    >>> lr = Degradation(scale=4)(torch.rand(2, 3, 64, 64), torch.Generator().manual_seed(0))
+    >>> degradation, hr, generator = Degradation(scale=4), torch.rand(2, 3, 64, 64), torch.Generator().manual_seed(0)
+    >>> drawn = degradation.draw(2, (64, 64), generator)
+    >>> lr = degradation.degrade(hr, drawn)  # both at once: degradation(hr, generator)
     >>> lr.shape
     torch.Size([2, 3, 16, 16])
     """
@@ -107,7 +109,10 @@ class Degradation(nn.Module):
         return self.degrade(hr, self.draw(len(hr), hr.shape[-2:], generator, margin), margin)
 
     def draw(self, count: int, size: Sequence[int], generator: torch.Generator, margin: int = 0) -> Parameters:
-        """Draw the parameters for ``count`` images of ``size``, HR pixels with the margin; see :meth:`forward`."""
+        """Draw the parameters for ``count`` images of ``size``, height and width in HR pixels with the margin.
+
+        See :meth:`forward` for ``generator`` and ``margin``.
+        """
         how = self.draw_kernels if self.training else KernelDraw()
         kernels = None if self.kernels is None else how.sample(self.kernels, count, self.scale, generator)
         noise = self._drawn_noise(count, self.lr_size(size, margin), generator)
@@ -116,7 +121,7 @@ class Degradation(nn.Module):
 
     @torch.no_grad()
     def degrade(self, hr: Tensor, drawn: Parameters, margin: int = 0) -> Tensor:
-        """Degrade a batch by these parameters; see :meth:`forward`."""
+        """Degrade a batch by drawn parameters; see :meth:`forward` for ``hr``, ``margin`` and the result."""
         rim = self._rim(margin)
         with torch.autocast(hr.device.type, enabled=False):
             lr = self.picture(hr.float(), drawn, margin - rim * self.scale)

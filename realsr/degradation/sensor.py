@@ -96,5 +96,9 @@ def toned(linear: Tensor) -> Tensor:
 
 
 def untoned(toned: Tensor) -> Tensor:
-    """Inverse of :func:`toned`."""
+    """Inverse of :func:`toned`.
+
+    >>> untoned(toned(torch.tensor([0.0, 0.25, 1.0])))
+    tensor([0.0000, 0.2500, 1.0000])
+    """
     return 0.5 - torch.sin(torch.asin(1 - 2 * toned) / 3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -137,6 +139,15 @@ def test_brightness_is_matched_after_hold_out():
         darkest = [part.tiles[i].float() / 255 for i in levels.argsort()[:8]]
         darkest = torch.stack([tile - tile.mean((1, 2), keepdim=True) for tile in darkest])
         assert torch.cdist(drawn.flatten(1), darkest.flatten(1)).min(1).values.max() < 1e-3
+
+
+def test_a_pool_is_pickled_and_moves_with_its_brightness():
+    pool, images = coloured_pool(), torch.full((3, 3, 16, 16), 0.4)
+    expected = noise_for(images, pool, nearest=0.1)
+    assert len([*pool.buffers()]) == 3 and not pool.state_dict()
+    again = pickle.loads(pickle.dumps(pool))
+    assert again.photos == pool.photos and torch.equal(noise_for(images, again, nearest=0.1), expected)
+    assert noise_for(images.to("meta"), again.to("meta"), nearest=0.1).device.type == "meta"
 
 
 @pytest.mark.parametrize("size", [(16, 16), (9, 14), (1, 12), (24, 20)])
