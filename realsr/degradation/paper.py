@@ -49,7 +49,8 @@ class Degradation(nn.Module):
     are the four combinations of the two pools.
 
     JPEG, which the paper has not, comes last, as in the camera. Tiles of noise cut from JPEG files are then compressed
-    twice, which at qualities under 90 takes fine noise away: leave JPEG out, or take noise from files of high quality.
+    twice, which at qualities 60 and 75 loses 30 to 45 % of the noise's power over 0.3 cycles a pixel: for strong
+    compression take noise from files of high quality, or leave JPEG out.
 
     Other degradations are subclasses with a :meth:`draw` and a :meth:`picture` of their own.
 
