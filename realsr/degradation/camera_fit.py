@@ -170,24 +170,24 @@ def by_brightness(levels: Tensor, variance: Tensor) -> tuple[Array, list[int]]:
     for colour, use in enumerate(usable.T):
         at = [logs[use & (knots[:, colour] == k), colour] for k in range(KNOTS)]
         counts = np.array([len(of) for of in at], np.float64)
-        told = np.flatnonzero(counts >= max(counts.sum() / 100, 1))
-        if len(told):
+        enough = np.flatnonzero(counts >= max(counts.sum() / 100, 1))
+        if len(enough):
             sums = counts * [np.mean(of) if len(of) else 0.0 for of in at]
             smooth = ndimage.gaussian_filter1d(sums, 1) / ndimage.gaussian_filter1d(counts, 1).clip(1e-9)
-            found[colour], brightest[colour] = np.interp(np.arange(KNOTS), told, smooth[told]), int(told[-1])
+            found[colour], brightest[colour] = np.interp(np.arange(KNOTS), enough, smooth[enough]), int(enough[-1])
     return found, brightest
 
 
 def _looked_up(seen: Array, levels: Tensor) -> Array:
     """Interpolate the result of :func:`by_brightness` at the mean levels ``(N, 3)`` of tiles, ``(N, 3)``."""
     colours = zip(levels.T.numpy(), seen, strict=True)
-    return np.stack([np.interp(level, np.linspace(0, 255, KNOTS), told) for level, told in colours], 1)
+    return np.stack([np.interp(level, np.linspace(0, 255, KNOTS), logs) for level, logs in colours], 1)
 
 
 def _by_photo(photos: npt.NDArray[np.str_], levels: Tensor, variance: Tensor, seen: Array) -> tuple[float, ...]:
     """For each photo the logarithm of how much its noise's variance exceeds the camera's at that brightness.
 
-    Shrunk to what photos differ by beyond their scenes, whose texture counts as noise.
+    Shrunk by the differences that scenes make, whose texture counts as noise.
     """
     more = np.where(_usable(levels), np.log(variance.numpy() + 0.02) - _looked_up(seen, levels), np.nan)
     medians = [float(np.nanmedian(of)) for name in np.unique(photos) if np.isfinite(of := more[photos == name]).any()]

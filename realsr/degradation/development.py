@@ -24,7 +24,7 @@ RINGS = 32  # bins of frequency up to one cycle a pixel, each with one gain
 
 @dataclass(frozen=True)
 class Development:
-    """A camera's sensor and how the camera develops what it sees.
+    """A camera's sensor and the development of its signal to a picture.
 
     Attributes:
         demosaicking: ``malvar``, ``bilinear``, or ``none``: every pixel has all colours.

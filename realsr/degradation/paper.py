@@ -23,14 +23,14 @@ Step = Callable[[Tensor], Tensor]  # of one image, (1, 3, h, w) in [0, 1]
 
 
 class Parameters(NamedTuple):
-    """What is drawn for a batch of N images, before the images are known.
+    """Random parameters of the degradation of N images, drawn before the images are known.
 
     Attributes:
         kernels: ``(N, K, K)`` of sum one, for correlation; None: bicubic.
         noise: of the paper's degradation, tiles and their places by :meth:`realsr.pools.sampling.NoiseDraw.draw`; of a
             camera, independent normal numbers ``(N, 3, h, w)``; None: no noise.
         coding: of the JPEG compression; None: none.
-        steps: for each image what makes its LR, where each has a camera or an order of steps of its own.
+        steps: for each image the steps that make its LR, where each has its own camera or order.
     """
 
     kernels: Tensor | None = None

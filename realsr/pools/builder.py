@@ -129,7 +129,7 @@ def _log_others(folder: Path, known: set[str]) -> None:
 
 def _made(folder: Path, settings: dict[str, Any], make: Make, photo: Path) -> Entry | str:
     """The photo's new entry, written, or the reason why it has none."""
-    with suppress(OSError):  # of a photo that is gone, which is told below
+    with suppress(OSError):  # of a photo that is gone, which `make` reports
         entry = _found(folder, photo, file_hash(photo))
         if entry is not None and entry.manifest.get("settings") == settings:
             return entry  # another program was faster

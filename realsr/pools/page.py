@@ -1,4 +1,4 @@
-"""``report.html`` beside a camera's pools: pictures, a row for each photo, and the reasons of what was left out."""
+"""``report.html`` beside a camera's pools: pictures, a row for each photo, and the reasons for photos and tiles left out."""
 
 from __future__ import annotations
 

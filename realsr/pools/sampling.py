@@ -52,7 +52,7 @@ class NoiseDraw:
     Attributes:
         nearest: share of the pool, those tiles nearest in brightness to the image and at least 8, that one is drawn
             from; 1 is all.
-        detrend: what is taken away per channel, the ``mean`` or a fitted ``plane`` (gradients that tiles have left).
+        detrend: take away from each channel its ``mean``, or a fitted ``plane`` (gradients that tiles have left).
 
     Raises:
         InputError: ``nearest`` is out of range.
