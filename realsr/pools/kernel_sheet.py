@@ -19,7 +19,7 @@ from realsr.reports.plots import drawn
 from realsr.runtime.evenly import evenly
 
 PHOTO, KERNEL, BAR = 160, 132, 8  # sides of a thumbnail and of a kernel; width of the bar that shows the confidence
-PANEL = 640  # width of the histogram, and the least of a sheet
+PANEL, COLUMNS = 640, 4  # width of the histogram, and the least of a sheet; cells in a row
 BLUE, CROPS = (90, 160, 255), (255, 110, 0)
 EXPLAINED = """
 Kernels are drawn by the square root from 0 (black) to 1/scale² and more (white), with blue at two standard deviations.
@@ -29,7 +29,7 @@ Widths = npt.NDArray[np.float64]
 
 
 def kernel_sheet(
-    folder: str | Path, scale: int, min_confidence: float = 0.0, columns: int = 4, limit: int = 48
+    folder: str | Path, scale: int, min_confidence: float = 0.0, limit: int = 48
 ) -> tuple[Picture, Widths]:
     """Draw a kernel pool; the least confident first.
 
@@ -41,7 +41,6 @@ def kernel_sheet(
         folder: of the pool, or files of another program, as for ``KernelPool.load``.
         scale: of the kernels.
         min_confidence: kernels of less are marked.
-        columns: cells in a row.
         limit: cells at most; of a larger pool half of them are the least confident, the others an even choice.
 
     Returns:
@@ -60,7 +59,7 @@ def kernel_sheet(
     photos, rated = any("thumbnail" in e.arrays for e in shown), any("confidence" in e.manifest for e in shown)
     cells = [_cell(entry, scale, photos) for entry in shown]
     labels = [_label(entry, scale, min_confidence, rated) for entry in shown]
-    rows = [slice(i, i + columns) for i in range(0, len(shown), columns)]
+    rows = [slice(i, i + COLUMNS) for i in range(0, len(shown), COLUMNS)]
     sheet = grid([cells[row] for row in rows], [labels[row] for row in rows])
     sheet = np.pad(sheet, ((0, 0), (0, max(PANEL - sheet.shape[1], 0)), (0, 0)), constant_values=255)
     choice = "half of these the least confident" if rated else "evenly chosen"

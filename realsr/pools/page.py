@@ -1,4 +1,4 @@
-"""``report.html`` beside a camera's pools: pictures, a row for each photo, and the reasons for photos and tiles left out."""
+"""``report.html`` beside a camera's pools: pictures, a row for each photo, and reasons of rejected ones."""
 
 from __future__ import annotations
 

@@ -84,12 +84,8 @@ class KernelPool(nn.Module):
         padded = np.stack([framed(kernel, size) for kernel in kernels])
         offset = np.median([np.abs(centre_of_mass(kernel) - centre_index(size, scale)).max() for kernel in padded])
         if offset > 0.5:
-            log.warning(
-                "%s: half of the kernels move the picture by %.1f pixels or more, and a model would learn to move it "
-                "back; realsr.estimation.kernels.recentre puts a kernel right",
-                folder,
-                offset,
-            )
+            moved = f"half of the kernels move the picture by {offset:.1f} pixels or more, and a model would learn to"
+            log.warning("%s: %s move it back; realsr.estimation.kernels.recentre puts a kernel right", folder, moved)
         photos = [entry.manifest["photo"] for entry in kept]
         return cls(torch.from_numpy(padded).float(), photos, torch.from_numpy(sure.astype(np.float64)))
 
