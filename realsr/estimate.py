@@ -12,8 +12,8 @@ from omegaconf import DictConfig
 from realsr.degradation.camera_fit import camera_noise
 from realsr.estimation.estimate import check_scale
 from realsr.pools.estimate import NoKernelError, estimate_kernels
-from realsr.pools.interchange import check_form
-from realsr.pools.pool import check_confidence, export_kernels
+from realsr.pools.export import check_form, export_kernels
+from realsr.pools.pool import check_confidence
 from realsr.pools.shards import jobs_here, shard_of
 from realsr.runtime.config import command
 from realsr.runtime.errors import at_least

@@ -15,8 +15,8 @@ from realsr.data.folders import find_pairs
 from realsr.data.held_out import folder_contents, held_out_lines, held_out_text, seen_in_training
 from realsr.degradation.paper import Degradation
 from realsr.estimation.noise import NoiseRule
+from realsr.pools.export import export_kernels
 from realsr.pools.folder import Entry
-from realsr.pools.pool import export_kernels
 from realsr.runtime.errors import InputError
 from realsr.runtime.files import file_hash
 

@@ -9,9 +9,10 @@ from hydra.utils import instantiate
 from scipy.io import loadmat, savemat
 
 from realsr.estimation.kernels import gaussian_kernel, x4_from_x2
+from realsr.pools.export import check_form, export_kernels, write_kernels
 from realsr.pools.folder import Entry
-from realsr.pools.interchange import check_form, is_foreign, read_kernels, write_kernels
-from realsr.pools.pool import KernelPool, export_kernels
+from realsr.pools.interchange import is_foreign, read_kernels
+from realsr.pools.pool import KernelPool
 from realsr.runtime.errors import InputError
 
 
