@@ -7,7 +7,6 @@ in no kernel. :class:`CameraDegradation` does all of it in the camera's order; h
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -24,9 +23,8 @@ from realsr.pools.jpeg_tables import JpegPool
 from realsr.pools.pool import KernelPool, NoisePool
 from realsr.pools.sampling import KernelDraw
 from realsr.runtime.errors import InputError
+from realsr.runtime.files import info_once
 from realsr.runtime.hardware import to_device
-
-log = logging.getLogger(__name__)
 
 
 def lens_kernels(kernels: KernelPool, scale: int, response: Kernel) -> KernelPool:
@@ -91,7 +89,7 @@ class CameraDegradation(Degradation):
         self.development = fit_development(noise, self.jpeg, without)
         if kernels is not None and "kernel" not in without:
             self.kernels = lens_kernels(kernels, scale, self.development.response())
-        log.info("camera: %s", self.development)
+        info_once(f"camera, by its noise: {self.development}")
 
     def downscaled(self, hr: Tensor, generator: torch.Generator, margin: int) -> Tensor:
         """Light on the sensor, without the margin."""

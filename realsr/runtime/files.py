@@ -99,6 +99,12 @@ def warn_once(line: str) -> None:
     log.warning("%s", line)
 
 
+@functools.cache
+def info_once(line: str) -> None:
+    """Log a line, the first time that it is given."""
+    log.info("%s", line)
+
+
 def file_hash(path: str | Path) -> str:
     """SHA-256 of a file's bytes, as hexadecimal."""
     digest = hashlib.sha256()
