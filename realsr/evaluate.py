@@ -56,6 +56,8 @@ def _run(cfg: DictConfig) -> None:
     say_cropped(photos)
     wanted = {"lpips": any(f.hr is not None for f in photos), "niqe": any(f.hr is None for f in photos)}
     metrics = {name: cfg.metrics[name] for name, want in wanted.items() if want}
+    names = ", ".join(method.name for method in methods)
+    log.info("comparing %s on %d photos, x%d; results that lie in %s stay", names, len(photos), cfg.scale, folder)
     evaluator = build_evaluator(cfg.scale, metrics, cfg.accelerator)
     done = evaluate(photos, methods, evaluator, folder)
     title = f"{cfg.data.title or 'test'}: {len(photos)} photos, x{cfg.scale}"

@@ -21,6 +21,7 @@ def main() -> None:
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         stop("give the folder of a sweep: python -m realsr.sweep DIR", 2)
     try:
+        print(f"tabulating the runs in {sys.argv[1]}")
         report(Path(sys.argv[1]))
     except (InputError, OSError) as e:
         stop(explain(e) or str(e), 2)

@@ -1,9 +1,10 @@
-"""Names of files and folders on the command line: any name is taken, though Hydra's grammar would read more into it."""
+"""The command line: file names with any character, which Hydra's grammar would misread, and commands to copy."""
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -21,6 +22,23 @@ HYDRAS = {  # its options
     *("config-path", "config-name", "config-dir", "experimental-rerun"),
 }
 QUOTED = re.compile(r"'.*'|\".*\"|(choice|range|glob|shuffle|sort)\(.*\)", re.DOTALL)  # by the user, or a sweep's
+
+
+def and_next(result: str, *commands: Sequence[str]) -> str:
+    """The last lines of a command: where its result lies, and the commands that people run next, ready to be copied.
+
+    Paths below the working directory are shown relative to it.
+
+    Args:
+        result: where it lies.
+        commands: name and options of each.
+
+    >>> print(and_next("3 kernels in pools/my phone", ("gap", "data.source_dir=my phone", "photos=3")))
+    3 kernels in pools/my phone; next:
+      python -m realsr.gap 'data.source_dir=my phone' photos=3
+    """
+    lines = [f"  python -m realsr.{name} {shlex.join(options)}" for name, *options in commands]
+    return "\n".join([f"{result}; next:" if lines else result, *lines]).replace(f"{Path.cwd()}{os.sep}", "")
 
 
 def check_dashes(options: Sequence[str]) -> None:

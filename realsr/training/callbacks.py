@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +23,8 @@ from realsr.pools.kernel_sheet import kernel_sheet
 from realsr.reports.pictures import Picture, grid, save, sharpest_crop
 from realsr.runtime.errors import at_least
 from realsr.training.esrgan import is_logged
+
+log = logging.getLogger(__name__)
 
 PICTURE_LOGGERS = (WandbLogger, TensorBoardLogger)
 
@@ -118,6 +122,8 @@ class Throughput(Callback):
     FLOPs, and does not know of waiting for data.
     """
 
+    told = False
+
     def __init__(self) -> None:
         self.began: npt.NDArray[np.float64] | None = None
         self.spent, self.images = np.zeros(2), 0
@@ -141,6 +147,12 @@ class Throughput(Callback):
             seconds, waited = self.spent
             module.log_dict({"speed/images_per_second": self.images / seconds, "speed/waiting": waited / seconds})
             self.began, self.spent, self.images = self._now(), np.zeros(2), 0
+            if not (self.told or sys.stdout.isatty()):  # a terminal has the bar
+                left = (trainer.max_steps - trainer.global_step) * seconds / trainer.log_every_n_steps / 60  # type: ignore[attr-defined]
+                self.told = True
+                log.info(
+                    "about %s to go, without validations", f"{left:.0f} min" if left < 90 else f"{left / 60:.1f} h"
+                )
 
     def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Stop the clock until the next batch."""
