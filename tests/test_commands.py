@@ -168,8 +168,8 @@ def test_the_wheel_brings_its_configs_and_what_a_page_is_made_of(tmp_path):
     install = ["-m", "pip", "install", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
     subprocess.run([sys.executable, *install], check=True, capture_output=True)
     code = (
-        f"import sys; sys.path.insert(0, {str(site)!r}); import realsr, realsr.runtime.config as c;"
-        f"assert realsr.__file__.startswith({str(site)!r}); print(c.conf_dir());"
+        f"import sys; sys.path.insert(0, {str(site)!r}); import realsr, realsr.runtime.help as h;"
+        f"assert realsr.__file__.startswith({str(site)!r}); print(h.conf_dir());"
         "sys.argv = ['realsr-train', '--cfg', 'job', 'model=compact', 'data.source_dir=x'];"
         "from realsr.train import main; main()"
     )

@@ -100,8 +100,8 @@ def serve(cfg: DictConfig, root: Path) -> None:
         css=CSS,
         app_kwargs={"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=names)]},
     )
-    page = f"{Path(cfg.ckpt).name} on {network.device}: open {url} (Ctrl-C ends it); for folders of photos"
-    log.info(and_next(page, ("upscale", f"ckpt={cfg.ckpt}", "input=photos", "output=large")))
+    where = f"{Path(cfg.ckpt).name} on {network.device}: open {url} (Ctrl-C ends it); for folders of photos"
+    log.info(and_next(where, ("upscale", f"ckpt={cfg.ckpt}", "input=photos", "output=large")))
     if cfg.host not in LOOPBACK and cfg.auth is None:
         log.warning("host=%s: everybody who reaches this machine can use the page; auth=NAME:PASSWORD", cfg.host)
     try:
