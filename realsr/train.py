@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from realsr.runtime.command_line import and_next
 from realsr.runtime.config import command, output_dir
 from realsr.runtime.files import find_images
-from realsr.runtime.processes import is_row_apart, quiet_unless_first, run_apart
+from realsr.runtime.processes import needs_own_command, quiet_unless_first, run_as_command
 from realsr.training.resume import read_metrics
 from realsr.training.run import train
 
@@ -40,8 +40,8 @@ def _run(cfg: DictConfig) -> float:
     quiet_unless_first()
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     folder = output_dir()
-    if is_row_apart(cfg.trainer):
-        run_apart(folder)
+    if needs_own_command(cfg.trainer):
+        run_as_command(folder)
         metrics = read_metrics(folder) or {}
     else:
         _begin(cfg, folder)

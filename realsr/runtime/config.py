@@ -60,7 +60,7 @@ def command(name: str, then: str = "") -> Callable[[Callable[[DictConfig], Any]]
                 if job.mode is RunMode.RUN and line:
                     stop(line, 2)  # from here, since Hydra would add lines
                 if job.mode is RunMode.MULTIRUN and "table" in job.callbacks:
-                    _leave_failure(e, line)  # the others go on, and the table at the end reports it
+                    _write_failure(e, line)  # the others go on, and the table at the end reports it
                     return math.nan
                 raise
 
@@ -98,7 +98,7 @@ def command(name: str, then: str = "") -> Callable[[Callable[[DictConfig], Any]]
     return decorate
 
 
-def _leave_failure(error: Exception, line: str | None) -> None:
+def _write_failure(error: Exception, line: str | None) -> None:
     """Print why a run of a sweep failed, and write it into the run's folder, with a traceback if the program failed."""
     path, trace = output_dir() / FAILED, ""
     if line is None:

@@ -9,7 +9,7 @@ import logging
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -44,7 +44,7 @@ def find_images(folder: str | Path) -> list[Path]:
     Raises:
         InputError: the folder is missing, is a file, or holds no image.
     """
-    if not str(folder):
+    if not str(folder):  # Path("") is the working directory
         raise InputError("no photos; the name of their folder is empty, give data.source_dir=DIR")
     folder = Path(folder)
     if not folder.is_dir():
@@ -61,19 +61,24 @@ def find_images(folder: str | Path) -> list[Path]:
     ]
     unread = Counter(p.suffix.lower() for p in files if p.suffix.lower() in OTHERS or missing_extra(p.suffix.lower()))
     found = [p for p in files if p.suffix.lower() not in unread]
-    others = ", ".join(f"{count} {suffix}" for suffix, count in sorted(unread.items()))
-    extras = ",".join(sorted({EXTRAS[suffix][0] for suffix in unread if suffix in EXTRAS}))
-    mends = [f"pip install 'realsr[{extras}]' reads {'them' if set(unread) <= set(EXTRAS) else 'some of them'}"] * bool(
-        extras
-    )
-    mends += ["save the others as PNG or TIFF"] * any(suffix in OTHERS for suffix in unread)
-    left = f"{others}; {', '.join(mends)}"
     if not found:
-        but = f" but {left}" if unread else "; give a folder of photos"
+        but = f" but {_how_to_read(unread)}" if unread else "; give a folder of photos"
         raise InputError(f"{folder}: holds no image ({' '.join(SUFFIXES)}){but}")
     if unread:
-        warn_once(f"{folder}: left out {left}")
+        warn_once(f"{folder}: left out {_how_to_read(unread)}")
     return found
+
+
+def _how_to_read(unread: Mapping[str, int]) -> str:
+    """How many pictures of which suffixes cannot be read, and what helps.
+
+    >>> _how_to_read({".nef": 2, ".psd": 1})
+    "2 .nef, 1 .psd; pip install 'realsr[raw]' reads some of them, save the others as PNG or TIFF"
+    """
+    extras, others = sorted({EXTRAS[suffix][0] for suffix in unread if suffix in EXTRAS}), {*unread} - {*EXTRAS}
+    mends = [f"pip install 'realsr[{','.join(extras)}]' reads {'some of them' if others else 'them'}"] if extras else []
+    mends += ["save the others as PNG or TIFF"] if others else []
+    return f"{', '.join(f'{count} {suffix}' for suffix, count in sorted(unread.items()))}; {', '.join(mends)}"
 
 
 def missing_extra(suffix: str) -> str | None:

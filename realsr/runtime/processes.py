@@ -42,15 +42,15 @@ def check_processes(trainer: Trainer, strategy: Any) -> None:
             the trainer has devices; or several machines without either.
     """
     devices = trainer.num_devices * trainer.num_nodes
-    by_turns = strategy == "ddp_find_unused_parameters_true"
+    finds_unused = strategy == "ddp_find_unused_parameters_true"
     if isinstance(strategy, DictConfig):
-        by_turns = strategy.get("find_unused_parameters", False)
-    if not by_turns and (strategy is not None or devices > 1):
+        finds_unused = strategy.get("find_unused_parameters", False)
+    if not finds_unused and (strategy is not None or devices > 1):
         raise InputError(
             "two networks are trained by turns, which needs trainer=ddp for several devices; give it with "
             "trainer.devices=N, and no trainer.strategy"
         )
-    if (started := _started()) not in (None, devices):
+    if (started := _started_processes()) not in (None, devices):
         raise InputError(
             f"{started} process{'es' * (started != 1)} for {devices} device{'s' * (devices != 1)}: torchrun or srun has"
             " to start as many; give trainer=ddp, trainer.devices=N for each machine, trainer.num_nodes= the machines"
@@ -59,15 +59,15 @@ def check_processes(trainer: Trainer, strategy: Any) -> None:
         raise InputError(f"trainer.num_nodes={trainer.num_nodes}: start it with torchrun or srun on each machine")
 
 
-def is_row_apart(trainer: DictConfig) -> bool:
+def needs_own_command(trainer: DictConfig) -> bool:
     """Whether a run of a sweep needs several devices, and so a command of its own.
 
     Lightning starts the other processes by the command line of this one; each would run the whole sweep.
     """
-    return HydraConfig.get().mode is RunMode.MULTIRUN and "strategy" in trainer and _started() is None
+    return HydraConfig.get().mode is RunMode.MULTIRUN and "strategy" in trainer and _started_processes() is None
 
 
-def run_apart(folder: Path) -> None:
+def run_as_command(folder: Path) -> None:
     """Run this row of a sweep as a command of its own.
 
     Args:
@@ -89,7 +89,7 @@ def run_apart(folder: Path) -> None:
         raise InputError(f"the run in {folder} ended with exit code {code}, for the reason that it gives above")
 
 
-def _started() -> int | None:
+def _started_processes() -> int | None:
     """The number of processes that torchrun or srun started; None without them."""
     by = "WORLD_SIZE" if "TORCHELASTIC_RUN_ID" in os.environ else "SLURM_STEP_NUM_TASKS"
     return int(os.environ[by]) if by in os.environ else None
