@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -146,13 +147,11 @@ class Throughput(Callback):
             self._pause()
             seconds, waited = self.spent
             module.log_dict({"speed/images_per_second": self.images / seconds, "speed/waiting": waited / seconds})
-            self.began, self.spent, self.images = self._now(), np.zeros(2), 0
             if not (self.told or sys.stdout.isatty()):  # a terminal has the bar
-                left = (trainer.max_steps - trainer.global_step) * seconds / trainer.log_every_n_steps / 60  # type: ignore[attr-defined]
-                self.told = True
-                log.info(
-                    "about %s to go, without validations", f"{left:.0f} min" if left < 90 else f"{left / 60:.1f} h"
-                )
+                self.told, step = True, seconds * len(batch["hr"]) * trainer.world_size / self.images
+                left = timedelta(seconds=round(step * (trainer.max_steps - trainer.global_step)))
+                log.info("about %s to go, without validations", left)
+            self.began, self.spent, self.images = self._now(), np.zeros(2), 0
 
     def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Stop the clock until the next batch."""
