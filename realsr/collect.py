@@ -21,17 +21,12 @@ log = logging.getLogger(__name__)
 
 
 def _run(cfg: DictConfig) -> None:
-    photos = find_images(cfg.data.source_dir)
-    source = cfg.data.source_dir
-    log.info(
-        "collecting noise and JPEG tables from %d photos in %s: 2.4 s for one of 24 megapixels", len(photos), source
-    )
+    source, photos = cfg.data.source_dir, find_images(cfg.data.source_dir)
+    log.info("collecting noise and JPEG tables from %d photos in %s: 2.4 s for 24 megapixels", len(photos), source)
     collect_tables(photos, Path(cfg.pool_dir) / "jpeg")
     collect_noise(photos, Path(cfg.pool_dir) / "noise", instantiate(cfg.collector))
     pools = [] if OmegaConf.is_interpolation(cfg, "pool_dir") else [f"pool_dir={cfg.pool_dir}"]
-    log.info(
-        and_next(f"noise and JPEG tables lie in {cfg.pool_dir}", ("estimate", f"data.source_dir={source}", *pools))
-    )
+    log.info(and_next(f"the pools lie in {cfg.pool_dir}", ("estimate", f"data.source_dir={source}", *pools)))
 
 
 main = command("collect", then="the same command goes on")(_run)

@@ -35,7 +35,7 @@ def _run(cfg: DictConfig) -> None:
     if are_outdated(photos):
         log.info("%s: the sample is of a former camera, so all of it is made anew", folder)
         ours = [pools / name for name in ("kernels", "noise", "jpeg")]  # others may be kept beside them
-        for old in (*ours, *folder.glob("run_seed*"), *folder.glob("results_seed*"), photos):  # which tell, last
+        for old in (*ours, *folder.glob("run_seed*"), *folder.glob("results_seed*"), photos):  # photos tell, so last
             shutil.rmtree(old, ignore_errors=True)
     last = run / "checkpoints" / "last.ckpt"
     _train(
@@ -47,7 +47,7 @@ def _run(cfg: DictConfig) -> None:
         *(["ckpt=last"] if last.exists() else []),
         *cfg.options,
     )
-    make_samples(photos)  # a run that was done before has looked at none
+    make_samples(photos)  # a finished run has not read them
     results = folder / f"results_seed{cfg.seed}"
     pairs = find_pairs(photos / "test_hr", photos / "test_lr_x4", 4)
     evaluator = build_evaluator(4, {"lpips": cfg.lpips}, "cpu")
@@ -65,7 +65,7 @@ def _run(cfg: DictConfig) -> None:
 
 
 def _train(*options: str) -> None:
-    """Run the training as the command that it is, so that a user can repeat it."""
+    """Run the training by the command that it prints, which people can repeat."""
     log.info("\npython -m realsr.train %s\n", " ".join(options))
     status = subprocess.run([sys.executable, "-m", "realsr.train", *options], check=False).returncode
     if status in (1, 130):

@@ -57,8 +57,8 @@ def _begin(cfg: DictConfig, folder: Path) -> None:
     if data.samples_dir is None:
         each = [(len(find_images(name)), name) for name in (data.source_dir, data.clean_dir) if name]
         photos = " and ".join(f"{count} photos in {name}" for count, name in each)
-    steps = f"{cfg.trainer.max_steps} steps of {data.batch_size} crops, whose bar tells the time"
-    log.info(and_next(f"training into {folder} on {photos}: first the pools that lack, then {steps}"))
+    steps = f"{cfg.trainer.max_steps} steps of {data.batch_size} crops; a bar tells the time"
+    log.info(and_next(f"training into {folder} on {photos}: missing pools are made, then {steps}"))
 
 
 def _end(data: DictConfig, scale: int, folder: Path) -> None:

@@ -51,7 +51,7 @@ def _run(cfg: DictConfig) -> None:
 
 
 class _Callable(ModuleType):
-    """This module, which is also the function of its name: ``from realsr import upscale`` gives whichever is there."""
+    """A module that is also callable: ``from realsr import upscale`` gives the module once it is imported."""
 
     __call__ = staticmethod(library.upscale)
 

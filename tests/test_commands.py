@@ -55,7 +55,7 @@ def test_estimate_then_collect_fill_the_pools_and_resume(photo_folder, tmp_path)
     done = call("realsr.collect", f"data.source_dir='{photos}'", "collector.max_variance=30", *rule, cwd=tmp_path)
     first, *_, where, estimate = done.stdout.splitlines()
     assert first.startswith(f"collecting noise and JPEG tables from 3 photos in {photos}: ")
-    assert where == "noise and JPEG tables lie in pools; next:"
+    assert where == "the pools lie in pools; next:"
     assert estimate == "  python -m realsr.estimate 'data.source_dir=photos with spaces' pool_dir=pools"
     assert "photo0.png: " in done.stdout
     assert "of 120 tiles" in done.stdout
@@ -113,7 +113,7 @@ def test_quickstart_ends_with_tables_and_a_picture(tmp_path):
     assert first.startswith("the whole method on photos in the package, into q: 2.4 minutes of one core")
     assert where.startswith("the network lies in q/run_seed0; your own photos")
     assert train == "  python -m realsr.train experiment=laptop data.source_dir=photos data.clean_dir=clean"
-    steps = "first the pools that lack, then 4 steps of 4 crops, whose bar tells the time"
+    steps = "missing pools are made, then 4 steps of 4 crops; a bar tells the time"
     assert f"training into q/run_seed0 on the embedded sample: {steps}" in done.stdout
     for text in ("estimated", "assuming bicubic", "PSNR", "bicubic", "model", "comparison.png"):
         assert text in done.stdout
@@ -131,7 +131,7 @@ def test_a_training_says_what_it_does_and_what_people_run_next(compose, tiny, ca
     train._begin(cfg, run)
     train._end(cfg.data, 2, run)
     first, last = caplog.messages
-    assert first.startswith("training into run on 3 photos in camera and 3 photos in clean: first the pools that lack")
+    assert first.startswith("training into run on 3 photos in camera and 3 photos in clean: missing pools are made, ")
     assert last.splitlines() == [
         "the network lies in run; next:",
         "  python -m realsr.upscale ckpt=run input=camera output=large",
