@@ -52,11 +52,10 @@ def _run(cfg: DictConfig) -> float:
 
 def _begin(cfg: DictConfig, folder: Path) -> None:
     """Say what is trained, on how many photos, in how many steps."""
-    data = cfg.data
-    photos = "the embedded sample"
-    if data.samples_dir is None:
-        each = [(len(find_images(name)), name) for name in (data.source_dir, data.clean_dir) if name]
-        photos = " and ".join(f"{count} photos in {name}" for count, name in each)
+    data, photos = cfg.data, "the embedded sample"
+    if data.samples_dir is None:  # folders that are missing are for train to tell, which a finished run does not need
+        folders = [name for name in (data.source_dir, data.clean_dir) if name and Path(name).is_dir()]
+        photos = " and ".join(f"{len(find_images(name))} photos in {name}" for name in folders) or "no photos"
     steps = f"{cfg.trainer.max_steps} steps of {data.batch_size} crops; a bar tells the time"
     log.info(and_next(f"training into {folder} on {photos}: missing pools are made, then {steps}"))
 
