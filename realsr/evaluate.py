@@ -23,7 +23,11 @@ log = logging.getLogger(__name__)
 
 
 def check_output(output: Path, *sources: str | None) -> None:
-    """Raise InputError where results of one run would be test images of the next."""
+    """Refuse an output folder in which results would be test images of the next run.
+
+    Raises:
+        InputError: the folder lies in one of the sources.
+    """
     here = output.resolve()
     for source in (Path(name) for name in sources if name):
         if here.is_relative_to(source.resolve()) and not any(here.is_relative_to(path) for path in left_out(source)):
@@ -56,6 +60,8 @@ def _run(cfg: DictConfig) -> None:
     say_cropped(photos)
     wanted = {"lpips": any(f.hr is not None for f in photos), "niqe": any(f.hr is None for f in photos)}
     metrics = {name: cfg.metrics[name] for name, want in wanted.items() if want}
+    names = ", ".join(method.name for method in methods)
+    log.info("comparing %s on %d photos, x%d; results that lie in %s stay", names, len(photos), cfg.scale, folder)
     evaluator = build_evaluator(cfg.scale, metrics, cfg.accelerator)
     done = evaluate(photos, methods, evaluator, folder)
     title = f"{cfg.data.title or 'test'}: {len(photos)} photos, x{cfg.scale}"

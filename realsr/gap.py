@@ -13,7 +13,7 @@ import torch
 import wandb
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from realsr.data.datasets import draw_seed
 from realsr.estimation.patch_statistics import curves
@@ -22,6 +22,7 @@ from realsr.evaluation.separation import Separation
 from realsr.evaluation.tables import print_cells
 from realsr.pools.jpeg_tables import collect_tables
 from realsr.reports.pictures import save
+from realsr.runtime.command_line import and_next
 from realsr.runtime.config import check_writable, command, output_dir
 from realsr.runtime.errors import InputError, at_least
 from realsr.runtime.evenly import evenly
@@ -63,6 +64,10 @@ def _run(cfg: DictConfig) -> None:
     source, side = _chosen(cfg.data.source_dir, cfg.photos), cfg.scale * (cfg.patch + 2 * RIM)
     others = cfg.data.clean_dir if cfg.data.hr is None else cfg.data.hr
     sharp = [] if others is None else _chosen(others, cfg.photos)  # a folder that is not there is said before the fit
+    log.info(
+        "comparing %d photos in %s with LR by %d degradations, %d patches of each photo",
+        *(len(source), cfg.data.source_dir, len(cfg.variants), cfg.patches),
+    )
     tables = Path(cfg.pools).is_dir() and collect_tables(source, Path(cfg.pools) / "jpeg", whole=False)
     need = [str(name) for name, v in cfg.variants.items() if v.jpeg_dir and v.get("jpeg_required", True)]
     compared = {str(name): v for name, v in cfg.variants.items() if tables or name not in need}
@@ -80,7 +85,8 @@ def _run(cfg: DictConfig) -> None:
     apart = content_gap(real, hr, cfg.scale, cfg.seed)
     _print(gaps, apart, f"{len(real)} camera photos against LR of {len(hr)}, {cfg.patches} patches of each")
     choices = HydraConfig.get().runtime.choices
-    log.info(advice(gaps, apart, {name: choices[f"degradation@variants.{name}"] for name in gaps}))
+    options = {name: choices[f"degradation@variants.{name}"] for name in gaps}
+    log.info(advice(gaps, apart, options))
     sheet = picture(curves(torch.cat(list(real.values()))), gaps)
     save(folder / "gap.png", sheet)
     rows: dict[str, dict[str, float]] = {
@@ -97,7 +103,11 @@ def _run(cfg: DictConfig) -> None:
             logger.save()
     finally:
         wandb.finish()
-    log.info("picture: %s   figures: %s", folder / "gap.png", folder / "gap.json")
+    nearest = min(gaps, key=lambda name: gaps[name].separation.auc)
+    train = ["experiment=laptop", f"degradation={options[nearest]}", f"data.source_dir={cfg.data.source_dir}"]
+    train += [f"data.clean_dir={cfg.data.clean_dir}"] if cfg.data.clean_dir else []
+    train += [] if OmegaConf.is_interpolation(cfg, "pools") else [f"pool_dir={cfg.pools}"]
+    log.info(and_next(f"picture: {folder / 'gap.png'}, figures: {folder / 'gap.json'}", ("train", *train)))
 
 
 def _chosen(folder: str, count: int) -> list[Path]:

@@ -62,7 +62,7 @@ def mistake(compose, tiny, tmp_path, monkeypatch):
 
     def make(name: str, *overrides: str) -> str:
         given = [*tiny, "accelerator=cpu"] if name == "train" else []
-        return line_of(lambda: runs[name](compose(name, *given, *quote_paths(overrides, ["none", "compact"]))))
+        return line_of(lambda: runs[name](compose(name, *given, *quote_paths(overrides))))
 
     return make
 
@@ -359,7 +359,9 @@ def test_a_run_is_resumed_with_its_own_model_only(mistake, compose, tiny, tmp_pa
         ("train", "+debug=fsat", "Could not find 'debug/fsat' Available options in 'debug': fast"),
         ("train", "+model.optimizer.lrr=1", "Adam has no such option, did you mean lr?"),
         ("train", "+callbacks.last.every_n_step=1", "LastCheckpoint has no such option, did you mean every_n"),
-        ("train", "gan=null", "disc=none"),
+        ("train", "gan=null", "gan=null: choose hinge, lsgan, ragan, vanilla"),
+        ("train", "start=null", "start=null: choose compact, none, realesr_general, "),
+        ("train", "augment=null", "augment=null: choose flips, none"),
         ("train", "foo", "is no option; write key=value"),
         ("train", "data.crop_size=[3", "is no option; write key=value"),
         ("evaluate", "report.side=a(b", "write key=value, and \"key='value'\" with"),
@@ -586,7 +588,7 @@ def given(compose):
     """``given("upscale", name, "ckpt", ...)``: what the options are that are all given this name."""
 
     def read(command, name, *keys):
-        options = quote_paths([f"{key}={name}" for key in keys], ["none"])
+        options = quote_paths([f"{key}={name}" for key in keys])
         cfg = compose(command, *options, *(["data.source_dir=x"] if command == "train" else []))
         return [OmegaConf.select(cfg, "start.weights" if key == "start" else key) for key in keys]
 
@@ -608,11 +610,11 @@ def test_names_of_files_and_folders_may_hold_any_character(given):
 def test_values_that_are_no_names_are_left_to_hydra():
     others = ["data.clean_dir=null", "output=", "input='a b'", "-m", "start=none"]
     for option in ("seed=3", "model.optimizer.lr=1e-4", *others):
-        assert quote_paths([option], ["none"]) == [option]
-    assert quote_paths(["start=compat"], ["compact"]) == ["start=compat"]  # Hydra lists what there is
-    assert quote_paths(["methods=[bicubic,a:~/x (1).pth]"], []) == [f"methods=[bicubic,'a:{Path.home()}/x (1).pth']"]
-    assert quote_paths(["output=~/new"], []) == [f"output={Path.home()}/new"]  # as some shells do
-    assert quote_paths(["ckpt=a (1),b", "-m", "start=none,x.pth"], ["none"])[0] == "ckpt='a (1)',b"
+        assert quote_paths([option]) == [option]
+    assert quote_paths(["start=compat"]) == ["start=compat"]  # Hydra lists what there is
+    assert quote_paths(["methods=[bicubic,a:~/x (1).pth]"]) == [f"methods=[bicubic,'a:{Path.home()}/x (1).pth']"]
+    assert quote_paths(["output=~/new"]) == [f"output={Path.home()}/new"]  # as some shells do
+    assert quote_paths(["ckpt=a (1),b", "-m", "start=none,x.pth"])[0] == "ckpt='a (1)',b"
 
 
 def test_a_mistyped_name_is_said_to_be_none(mistake):
@@ -777,7 +779,7 @@ def test_names_that_are_empty(compose, name, keys):
         "evaluate": [],
     }.get(name, ["data.source_dir=a"])
     for key in keys:
-        line = line_of(compose, name, *quote_paths([*needed, f"{key}="], ["none", "compact"]))
+        line = line_of(compose, name, *quote_paths([*needed, f"{key}="]))
         assert line == f"{key}= is empty; give a name, or leave {key}= out"
 
 

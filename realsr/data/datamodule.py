@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,6 +74,8 @@ class RealSRData(LightningDataModule):
         jpeg_required: whether photos without tables are an error; else LR is then not compressed.
     """
 
+    ready = False
+
     def __init__(
         self,
         source_dir: str | None,
@@ -125,7 +126,7 @@ class RealSRData(LightningDataModule):
         at_least(1, "data.", scale=scale, crop_size=crop_size, batch_size=batch_size, val_count=val_count)
         check_confidence(min_confidence)
         at_least(0, "data.", num_workers=num_workers, estimate_workers=estimate_workers, look_count=look_count)
-        at_least(0, "data.", store_limit=math.inf if store_limit is None else store_limit, val_seed=val_seed)
+        at_least(0, "data.", store_limit=store_limit or 0, val_seed=val_seed)
         at_least(scale, "data.", val_size=val_size, look_size=look_size)
         if crop_size % scale:
             raise InputError(f"data.crop_size={crop_size} is no multiple of the scale {scale}")
@@ -152,6 +153,8 @@ class RealSRData(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Make the pools and the decoded HR images that are missing; goes on where it was interrupted."""
+        if self.ready:  # after fit, by Trainer.validate
+            return
         check_given(self.folders, self.pool_dir)
         if self.samples_dir is not None:
             make_samples(self.samples_dir)
@@ -165,6 +168,8 @@ class RealSRData(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Load the pools, hold some photos out, make the validation pairs."""
+        if self.ready:
+            return
         kernels, noise, tables, val_kernels, val_noise, val_tables = self.folders.values()
         trained, validated = (kernels, noise, self._used(tables)), (val_kernels, val_noise, self._used(val_tables))
         self.pools = Pools(self.scale, self.min_confidence)
@@ -199,6 +204,7 @@ class RealSRData(LightningDataModule):
         counts = [len(source), len(clean), *(len(pool) if pool else "no" for pool in training), len(self.pairs)]
         what = "%d cleaned-up source and %d clean images, %s kernels, %s noise tiles, %s photos' JPEG tables"
         log.info(f"training on {what}; validation on %d", *counts)
+        self.ready = True
 
     def train_dataloader(self) -> TimedLoader:
         """Batches for the steps that are still to do; a step's crops depend on the seed and its number only.

@@ -7,7 +7,6 @@ mosaic does. :class:`CameraDegradation` has all these parts in the camera's orde
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,8 +22,7 @@ from realsr.pools.jpeg_tables import JpegPool
 from realsr.pools.pool import KernelPool, NoisePool
 from realsr.pools.sampling import KernelDraw
 from realsr.runtime.errors import InputError
-
-log = logging.getLogger(__name__)
+from realsr.runtime.files import info_once
 
 
 def lens_kernels(kernels: KernelPool, scale: int, response: Kernel) -> KernelPool:
@@ -84,7 +82,7 @@ class CameraDegradation(Degradation):
         self.development = fit_development(noise, self.jpeg, without)
         if kernels is not None and "kernel" not in without:
             self.kernels = lens_kernels(kernels, scale, self.development.response())
-        log.info("camera: %s", self.development)
+        info_once(f"camera, by its noise: {self.development}")
 
     def picture(self, hr: Tensor, drawn: Parameters, margin: int) -> Tensor:
         """The camera's picture of this scene, of 256 levels."""

@@ -55,6 +55,21 @@ class Development:
     noise: tuple[tuple[float, ...], ...] = field(default=((-30.0,) * KNOTS,) * 3, repr=False)
     photos: tuple[float, ...] = field(default=(0.0,), repr=False)
 
+    def __str__(self) -> str:
+        """In words.
+
+        >>> print(Development("bilinear", sharpening=0.6, radius=0.7))
+        bilinear demosaicking, colour noise, sharpening of 0.6 over 0.7 pixels
+        """
+        words = ["no demosaicking" if self.demosaicking == "none" else f"{self.demosaicking} demosaicking"]
+        words += ["gray noise" if self.gray else "colour noise"]
+        words += [f"noise smoothed over {self.reduction:g} pixels"] * (self.reduction > 0)
+        words += [f"its colours over {self.chroma:g} pixels"] * (self.chroma > 0)
+        words += [
+            f"sharpening of {self.sharpening:g} over {self.radius:g} pixels" if self.sharpening else "no sharpening"
+        ]
+        return ", ".join(words)
+
     @staticmethod
     def sensor_noise(shot: float, read: float, gains: Iterable[float]) -> tuple[tuple[float, ...], ...]:
         """The attribute ``noise`` of a sensor in linear light, of variance ``shot * signal + read`` before the gains.

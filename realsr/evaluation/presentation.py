@@ -68,7 +68,7 @@ def present(
     pictures = views(chosen, [method.name for method in methods], folder, side, done)
     report = folder / "report.html"
     report_evaluation(report, title, tables.cells, notes, pictures, done.results, pool_pictures(methods), about(done))
-    log.info("report: %s; pictures, table.md, images.csv and metrics.json are beside it", report)
+    log.info("open %s in a browser; pictures, table.md, images.csv and metrics.json are beside it", report)
 
 
 def seen_photos(methods: Sequence[Method], photos: Sequence[PairFiles]) -> list[str]:

@@ -53,8 +53,12 @@ def test_batches_are_what_training_expects(data):
 
 def test_noise_is_collected_once_for_lr_and_for_the_kernels(data, caplog):
     caplog.set_level("INFO")
-    data(fresh=True)
+    module = data(fresh=True)
     assert sum(" tiles of " in record.getMessage() for record in caplog.records) == 1
+    caplog.clear()
+    module.prepare_data()  # as Trainer.validate calls them once more after fit
+    module.setup("validate")
+    assert caplog.messages == []
 
 
 def test_the_development_is_fitted_for_kernels_that_are_missing_alone(data, monkeypatch):

@@ -61,6 +61,9 @@ def test_the_command_writes_tables_and_pictures_that_agree(checkpoint, photo_fol
         values = image_metrics(sr, truth, 4)
         assert {key: float(row[key]) for key in values} == pytest.approx(values, abs=1e-9)
     assert "0 of 3" in done.stdout
+    first, *_, last = done.stdout.splitlines()
+    assert first == "comparing bicubic, model on 3 photos, x4; results that lie in outputs/evaluate stay"
+    assert last.startswith("open outputs/evaluate/report.html in a browser")
     assert "| against bicubic | PSNR |" in (folder / "table.md").read_text()
     for name in ("table.md", "report.html", "compare/photo0.png"):
         assert (folder / name).stat().st_size > 0
