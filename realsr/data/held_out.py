@@ -4,8 +4,8 @@ Photos are the same if their decoded 8-bit pixels are (:func:`realsr.imaging.con
 in another lossless format, or a source photo that training has cleaned up. A photo that was cut, scaled or saved anew
 as JPEG is another one. Noise tiles are the same if their bytes are; tiles without noise, clipped white, are not
 counted. Kernels are the same if they differ by rounding only. Of a validation photo that the camera has made
-(``data.val_lr``) training draws neither kernel nor noise; it is found in a pool by its file's SHA-256. JPEG tables are
-not looked at: a camera has few, which its photos share.
+(``data.validation.lr``) training draws neither kernel nor noise; a pool knows it by its file's SHA-256. JPEG tables
+are not looked at: a camera has few, which its photos share.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from torch.nn import functional as F
 
 from realsr.data.folders import PairFiles
-from realsr.data.run_pools import Folders, Pools, Side, photos_of
+from realsr.data.run_pools import Folders, Side, photos_of
 from realsr.data.store import StoredImage
 from realsr.imaging import content_hash, read_8_bit
 from realsr.pools.pool import KernelPool, NoisePool
@@ -50,24 +50,23 @@ def refuse_shared(pairs: Sequence[PairFiles], training: Mapping[str, Sequence[St
 
 
 def keep_apart(
-    pools: Pools, folders: Folders, validation: Side | None, lr_photos: Sequence[Path], seed: int
+    training: Side, validation: Side | None, folders: Folders, lr_photos: Sequence[Path]
 ) -> tuple[Side, Record]:
-    """What training draws from, and nothing of it is validation's.
+    """Take out of training's pools what validation has as well.
 
     Args:
-        pools: of the run.
-        folders: of training's kernels, noise and tables.
-        validation: what validation's LR is made with; None where it is there already.
-        lr_photos: validation's LR, where it is there.
-        seed: of what is held out.
+        training: its pools, without the photos that are held out.
+        validation: the pools that validation's LR is made with; None where its LR is given.
+        folders: of training's pools.
+        lr_photos: validation's LR, where it is given.
 
     Returns:
-        What is not held out of ``folders``, but for kernels and noise tiles that ``validation`` has as well, in other
-        files, or that are of its own photos; all of it if nothing would be left. And by the names ``kernels`` and
-        ``noise`` how many there are in ``training`` and in ``validation``, how many were ``left_out``, how many are
-        ``shared`` still, and the names of the ``photos`` that validation's are from.
+        Training's pools without kernels and noise tiles that ``validation`` has too, in other files, or that are of
+        ``lr_photos``; all of them if nothing would be left. And by the names ``kernels`` and ``noise`` how many there
+        are in ``training`` and in ``validation``, how many were ``left_out``, how many are ``shared`` still, and the
+        names of validation's ``photos``.
     """
-    training, digests = pools.side(folders, False, seed), {file_hash(photo) for photo in lr_photos}
+    digests = {file_hash(photo) for photo in lr_photos}
     kernels, noise, _ = validation or Side(None, None, None)
     own = [photos_of(folder, digests) for folder in folders[:2]]
     left_kernels, of_kernels = _apart("kernels", training.kernels, kernels, same_kernels, own[0])

@@ -204,6 +204,6 @@ def _check_room(folder: Path, need: int, count: int, limit: float | None) -> Non
     if need > free or (limit is not None and held + need > limit * 1e9):
         raise InputError(
             f"{folder}: {count} decoded HR images need {need / 1e9:.2g} GB; {held / 1e9:.2g} GB are there already, "
-            f"{free / 1e9:.2g} GB are free, data.store_limit={limit}: set pool_dir or data.store_dir to a larger disk, "
-            "raise the limit, delete the folder if it holds other photos, or give fewer photos"
+            f"{free / 1e9:.2g} GB are free, data.photos.store_limit={limit}: set pool_dir or data.photos.store_dir to "
+            "a larger disk, raise the limit, delete the folder if it holds other photos, or give fewer photos"
         )

@@ -11,7 +11,7 @@ from realsr.runtime.errors import InputError
 
 # options whose value is a path or a name; of `methods` each element is NAME:PATH
 PATHS = re.compile(
-    r"\+*((data\.)?((val_)?[hl]r|root|title)|name|group|pools|methods|(.*[._])?(dir|dirpath|folder|crops"
+    r"\+*(((data|data\.validation|testset)\.)?([hl]r|root|title)|name|group|pools|methods|(.*[._])?(dir|dirpath|folder|crops"
     r"|ckpt|input|output|weights|backbone|init_from|init_discriminator_from))"
 )
 PLAIN = re.compile(r"[./]*[A-Za-z_][\w./-]*", re.ASCII)  # what Hydra takes for text as well, but for these words
