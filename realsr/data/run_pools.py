@@ -62,40 +62,29 @@ class PoolBuilder:
     def __post_init__(self) -> None:
         at_least(0, "data.pools.builder.", workers=self.workers)
 
-    def fill(
-        self,
-        photos: Sequence[Path],
-        training: Folders,
-        validation: Folders,
-        scale: int,
-        min_confidence: float,
-        jpeg_required: bool,
-    ) -> None:
+    def fill(self, photos: Sequence[Path], pools: RunPools, validation: Folders) -> None:
         """Fill the pools of training and validation; kernels of another program stay as they are.
 
         Args:
             photos: of the camera.
-            training: folders of its pools. Kernels are estimated with the noise of all tiles in ``noise``.
-            validation: folders of its pools.
-            scale: of the kernels.
-            min_confidence: kernels of less are marked in the contact sheet.
-            jpeg_required: whether photos without quantisation tables are an error.
+            pools: of training. Kernels are estimated with the noise of all tiles in its noise pool.
+            validation: folders of validation's pools.
 
         Raises:
             InputError: the photos give no kernel, no noise or no table, or a folder cannot be written to.
         """
-        pairs = zip(training, validation, strict=True)
+        pairs = zip(pools.folders, validation, strict=True)
         kernels, noise, jpeg = ([folder for folder in dict.fromkeys(pair) if folder is not None] for pair in pairs)
         ours = [folder for folder in kernels if not is_foreign(folder)]
         if ours:
-            check_scale(scale, self.estimator())  # a bad option fails before noise is collected
+            check_scale(pools.scale, self.estimator())  # a bad option fails before noise is collected
         collected = {folder: collect_noise(photos, folder, self.collector, redo=False) for folder in noise}
         for folder in jpeg:
-            (require_tables if jpeg_required else collect_tables)(photos, folder)
+            (require_tables if pools.jpeg_required else collect_tables)(photos, folder)
         for folder in ours:
-            where = training.noise or folder.parent / "noise"
+            where = pools.folders.noise or folder.parent / "noise"
             ask = functools.partial(camera_noise, photos, where, self.collector, collected.get(where))
-            how = self.estimator, scale, self.accelerator, False, self.workers, min_confidence
+            how = self.estimator, pools.scale, self.accelerator, False, self.workers, pools.min_confidence
             estimate_kernels(photos, folder, *how, noise=ask)
 
 
@@ -151,8 +140,7 @@ class RunPools:
     def fill(self, photos: Sequence[Path], validation: Folders) -> None:
         """Have the builder fill the pools of training and validation, unless ``build`` is False."""
         if self.build:
-            how = self.scale, self.min_confidence, self.jpeg_required
-            self.builder.fill(photos, self.folders, validation, *how)
+            self.builder.fill(photos, self, validation)
 
     def split(self, validation: Folders, seed: int) -> tuple[Side, Side]:
         """The pools of training without the photos that are held out, and the held-out photos of validation's pools.
@@ -191,12 +179,3 @@ class RunPools:
                 if folder is not None and folder.exists():
                     names.setdefault(folder, f"{prefix}{kind}")
         return {name: pool_record(folder) for folder, name in names.items()}
-
-
-def photos_of(folder: Path | None, digests: set[str]) -> set[str]:
-    """Names of the photos in our own pool in ``folder`` whose files have one of these SHA-256."""
-    if folder is None or not digests or is_foreign(folder):
-        return set()
-    record = pool_record(folder)
-    files = ((name, {**record["shared"], **file}) for name, file in record["files"].items())
-    return {file.get("photo", Path(name).stem) for name, file in files if file.get("sha256") in digests}

@@ -113,12 +113,17 @@ class Validation:
 def hold_out_images(
     source: list[StoredImage], clean: list[StoredImage], count: int, seed: int
 ) -> tuple[list[StoredImage], list[StoredImage], list[StoredImage]]:
-    """Take validation images out of the clean images if there are two or more, else of the source images.
+    """Take validation images out of the clean images if there are two or more, else out of the source images.
+
+    >>> from pathlib import Path
+    >>> images = [StoredImage(Path(name), (9, 9, 3), name, content=name) for name in ("a", "b", "c")]
+    >>> [[image.name for image in part] for part in hold_out_images([], images, count=8, seed=0)]
+    [[], ['a', 'b'], ['c']]
 
     Args:
         source: cleaned-up source images.
-        clean: clean ones. Of photos with the same pixels, in either, training keeps all or none.
-        count: to take at most, and at most a fifth.
+        clean: clean ones. Photos with the same pixels, in either list, all stay in training or all leave it.
+        count: number of images to take at most, and at most a fifth.
         seed: of the choice.
 
     Returns:
