@@ -118,7 +118,7 @@ def hold_out_images(
     >>> from pathlib import Path
     >>> images = [StoredImage(Path(name), (9, 9, 3), name, content=name) for name in ("a", "b", "c")]
     >>> [[image.name for image in part] for part in hold_out_images([], images, count=8, seed=0)]
-    [[], ['a', 'b'], ['c']]
+    [[], ['b', 'c'], ['a']]
 
     Args:
         source: cleaned-up source images.
