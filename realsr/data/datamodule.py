@@ -48,6 +48,8 @@ class RealSRData(LightningDataModule):
         InputError: there is no folder of photos, one is missing, or a number is out of its range.
     """
 
+    ready = False
+
     def __init__(
         self,
         source_dir: str | None,
@@ -83,6 +85,8 @@ class RealSRData(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Make the pools and the decoded HR images that are missing; goes on where it was interrupted."""
+        if self.ready:  # after fit, by Trainer.validate
+            return
         self.pools.check(self.validation.folders)
         if self.samples_dir is not None:
             make_samples(Path(self.samples_dir))
@@ -96,6 +100,8 @@ class RealSRData(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Load the pools, hold some photos out, make the validation pairs."""
+        if self.ready:
+            return
         validation = self.validation
         training, held_out = self.pools.split(validation.folders, validation.seed)
         seen, lr_photos = (held_out, []) if validation.lr is None else (None, find_images(validation.lr))
@@ -118,6 +124,7 @@ class RealSRData(LightningDataModule):
         counts = [len(source), len(clean), *(len(pool) if pool else "no" for pool in training), len(self.pairs)]
         what = "%d cleaned-up source and %d clean images, %s kernels, %s noise tiles, %s photos' JPEG tables"
         log.info(f"training on {what}; validation on %d", *counts)
+        self.ready = True
 
     def train_dataloader(self) -> TimedLoader:
         """Batches for the steps that are still to do; a step's crops depend on the seed and its number only.

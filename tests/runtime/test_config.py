@@ -263,6 +263,8 @@ def test_options_that_hydra_lets_pass_are_checked_against_signatures(compose, ov
         ("dics=patch", "did you mean disc?"),
         ("data.crop_sise=3", "did you mean data.crop_size?"),
         ("model.pixel_wieght=3", "did you mean model.pixel_weight?"),
+        ("data.cleanup=1", "data.cleanup: no such option, did you mean data.photos.cleanup?"),
+        ("data.noise_dir=x", "did you mean data.pools.noise_dir or data.validation.noise_dir?"),
     ],
 )
 def test_hydras_own_errors_become_one_line_with_the_nearest_option(compose, override, says):
