@@ -11,13 +11,12 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from realsr.data.datasets import StepSampler, draw_seed, share
+from realsr.data.datasets import StepSampler, TimedLoader, draw_seed, share
 from realsr.data.held_out import held_out_record, held_out_text, keep_apart, refuse_shared
 from realsr.data.photos import HRPhotos
 from realsr.data.run_pools import RunPools
 from realsr.data.samples import make_samples
 from realsr.data.store import StoredImage
-from realsr.data.timed import TimedLoader
 from realsr.data.validation import Validation, hold_out_images
 from realsr.degradation.paper import Degradation
 from realsr.runtime.errors import InputError, at_least

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import albumentations as A
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from realsr.data.store import Pixels, StoredImage
 from realsr.runtime.errors import InputError
@@ -141,6 +142,22 @@ def share(batch: int, devices: int) -> int:
             f"of it; choose data.batch_size={fitting}, or {counts} devices"
         )
     return each
+
+
+class TimedLoader(DataLoader[Any]):
+    """Counts the seconds that its batches were waited for, which Lightning tells its profiler alone."""
+
+    waited = 0.0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        batches = super().__iter__()
+        while True:
+            began = time.perf_counter()
+            batch = next(batches, None)
+            self.waited += time.perf_counter() - began
+            if batch is None:
+                return
+            yield batch
 
 
 class Pair(NamedTuple):

@@ -161,13 +161,9 @@ def held_out_text(record: Record) -> str:
     shared = [f"{of['shared']} of the {name}s" for name, of in held if of["shared"]]
     left_out = [_count(record[kind]["left_out"], name) for kind, name in KINDS.items() if record[kind].get("left_out")]
     text = ", ".join(_count(of["validation"], name) for name, of in held)
-    if shared:
-        text += f"; training has {' and '.join(shared)} as well, for there are too few (checked by content)"
-    else:
-        text += "; none is in training (checked by content)"
-    if left_out:
-        text += f"; left out of training for that: {' and '.join(left_out)}"
-    return text
+    has = f"training has {' and '.join(shared)} as well, for there are too few" if shared else "none is in training"
+    out = f"; left out of training for that: {' and '.join(left_out)}" if left_out else ""
+    return f"{text}; {has} (checked by content){out}"
 
 
 def held_out_lines(content: Mapping[str, Any]) -> list[str]:

@@ -42,13 +42,7 @@ class HRPhotos:
             )
 
     def prepare(self, source_dir: str | None, clean_dir: str | None, crop_size: int, workers: int) -> None:
-        """Decode the photos of both folders into the store; goes on where it was interrupted.
-
-        Args:
-            source_dir: the camera's photos; None: there are none.
-            clean_dir: clean photos; None: there are none.
-            crop_size: side of the crops in pixels; photos that are smaller once scaled are left out.
-            workers: processes that decode.
+        """Decode the photos of both folders, but those too small for a crop; goes on where it was interrupted.
 
         Raises:
             InputError: a folder holds no photo, or there is no room for the images.

@@ -65,10 +65,7 @@ class PoolBuilder:
     def fill(self, photos: Sequence[Path], pools: RunPools, validation: Folders) -> None:
         """Fill the pools of training and validation; kernels of another program stay as they are.
 
-        Args:
-            photos: of the camera.
-            pools: of training. Kernels are estimated with the noise of all tiles in its noise pool.
-            validation: folders of validation's pools.
+        Kernels are estimated with the noise of all tiles in training's noise pool.
 
         Raises:
             InputError: the photos give no kernel, no noise or no table, or a folder cannot be written to.
@@ -124,11 +121,7 @@ class RunPools:
         return Folders.of(self.kernel_dir, self.noise_dir, self.jpeg_dir)
 
     def check(self, validation: Folders) -> None:
-        """Raise InputError if a folder holds no pool and lies elsewhere than in ``pool_dir``.
-
-        Args:
-            validation: folders of validation's pools.
-        """
+        """Raise InputError if a folder, of validation's too, holds no pool and lies elsewhere than in ``pool_dir``."""
         if self.pool_dir is None:
             return
         made = [Path(self.pool_dir).resolve() / name for name in ("kernels", "noise", "jpeg")]
@@ -143,11 +136,7 @@ class RunPools:
             self.builder.fill(photos, self, validation)
 
     def split(self, validation: Folders, seed: int) -> tuple[Side, Side]:
-        """The pools of training without the photos that are held out, and the held-out photos of validation's pools.
-
-        Args:
-            validation: folders of validation's pools; a folder that training has as well is read once.
-            seed: of the choice of photos.
+        """Training's pools without the photos that are held out, and validation's pools of these photos alone.
 
         Raises:
             InputError: a pool is missing or damaged.
@@ -168,11 +157,7 @@ class RunPools:
         return side(self.folders, held_out=False), side(validation, held_out=True)
 
     def records(self, validation: Folders) -> dict[str, Any]:
-        """Of each pool in use the record of its files for a checkpoint, see :func:`realsr.pools.folder.pool_record`.
-
-        Args:
-            validation: folders of validation's pools; they are named ``val_kernel`` and so on, where training has none.
-        """
+        """For checkpoints, by pool (``kernel``, ``val_kernel``...), :func:`realsr.pools.folder.pool_record`."""
         names: dict[Path, str] = {}
         for prefix, folders in (("", self.folders), ("val_", validation)):
             for kind, folder in folders._asdict().items():

@@ -79,13 +79,7 @@ class Validation:
     def pairs(
         self, held: Sequence[StoredImage], scale: int, pools: Side, degradation: Callable[..., Degradation]
     ) -> list[Pair]:
-        """All pairs, the same in every run of this seed.
-
-        Args:
-            held: images that are held out, where there is no ``hr``.
-            scale: of HR against LR.
-            pools: that LR is made with.
-            degradation: of training.
+        """The pairs of ``hr`` and those of the ``held`` out images, the same in every run of this seed.
 
         Raises:
             InputError: an image cannot be read, or is too small for SSIM.

@@ -188,6 +188,12 @@ def test_an_ablation_row_is_validated_on_the_full_degradation(data):
         assert torch.equal(one.lr, other.lr)
 
 
+def test_validation_without_pools_is_bicubic(data):
+    without = data("data.validation.kernel_dir=null", "data.validation.noise_dir=null")
+    for one, other in zip(without.pairs, data("degradation=bicubic").pairs, strict=True):
+        assert torch.equal(one.lr, other.lr)
+
+
 @pytest.mark.parametrize("row", ["esrgan", "bsrgan"])
 def test_a_rival_is_trained_on_its_own_degradation_and_validated_on_the_cameras(data, row):
     full, rival = data(), data("+sweep=rivals", f"ablation={row}")
