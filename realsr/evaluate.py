@@ -42,21 +42,21 @@ def _run(cfg: DictConfig) -> None:
     if not 0 <= cfg.seed < 2**32:
         raise InputError(f"seed={cfg.seed}: give 0 to {2**32 - 1}")
     for option in ("hr", "lr"):
-        if cfg[option] is not None and cfg[option] != cfg.data[option]:
-            raise InputError(f"{option}={cfg[option]}: goes with data=folder; here it is {cfg.data[option]}")
+        if cfg[option] is not None and cfg[option] != cfg.testset[option]:
+            raise InputError(f"{option}={cfg[option]}: goes with testset=folder; here it is {cfg.testset[option]}")
     at_least(0, "report.", photos=cfg.report.photos)
     if not 64 <= cfg.report.side <= 16383:
         raise InputError(f"report.side={cfg.report.side}: give 64 to 16383, the most that WebP has")
     methods = build_methods(cfg)
     if not methods:
         raise InputError("nothing to evaluate; give ckpt=FILE, or methods=[bicubic,NAME:FILE]")
-    if "samples_dir" in cfg.data:
-        make_samples(Path(cfg.data.samples_dir))
+    if "samples_dir" in cfg.testset:
+        make_samples(Path(cfg.testset.samples_dir))
     folder = Path(cfg.output)
-    paper: Any = OmegaConf.to_container(cfg.data.paper, resolve=True)
+    paper: Any = OmegaConf.to_container(cfg.testset.paper, resolve=True)
     check_paper(paper)
-    check_output(folder, cfg.data.hr, cfg.data.lr)
-    photos = find_pairs(cfg.data.hr, cfg.data.lr, cfg.scale)
+    check_output(folder, cfg.testset.hr, cfg.testset.lr)
+    photos = find_pairs(cfg.testset.hr, cfg.testset.lr, cfg.scale)
     say_cropped(photos)
     wanted = {"lpips": any(f.hr is not None for f in photos), "niqe": any(f.hr is None for f in photos)}
     metrics = {name: cfg.metrics[name] for name, want in wanted.items() if want}
@@ -64,8 +64,8 @@ def _run(cfg: DictConfig) -> None:
     log.info("comparing %s on %d photos, x%d; results that lie in %s stay", names, len(photos), cfg.scale, folder)
     evaluator = build_evaluator(cfg.scale, metrics, cfg.accelerator)
     done = evaluate(photos, methods, evaluator, folder)
-    title = f"{cfg.data.title or 'test'}: {len(photos)} photos, x{cfg.scale}"
-    notes = [] if cfg.data.lr is not None else ["LR was made of the ground truth by bicubic: no camera's."]
+    title = f"{cfg.testset.title or 'test'}: {len(photos)} photos, x{cfg.scale}"
+    notes = [] if cfg.testset.lr is not None else ["LR was made of the ground truth by bicubic: no camera's."]
     if evaluator.lpips is not None:
         notes.append(f"LPIPS by {cfg.metrics.lpips.net}.")
     present(done, title, methods, photos, folder, cfg.report.photos, cfg.report.side, paper, notes)

@@ -69,7 +69,8 @@ def _run(cfg: DictConfig) -> None:
         *(len(source), cfg.data.source_dir, len(cfg.variants), cfg.patches),
     )
     tables = Path(cfg.pools).is_dir() and collect_tables(source, Path(cfg.pools) / "jpeg", whole=False)
-    need = [str(name) for name, v in cfg.variants.items() if v.jpeg_dir and v.get("jpeg_required", True)]
+    pools = {str(name): variant.get("pools", {}) for name, variant in cfg.variants.items()}
+    need = [name for name, of in pools.items() if of.get("jpeg_dir") and of.get("jpeg_required", True)]
     compared = {str(name): v for name, v in cfg.variants.items() if tables or name not in need}
     if left_out := [name for name in need if not tables]:
         log.info("not compared, since the photos are no JPEG files: %s", ", ".join(left_out))

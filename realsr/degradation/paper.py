@@ -189,6 +189,6 @@ def no_pools(name: str, **pools: object) -> None:
         if given is not None:
             option = f"{'kernel' if pool == 'kernels' else pool}_dir"
             raise InputError(
-                f"degradation={name} draws from no pools; give data.{option}=null and data.val_{option}=null, and to "
-                "validate on the camera's pairs data.val_hr=DIR data.val_lr=DIR"
+                f"degradation={name} draws from no pools; give data.pools.{option}=null and data.validation.{option}="
+                "null, and to validate on the camera's pairs data.validation.hr=DIR data.validation.lr=DIR"
             )

@@ -158,9 +158,11 @@ def advice(gaps: Mapping[str, Gap], apart: Separation, options: Mapping[str, str
 
 def load_variant(node: DictConfig, scale: int, min_confidence: float) -> Degrade:
     """A degradation as its option composes it, with whole pools; without JPEG's where there is none."""
-    kernels = None if node.kernel_dir is None else KernelPool.load(node.kernel_dir, scale, min_confidence)
-    noise = None if node.noise_dir is None else NoisePool.load(node.noise_dir)
-    has_tables = node.jpeg_dir is not None and any(Path(node.jpeg_dir).glob("*.npz"))
-    jpeg = JpegPool.load(node.jpeg_dir) if has_tables else None
+    pools = node.get("pools", {})
+    kernel_dir, noise_dir, jpeg_dir = (pools.get(f"{kind}_dir") for kind in ("kernel", "noise", "jpeg"))
+    kernels = None if kernel_dir is None else KernelPool.load(kernel_dir, scale, min_confidence)
+    noise = None if noise_dir is None else NoisePool.load(noise_dir)
+    has_tables = jpeg_dir is not None and any(Path(jpeg_dir).glob("*.npz"))
+    jpeg = JpegPool.load(jpeg_dir) if has_tables else None
     degradation: Degrade = instantiate(node.degradation)(kernels=kernels, noise=noise, jpeg=jpeg)
     return degradation

@@ -24,7 +24,7 @@ from realsr.runtime.workers import side_by_side
 
 log = logging.getLogger(__name__)
 
-AS_IT_IS = "choose another folder, or train with the pools as they are: data.build_pools=false"
+AS_IT_IS = "choose another folder, or train with the pools as they are: data.pools.build=false"
 
 Make = Callable[[Path], tuple[Arrays, dict[str, Any]]]
 Learn = Callable[[], tuple[dict[str, Any], dict[str, Any]]]

@@ -111,7 +111,7 @@ def require_tables(photos: Sequence[Path], folder: Path) -> None:
     if not collect_tables(photos, folder) and not any(folder.glob("*.npz")):
         raise InputError(
             f"{photos[0].parent}: none of {len(photos)} photos is a JPEG file with tables to compress LR by; choose a "
-            "degradation without jpeg, or data.jpeg_dir=POOL/jpeg, made of the camera's own files by python -m "
+            "degradation without jpeg, or data.pools.jpeg_dir=POOL/jpeg, made of the camera's own files by python -m "
             "realsr.collect data.source_dir=FILES pool_dir=POOL"
         )
 

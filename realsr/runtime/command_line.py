@@ -13,7 +13,7 @@ from realsr.runtime.help import conf_dir
 
 # options whose value is a path or a name; in `methods` each element is NAME:PATH
 PATHS = re.compile(
-    r"\+*((data\.)?((val_)?[hl]r|root|title)|name|group|pools|methods|(.*[._])?(dir|dirpath|folder|crops"
+    r"\+*(((data|data\.validation|testset)\.)?([hl]r|root|title)|name|group|pools|methods|(.*[._])?(dir|dirpath|folder|crops"
     r"|ckpt|input|output|weights|backbone|init_from|init_discriminator_from))"
 )
 PLAIN = re.compile(r"[./]*[A-Za-z_][\w./-]*", re.ASCII)  # text to Hydra without quotes, but for these words

@@ -11,7 +11,7 @@ import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -171,10 +171,28 @@ def _hint(key: str) -> str:
     having = [f"{group}={file.stem}" for file in sorted((root / group).glob("*.yaml")) if f"\n{name}: " in _text(file)]
     if group and having:
         return f" but with {' and '.join(having)}"
-    files = list(root.rglob("*.yaml"))
-    words = {file.parent.name for file in files}.union(*(re.findall(r"(\w+):", _text(file)) for file in files))
-    parts = [part if part in words else nearest_of(part, words) or part for part in key.split(".")]
-    return f", did you mean {'.'.join(parts)}?" if parts != key.split(".") else ""
+    known = _option_names(root) - {key}
+    inside = sorted(option for option in known if re.fullmatch(rf"{re.escape(group)}\..+\.{re.escape(name)}", option))
+    close = " or ".join(inside) or nearest_of(key, known)
+    return f", did you mean {close}?" if close else ""
+
+
+def _option_names(root: Path) -> set[str]:
+    """Full names of the options in all files of conf/, and of its groups."""
+    names: set[str] = set()
+    for file in root.rglob("*.yaml"):
+        group = ".".join(file.parent.relative_to(root).parts)
+        header = re.search(r"# @package (\S+)", _text(file))
+        home = header[1].replace("_global_", "") if header else group
+        names |= {group, *_names_in(OmegaConf.to_container(OmegaConf.load(file)), home)}
+    return names - {""}
+
+
+def _names_in(node: Any, path: str) -> Iterator[str]:
+    for key, value in node.items() if isinstance(node, dict) else ():
+        name = f"{path}.{key}".lstrip(".")
+        yield name
+        yield from _names_in(value, name)
 
 
 def _text(file: Path) -> str:

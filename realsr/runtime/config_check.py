@@ -13,7 +13,6 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from realsr.runtime.errors import InputError
@@ -36,7 +35,6 @@ def check_config(cfg: DictConfig, name: str) -> None:
             an option of a group is for another command.
     """
     default = _default(name)
-    choices = default.hydra.runtime.choices
     known = [str(key) for key in default if key != "hydra"]
     groups = GlobalHydra.instance().config_loader().list_groups("")
     for key in map(str, cfg):
@@ -44,14 +42,6 @@ def check_config(cfg: DictConfig, name: str) -> None:
             header = "; a file in it begins with # @package _global_" if key in groups else ""
             raise InputError(f"{key}: no such option of realsr.{name}{header or nearest(key, known)}")
     values, defaults = OmegaConf.to_container(cfg), OmegaConf.to_container(default)
-    for group in choices:  # one group may have options of several commands: data of training and evaluation
-        sections = values.get(group), defaults.get(group)  # type: ignore[union-attr]
-        built = [_built(section) for section in sections]
-        if all(isinstance(section, dict) for section in sections) and built[0] != built[1]:
-            mine = HydraConfig.get().runtime.choices[group]
-            raise InputError(
-                f"{group}={mine}: is for another command; realsr.{name} takes such as {group}={choices[group]}"
-            )
     if missing := sorted(OmegaConf.missing_keys(cfg)):
         raise InputError(f"{missing[0]} is not set; give {missing[0]}=... on the command line")
     _check_plain(values, defaults, "")

@@ -428,7 +428,9 @@ def test_with_next_to_nothing_it_is_bicubic():
 
 def test_pools_are_refused():
     pool = KernelPool(torch.full((1, 9, 9), 1 / 81), ["a"])
-    with pytest.raises(InputError, match=r"draws from no pools; give data\.kernel_dir=null.*data\.val_hr"):
+    with pytest.raises(
+        InputError, match=r"draws from no pools; give data\.pools\.kernel_dir=null.*data\.validation\.hr"
+    ):
         degradation(kernels=pool)
 
 

@@ -244,7 +244,7 @@ def test_a_colour_without_noise_is_said(system, caplog):
 
 
 def test_bad_input(system):
-    with pytest.raises(InputError, match=r"data\.noise_dir"):
+    with pytest.raises(InputError, match=r"data\.pools\.noise_dir"):
         CameraDegradation(4, gaussians((4.0, 0.0, 4.0)))
     with pytest.raises(InputError, match="lens"):
         CameraDegradation(4, None, system, without=["lens"])

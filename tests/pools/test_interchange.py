@@ -186,11 +186,11 @@ def test_kernels_that_move_the_picture_are_reported(tmp_path, caplog):
     assert not caplog.text
 
 
-@pytest.mark.parametrize("given", ["data.kernel_dir", "pool_dir"])
+@pytest.mark.parametrize("given", ["data.pools.kernel_dir", "pool_dir"])
 def test_training_takes_them_as_they_are(compose, tiny, tmp_path, given):
     folder = kernelgan_results(tmp_path / "theirs" / "kernels", "abcd")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    value = folder if given == "data.kernel_dir" else folder.parent
+    value = folder if given == "data.pools.kernel_dir" else folder.parent
     data = instantiate(compose("train", *tiny, "degradation=kernel", f"{given}={value}").data)
     data.prepare_data()
     data.setup("fit")

@@ -83,7 +83,8 @@ def checkpoint(path, name, seed=0):
         state |= {f"{part}.{k}": v for k, v in network.state_dict().items()}
     state |= {f"discriminator.{k}": v for k, v in PatchDiscriminator(4).state_dict().items()}
     degradation = {"_target_": "realsr.degradation.paper.Degradation", "scale": 4}
-    data = {"degradation": degradation, "kernel_dir": "/home/anna/pools/k", "noise_dir": "n", "jpeg_dir": None}
+    pools = {"kernel_dir": "/home/anna/pools/k", "noise_dir": "n", "jpeg_dir": None}
+    data = {"degradation": degradation, "pools": pools}
     torch.save({"state_dict": state, "config": {"model": {"generator": SPECS[name]}, "data": data}}, path)
     return path
 
