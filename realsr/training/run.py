@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer, seed_everything
+from torch import nn
 
 from realsr.data.datamodule import RealSRData
 from realsr.data.datasets import share
@@ -70,7 +71,8 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     seed_everything(cfg.seed, verbose=False)
     data = instantiate(cfg.data)
     model = instantiate(cfg.model)
-    if model.frozen["perceptual"] is None and (model.discriminator is not None or cfg.model.perceptual is not None):
+    start = None if cfg.model.init_from is None else copy.deepcopy(model.generator).requires_grad_(False).eval()
+    if model.losses.perceptual is None and (model.discriminator is not None or cfg.model.perceptual is not None):
         log.warning("training without a perceptual loss (perceptual=none, or no weights): textures will be weaker")
     if model.discriminator is not None and model.warmup_steps:
         never = " (never: trainer.max_steps is no more)" if cfg.trainer.max_steps <= model.warmup_steps else ""
@@ -102,7 +104,8 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
         wandb.finish()
     metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/") and v == v}
     if trainer.is_global_zero:
-        metrics |= compare_with_start(model, data)
+        if start is not None:
+            metrics |= compare_with_start(start, model, data)
         with atomic_write(folder / METRICS) as file:
             file.write(json.dumps(metrics, indent=1).encode())
         named = sorted((k.removeprefix("val/"), v) for k, v in metrics.items() if k.startswith("val/"))
@@ -111,14 +114,10 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     return metrics
 
 
-def compare_with_start(model: ESRGAN, data: RealSRData) -> dict[str, float]:
-    """Say whether the network is better than the one it started from; the start's means by ``start/NAME``."""
-    start = model.frozen["start"]
-    if start is None:
-        return {}
-    lpips = model.frozen["lpips"]
+def compare_with_start(start: nn.Module, model: ESRGAN, data: RealSRData) -> dict[str, float]:
+    """Log whether the trained network is better than its start; returns the start's means as ``start/NAME``."""
     means = [
-        validation_means(network.to(model.device), model.scale, data.pairs, data.looks, lpips, model.device)
+        validation_means(network.to(model.device), model.scale, data.pairs, data.looks, model.lpips, model.device)
         for network in (start, model.eval())
     ]
     log.info(verdict(*means))
