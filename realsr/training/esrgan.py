@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import MultiStepLR
@@ -26,6 +26,7 @@ from realsr.networks.tiling import upscale_tiled
 from realsr.networks.weights import load_weights
 from realsr.runtime.errors import InputError, at_least
 from realsr.training.averaging import update_average
+from realsr.training.loggers import is_logged
 from realsr.training.losses import AdversarialLoss, ESRGANLoss
 from realsr.training.nan_check import FiniteCheck, not_finite, require_finite
 
@@ -52,9 +53,8 @@ class ESRGAN(LightningModule):
         milestones: steps, of each network's own, at which its learning rate is halved.
         warmup_steps: first steps, with L1 alone: a PSNR stage within the run.
         head_start: steps after the warm-up in which the discriminator learns and the generator stands still.
-        initialise: ``own`` keeps the generator's initialisation, ``pass_through`` is
-            :func:`realsr.networks.initial.pass_through`.
-        init_from: weights that the generator starts from (:mod:`realsr.networks.starts`).
+        initialise: the generator's ``own`` initialisation, or :func:`realsr.networks.initial.pass_through`.
+        init_from: weights that the generator starts from instead (:mod:`realsr.networks.starts`).
         init_discriminator_from: file of weights that the discriminator starts from.
         lr_scale: factors of the learning rate for parts of the generator, by name (:mod:`realsr.networks.rates`).
         ema: keep a moving average of the generator, for validation and upscaling.
@@ -104,12 +104,12 @@ class ESRGAN(LightningModule):
             raise InputError(f"model.ema_decay={ema_decay}: give 0 to below 1; ema=false for none")
         if clip_norm is not None and not clip_norm > 0:
             raise InputError(f"model.clip_norm={clip_norm}: give more than 0, or null for no clipping")
-        weights = pixel_weight, perceptual_weight, adversarial_weight, pattern_weight
         self.scale = scale_of(generator)
+        weights = pixel_weight, perceptual_weight, adversarial_weight, pattern_weight
         self.losses = ESRGANLoss(self.scale, perceptual, adversarial, *weights)
         self.warmup_losses = ESRGANLoss(self.scale, pixel_weight=1.0)
         self.metrics = metric_objects(self.scale, "val/")
-        # in the instance's dictionary a frozen network is no submodule, so neither checkpoints nor DDP see it
+        # a frozen network is put past nn.Module's registration, out of sight of checkpoints and DDP
         vars(self)["lpips"] = lpips
         if initialise == "pass_through":
             pass_through(generator)
@@ -125,21 +125,16 @@ class ESRGAN(LightningModule):
         self.generator_ema = copy.deepcopy(generator).requires_grad_(False) if ema else None
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.to(memory_format=self.memory_format)
-        if compile:
-            # not dynamic: batches have one shape but several memory formats, for which dynamic code would be slow
-            generator.compile(dynamic=False)
-            if discriminator is not None:
-                discriminator.compile(dynamic=False)
+        for network in [n for n in (generator, discriminator) if compile and n is not None]:
+            network.compile(dynamic=False)  # batches have one shape; dynamic code would be for any memory format
         self.optimizer, self.discriminator_optimizer = optimizer, discriminator_optimizer or optimizer
         self.milestones, self.warmup_steps, self.head_start = tuple(milestones), warmup_steps, head_start
         self.ema_decay, self.clip_norm, self.compiled = ema_decay, clip_norm, compile
 
     def forward(self, lr: Tensor) -> Tensor:
-        """``(N, 3, H, W)`` in [0, 1] to ``(N, 3, s*H, s*W)``, not clamped, by the average where there is one.
-
-        Never compiled, since images of a validation differ in size.
-        """
-        sr: Tensor = (self.generator if self.generator_ema is None else self.generator_ema).forward(lr)
+        """``(N, 3, H, W)`` in [0, 1] to ``(N, 3, s*H, s*W)``, not clamped, by the average where there is one."""
+        network = self.generator if self.generator_ema is None else self.generator_ema
+        sr: Tensor = network.forward(lr)  # not compiled, since sizes differ from image to image
         return sr
 
     def configure_optimizers(self) -> Any:
@@ -159,8 +154,6 @@ class ESRGAN(LightningModule):
         """Move the frozen network of the perceptual loss to the device."""
         self.losses.to(self.device, self.memory_format)
 
-    # -- training --------------------------------------------------------------------------------------------------
-
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Train the generator, then the discriminator on the same ``sr`` and the same logits of ``hr``."""
         step = self.global_step
@@ -176,12 +169,12 @@ class ESRGAN(LightningModule):
             self._update(1, loss, {"discriminator": loss}, batch, counted=not generator_learns)
             terms |= shown
         if is_logged(self.trainer):
-            # not in Lightning's progress bar, which would wait for the device in every step
+            # prog_bar=True would have Lightning's progress bar wait for the device in every step
             self.log_dict({f"train/{name}": value for name, value in terms.items()})
             self.log("step", step + 1.0)  # loggers would call the fiftieth step 49
 
     def _train_generator(self, sr: Tensor, hr: Tensor, real: Tensor | None, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """By L1 alone in the warm-up, adversarially where there are logits of ``hr``; returns the losses, detached."""
+        """A step by L1 alone in the warm-up, adversarial with the logits of ``hr``; returns the losses, detached."""
         step, fake = self.global_step, None
         if self.discriminator is not None and real is not None:
             self.discriminator.requires_grad_(False)
@@ -202,9 +195,7 @@ class ESRGAN(LightningModule):
             logits = self.all_gather(logits, sync_grads=True).flatten(0, 1)  # type: ignore[union-attr]
         return logits
 
-    def _update(
-        self, player: int, loss: Tensor, terms: Mapping[str, Tensor], batch: dict[str, Any], counted: bool = True
-    ) -> None:
+    def _update(self, player: int, loss: Tensor, terms: dict[str, Tensor], batch: Any, counted: bool = True) -> None:
         """A step of optimiser and schedule 0 (generator) or 1 (discriminator).
 
         ``global_step`` counts the steps of Lightning's wrappers of optimisers; one in each batch is to be ``counted``.
@@ -212,7 +203,8 @@ class ESRGAN(LightningModule):
         Raises:
             InputError: one of the ``terms`` is not finite; the weights stay as they were.
         """
-        optimizer, schedule = (_listed(each)[player] for each in (self.optimizers(), self.lr_schedulers()))
+        both: Any = self.optimizers(), self.lr_schedulers()  # lists, but of the PSNR stage bare
+        optimizer, schedule = (each[player] if isinstance(each, list) else each for each in both)
         check = FiniteCheck(terms, lambda flags: self.trainer.strategy.reduce(flags, reduce_op="max"))
         optimizer.zero_grad()
         self.manual_backward(loss)
@@ -237,8 +229,6 @@ class ESRGAN(LightningModule):
         """Keep weights that are not finite from replacing the last good checkpoint."""
         require_finite(self)
 
-    # -- validation ------------------------------------------------------------------------------------------------
-
     def validation_step(self, pair: Pair, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Upscale and measure an image, in float32 whatever the precision; the callbacks get the pictures."""
         lr, hr = pair.lr.cpu(), None if pair.hr is None else pair.hr.cpu()
@@ -259,14 +249,3 @@ class ESRGAN(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the steps made, for the loggers."""
         self.log("step", float(self.global_step), sync_dist=True)
-
-
-def is_logged(trainer: Trainer) -> bool:
-    """Whether this step's values get to the loggers; ``log`` takes half a millisecond for each name in any step."""
-    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-    return (trainer.fit_loop.total_batch_idx + 1) % every == 0 or trainer.should_stop
-
-
-def _listed(value: Any) -> list[Any]:
-    """Lightning gives a single optimiser or scheduler bare, several as a list."""
-    return value if isinstance(value, list) else [value]

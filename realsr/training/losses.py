@@ -36,10 +36,10 @@ class ESRGANLoss:
     A plain class and no nn.Module, so that the frozen network of the perceptual loss stays out of checkpoints and of
     DistributedDataParallel.
 
-        >>> losses = ESRGANLoss(scale=4, pixel_weight=1.0, adversarial_weight=0.5, adversarial=Hinge())
-        >>> sr, hr, fake = torch.full((1, 3, 8, 8), 0.25), torch.full((1, 3, 8, 8), 0.75), torch.tensor([0.5])
-        >>> losses.generator(sr, hr, real=torch.tensor([2.0]), fake=fake)
-        (tensor(0.2500), {'pixel': tensor(0.5000), 'adversarial': tensor(-0.5000)})
+    >>> losses = ESRGANLoss(scale=4, pixel_weight=1.0, adversarial_weight=0.5, adversarial=Hinge())
+    >>> sr, hr, fake = torch.full((1, 3, 8, 8), 0.25), torch.full((1, 3, 8, 8), 0.75), torch.tensor([0.5])
+    >>> losses.generator(sr, hr, real=torch.tensor([2.0]), fake=fake)
+    (tensor(0.2500), {'pixel': tensor(0.5000), 'adversarial': tensor(-0.5000)})
 
     Args:
         scale: of the generator, the period of the patterns.
@@ -174,16 +174,9 @@ def _bce(logits: Tensor, target: float) -> Tensor:
 
 
 def by_place(images: Tensor, scale: int) -> Tensor:
-    """Local detail of the gray image, sorted by place in cells of ``scale x scale`` pixels.
+    """Local detail of the gray images by place in cells of ``scale x scale`` pixels, a channel for each place.
 
-    The mean over cells keeps what repeats from cell to cell.
-
-    Args:
-        images: as for :func:`pattern`.
-        scale: side of a cell.
-
-    Returns:
-        ``(N, scale**2, H/scale, W/scale)``.
+    ``(N, C, H, W)`` to ``(N, scale**2, H/scale, W/scale)``. A mean over cells keeps what repeats from cell to cell.
     """
     gray = images.mean(1, keepdim=True)
     return F.pixel_unshuffle(gray - F.avg_pool2d(gray, 2 * scale + 1, 1, scale, count_include_pad=False), scale)
@@ -207,11 +200,11 @@ def pattern_loss(sr: Tensor, hr: Tensor, scale: int) -> Tensor:
 
     Pixel-shuffle networks draw patterns with the period of the scale, and LPIPS rewards them.
 
-        >>> hr = torch.full((1, 3, 16, 16), 0.5)
-        >>> sr = hr.clone()
-        >>> sr[..., ::4, ::4] += 0.2
-        >>> print(f"{pattern_loss(hr, hr, 4):.3f} {pattern_loss(sr, hr, 4):.3f}")
-        0.000 0.048
+    >>> hr = torch.full((1, 3, 16, 16), 0.5)
+    >>> sr = hr.clone()
+    >>> sr[..., ::4, ::4] += 0.2
+    >>> print(f"{pattern_loss(hr, hr, 4):.3f} {pattern_loss(sr, hr, 4):.3f}")
+    0.000 0.048
 
     Args:
         sr: ``(N, C, H, W)`` in [0, 1].

@@ -20,9 +20,9 @@ class FiniteCheck:
     The check begins before the backward pass and is read after it. The host then waits for the losses only, while the
     GPU computes gradients; reading a loss (``.item()``) in between would leave the GPU idle.
 
-        >>> losses = {"pixel": torch.tensor(0.5), "adversarial": torch.tensor(torch.nan)}
-        >>> FiniteCheck(losses, reduce=lambda flags: flags).found()
-        ['adversarial']
+    >>> losses = {"pixel": torch.tensor(0.5), "adversarial": torch.tensor(torch.nan)}
+    >>> FiniteCheck(losses, reduce=lambda flags: flags).found()
+    ['adversarial']
 
     Args:
         losses: scalars on one device, by name.
