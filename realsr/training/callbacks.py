@@ -107,9 +107,9 @@ class PoolPictures(Callback):
 class Throughput(Callback):
     """Logs the speed of training, ``speed/images_per_second``, and ``speed/waiting``, the share of time spent on data.
 
-    Images are those of all devices. Both are means since they were last logged; validation does not count. The GPU is
-    never waited for: from one log to the next the host goes at its pace. Lightning's ThroughputMonitor waits for the
-    device in every step, needs FLOPs, and does not measure the wait for data.
+    Images of all devices count, time of validation does not; both values are means since the last log. Timing does not
+    synchronise with the GPU, since over the steps between two logs the host is as fast as its GPU. Lightning's
+    ThroughputMonitor synchronises in every step, needs FLOPs, and does not measure the wait for data.
     """
 
     def __init__(self) -> None:

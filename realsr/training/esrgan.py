@@ -34,22 +34,17 @@ log = logging.getLogger(__name__)
 
 
 class ESRGAN(LightningModule):
-    """Trains a generator by :class:`realsr.training.losses.ESRGANLoss`, a discriminator beside it.
+    """Trains a generator, and a discriminator beside it.
 
-    Steps are generator steps everywhere: ``trainer.global_step``, ``max_steps``, milestones, logs, file names.
+    The losses and their weights are those of :class:`realsr.training.losses.ESRGANLoss`. Steps are generator steps
+    everywhere: ``trainer.global_step``, ``max_steps``, milestones, logs, file names.
 
     Args:
         generator: ``(N, 3, H, W)`` to ``(N, 3, s*H, s*W)``.
         optimizer: builds the generator's optimiser from its parameters.
         discriminator_optimizer: builds the discriminator's; None takes ``optimizer``.
         discriminator: ``(N, 3, H, W)`` to logits; None trains without adversarial loss.
-        adversarial: loss of the discriminator's logits.
-        perceptual: frozen loss of ``(sr, hr)``, or None.
         lpips: metric of the validation, or None.
-        pixel_weight: weight of L1.
-        perceptual_weight: weight of the perceptual loss.
-        adversarial_weight: weight of the adversarial loss.
-        pattern_weight: weight of the loss against patterns with the period of the scale.
         milestones: steps, of each network's own, at which its learning rate is halved.
         warmup_steps: first steps, with L1 alone: a PSNR stage within the run.
         head_start: steps after the warm-up in which the discriminator learns and the generator stands still.

@@ -19,7 +19,7 @@ CELLS = 4  # side of the windows in which patterns are measured, in cells of sca
 
 
 class AdversarialLoss(Protocol):
-    """A GAN's loss for each of its two networks."""
+    """Losses of a GAN's two networks."""
 
     def generator(self, real: Tensor, fake: Tensor) -> Tensor:
         """Scalar, small when ``fake`` looks real; only gradients of ``fake`` are used."""
@@ -79,14 +79,7 @@ class ESRGANLoss:
     def generator(
         self, sr: Tensor, hr: Tensor, real: Tensor | None = None, fake: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The generator's loss and its terms, unweighted and detached.
-
-        Args:
-            sr: the generator's output.
-            hr: the truth.
-            real: logits of ``hr``; None, before the GAN starts, leaves the adversarial loss out.
-            fake: logits of ``sr``.
-        """
+        """The generator's loss, and its terms unweighted and detached; without logits there is no adversarial term."""
         terms = {"pixel": F.l1_loss(sr, hr)}
         if self.perceptual is not None:
             terms["perceptual"] = self.perceptual(sr, hr)
@@ -98,12 +91,7 @@ class ESRGANLoss:
         return total, {name: term.detach() for name, term in terms.items()}
 
     def discriminator(self, real: Tensor, fake: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The discriminator's loss; the loss again and the mean logits, detached.
-
-        Args:
-            real: logits of ``hr``.
-            fake: logits of ``sr`` without the generator's graph.
-        """
+        """The discriminator's loss; the loss and the mean logits, detached."""
         assert self.adversarial is not None
         loss = self.adversarial.discriminator(real, fake)
         terms = {"discriminator": loss, "d_real": real.mean(), "d_fake": fake.mean()}

@@ -29,11 +29,11 @@ FIXED = r"model\.((generator|discriminator)\..*|(discriminator_)?optimizer\._tar
 
 
 def resume_path(ckpt: str | None, folder: Path) -> Path | None:
-    """The checkpoint that a run resumes, or None.
+    """The checkpoint that the run in ``folder`` resumes; None starts a new run.
 
     Args:
-        ckpt: ``last`` for the last one in ``folder``, ``auto`` for the last one if there is any, a file, or the folder
-            of a run; None starts a new run.
+        ckpt: ``last`` for the last one of the run, ``auto`` for the last one if there is any, a file, or the folder of
+            another run.
         folder: of the run.
 
     Raises:
@@ -75,13 +75,7 @@ def read_metrics(folder: Path) -> dict[str, float] | None:
 
 
 def nothing_left(content: dict[str, Any], max_steps: int, folder: Path) -> bool:
-    """Whether a run has made all its steps and the last validation; logs it.
-
-    Args:
-        content: of its checkpoint.
-        max_steps: steps to make.
-        folder: of the run.
-    """
+    """Whether the run in ``folder`` has made ``max_steps`` steps and the last validation; logs it if so."""
     done = content["global_step"]
     to_validate = (folder / "checkpoints" / "last.ckpt").exists() and read_metrics(folder) is None
     if done < max_steps or to_validate:
@@ -123,15 +117,10 @@ def tell(changed: dict[str, tuple[Any, Any]]) -> list[str]:
 
 
 def check_same(path: Path, content: dict[str, Any], config: dict[str, Any]) -> None:
-    """Check that the options a run cannot change are still the same.
-
-    Args:
-        path: of the checkpoint.
-        content: of the checkpoint.
-        config: of now; the start of the old run is written into it where it names none.
+    """Check that ``config`` has the options of the run that cannot change; its start is taken over into ``config``.
 
     Raises:
-        InputError: the checkpoint is not from a training of realsr, or one of these options differs.
+        InputError: the checkpoint is not from a training of realsr, or such an option differs.
     """
     old, model = (c.get("model") if isinstance(c, dict) else None for c in (content["config"], config))
     if not isinstance(old, dict) or not isinstance(model, dict) or "generator" not in old:

@@ -148,13 +148,9 @@ def check_options(cfg: DictConfig) -> None:
 
 
 def check_model(model: ESRGAN, scale: int, crop: int, batch: int) -> None:
-    """Try the networks on the meta device, and the optimisers, before pools are made for hours.
+    """Try the networks on the meta device with ``batch`` crops of ``crop`` pixels, and the optimisers.
 
-    Args:
-        model: as configured.
-        scale: of the data.
-        crop: side of the HR crops in pixels.
-        batch: crops on each device.
+    That comes before pools are made for hours.
 
     Raises:
         InputError: the networks are for another scale or other crops, an optimiser refuses its options, or files of
