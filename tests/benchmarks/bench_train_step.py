@@ -32,8 +32,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import open_dict
 from pytorch_lightning import Callback, seed_everything
-from torch.utils.data import DataLoader
 
+from realsr.data.timed import TimedLoader
 from realsr.runtime.help import conf_dir
 
 CHECKED = 3  # steps at the start in which the losses are compared, and nothing is timed
@@ -197,7 +197,7 @@ def measure(args, folder):
         {"lr": torch.rand(batch, 3, crop // 4, crop // 4), "hr": torch.rand(batch, 3, crop, crop), "index": [0] * batch}
         for _ in range(4)
     ]
-    loader = DataLoader(
+    loader = TimedLoader(
         [batches[i % 4] for i in range(steps + CHECKED)], batch_size=None, pin_memory=device.type == "cuda"
     )
     callbacks = [instantiate(node) for node in cfg.callbacks.values()]
