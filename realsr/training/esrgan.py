@@ -160,12 +160,9 @@ class ESRGAN(LightningModule):
         real = self._logits(hr) if gan else None
         terms = self._train_generator(sr, hr, real, batch) if generator_learns else {}
         if real is not None:
-            loss, shown = self.losses.discriminator(real, self._logits(sr.detach()))
-            self._update(1, loss, {"discriminator": loss}, batch, counted=not generator_learns)
-            terms |= shown
+            terms |= self._train_discriminator(real, sr.detach(), batch, counted=not generator_learns)
         if is_logged(self.trainer):
-            # prog_bar=True would have Lightning's progress bar wait for the device in every step
-            self.log_dict({f"train/{name}": value for name, value in terms.items()})
+            self.log_dict({f"train/{name}": value for name, value in terms.items()})  # prog_bar would wait for a GPU
             self.log("step", step + 1.0)  # loggers would call the fiftieth step 49
 
     def _train_generator(self, sr: Tensor, hr: Tensor, real: Tensor | None, batch: dict[str, Any]) -> dict[str, Tensor]:
@@ -181,6 +178,12 @@ class ESRGAN(LightningModule):
         if self.generator_ema is not None:
             update_average(self.generator_ema, self.generator, self.ema_decay, step)
         return {**terms, "generator": loss.detach()}
+
+    def _train_discriminator(self, real: Tensor, sr: Tensor, batch: Any, counted: bool) -> dict[str, Tensor]:
+        """A step; returns the loss and the mean logits, detached."""
+        loss, terms = self.losses.discriminator(real, self._logits(sr))
+        self._update(1, loss, {"discriminator": loss}, batch, counted)
+        return terms
 
     def _logits(self, images: Tensor) -> Tensor:
         """The discriminator's logits; those of all processes, since relativistic losses compare with their mean."""
