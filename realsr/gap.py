@@ -27,7 +27,7 @@ from realsr.runtime.config import check_writable, command, output_dir
 from realsr.runtime.errors import InputError, at_least
 from realsr.runtime.evenly import evenly
 from realsr.runtime.files import atomic_write, find_images
-from realsr.training.callbacks import log_picture
+from realsr.training.loggers import log_picture
 
 log = logging.getLogger(__name__)
 

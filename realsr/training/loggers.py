@@ -1,4 +1,4 @@
-"""Curves: as CSV, and at W&B, online for those who are logged in, else to files that `wandb sync` can send later."""
+"""Loggers of curves (CSV, W&B) and functions that log pictures, tables and histograms to those that show them."""
 
 from __future__ import annotations
 
@@ -7,18 +7,65 @@ import io
 import os
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.loggers import Logger, WandbLogger
+import numpy as np
+import numpy.typing as npt
+import wandb
+from pytorch_lightning import Trainer
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+from realsr.reports.pictures import Picture
 from realsr.runtime.errors import InputError
 from realsr.runtime.files import atomic_write
 
 MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")  # of W&B
-USERS_DATA_DIR = os.environ.get("WANDB_DATA_DIR")  # before a run of a sweep sets its own
+PICTURE_LOGGERS = (WandbLogger, TensorBoardLogger)
+DATA_DIR_BEFORE = os.environ.get("WANDB_DATA_DIR")  # before a run of a sweep sets another
+
+
+def is_logged(trainer: Trainer) -> bool:
+    """Whether this step's values are logged; a call of ``log`` takes half a millisecond a name in any step."""
+    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return (trainer.fit_loop.total_batch_idx + 1) % every == 0 or trainer.should_stop
+
+
+def log_picture(loggers: Iterable[Logger], name: str, picture: Picture, step: int) -> None:
+    """Log a ``(H, W, 3)`` uint8 picture to W&B and TensorBoard."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_image(name, [picture], step=step)  # as uint8: W&B shows floats in [0, 1] black
+        elif isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(name, picture, step, dataformats="HWC")
+
+
+def log_histogram(loggers: Iterable[Logger], name: str, values: npt.NDArray[np.float64], step: int) -> None:
+    """Log a histogram of ``(N,)`` numbers to W&B and TensorBoard."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_metrics({name: wandb.Histogram(values.tolist())}, step)  # type: ignore[dict-item]
+        elif isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_histogram(name, values, step)
+
+
+def log_table(loggers: Iterable[Logger], name: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
+    """Log a new table to W&B; incremental tables would need the server after a resume.
+
+    Args:
+        loggers: of a run.
+        name: of the table.
+        rows: cells by column; ``(H, W, 3)`` uint8 arrays become pictures, missing cells stay empty.
+        step: in which they were made.
+    """
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            cells = [[row.get(column) for column in columns] for row in rows]
+            shown = [[wandb.Image(cell) if isinstance(cell, np.ndarray) else cell for cell in row] for row in cells]
+            logger.log_table(name, columns, shown, step=step)
 
 
 def wandb_logger(
@@ -26,37 +73,38 @@ def wandb_logger(
 ) -> WandbLogger:
     """A W&B logger, online if a key is stored or WANDB_API_KEY is set, unless WANDB_MODE says otherwise.
 
-    Offline, every start leaves a folder ``wandb/offline-run-*``; `wandb sync` makes one run of those with one id.
+    Offline, every start leaves a folder ``wandb/offline-run-*``; `wandb sync` joins those with one id to one run.
 
     Args:
         project: W&B project.
         name: of the run.
-        save_dir: folder for its files.
+        save_dir: folder for W&B's files.
         group: runs of one sweep share it.
-        ckpt: what the training goes on from, then W&B goes on with the run of ``save_dir``; None: with a new one.
-    """
-    import wandb
+        ckpt: checkpoint that the training resumes, and W&B the run of ``save_dir``; None starts a new run.
 
+    Raises:
+        InputError: WANDB_MODE is no mode of W&B, or the file with the run's id is damaged.
+    """
     folder = Path(save_dir).resolve()
     mode = os.environ.get("WANDB_MODE", "online")
     if mode not in MODES:
         raise InputError(f"WANDB_MODE={mode}: choose {', '.join(MODES)}")
     if mode == "online" and not wandb.login(prompt=False, verify=False):
         mode = "offline"
-    # pictures of tables lie here until they are sent; W&B would take the home folder
-    os.environ["WANDB_DATA_DIR"] = USERS_DATA_DIR or str(folder / "wandb")
+    # W&B would keep the pictures of tables in the home folder until they are sent
+    os.environ["WANDB_DATA_DIR"] = DATA_DIR_BEFORE or str(folder / "wandb")
     options: dict[str, Any] = {"group": group} if group else {}
     if getattr(rank_zero_only, "rank", 0) == 0:
         options["id"] = run_id(folder / "wandb_id.txt", new=ckpt is None)
     settings = wandb.Settings(silent=mode != "online")
     logger = WandbLogger(project=project, name=name, save_dir=folder, mode=mode, settings=settings, **options)
-    # the one private name of Lightning's: it always passes this, and W&B warns of it (test_dashboard.py would see it)
+    # Lightning always passes this and W&B warns of it; the one private name of Lightning's (test_dashboard.py)
     logger._wandb_init.pop("anonymous", None)
     return logger
 
 
 def run_id(file: Path, new: bool) -> str:
-    """W&B's name of a run, which ``file`` keeps; a new one if there is none, or if ``new``.
+    """W&B's id of a run, kept in ``file``; a new one if there is none, or if ``new``.
 
     Raises:
         InputError: the file holds something else.
@@ -71,15 +119,14 @@ def run_id(file: Path, new: bool) -> str:
 
 
 class CSVCurves(Logger):
-    """``csv/metrics.csv``: a line for what is logged together, on disk at once.
+    """``csv/metrics.csv``: a line for all that is logged together, on disk at once.
 
-    A run that goes on goes on with its file, and what is logged anew of steps that are made anew takes the old lines'
-    places: so the curves are those of a run that nobody stopped. Lightning's CSVLogger deletes the file of a run that
-    goes on, or begins another beside it.
+    A resumed run continues the file, and steps that are repeated replace their old lines: the curves are those of a
+    run that was never stopped. Lightning's CSVLogger deletes the file of a resumed run or starts another beside it.
 
     Args:
         save_dir: folder of ``csv``.
-        ckpt: what the training goes on from; None begins the file anew.
+        ckpt: checkpoint that the training resumes; None starts the file anew.
     """
 
     name, version = "csv", ""
@@ -95,11 +142,11 @@ class CSVCurves(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """They are in the checkpoints."""
+        """Nothing: checkpoints hold the config."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Write a line; or all, where there is a new column or the line is there already."""
+        """Append a line, or rewrite the file if there is a new column or the line replaces another."""
         count = len(self.lines)
         line = self._keep({"step": step or 0} | {name: float(value) for name, value in metrics.items()})
         if len(self.lines) > count and line.keys() <= {*self.columns}:

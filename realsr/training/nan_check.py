@@ -1,4 +1,4 @@
-"""Losses and weights that are not finite: found without making a GPU wait, so that no step is made with them."""
+"""Losses and weights that are NaN or infinite end the run, before they reach a step or a checkpoint."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ MEND = "go on with ckpt=auto and a lower model.optimizer.lr, model.clip_norm=1 o
 
 
 class FiniteCheck:
-    """Which of some losses are NaN or infinite.
+    """Finds the losses that are NaN or infinite.
 
-    Begun before the backward pass and asked after it: the host then waits for the losses alone, while the GPU has the
-    gradients to compute. A look at them (``.item()``) in between would leave it idle.
+    The check begins before the backward pass and is read after it. The host then waits for the losses only, while the
+    GPU computes gradients; reading a loss (``.item()``) in between would leave the GPU idle.
+
+    >>> losses = {"pixel": torch.tensor(0.5), "adversarial": torch.tensor(torch.nan)}
+    >>> FiniteCheck(losses, reduce=lambda flags: flags).found()
+    ['adversarial']
 
     Args:
         losses: scalars on one device, by name.
-        reduce: makes flags those of all processes, that all decide alike: the elementwise maximum.
+        reduce: elementwise maximum over all processes, so that all of them decide alike.
     """
 
     def __init__(self, losses: Mapping[str, Tensor], reduce: Callable[[Tensor], Tensor]) -> None:
@@ -34,14 +38,22 @@ class FiniteCheck:
             self.copied.record()
 
     def found(self) -> list[str]:
-        """Their names."""
+        """Names of the losses that are not finite."""
         if self.copied is not None:
             self.copied.synchronize()
         return [name for name, flag in zip(self.names, self.flags.tolist(), strict=True) if flag]
 
 
+def not_finite(losses: list[str], step: int, files: list[str]) -> InputError:
+    """The error that names losses, step and the photos of the batch; to be called in all processes."""
+    return InputError(
+        f"step {step}: {' and '.join(losses)} not finite, in a batch from {of_all_processes(files)}; the last good "
+        f"checkpoint is kept: {MEND}"
+    )
+
+
 def of_all_processes(files: list[str]) -> str:
-    """The files in the batches of all processes, each once: a loss over them all does not tell whose it was."""
+    """The files in the batches of all processes, each once."""
     gathered: list[Any] = [files]
     if dist.is_available() and dist.is_initialized():
         gathered = [None] * dist.get_world_size()
@@ -50,8 +62,12 @@ def of_all_processes(files: list[str]) -> str:
 
 
 def require_finite(network: nn.Module) -> None:
-    """Raise InputError if a parameter is not finite."""
-    if not torch.stack([p.isfinite().all() for p in network.parameters()]).all():  # a device is asked once
+    """Check the weights before they are saved.
+
+    Raises:
+        InputError: a parameter is NaN or infinite.
+    """
+    if not torch.stack([p.isfinite().all() for p in network.parameters()]).all():  # one wait for the device
         raise InputError(
             f"the network's weights are not finite, so no checkpoint is written and the last good one is kept; {MEND}"
         )

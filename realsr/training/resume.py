@@ -1,4 +1,4 @@
-"""Going on from a checkpoint: which one, whether anything is left to do, and options that changed since."""
+"""Resuming from a checkpoint: which one, whether steps are left, and options that have changed since."""
 
 from __future__ import annotations
 
@@ -21,22 +21,23 @@ from realsr.training.esrgan import ESRGAN
 
 log = logging.getLogger(__name__)
 
-OF_A_TRAINING = {"optimizer_states", "lr_schedulers", "loops", "config", "global_step"}
-OPTIMIZERS = ("optimizer", "discriminator_optimizer")  # in the order in which they are kept
-STARTS = ("init_from", "init_discriminator_from")  # read before the first step alone
-# what a checkpoint's weights and optimiser states come from
+TRAINING_KEYS = {"optimizer_states", "lr_schedulers", "loops", "config", "global_step"}
+OPTIMIZERS = ("optimizer", "discriminator_optimizer")  # in the order of a checkpoint
+STARTS = ("init_from", "init_discriminator_from")  # not read on resume
+# options that a checkpoint's weights and optimiser states depend on
 FIXED = r"model\.((generator|discriminator)\..*|(discriminator_)?optimizer\._target_|ema|lr_scale|init_\w+)"
 
 
 def resume_path(ckpt: str | None, folder: Path) -> Path | None:
-    """The checkpoint to go on from; None: from none.
+    """The checkpoint that the run in ``folder`` resumes; None starts a new run.
 
     Args:
-        ckpt: ``last``, that of ``folder``; ``auto``, likewise if it is there; or a file, or the folder of a run.
+        ckpt: ``last`` for the last one of the run, ``auto`` for the last one if there is any, a file, or the folder of
+            another run.
         folder: of the run.
 
     Raises:
-        InputError: it is missing, or ``folder`` holds a run that would be overwritten.
+        InputError: the checkpoint is missing, or ``folder`` holds a run that would be overwritten.
     """
     last = folder / "checkpoints" / "last.ckpt"
     if ckpt is None:
@@ -54,19 +55,19 @@ def resume_path(ckpt: str | None, folder: Path) -> Path | None:
 
 
 def read_run(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint of a training.
+    """The content of a training's checkpoint.
 
     Raises:
-        InputError: it is missing, or holds no training.
+        InputError: the file is missing, or holds weights only.
     """
     content = read_checkpoint(path)
-    if not content.keys() >= OF_A_TRAINING:
+    if not content.keys() >= TRAINING_KEYS:
         raise InputError(f"{path}: holds weights but no training to go on with; use start={path}")
     return content
 
 
 def read_metrics(folder: Path) -> dict[str, float] | None:
-    """What a run has left that is done; None: it is not, or they are damaged."""
+    """The metrics that a finished run has written; None if there are none, or the file is damaged."""
     try:
         return {name: float(value) for name, value in json.loads((folder / METRICS).read_bytes()).items()}
     except (OSError, ValueError, TypeError, AttributeError):
@@ -74,7 +75,7 @@ def read_metrics(folder: Path) -> dict[str, float] | None:
 
 
 def nothing_left(content: dict[str, Any], max_steps: int, folder: Path) -> bool:
-    """Whether all steps are done, and the last validation too, which a run in ``folder`` may lack; says so."""
+    """Whether the run in ``folder`` has made ``max_steps`` steps and the last validation; logs it if so."""
     done = content["global_step"]
     to_validate = (folder / "checkpoints" / "last.ckpt").exists() and read_metrics(folder) is None
     if done < max_steps or to_validate:
@@ -84,7 +85,11 @@ def nothing_left(content: dict[str, Any], max_steps: int, folder: Path) -> bool:
 
 
 def flat(value: Any, name: str = "") -> dict[str, Any]:
-    """What is set in a config's section, by its full name; factors of learning rates stay together."""
+    """A nested config's values by their full names; ``model.lr_scale`` stays one value.
+
+    >>> flat({"model": {"ema": True, "lr_scale": {"body": 0.1}}, "seed": 1})
+    {'model.ema': True, 'model.lr_scale': {'body': 0.1}, 'seed': 1}
+    """
     if not isinstance(value, dict) or name == "model.lr_scale":
         return {name: value}
     inner = [flat(node, f"{name}.{key}" if name else key) for key, node in value.items()]
@@ -92,27 +97,35 @@ def flat(value: Any, name: str = "") -> dict[str, Any]:
 
 
 def changes(was: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The options, by full name and sorted, that one config has otherwise than another: as they are, as they were."""
+    """The options that differ between two configs: ``(new, old)`` by full name, sorted.
+
+    >>> changes({"seed": 0, "model": {"ema": True}}, {"seed": 1, "model": {"ema": True}})
+    {'seed': (1, 0)}
+    """
     old, new = flat(was), flat(now)
     names = sorted({*old, *new})
     return {name: (new.get(name), old.get(name)) for name in names if new.get(name) != old.get(name)}
 
 
 def tell(changed: dict[str, tuple[Any, Any]]) -> list[str]:
-    """What options are and what they were, in words."""
+    """Changed options in words.
+
+    >>> tell({"seed": (1, 0)})
+    ['seed=1, was 0']
+    """
     return [f"{name}={now}, was {was}" for name, (now, was) in changed.items()]
 
 
 def check_same(path: Path, content: dict[str, Any], config: dict[str, Any]) -> None:
-    """Compare what a run cannot change; where ``config`` names no start, it gets that of the run.
+    """Check that ``config`` has the options of the run that cannot change; its start is taken over into ``config``.
 
     Raises:
-        InputError: the checkpoint is no training of ours, or of a model that was configured differently.
+        InputError: the checkpoint is not from a training of realsr, or such an option differs.
     """
-    its, model = (of.get("model") if isinstance(of, dict) else None for of in (content["config"], config))
-    if not isinstance(its, dict) or not isinstance(model, dict) or "generator" not in its:
+    old, model = (c.get("model") if isinstance(c, dict) else None for c in (content["config"], config))
+    if not isinstance(old, dict) or not isinstance(model, dict) or "generator" not in old:
         raise InputError(f"{path}: its config is none of a training of realsr's; choose another file")
-    model |= {name: its.get(name) for name in STARTS if model.get(name) is None}
+    model |= {name: old.get(name) for name in STARTS if model.get(name) is None}
     for name, (now, was) in changes(content["config"], config).items():
         if re.fullmatch(FIXED, name):
             raise InputError(f"{path}: was trained with {name}={was}, not {now}; {_instead(path)}")
@@ -126,13 +139,13 @@ def _instead(path: Path) -> str:
 
 
 def check_states(model: ESRGAN, path: Path, content: dict[str, Any], device: torch.device) -> None:
-    """Find out before data are read whether an optimiser can go on with the options that changed.
+    """Check before data are read that each optimiser can resume with the options that changed.
 
     Raises:
-        InputError: it needs what the checkpoint has not kept of the weights, such as Adam with ``amsgrad``.
+        InputError: it needs a state that the checkpoint lacks, as Adam does when ``amsgrad`` is switched on.
     """
-    for name, optimizer, _, state, _ in _kept(model, content):
-        kept = state["state"].get(0)  # nothing yet, if it has made no step
+    for name, optimizer, _, state, _ in _optimizers(model, content):
+        kept = state["state"].get(0)  # None before the optimiser's first step
         weight = nn.Parameter(torch.zeros_like(optimizer.param_groups[0]["params"][0], device=device))
         weight.grad = torch.zeros_like(weight)
         trial = getattr(model, name)([weight])
@@ -148,20 +161,21 @@ def check_states(model: ESRGAN, path: Path, content: dict[str, Any], device: tor
 
 
 def apply_options(module: LightningModule, content: dict[str, Any]) -> None:
-    """Write the configured options into a checkpoint's optimisers and schedules, before these are loaded.
+    """Write the configured options into a checkpoint's optimisers and schedules, before Lightning loads them.
 
-    The rate becomes what it had been at this step with the options from the start, to the bit where nothing changed.
+    Learning rates become those that the options would have led to from the first step; unchanged options give the
+    same rates bit by bit.
     """
-    for _, optimizer, schedule, state, its in _kept(module, content):
-        halved = schedule.gamma ** sum(step <= its["last_epoch"] for step in schedule.milestones.elements())
+    for _, optimizer, schedule, state, old_schedule in _optimizers(module, content):
+        halved = schedule.gamma ** sum(step <= old_schedule["last_epoch"] for step in schedule.milestones.elements())
         rates = [group["initial_lr"] * halved for group in optimizer.param_groups]
         for group, old, rate in zip(optimizer.param_groups, state["param_groups"], rates, strict=True):
             old |= {**group, "params": old["params"], "lr": rate}
-        its |= {"milestones": schedule.milestones, "base_lrs": schedule.base_lrs, "_last_lr": rates}
+        old_schedule |= {"milestones": schedule.milestones, "base_lrs": schedule.base_lrs, "_last_lr": rates}
 
 
-def _kept(module: LightningModule, content: dict[str, Any]) -> Iterable[tuple[str, Optimizer, Any, Any, Any]]:
-    """Each optimiser's name; it and its schedule as configured; the states of both in a checkpoint."""
+def _optimizers(module: LightningModule, content: dict[str, Any]) -> Iterable[tuple[str, Optimizer, Any, Any, Any]]:
+    """Name, optimiser and schedule as configured now, and the states of both in a checkpoint, for each network."""
     configured: Any = module.configure_optimizers()
-    mine = configured[0], [schedule["scheduler"] for schedule in configured[1]]
-    return zip(OPTIMIZERS, *mine, content["optimizer_states"], content["lr_schedulers"], strict=False)
+    now = configured[0], [schedule["scheduler"] for schedule in configured[1]]
+    return zip(OPTIMIZERS, *now, content["optimizer_states"], content["lr_schedulers"], strict=False)

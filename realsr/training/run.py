@@ -1,4 +1,4 @@
-"""One training run: everything is tried before hours are spent, then trained, validated and written down."""
+"""One training run: check the options before hours are spent, train, validate, write the metrics."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer, seed_everything
+from torch import nn
 
 from realsr.data.datamodule import RealSRData
 from realsr.data.datasets import share
@@ -34,9 +35,8 @@ from realsr.training.resume import check_same, check_states, nothing_left, read_
 
 log = logging.getLogger(__name__)
 
-# Lightning's advice that does not fit here: data come from memory-mapped files
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
-# options of Lightning's Trainer that mean nothing here: what they are when left alone, what to give instead
+# options of Lightning's Trainer that do not work with this training: their defaults, and what to give instead
 LEFT_ALONE = {
     "gradient_clip_val": (None, "give model.clip_norm"),
     "accumulate_grad_batches": (1, "give a larger data.batch_size, or several devices (trainer=ddp)"),
@@ -48,11 +48,11 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     """Train as configured, into ``folder``.
 
     Returns:
-        The last validation's metrics; they are also in ``folder/metrics.json``, which a run that is not done has not.
-        Of a run that was done before, those of then; nothing else happens.
+        The metrics of the last validation, which ``folder/metrics.json`` holds once a run is done. A run that was done
+        before returns its old ones and does nothing else.
 
     Raises:
-        InputError: bad input, or a run lies in ``folder`` already and ``ckpt`` does not say to go on with it.
+        InputError: bad input, or ``folder`` holds a run already and ``ckpt`` does not resume it.
     """
     device = pick_device(cfg.accelerator)
     ckpt = resume_path(cfg.ckpt, folder)
@@ -70,11 +70,8 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
         check_same(ckpt, content, config)
     seed_everything(cfg.seed, verbose=False)
     model = instantiate(cfg.model)
-    if model.frozen["perceptual"] is None and (model.discriminator is not None or cfg.model.perceptual is not None):
-        log.warning("training without a perceptual loss (perceptual=none, or no weights): textures will be weaker")
-    if model.discriminator is not None and model.warmup_steps:
-        never = " (never: trainer.max_steps is no more)" if cfg.trainer.max_steps <= model.warmup_steps else ""
-        log.info("with L1 alone until step %d, then with the GAN%s", model.warmup_steps, never)
+    start = None if cfg.model.init_from is None else copy.deepcopy(model.generator).requires_grad_(False).eval()
+    log_plan(cfg, model)
     loggers = [instantiate(node) for node in cfg.logger.values() if node is not None]
     callbacks = [instantiate(node) for node in cfg.callbacks.values() if node is not None]
     callbacks.append(RunRecord(config, data))
@@ -84,11 +81,11 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     check_speed(model, str(trainer.precision), device)
     if ckpt is not None:
         check_states(model, ckpt, content, device)
-        content.clear()  # it is as large as the networks and their optimisers, and Lightning reads it again
+        content.clear()  # as large as the networks and their optimisers, and Lightning reads it again
         log.info("going on from %s", ckpt)
     if trainer.is_global_zero:
         for name in (METRICS, FAILED):
-            (folder / name).unlink(missing_ok=True)  # of a run that now goes on
+            (folder / name).unlink(missing_ok=True)  # of the run that is resumed
         with atomic_write(folder / OPTIONS) as file:
             file.write(OmegaConf.to_yaml(HydraConfig.get().overrides.task).encode())
     try:
@@ -102,23 +99,29 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
         wandb.finish()
     metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/") and v == v}
     if trainer.is_global_zero:
-        metrics |= compare_with_start(model, data)
+        named = sorted((name.removeprefix("val/"), value) for name, value in metrics.items())
+        if start is not None:
+            metrics |= compare_with_start(start, model, data)
         with atomic_write(folder / METRICS) as file:
             file.write(json.dumps(metrics, indent=1).encode())
-        named = sorted((k.removeprefix("val/"), v) for k, v in metrics.items() if k.startswith("val/"))
         shown = "  ".join(f"{name} {value:.4f}" for name, value in named)
         log.info("done: %s", shown or "no validation")
     return metrics
 
 
-def compare_with_start(model: ESRGAN, data: RealSRData) -> dict[str, float]:
-    """Say whether the network is better than the one it started from; the start's means by ``start/NAME``."""
-    start = model.frozen["start"]
-    if start is None:
-        return {}
-    lpips = model.frozen["lpips"]
+def log_plan(cfg: DictConfig, model: ESRGAN) -> None:
+    """Log what of the losses a user may not expect: no perceptual loss, or a GAN that starts late or never."""
+    if model.losses.perceptual is None and (model.discriminator is not None or cfg.model.perceptual is not None):
+        log.warning("training without a perceptual loss (perceptual=none, or no weights): textures will be weaker")
+    if model.discriminator is not None and model.warmup_steps:
+        never = " (never: trainer.max_steps is no more)" if cfg.trainer.max_steps <= model.warmup_steps else ""
+        log.info("with L1 alone until step %d, then with the GAN%s", model.warmup_steps, never)
+
+
+def compare_with_start(start: nn.Module, model: ESRGAN, data: RealSRData) -> dict[str, float]:
+    """Log whether the trained network is better than its start; returns the start's means as ``start/NAME``."""
     means = [
-        validation_means(network.to(model.device), model.scale, data.pairs, data.looks, lpips, model.device)
+        validation_means(network.to(model.device), model.scale, data.pairs, data.looks, model.lpips, model.device)
         for network in (start, model.eval())
     ]
     log.info(verdict(*means))
@@ -126,7 +129,11 @@ def compare_with_start(model: ESRGAN, data: RealSRData) -> dict[str, float]:
 
 
 def check_options(cfg: DictConfig) -> None:
-    """Raise InputError at what no part of the training looks at."""
+    """Check the options that no part of the training checks.
+
+    Raises:
+        InputError: one of them is out of range, or does not work here.
+    """
     steps = {key: cfg.trainer[key] for key in ("max_steps", "max_epochs", "val_check_interval", "log_every_n_steps")}
     at_least(1, "trainer.", **steps)
     for name, (left, instead) in LEFT_ALONE.items():
@@ -142,11 +149,13 @@ def check_options(cfg: DictConfig) -> None:
 
 
 def check_model(model: ESRGAN, scale: int, crop: int, batch: int) -> None:
-    """Try what needs no data, before pools are made for hours: shapes (on the meta device) and optimisers.
+    """Try the networks on the meta device with ``batch`` crops of ``crop`` pixels, and the optimisers.
+
+    That comes before pools are made for hours.
 
     Raises:
-        InputError: the networks are for another scale or a larger crop, an optimiser refuses its options, or the
-            generator's could not be read off its weights.
+        InputError: the networks are for another scale or other crops, an optimiser refuses its options, or files of
+            the generator could not be read again.
     """
     if (own := model.scale) != scale:
         raise InputError(f"scale={scale}: the generator enlarges by {own}; choose scale={own}, or another start")
@@ -167,11 +176,11 @@ def check_model(model: ESRGAN, scale: int, crop: int, batch: int) -> None:
 
 
 def check_speed(model: ESRGAN, precision: str, device: torch.device) -> None:
-    """Try what makes a step faster, likewise early.
+    """Check precision, clipping and compilation, before pools are made for hours.
 
     Raises:
-        InputError: a precision that is none of ``PRECISIONS``, nothing can be compiled on this machine, or gradients
-            cannot be clipped.
+        InputError: the precision is none of ``PRECISIONS``, gradients cannot be clipped in it, or this machine cannot
+            compile.
     """
     if precision not in PRECISIONS:
         raise InputError(f"trainer.precision={precision}: choose {', '.join(PRECISIONS)}")
@@ -182,7 +191,7 @@ def check_speed(model: ESRGAN, precision: str, device: torch.device) -> None:
     if model.compiled:
         try:
             torch.compile(lambda x: x + 1)(torch.zeros(2, device=device))
-        except Exception as e:  # whatever compilers, drivers and folders come up with
+        except Exception as e:  # of compilers, drivers or folders
             raise InputError(
                 f"model.compile=true: nothing can be compiled here ({_first_line(e)}); install a C++ compiler (on a "
                 "GPU Triton too), or set model.compile=false"

@@ -32,7 +32,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import open_dict
 from pytorch_lightning import Callback, seed_everything
-from torch.utils.data import DataLoader
+from realsr.data.timed import TimedLoader
 
 from realsr.runtime.help import conf_dir
 
@@ -46,7 +46,7 @@ class Plain:
         self.generator, self.discriminator = (copy.deepcopy(n) for n in (module.generator, module.discriminator))
         self.to(device)
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
-        self.perceptual, self.adversarial, self.module = module.frozen["perceptual"], module.adversarial, module
+        self.losses, self.ema_decay = module.losses, module.ema_decay
         networks = self.generator, self.discriminator
         self.optimizers = [torch.optim.Adam(n.parameters(), lr=1e-4, betas=(0.9, 0.999)) for n in networks]
         self.schedules = [
@@ -60,23 +60,23 @@ class Plain:
 
     def step(self, lr, hr):
         """The losses, not read."""
-        m, losses = self.module, {}
+        ours, losses = self.losses, {}
         fake, real_logits = self.generator(lr), self.discriminator(hr)
         pixel = F.l1_loss(fake, hr)
         losses["pixel"] = pixel.detach()
-        total = m.pixel_weight * pixel
-        if self.perceptual is not None:
-            loss = self.perceptual(fake, hr)
+        total = ours.weights["pixel"] * pixel
+        if ours.perceptual is not None:
+            loss = ours.perceptual(fake, hr)
             losses["perceptual"] = loss.detach()
-            total = total + m.perceptual_weight * loss
+            total = total + ours.weights["perceptual"] * loss
         self.discriminator.requires_grad_(False)
-        loss = self.adversarial.generator(real_logits.detach(), self.discriminator(fake))
+        loss = ours.adversarial.generator(real_logits.detach(), self.discriminator(fake))
         self.discriminator.requires_grad_(True)
         losses["adversarial"] = loss.detach()
-        total = total + m.adversarial_weight * loss
+        total = total + ours.weights["adversarial"] * loss
         self._update(0, total)
         self._average()
-        loss = self.adversarial.discriminator(real_logits, self.discriminator(fake.detach()))
+        loss = ours.adversarial.discriminator(real_logits, self.discriminator(fake.detach()))
         losses["discriminator"] = loss.detach()
         self._update(1, loss)
         return losses
@@ -89,7 +89,7 @@ class Plain:
 
     @torch.no_grad()
     def _average(self):
-        decay = min(self.module.ema_decay, (1 + self.steps) / (10 + self.steps))
+        decay = min(self.ema_decay, (1 + self.steps) / (10 + self.steps))
         torch._foreach_lerp_(list(self.average.parameters()), list(self.generator.parameters()), 1 - decay)
         self.steps += 1
 
@@ -189,8 +189,7 @@ def measure(args, folder):
     seed_everything(0, verbose=False)
     module = instantiate(cfg.model)
     device = torch.device(args.device)
-    if module.frozen["perceptual"] is not None:
-        module.frozen["perceptual"].to(device)
+    module.losses.to(device, torch.contiguous_format)
     exact = args.precision == "32-true" and not args.channels_last and not args.compile
     settle = torch.cuda.synchronize if args.device == "cuda" else lambda: None
     turns = OnDemand() if args.on_demand else TakeTurns(Plain(module, device), settle, 1e-5 if exact else 0.05)
@@ -198,7 +197,7 @@ def measure(args, folder):
         {"lr": torch.rand(batch, 3, crop // 4, crop // 4), "hr": torch.rand(batch, 3, crop, crop), "index": [0] * batch}
         for _ in range(4)
     ]
-    loader = DataLoader(
+    loader = TimedLoader(
         [batches[i % 4] for i in range(steps + CHECKED)], batch_size=None, pin_memory=device.type == "cuda"
     )
     callbacks = [instantiate(node) for node in cfg.callbacks.values()]

@@ -15,7 +15,7 @@ from realsr.imaging.resample import imresize
 from realsr.networks.community import CommunityNetwork
 from realsr.networks.weights import load_generator
 from realsr.reports.pictures import grid, sharpest_crop
-from realsr.training.losses.pattern import by_place
+from realsr.training.losses import by_place
 
 CROPS, SIDE = 4, 128  # of a step: HR crops, and their side in pixels
 MEASURED = 192  # LR pixels of a test photo's side, from its middle, that count

@@ -9,7 +9,7 @@ from realsr.networks.unet import UNetDiscriminator
 from realsr.networks.weights import load_weights
 from realsr.runtime.errors import InputError
 from realsr.training.esrgan import ESRGAN
-from realsr.training.losses.adversarial import Hinge, Vanilla
+from realsr.training.losses import Hinge, Vanilla
 from realsr.training.run import check_model
 
 # The published discriminator (Real-ESRGAN, ICCVW 2021): inputs, outputs in units of its features (0: RGB), kernel size

@@ -208,7 +208,7 @@ def test_perceptual_losses_take_a_local_backbone(compose, photo_folder, tmp_path
         f"model.perceptual.backbone={file}",
         *extra,
     )
-    loss = instantiate(cfg.model).frozen["perceptual"]
+    loss = instantiate(cfg.model).losses.perceptual
     a, b = torch.rand(2, 1, 3, 64, 64)
     assert loss(a, b) > 0
     assert loss(a, a) == 0

@@ -15,7 +15,7 @@ from realsr.networks.patch import PatchDiscriminator
 from realsr.networks.rrdb import RRDBNet
 from realsr.runtime.errors import InputError
 from realsr.training.esrgan import ESRGAN
-from realsr.training.losses.adversarial import RelativisticAverage
+from realsr.training.losses import RelativisticAverage
 
 
 def batch() -> dict:

@@ -23,7 +23,7 @@ from realsr.data.datasets import HRCrops
 from realsr.reports.pictures import GAP, LABEL_HEIGHT
 from realsr.training import callbacks
 from realsr.training.esrgan import ESRGAN
-from realsr.training.loggers import run_id, wandb_logger
+from realsr.training.loggers import log_picture, log_table, run_id, wandb_logger
 
 LOSSES = ("pixel", "perceptual", "adversarial", "discriminator", "generator", "d_real", "d_fake")
 
@@ -218,8 +218,8 @@ def test_wandb_mode_decides(monkeypatch, tmp_path, mode, files):
     monkeypatch.setenv("WANDB_MODE", mode)
     logger = wandb_logger("realsr", "run", str(tmp_path))
     row = {"photo": "a", "sr": np.full((8, 8, 3), 99, np.uint8)}
-    callbacks.log_picture([logger], "val/pictures", row["sr"], 3)
-    callbacks.log_table([logger], "val/photos", [row], 3)
+    log_picture([logger], "val/pictures", row["sr"], 3)
+    log_table([logger], "val/photos", [row], 3)
     wandb.finish()
     assert len(list(tmp_path.rglob("*.wandb"))) == files
     assert os.environ["WANDB_MODE"] == mode

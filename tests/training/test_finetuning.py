@@ -10,7 +10,7 @@ from realsr.networks.weights import read_checkpoint
 from realsr.runtime.config import explain
 from realsr.runtime.errors import InputError
 from realsr.training.esrgan import ESRGAN
-from realsr.training.losses.adversarial import RelativisticAverage
+from realsr.training.losses import RelativisticAverage
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from realsr.data.datamodule import RealSRData
 from realsr.imaging import Photo, write_image
 from realsr.runtime.config import explain
 from realsr.runtime.errors import InputError
-from realsr.training import esrgan
+from realsr.training import nan_check
 from realsr.training.esrgan import ESRGAN
-from realsr.training.losses.adversarial import RelativisticAverage
+from realsr.training.losses import RelativisticAverage
 from realsr.training.nan_check import FiniteCheck, require_finite
 
 
@@ -112,7 +112,7 @@ def _then(first, second):
 
 def test_processes_stop_together_and_name_the_files_of_all(fit, monkeypatch, tmp_path):
     """Only the second one's batch is spoilt."""
-    transfer, gathered = RealSRData.on_after_batch_transfer, esrgan.of_all_processes
+    transfer, gathered = RealSRData.on_after_batch_transfer, nan_check.of_all_processes
 
     def on_after_batch_transfer(data, batch, dataloader_idx):
         batch = transfer(data, batch, dataloader_idx)
@@ -126,7 +126,7 @@ def test_processes_stop_together_and_name_the_files_of_all(fit, monkeypatch, tmp
         return named
 
     monkeypatch.setattr(RealSRData, "on_after_batch_transfer", on_after_batch_transfer)
-    monkeypatch.setattr(esrgan, "of_all_processes", noted)
+    monkeypatch.setattr(nan_check, "of_all_processes", noted)
     forked = ["trainer=ddp", "trainer.devices=2", "accelerator=cpu", "+trainer.strategy.start_method=fork"]
     with pytest.raises(Exception, match="step 1: pixel and adversarial not finite"):
         fit("run", *forked, "data.batch_size=4")

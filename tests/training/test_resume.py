@@ -207,13 +207,13 @@ def test_who_listened_before_may_let_the_run_go_on(fit, send, handlers, tmp_path
 def test_who_listened_comes_before_the_default():
     """Slurm may send several signals at once."""
     last = LastCheckpoint("checkpoints")
-    last.before = {signal.SIGUSR1: signal.SIG_DFL, signal.SIGUSR2: lambda number, frame: sys.exit(144)}
+    last.handlers = {signal.SIGUSR1: signal.SIG_DFL, signal.SIGUSR2: lambda number, frame: sys.exit(144)}
     last.saved = {signal.SIGUSR1, signal.SIGUSR2}
     with pytest.raises(SystemExit):
-        last._hand_on()
+        last._forward()
     last.saved = {signal.SIGUSR1}
     with pytest.raises(KeyboardInterrupt):
-        last._hand_on()
+        last._forward()
 
 
 @pytest.mark.slow
