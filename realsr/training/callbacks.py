@@ -124,7 +124,7 @@ class Throughput(Callback):
         self.spent, self.images = np.zeros(2), 0  # seconds, of which for data
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Find the loader, a :class:`realsr.data.timed.TimedLoader`."""
+        """Find the loader, a :class:`realsr.data.datasets.TimedLoader`."""
         self.loader: Any = trainer.train_dataloader
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
