@@ -67,7 +67,7 @@ def without_plane(tiles: Tiles) -> Tiles:
     True
     """
     basis = _planes(tiles.shape[-1], tiles.dtype)
-    flat = tiles.reshape(*tiles.shape[:-2], -1)
+    flat = tiles.reshape(*tiles.shape[:-2], tiles.shape[-1] ** 2)
     return np.asarray((flat - flat @ basis.T @ basis).reshape(tiles.shape))
 
 
