@@ -1,4 +1,4 @@
-"""What can stand in a row of the table: bicubic, zero-shot learning on the photo itself, networks from files."""
+"""The methods that an evaluation compares: bicubic, zero-shot learning on the photo itself, networks from files."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ NAME = r"\w[\w.+-]*"
 
 
 class Enlarged(NamedTuple):
-    """What a method makes of a photo.
+    """The result of a method on a photo.
 
     Attributes:
         sr: ``(3, s*H, s*W)`` in [0, 1] on the CPU.
-        kernel: that was estimated for it, where one was.
+        kernel: the photo's estimated kernel, if the method estimates one.
     """
 
     sr: Tensor
@@ -53,13 +53,13 @@ class Enlarged(NamedTuple):
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the table.
+    """A method that enlarges photos.
 
     Attributes:
-        name: also of its folder.
-        run: makes ``(3, H, W)`` in [0, 1] on the CPU larger.
+        name: in tables, and of the folder of its results.
+        run: enlarges ``(3, H, W)`` in [0, 1] on the CPU.
         made_by: all that the result depends on besides the photo, as plain values.
-        checkpoint: the content of its file, for what it says of its training; without tensors.
+        checkpoint: what its file says of its training, without tensors.
     """
 
     name: str
@@ -69,7 +69,11 @@ class Method:
 
 
 def bicubic(scale: int) -> Method:
-    """What everything is compared with."""
+    """The baseline.
+
+    >>> bicubic(4).run(torch.rand(3, 8, 6)).sr.shape
+    torch.Size([3, 32, 24])
+    """
     made_by = {"method": "bicubic", "scale": scale, "realsr": __version__}
     return Method("bicubic", lambda lr: Enlarged(imresize(lr, scale).clamp(0, 1)), made_by)
 
@@ -87,7 +91,7 @@ def network(
     """A generator from a file; see :func:`realsr.upscaling.backends.load_model` and :mod:`realsr.networks.tiling`.
 
     Raises:
-        InputError: there is none in it, or one of another scale.
+        InputError: the file holds no generator, or one of another scale.
     """
     path = checkpoint_file(path)
     device = torch.device(device)
@@ -102,9 +106,8 @@ def network(
 
     def run(lr: Tensor) -> Enlarged:
         try:
-            return Enlarged(
-                picture(upscale_tiled(model, lr[None].to(model.device), scale, tile, overlap, keep_colours)[0])
-            )
+            sr = upscale_tiled(model, lr[None].to(model.device), scale, tile, overlap, keep_colours)[0]
+            return Enlarged(picture(sr))
         except (RuntimeError, MemoryError) as e:  # no memory; a community's network that does not take such a size
             reason = " ".join(str(e).split())[:150] or type(e).__name__
             raise InputError(f"the network fails ({reason}); for less memory give tile=64") from e
@@ -119,17 +122,17 @@ def network(
 def zssr(
     scale: int, module: partial[ZSSR], accelerator: str = "auto", estimator: partial[Estimator] | None = None
 ) -> Method:
-    """Zero-shot learning with bicubic downscaling (Shocher et al., CVPR 2018), or with the photo's estimated kernel.
+    """Zero-shot learning: ``zssr`` with bicubic downscaling (Shocher et al., CVPR 2018).
 
-    With an estimator it is ``k_zssr`` (Bell-Kligler et al., NeurIPS 2019).
+    With an estimator it is ``k_zssr``, with the photo's estimated kernel (Bell-Kligler et al., NeurIPS 2019).
 
     Raises:
-        InputError: an option is wrong, or the scale.
+        InputError: an option or the scale is wrong.
     """
     check_zero_shot_scale(scale)
     name, device = "zssr" if estimator is None else "k_zssr", pick_device(accelerator).type
     made_by = {"method": name, "scale": scale, "zssr": plain_settings(module), "device": device, "realsr": __version__}
-    module()  # looks at its options now rather than at every photo
+    module()  # checks its options
     if estimator is None:
         return Method(name, lambda lr: Enlarged(zero_shot(lr, scale, module, None, accelerator)), made_by)
     estimator()
@@ -144,16 +147,22 @@ def zssr(
 
 
 def split_names(specs: Sequence[str]) -> list[tuple[str, str | None]]:
-    """``bicubic``, ``zssr``, ``k_zssr`` or ``NAME:FILE`` each, to name and file.
+    """Split ``bicubic``, ``zssr``, ``k_zssr`` or ``NAME:FILE`` into name and file.
 
     Raises:
-        InputError: one is none of these, or two have one name.
+        InputError: one is none of these, or two have the same name.
+
+    >>> split_names(["bicubic", "mine:run/last.ckpt"])
+    [('bicubic', None), ('mine', 'run/last.ckpt')]
     """
     found: list[tuple[str, str | None]] = []
     for spec in specs:
         name, colon, path = str(spec).partition(":")
         if not colon and name not in ("bicubic", *ZERO_SHOT):
-            raise InputError(f"methods: {spec!r} is none of bicubic, zssr, k_zssr; a network is given as NAME:FILE")
+            raise InputError(
+                f"methods: {spec!r} is none of bicubic, zssr, k_zssr; a network is given as NAME:FILE, in quotes where "
+                "the file has a comma in its name: \"methods=[bicubic,'NAME:a,b.ckpt']\""
+            )
         if colon and (not path or not re.fullmatch(NAME, name) or name.lower() in RESERVED):
             raise InputError(f"methods: {spec!r}: give NAME:FILE, with a NAME of letters and digits of its own")
         if name.lower() in (other.lower() for other, _ in found):  # one folder, where file names have no cases
@@ -163,7 +172,7 @@ def split_names(specs: Sequence[str]) -> list[tuple[str, str | None]]:
 
 
 def build_methods(cfg: DictConfig) -> list[Method]:
-    """The rows that a config asks for: ``methods``, and ``model`` for ``ckpt``."""
+    """The methods of a config: ``methods``, and ``model`` for ``ckpt``."""
     specs = [*map(str, cfg.methods), *([] if cfg.ckpt is None else [f"model:{cfg.ckpt}"])]
     options = cfg.ema, cfg.tile, cfg.overlap, cfg.keep_colours, pick_device(cfg.accelerator)
     simple: dict[str, Callable[[], Method]] = {

@@ -17,7 +17,7 @@ from pytorch_lightning import Trainer, seed_everything
 
 from realsr.data.datamodule import RealSRData
 from realsr.data.datasets import share
-from realsr.evaluation.adaptation import validation_means, verdict
+from realsr.evaluation.adaptation import compare_means, validation_means
 from realsr.evaluation.tables import MEASURES
 from realsr.networks.community import untold_options
 from realsr.networks.starts import start_file
@@ -121,7 +121,7 @@ def compare_with_start(model: ESRGAN, data: RealSRData) -> dict[str, float]:
         validation_means(network.to(model.device), model.scale, data.pairs, data.looks, lpips, model.device)
         for network in (start, model.eval())
     ]
-    log.info(verdict(*means))
+    log.info(compare_means(*means))
     return {f"start/{name}": value for name, value in means[0].items()}
 
 
