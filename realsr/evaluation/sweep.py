@@ -52,7 +52,7 @@ class Run:
 
 
 class SweepTable(Callback):
-    """Makes the :func:`report` at the end of a multirun, also in W&B if it is a logger; exits with 2 if a run failed."""
+    """Makes the :func:`report` at the end of a multirun, also in W&B if it is a logger; exits with 2 after failures."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Collect the results of the runs."""
