@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from pathlib import Path
 
@@ -11,8 +10,6 @@ from omegaconf import DictConfig
 from realsr.runtime.config import command
 from realsr.runtime.errors import InputError, at_least
 from realsr.upscaling.server import DELETED, serve
-
-log = logging.getLogger(__name__)
 
 
 def _run(cfg: DictConfig) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,6 @@ from realsr.runtime.config import command
 from realsr.runtime.errors import InputError, at_least
 from realsr.runtime.files import left_out
 from realsr.runtime.hardware import keep_memory
-
-log = logging.getLogger(__name__)
 
 
 def check_output(output: Path, *sources: str | None) -> None:

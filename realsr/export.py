@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-
 from omegaconf import DictConfig
 
 from realsr.runtime.config import command
 from realsr.upscaling.export import export
-
-log = logging.getLogger(__name__)
-
-LIMIT, HALF_LIMIT = 1e-4, 0.02  # of the largest value that the network gives, or of 1 where that is less
 
 
 def _run(cfg: DictConfig) -> None:

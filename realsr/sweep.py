@@ -5,15 +5,12 @@ DIR is the folder of the sweep, in ``outputs``; the table is ``table.md`` there,
 
 from __future__ import annotations
 
-import logging
 import sys
 from pathlib import Path
 
 from realsr.evaluation.sweep import report
 from realsr.runtime.config import explain, stop
 from realsr.runtime.errors import InputError
-
-log = logging.getLogger(__name__)
 
 
 def main() -> None:

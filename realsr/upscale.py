@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from functools import partial
 from pathlib import Path
@@ -21,8 +20,6 @@ from realsr.upscaling.files import Enlarge, upscale_file, upscale_files
 from realsr.upscaling.library import check_result_scale
 from realsr.upscaling.self_ensemble import Ensemble
 from realsr.upscaling.time_estimate import seconds_a_megapixel
-
-log = logging.getLogger(__name__)
 
 
 def _run(cfg: DictConfig) -> None:

@@ -155,7 +155,8 @@ def noise_left(sr: Tensor) -> float:
     5
     """
     found = [np.zeros(0)]
-    for strip in sr[0].cpu().split(16 * BLOCK, dim=1):  # bounded memory
+    for top in range(0, sr.shape[2], 16 * BLOCK):  # in strips, for the memory
+        strip = sr[0, :, top : top + 16 * BLOCK].cpu()
         rows, columns = (side // BLOCK for side in strip.shape[1:])
         levels = 255 * strip[:, : rows * BLOCK, : columns * BLOCK].double().numpy()
         blocks = levels.reshape(3, rows, BLOCK, columns, BLOCK).swapaxes(2, 3)

@@ -1,4 +1,4 @@
-"""A generator as a file that other programs open without us."""
+"""Writes a generator as a file that other programs open without our code."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from realsr.upscaling.export_formats import EXPORTS, Opened
 log = logging.getLogger(__name__)
 
 SIZES = [(1, 24, 20), (2, 33, 17), (1, 1, 1), (1, 7, 1), (1, 1, 30)]  # images, LR height, LR width
-LIMIT, HALF_LIMIT = 1e-4, 0.02  # of the largest value that the network gives, or of 1 where that is less
+LIMIT, HALF_LIMIT = 1e-4, 0.02  # largest error relative to the network's largest output, or to 1 if that is less
 
 
 def export(
@@ -37,22 +37,21 @@ def export(
     ema: bool = True,
     overwrite: bool = False,
 ) -> Path:
-    """Write the generator of a checkpoint in another format, read it back and compare what it computes.
+    """Write the generator of a checkpoint in another format, read it back and compare the outputs.
 
     Args:
         ckpt: anything that :func:`realsr.networks.weights.load_generator` opens.
-        output: the file; by default beside ``ckpt``, with the suffix of the format.
+        output: the file; None is beside ``ckpt`` with the suffix of the format.
         format: key of :data:`realsr.upscaling.export_formats.EXPORTS`.
         half: whether to write float16.
-        ema: whether to take the averaged weights, where there are some.
-        overwrite: whether to replace an earlier file.
+        ema: whether to take the averaged weights, if there are some.
+        overwrite: whether to replace an existing file.
 
     Returns:
         The file.
 
     Raises:
-        InputError: what is asked for cannot be written, or does not compute what the network does; then no
-            file is left.
+        InputError: the file cannot be written, or computes something else; then no file is left.
     """
     if format not in EXPORTS:
         raise InputError(f"format={format}: choose {', '.join(EXPORTS)}{nearest(format, EXPORTS)}")
@@ -60,12 +59,12 @@ def export(
     content = read_checkpoint(ckpt)
     kind = EXPORTS[format]
     generator = generator_of(content, ckpt, ema)
-    # Upscayl reads the scale off the name
+    # Upscayl reads the scale from the name
     ending = f"-x{scale_of(generator)}" if format == "ncnn" else "-fp16" if half else ""
     target = _target(ckpt, Path(output) if output is not None else None, format, ending, overwrite)
     half = half or kind.half
     check_writable(target.parent, 10_000_000 + 4 * sum(p.numel() for p in generator.parameters()))
-    # under its name there is never a file that was not compared
+    # the file gets its name after the comparison
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
         file = Path(folder) / target.name
         kind.write(generator, half, about(generator, content, half), file)
@@ -74,7 +73,7 @@ def export(
         hint = "half=false" if half and not kind.half else kind.instead
         try:
             worst = difference(generator, kind.open(file))
-        except Exception as e:  # of whatever opens it; only networks of others bring this about
+        except Exception as e:  # the reader's own, at foreign networks
             reason = str(e).removeprefix(f"{file}: ") if isinstance(e, InputError) else first_reason(e)
             raise InputError(f"{target}: not written, read back it does not run ({reason}); take {hint}") from e
         if not worst <= (HALF_LIMIT if half else LIMIT):  # nor NaN
@@ -107,11 +106,11 @@ def _target(ckpt: Path, output: Path | None, format: str, ending: str, overwrite
 
 
 def about(generator: nn.Module, content: Mapping[str, Any], half: bool) -> dict[str, str]:
-    """What a file says of its network: by what it was written, scale, how it is built, what it was trained on.
+    """Description of a network for its file: version, architecture, scale, precision, degradation of its training.
 
     Args:
         generator: the network.
-        content: of the checkpoint that it is from; those of other programs say nothing of how they were made.
+        content: of its checkpoint; those of other programs do not say how they were trained.
         half: whether its weights are float16.
     """
     says = {"realsr": __version__, "architecture": architecture(generator), "scale": str(scale_of(generator))}
@@ -128,16 +127,20 @@ def about(generator: nn.Module, content: Mapping[str, Any], half: bool) -> dict[
 
 @torch.inference_mode()
 def difference(network: nn.Module, opened: Opened) -> float:
-    """How far two networks are apart on noise of :data:`SIZES`, at most: of the largest value of the first, or of 1.
+    """Largest difference of two networks on noise of :data:`SIZES`, relative to the first's largest output, or to 1.
 
     Raises:
-        ValueError: the second gives another size.
+        ValueError: the second network gives another size.
+
+    >>> nearest = nn.Upsample(scale_factor=2)
+    >>> difference(nearest, nearest), round(difference(nearest, lambda lr: nearest(lr) + 0.25), 3)
+    (0.0, 0.25)
     """
     generator = torch.Generator().manual_seed(0)
     found = []
     for count, height, width in SIZES:
         lr = padded(torch.rand(count, 3, height, width, generator=generator), sizes_of(network))
-        sr, result = network(lr.clone()), opened(lr.clone())  # some networks change what they are given
+        sr, result = network(lr.clone()), opened(lr.clone())  # some networks change their input
         if result.shape != sr.shape:
             raise ValueError(f"{tuple(lr.shape)} gives {tuple(result.shape)}, not {tuple(sr.shape)}")
         found.append((result - sr).abs().max() / sr.abs().max().clamp(min=1))
@@ -145,9 +148,9 @@ def difference(network: nn.Module, opened: Opened) -> float:
 
 
 def _advice(network: nn.Module, weights: bool) -> str:
-    """What other programs cannot do with the file, if anything; ``weights``: it holds those alone."""
+    """What other programs cannot do with the file, if anything; ``weights``: it holds weights alone."""
     if weights:
-        # spandrel reads the number of features and blocks off a file, and takes the growth to be the paper's
+        # spandrel finds the number of features and blocks in a file, and assumes the paper's growth
         known = isinstance(network, CommunityNetwork) or (type(network) is RRDBNet and network.growth == 32)
         new = "chaiNNer, ComfyUI and what else reads with spandrel do not know this network; "
         return "" if known else new + "format=onnx brings it along"

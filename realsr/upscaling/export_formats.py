@@ -1,10 +1,9 @@
-"""The formats that other programs take a network in, and how each is opened without the code that made it."""
+"""The formats in which other programs take a network, and how each is opened without our code."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -15,21 +14,24 @@ from realsr.networks.community import CommunityNetwork
 from realsr.networks.names import State
 from realsr.networks.onnx_graph import onnx_graph
 from realsr.networks.weights import load_generator
-from realsr.runtime.errors import InputError
+from realsr.upscaling.backends.graphs import package
+from realsr.upscaling.backends.ncnn_graph import ncnn_graph
+from realsr.upscaling.backends.ncnn_net import opened
+from realsr.upscaling.backends.onnx_runtime import onnx_runtime
 
 Opened = Callable[[Tensor], Tensor]
 
 
 class Export(NamedTuple):
-    """A kind of file.
+    """A format.
 
     Attributes:
-        suffix: of its name.
-        write: a network, whether in float16, with what to say of it, to a file.
-        open: the network of such a file: ``(N, 3, h, w)`` to ``(N, 3, scale*h, scale*w)``, float32 on the CPU.
-        instead: what carries networks that this does not.
-        weights: whether it holds the weights alone, so that readers have to know the network.
-        half: whether it has float16 alone.
+        suffix: of the file.
+        write: writes a network, in float16 or not, and its description to a file.
+        open: opens such a file as ``(N, 3, h, w)`` to ``(N, 3, scale*h, scale*w)``, float32 on the CPU.
+        instead: advice for networks that this format cannot hold.
+        weights: whether the file holds weights alone, so that readers have to know the architecture.
+        half: whether the format is always float16.
         twin: suffix of a second file that belongs to it.
     """
 
@@ -43,7 +45,7 @@ class Export(NamedTuple):
 
 
 def _state(network: nn.Module, half: bool) -> State:
-    """The weights, by the names of BasicSR, which ours are; every reader of RRDBNets knows these."""
+    """The weights by the names of BasicSR, which ours are; every reader of RRDBNets knows them."""
     inner = network.network if isinstance(network, CommunityNetwork) else network
     weights = {key: value.detach().cpu().clone().contiguous() for key, value in inner.state_dict().items()}
     return {key: value.half() if half and value.is_floating_point() else value for key, value in weights.items()}
@@ -54,45 +56,29 @@ def _write_safetensors(network: nn.Module, half: bool, about: Mapping[str, str],
 
 
 def _write_pth(network: nn.Module, half: bool, about: Mapping[str, str], file: Path) -> None:
-    """Under the one key of RealESRGAN_x4plus.pth: its own program asks for it, ComfyUI takes one key off and no more.
-
-    Tensors alone, so that ``weights_only`` opens it.
-    """
+    """Tensors alone, for ``weights_only``, under the key of RealESRGAN_x4plus.pth, which its own program expects."""
     torch.save({"params_ema": _state(network, half)}, file)
 
 
 def _write_onnx(network: nn.Module, half: bool, about: Mapping[str, str], file: Path) -> None:
-    _onnxruntime()  # or the file could not be compared
+    package("onnxruntime", "format=onnx", "onnx")  # to compare the file
     file.write_bytes(onnx_graph(network, half, about))
 
 
 def _open_onnx(path: Path) -> Opened:
-    options = _onnxruntime().SessionOptions()
-    options.log_severity_level = 4  # what fails is said by us
-    session = _onnxruntime().InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda lr: torch.from_numpy(session.run(None, {"lr": lr.numpy()})[0])
-
-
-def _onnxruntime() -> ModuleType:
-    try:
-        import onnxruntime
-    except ImportError as e:
-        raise InputError("ONNX files are compared by ONNX Runtime: pip install 'realsr[onnx]'") from e
-    return onnxruntime
+    run = onnx_runtime(path.read_bytes(), "cpu")
+    return lambda lr: torch.from_numpy(run(lr.numpy()))
 
 
 def _write_ncnn(network: nn.Module, half: bool, about: Mapping[str, str], file: Path) -> None:
-    """The two files of ncnn; about: it has no place for that."""
-    from realsr.upscaling.backends.ncnn_net import translated
-
-    graph = translated(onnx_graph(network), half)
+    """The two files of ncnn, which have no place for the description."""
+    package("ncnn", "format=ncnn", "ncnn")  # to compare the file
+    graph = ncnn_graph(onnx_graph(network), half)
     file.write_text(graph.layers)
     file.with_suffix(".bin").write_bytes(graph.weights)
 
 
 def _open_ncnn(path: Path) -> Opened:
-    from realsr.upscaling.backends.ncnn_net import opened
-
     run = opened(path)
     return lambda lr: torch.cat([torch.from_numpy(run(one[None].numpy())) for one in lr])
 

@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 
 from realsr.data.datasets import Pair
-from realsr.evaluation.adaptation import validation_means, compare_means
+from realsr.evaluation.adaptation import compare_means, validation_means
 from realsr.networks.community import scale_of
 from realsr.networks.starts import start_file
 from realsr.networks.weights import generator_spec, load_generator
