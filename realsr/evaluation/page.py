@@ -56,9 +56,6 @@ def report_evaluation(
         results: of every method; the others are compared with the first. Values may be missing, infinite or NaN.
         pools: by heading, pictures of the kernels and noise tiles that a network was trained with.
         about: command, versions, hardware and time.
-
-    Raises:
-        ValueError: the pictures of a photo differ in size.
     """
     shown = [_photo(view, results) for view in views]
     write_page(
@@ -83,8 +80,6 @@ def _photo(view: Views, results: Results) -> dict[str, Any]:
     height, width = next(iter(view.pictures.values())).shape[:2]
     figures = []
     for method, pixels in view.pictures.items():
-        if pixels.shape[:2] != (height, width):
-            raise ValueError(f"{view.name}: {method} has {pixels.shape[:2]} pixels, not {(height, width)}")
         values = results.get(method, {}).get(view.name, {})
         text = ", ".join(f"{MEASURES[key].name} {MEASURES[key].written(value)}" for key, value in values.items())
         figures.append((method, picture(pixels, f"{view.name}: {method}", photo=True), text))

@@ -183,10 +183,3 @@ def test_without_ground_truth_pictures_or_pools_the_rest_is_there(tmp_path):
     one = write(tmp_path / "one.html", {"bicubic": {}}, views(["p"]), {})
     assert [image["alt"] for image in one.images] == [f"p: {method}" for method in COLOURS]
     assert "of 0 photos" not in one.text
-
-
-def test_pictures_of_different_sizes_are_refused(tmp_path):
-    view = Views("p", {"bicubic": plain(0), "zssr": plain(0, 60)})
-    with pytest.raises(ValueError, match=r"p: zssr .*60, 96.*64, 96"):
-        write(tmp_path / "page.html", shown=[view])
-    assert not list(tmp_path.iterdir())
