@@ -26,15 +26,9 @@ def validation_means(
     lpips: LPIPSLoss | None = None,
     device: torch.device | str = "cpu",
 ) -> dict[str, float]:
-    """Means of the metrics over validation pairs and over photos without ground truth.
+    """Means of the metrics over validation pairs and over the camera's photos, which have no ground truth.
 
-    Args:
-        network: ``(1, 3, H, W)`` in [0, 1] to ``(1, 3, s*H, s*W)``, on ``device``.
-        scale: s.
-        pairs: with ground truth.
-        photos: of the camera, without.
-        lpips: None leaves it out.
-        device: of the network.
+    The network maps ``(1, 3, H, W)`` in [0, 1] to ``(1, 3, s*H, s*W)``, on ``device``.
     """
     found: list[dict[str, float]] = []
     for pair in [*pairs, *photos]:

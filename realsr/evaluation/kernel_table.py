@@ -18,10 +18,7 @@ log = logging.getLogger(__name__)
 def print_kernel_table(pool: Path, truth_file: Path, picture: Path) -> None:
     """Print PSNR and MNC of the estimated x4 kernels and of bicubic's; draw both after the true kernel.
 
-    Args:
-        pool: folder of the kernel pool.
-        truth_file: ``.npz`` of the true kernels, ``<photo>_x4``.
-        picture: file of the drawing.
+    ``truth_file`` is an ``.npz`` of the true kernels, ``<photo>_x4``.
     """
     truth = np.load(truth_file)
     table, cells, labels = [["photo", "estimated", "assuming bicubic"]], [], []

@@ -115,8 +115,10 @@ def network(
     made_by = {"method": "network", "weights": file_hash(path), "ema": ema, "tile": tile}
     made_by |= {"overlap": model.overlap if overlap < 0 else overlap, "keep_colours": keep_colours}
     made_by |= {"device": device.type, "realsr": __version__}
-    told: dict[str, Any] = {key: content[key] for key in ("config", "pools", "versions", "held_out") if key in content}
-    return Method(name, run, made_by, told)
+    training: dict[str, Any] = {
+        key: content[key] for key in ("config", "pools", "versions", "held_out") if key in content
+    }
+    return Method(name, run, made_by, training)
 
 
 def zssr(

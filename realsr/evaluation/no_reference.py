@@ -183,15 +183,9 @@ def edge_width(sr: Tensor, noise: float = 0.0) -> float:
 
 
 def photo_metrics(sr: Tensor, niqe: NIQE | None = None) -> dict[str, float]:
-    """All metrics of one photo without ground truth.
+    """``niqe`` (unless None), ``noise`` (:func:`noise_left`) and ``edges`` (:func:`edge_width`) of ``(1, 3, H, W)``.
 
-    Args:
-        sr: ``(1, 3, H, W)`` in [0, 1]; rounded to 8 bits here.
-        niqe: None leaves NIQE out.
-
-    Returns:
-        ``niqe``; ``noise`` by :func:`noise_left`; ``edges`` by :func:`edge_width`. NaN where there is nothing to
-        measure.
+    The picture, in [0, 1], is rounded to 8 bits here. NaN where there is nothing to measure.
 
     Raises:
         InputError: too small for NIQE.

@@ -52,7 +52,7 @@ def report_evaluation(
         title: heading of the page.
         tables: of means and of differences.
         notes: sentences below the tables; ``code`` is between backticks, here and in ``about``.
-        views: of the photos to show, one at a time, so that memory need not hold them all.
+        views: of the photos to show, taken one at a time to save memory.
         results: of every method; the others are compared with the first. Values may be missing, infinite or NaN.
         pools: by heading, pictures of the kernels and noise tiles that a network was trained with.
         about: command, versions, hardware and time.

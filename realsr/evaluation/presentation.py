@@ -44,18 +44,10 @@ def present(
     paper: Mapping[str, Any] = MappingProxyType({}),
     notes: Sequence[str] = (),
 ) -> None:
-    """Print the tables, and write them and ``report.html`` into ``folder``.
+    """Print the tables, and write them and ``report.html`` into the folder of the results.
 
-    Args:
-        done: the results.
-        title: of the tables and the report.
-        methods: of the results.
-        photos: of the results.
-        folder: that :func:`realsr.evaluation.evaluator.evaluate` wrote.
-        count: of the photos in the report, evenly chosen.
-        side: of the part of each photo that is shown, in pixels, at most.
-        paper: ``source`` and ``rows`` of published figures to be put beside ours.
-        notes: sentences below the tables.
+    The report shows ``count`` photos, evenly chosen, of each at most ``side x side`` pixels. ``paper`` has ``source``
+    and ``rows`` of published figures to be put beside ours; ``notes`` are sentences below the tables.
     """
     photos = [files for files in photos if any(files.name in column for column in done.results.values())]
     tables = tabulate(done.results, paper, [*seen_photos(methods, photos), *notes])

@@ -217,13 +217,7 @@ def _references(run: Run) -> dict[str, bytes]:
 
 
 def send(runs: Sequence[Run], folder: Path, logger: DictConfig) -> None:
-    """Log the table, every run's metrics and the picture to W&B, as a run named ``table`` in the sweep's group.
-
-    Args:
-        runs: of the sweep.
-        folder: of the sweep, for W&B's offline files.
-        logger: the config of the sweep's W&B logger.
-    """
+    """Log the table, every run's metrics and the picture to W&B, as a run named ``table`` in the sweep's group."""
     target = instantiate(logger, name="table", save_dir=str(folder))
     try:
         each = frame(runs, folder)

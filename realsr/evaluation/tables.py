@@ -167,13 +167,13 @@ def summary(
 def differences(values: Mapping[str, pd.DataFrame], methods: Sequence[str]) -> Cells:
     """Differences from the first method, and the number of photos on which a method is better; may be empty."""
     first, *others = methods
-    told = {key: v for key, v in values.items() if MEASURES[key].better and first in v and len(v.columns) > 1}
+    ranked = {key: v for key, v in values.items() if MEASURES[key].better and first in v and len(v.columns) > 1}
     rows = [
-        [method, *(_difference(key, v[method] - v[first]) for key, v in told.items())]
+        [method, *(_difference(key, v[method] - v[first]) for key, v in ranked.items())]
         for method in others
-        if any(method in v for v in told.values())
+        if any(method in v for v in ranked.values())
     ]
-    return [[f"against {first}", *(MEASURES[key].name for key in told)], *rows] if rows else []
+    return [[f"against {first}", *(MEASURES[key].name for key in ranked)], *rows] if rows else []
 
 
 def _difference(key: str, gained: pd.Series[float]) -> str:

@@ -189,16 +189,16 @@ def about(generator: nn.Module, content: Mapping[str, Any], half: bool) -> dict[
         content: of its checkpoint; those of other programs do not say how they were trained.
         half: whether its weights are float16.
     """
-    says = {"realsr": __version__, "architecture": architecture(generator), "scale": str(scale_of(generator))}
-    says["precision"] = "float16" if half else "float32"
+    metadata = {"realsr": __version__, "architecture": architecture(generator), "scale": str(scale_of(generator))}
+    metadata["precision"] = "float16" if half else "float32"
     if spec := spec_of(content):
-        says["generator"] = json.dumps(spec)
+        metadata["generator"] = json.dumps(spec)
     data = inside(content, "config", "data")
     if target := inside(data, "degradation", "_target_"):
         pools = [name for name in ("kernel", "noise", "jpeg") if inside(data, f"{name}_dir")]
         name = str(target).rpartition(".")[2]
-        says["degradation"] = " + ".join(pools) or ("bicubic" if name == "Degradation" else name)
-    return says
+        metadata["degradation"] = " + ".join(pools) or ("bicubic" if name == "Degradation" else name)
+    return metadata
 
 
 @torch.inference_mode()

@@ -104,13 +104,7 @@ def photo_bands(
 ) -> Iterator[npt.NDArray[Any]]:
     """Enlarge a photo, colours by the network and alpha by bicubic; gray and bit depth are kept.
 
-    Args:
-        photo: from :func:`realsr.imaging.read_image`.
-        model: see :func:`upscale`, as of ``scale``, ``tiles`` and ``keep_colours``.
-        scale: of the result.
-        tiles: how the photo is cut.
-        keep_colours: whether the result gets the photo's colours.
-        report: see :func:`realsr.networks.tiling.upscale_bands`.
+    The arguments are those of :func:`upscale` and of :func:`realsr.networks.tiling.upscale_bands`.
 
     Yields:
         Bands of rows, top to bottom: ``(h, W, C)`` of the photo's type, C = 1 for gray, 3 for RGB, one more with alpha.

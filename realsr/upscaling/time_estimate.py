@@ -29,12 +29,7 @@ def seconds_a_megapixel(network: Network) -> float:
 def long_wait(pace: float, network: Network, tiles: Tiles, height: int, width: int) -> str:
     """A line about a photo of ``height x width`` that will take more than :data:`LONG` seconds; else nothing.
 
-    Args:
-        pace: of :func:`seconds_a_megapixel`.
-        network: that enlarges it.
-        tiles: how it is cut.
-        height: in pixels.
-        width: in pixels.
+    ``pace`` is that of :func:`seconds_a_megapixel`; the overlap of tiles is counted.
     """
     fitted = tiles.fitted(network, height, width, network.device)
     parts = fitted.split(Part(0, height, 0, width), 2 * fitted.overlap)

@@ -161,8 +161,8 @@ def read_onnx(path: str | Path) -> tuple[bytes, bool, Sizes]:
 
 def sizes_of_graph(model: Any) -> Sizes:
     """Requirements on tiles: from the metadata that realsr.export writes, else from the convolutions."""
-    says = {entry.key: entry.value for entry in model.metadata_props}
-    if all(re.fullmatch(r"[1-9]\d{0,3}", says.get(name, "")) for name in Sizes._fields):
-        return Sizes(*(int(says[name]) for name in Sizes._fields))
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    if all(re.fullmatch(r"[1-9]\d{0,3}", metadata.get(name, "")) for name in Sizes._fields):
+        return Sizes(*(int(metadata[name]) for name in Sizes._fields))
     kernels = [a.ints for node in model.graph.node for a in node.attribute if a.name == "kernel_shape"]
     return UNKNOWN._replace(overlap=overlap_of(kernels))
