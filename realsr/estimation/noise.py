@@ -156,7 +156,7 @@ def listed(rejected: Mapping[str, int]) -> str:
     return ", ".join(f"{-count} {name}" for count, name in counts)
 
 
-def witnesses(tiles: TileStatistics, max_clipped: float = 0.01) -> Mask:
+def shows_noise(tiles: TileStatistics, max_clipped: float = 0.01) -> Mask:
     """Tiles in which noise can be seen: at most ``max_clipped`` of the pixels at 0 or 255, and some variance."""
     return (tiles.clipped <= max_clipped) & (tiles.variance > 0)
 
@@ -196,7 +196,7 @@ class NoiseRule(TileRule):
     def candidates(self, tiles: TileStatistics) -> Mask:
         """Tiles that pass, and tiles that ``keep_best`` may add."""
         passed = self.reasons(tiles) == 0
-        return passed | witnesses(tiles) if self.keep_best else passed
+        return passed | shows_noise(tiles) if self.keep_best else passed
 
     def choose(self, photos: Sequence[TileStatistics]) -> list[Reasons]:
         """Add the flattest tiles of all photos until there are ``keep_best``."""
@@ -205,7 +205,7 @@ class NoiseRule(TileRule):
         others = sorted(
             (float(tiles.variance[index]), photo, int(index))
             for photo, tiles in enumerate(photos)
-            for index in np.flatnonzero((chosen[photo] > 0) & witnesses(tiles))
+            for index in np.flatnonzero((chosen[photo] > 0) & shows_noise(tiles))
         )
         for _, photo, index in others[: max(missing, 0)]:
             chosen[photo][index] = list(REASONS).index("added")

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
@@ -22,13 +21,12 @@ from realsr.evaluation.zssr import ZSSR, zero_shot
 from realsr.evaluation.zssr.upscale import check_zero_shot_scale
 from realsr.imaging.resample import imresize
 from realsr.networks.tiling import TILE, upscale_tiled
-from realsr.networks.weights import checkpoint_file, generator_of, read_checkpoint
+from realsr.networks.weights import checkpoint_file, read_checkpoint
 from realsr.pools.estimate import plain_settings
 from realsr.runtime.errors import InputError
 from realsr.runtime.files import file_hash
 from realsr.runtime.hardware import pick_device
-from realsr.upscaling.backends import Network, load_model
-from realsr.upscaling.backends.pytorch import TorchNetwork
+from realsr.upscaling.backends import Accelerator, load_model
 from realsr.upscaling.library import picture
 
 log = logging.getLogger(__name__)
@@ -71,6 +69,7 @@ class Method:
 def bicubic(scale: int) -> Method:
     """The baseline.
 
+    >>> import torch
     >>> bicubic(4).run(torch.rand(3, 8, 6)).sr.shape
     torch.Size([3, 32, 24])
     """
@@ -86,7 +85,7 @@ def network(
     tile: int = TILE,
     overlap: int = -1,
     keep_colours: bool = False,
-    device: torch.device | str = "cpu",
+    accelerator: Accelerator = "cpu",
 ) -> Method:
     """A generator from a file; see :func:`realsr.upscaling.backends.load_model` and :mod:`realsr.networks.tiling`.
 
@@ -94,13 +93,8 @@ def network(
         InputError: the file holds no generator, or one of another scale.
     """
     path = checkpoint_file(path)
-    device = torch.device(device)
-    if path.suffix.lower() == ".onnx":
-        content: dict[str, Any] = {}
-        model: Network = load_model(path, accelerator="cpu" if device.type == "cpu" else "auto")
-    else:
-        content = read_checkpoint(path)
-        model = TorchNetwork(generator_of(content, path, ema), device)
+    model = load_model(path, accelerator=accelerator, ema=ema)
+    content = {} if path.suffix.lower() == ".onnx" else read_checkpoint(path)
     if model.scale != scale:
         raise InputError(f"{path}: enlarges by {model.scale}, not by {scale}; give scale={model.scale}")
 
@@ -114,10 +108,8 @@ def network(
 
     made_by = {"method": "network", "weights": file_hash(path), "ema": ema, "tile": tile}
     made_by |= {"overlap": model.overlap if overlap < 0 else overlap, "keep_colours": keep_colours}
-    made_by |= {"device": device.type, "realsr": __version__}
-    training: dict[str, Any] = {
-        key: content[key] for key in ("config", "pools", "versions", "held_out") if key in content
-    }
+    made_by |= {"device": pick_device(accelerator).type, "realsr": __version__}
+    training = {key: value for key, value in content.items() if key in ("config", "pools", "versions", "held_out")}
     return Method(name, run, made_by, training)
 
 
@@ -176,7 +168,7 @@ def split_names(specs: Sequence[str]) -> list[tuple[str, str | None]]:
 def build_methods(cfg: DictConfig) -> list[Method]:
     """The methods of a config: ``methods``, and ``model`` for ``ckpt``."""
     specs = [*map(str, cfg.methods), *([] if cfg.ckpt is None else [f"model:{cfg.ckpt}"])]
-    options = cfg.ema, cfg.tile, cfg.overlap, cfg.keep_colours, pick_device(cfg.accelerator)
+    options = cfg.ema, cfg.tile, cfg.overlap, cfg.keep_colours, cfg.accelerator
     simple: dict[str, Callable[[], Method]] = {
         "bicubic": lambda: bicubic(cfg.scale),
         "zssr": lambda: zssr(cfg.scale, instantiate(cfg.zssr), cfg.accelerator),

@@ -43,7 +43,7 @@ PROGRESS, SHOWN, HIDDEN = gr.Progress(), gr.update(visible=True), gr.update(visi
 
 
 @dataclass
-class Desk:
+class Actions:
     """The actions of the page's buttons. The files of each open page lie in its own folder, deleted when it is closed.
 
     Attributes:
@@ -136,7 +136,7 @@ class Desk:
         return self.root / hashlib.sha256(str(request.session_hash).encode()).hexdigest()
 
 
-def build_page(desk: Desk, scale: int, model: str, keep_seconds: int) -> gr.Blocks:
+def build_page(actions: Actions, scale: int, model: str, keep_seconds: int) -> gr.Blocks:
     """The page of a model of this name and scale; Gradio deletes files after ``keep_seconds``, also of open pages."""
     with gr.Blocks(title="realsr", analytics_enabled=False, delete_cache=(60, keep_seconds)) as page:
         gr.Markdown(f"# Enlarge a photo\nModel: `{model}`. Photos and results are deleted when this page is closed.")
@@ -157,16 +157,16 @@ def build_page(desk: Desk, scale: int, model: str, keep_seconds: int) -> gr.Bloc
         # Gradio's preprocessing of files would leave an empty file beside each
         private: dict[str, Any] = {"api_visibility": "private", "preprocess": False}
         quick = {**private, "show_progress": "hidden", "queue": False}
-        upload.upload(desk.take, upload, [upload, photo, status, go, results], **quick)
-        begun = go.click(desk.begin, None, [go, halt, status, results], **quick)
+        upload.upload(actions.take, upload, [upload, photo, status, go, results], **quick)
+        begun = go.click(actions.begin, None, [go, halt, status, results], **quick)
         shown = [status, results, download, slider, divider, views]
         options = {"show_progress_on": [status], "concurrency_limit": 1, **private}
-        enlarged = begun.then(desk.enlarge, [photo, size, kind], shown, **options)
+        enlarged = begun.then(actions.enlarge, [photo, size, kind], shown, **options)
         enlarged.then(lambda: (SHOWN, HIDDEN), None, [go, halt], **quick)
-        halt.click(desk.stop, None, None, **quick)
-        views.input(desk.view, views, slider, **quick)
+        halt.click(actions.stop, None, None, **quick)
+        views.input(actions.view, views, slider, **quick)
         divider.input(None, divider, slider, js=MOVE_DIVIDER, **quick)
-        page.unload(desk.leave)
+        page.unload(actions.leave)
     page.queue(max_size=20, api_open=False)
     return page
 

@@ -68,15 +68,15 @@ def serve(cfg: DictConfig, root: Path) -> None:
         from starlette.middleware import Middleware
         from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-        from realsr.upscaling.page import CSS, Desk, build_page
+        from realsr.upscaling.page import CSS, Actions, build_page
     except ModuleNotFoundError as e:
         raise InputError("the page needs the package gradio: pip install 'realsr[app]'") from e
     port = free_port(cfg.host, cfg.port)
     network = load_model(cfg.ckpt, cfg.backend, cfg.accelerator, cfg.precision, ema=cfg.ema)
     tiles = Tiles(cfg.tile, cfg.overlap, cfg.batch)
     options = {"tiles": tiles, "keep_colours": cfg.keep_colours, "quality": cfg.quality}
-    desk = Desk(network, root, options, cfg.max_megapixels)
-    page = build_page(desk, network.scale, Path(cfg.ckpt).name, round(60 * cfg.keep_minutes))
+    actions = Actions(network, root, options, cfg.max_megapixels)
+    page = build_page(actions, network.scale, Path(cfg.ckpt).name, round(60 * cfg.keep_minutes))
     # against DNS rebinding: a website's name that leads here would make our page part of that website
     names = [cfg.host, "localhost"] if cfg.host in LOOPBACK[:2] else ["*"]
     fonts: Any = {"font": ("system-ui", "sans-serif"), "font_mono": ("ui-monospace", "monospace")}  # no downloads

@@ -82,23 +82,23 @@ class PatchCritic(nn.Module):
         self.last = nn.Parameter(_start(1, channels))
         self.bias = nn.Parameter(torch.zeros(1))
 
-    def forward(self, given: Tensor, taught: Tensor) -> Tensor:
+    def forward(self, for_generator: Tensor, for_critic: Tensor) -> Tensor:
         """Score the crops that train the generator and those that train the critic in one pass.
 
-        Gradients of the scores on ``given`` go to the crops alone, those on ``taught`` to the critic alone. Each crop,
-        in the order of the output, takes a power iteration, as if it were the only one.
+        Gradients of the scores on ``for_generator`` go to the crops alone, those on ``for_critic`` to the critic alone.
+        Each crop, in the order of the output, takes a power iteration, as if it were the only one.
 
         Args:
-            given: ``(M, 3, H, W)`` in [-1, 1].
-            taught: ``(N, 3, H, W)`` in [-1, 1].
+            for_generator: ``(M, 3, H, W)`` in [-1, 1].
+            for_critic: ``(N, 3, H, W)`` in [-1, 1].
 
         Returns:
             ``(M+N, (H-6)*(W-6))`` in [0, 1]; 1 is real.
         """
-        counts = len(given), len(taught)
+        counts = len(for_generator), len(for_critic)
         weights, norms = self.inner.weight, self.inner.norms(*counts)
         filters = (weights[0] @ self.first.weight[0]).view(-1, 3, PATCH, PATCH)
-        x = torch.cat([F.conv2d(given, filters.detach()), F.conv2d(taught.detach(), filters)]).flatten(2)
+        x = torch.cat([F.conv2d(for_generator, filters.detach()), F.conv2d(for_critic.detach(), filters)]).flatten(2)
         x = x / (norms[0] * self.first.norms(*counts)[0])
         gains, shifts = _copies(self.gain, *counts).unbind(), _copies(self.shift, *counts).unbind()
         x = _normalise(x, gains[0], shifts[0])
