@@ -111,6 +111,10 @@ def tile_statistics(image: npt.NDArray[np.uint8], tile_size: int, stride: int) -
         image: ``(H, W, 3)`` uint8 RGB.
         tile_size: side in pixels (256 in the authors' program).
         stride: step in pixels (256 there: tiles that do not overlap).
+
+    >>> found = tile_statistics(np.full((64, 96, 3), 100, np.uint8), tile_size=32, stride=32)
+    >>> found.mean, found.corner[-1]
+    (array([100., 100., 100., 100., 100., 100.]), array([32, 64], dtype=int32))
     """
     if min(image.shape[:2]) < tile_size:
         return TileStatistics(np.zeros((0, 2), np.int32), *np.zeros((2, 0)), *np.zeros((8, 0), np.float32))

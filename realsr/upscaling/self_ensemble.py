@@ -13,6 +13,11 @@ class Ensemble:
 
     Args:
         network: that is applied eight times.
+
+    >>> from realsr.upscaling.backends.graphs import GraphNetwork
+    >>> Ensemble(GraphNetwork(lambda lr: lr.repeat(2, 2).repeat(2, 3), "nearest"))(Tensor([[[[1.0, 2.0]]]]))
+    tensor([[[[1., 1., 2., 2.],
+              [1., 1., 2., 2.]]]])
     """
 
     def __init__(self, network: Network) -> None:

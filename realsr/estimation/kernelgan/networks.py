@@ -19,6 +19,10 @@ class LinearGenerator(nn.Module):
         scale: stride of the last filter.
         channels: width of the inner layers.
         sizes: filter sizes; (7, 5, 3, 1, 1, 1) of the paper make a 13x13 kernel.
+
+    >>> generator = LinearGenerator(scale=2, channels=4)
+    >>> generator.kernel().shape, generator(torch.rand(1, 3, 64, 64)).shape
+    (torch.Size([13, 13]), torch.Size([1, 3, 26, 26]))
     """
 
     def __init__(self, scale: int = 2, channels: int = 64, sizes: tuple[int, ...] = (7, 5, 3, 1, 1, 1)) -> None:
@@ -70,7 +74,10 @@ class PatchCritic(nn.Module):
 
     Args:
         channels: width of the inner layers.
-        layers: all of them, three or more.
+        layers: number of layers, at least three.
+
+    >>> PatchCritic(channels=4)(torch.rand(1, 3, 26, 26), torch.rand(2, 3, 26, 26)).shape
+    torch.Size([3, 400])
     """
 
     def __init__(self, channels: int = 64, layers: int = 7) -> None:
