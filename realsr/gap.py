@@ -37,8 +37,10 @@ def _run(cfg: DictConfig) -> None:
     # sizes are checked by the photos' headers before a camera is fitted to the pools
     side = cfg.scale * (cfg.patch + 2 * gap.RIM)
     source = gap.choose_photos(cfg.data.source_dir, cfg.photos, cfg.patch)
-    ways = [("", cfg.data.source_dir, cfg.cleanup), ("clean/", cfg.data.clean_dir, 1.0)]
-    ways = [way for way in (ways if cfg.data.hr is None else [("", cfg.data.hr, 1.0)]) if way[1] is not None]
+    ways = [("", cfg.data.source_dir, cfg.cleanup), ("clean/", cfg.data.clean_dir, 1.0)]  # that HR is made of
+    if cfg.data.hr is not None:
+        ways = [("", cfg.data.hr, 1.0)]
+    ways = [(prefix, name, factor) for prefix, name, factor in ways if name is not None]
     large = [gap.choose_photos(name, cfg.photos, side, factor) for _, name, factor in ways]
     gap.check_counts(len(source), sum(map(len, large)))
 

@@ -128,12 +128,13 @@ def upscale_files(
             progress.advance(bar, share - before)
             before = share
 
+        if stopped.is_set():
+            return
         make = devices.get()
         try:
-            if not stopped.is_set():
-                with _naming(path, target):
-                    make(path, target, report=report)
-                written.append(target)
+            with _naming(path, target):
+                make(path, target, report=report)
+            written.append(target)
         except InputError as e:
             failed.append(str(e))
             log.error("%s", e)
