@@ -152,11 +152,6 @@ def suppress_small(kernel: npt.NDArray[np.floating], count: int = 40) -> Kernel:
     return normalise(np.clip(kernel - threshold, 0, None))
 
 
-def postprocess(raw: npt.NDArray[np.floating], scale: int = 2) -> Kernel:
-    """Clean and centre the composed kernel of a trained KernelGAN generator."""
-    return recentre(suppress_small(raw), scale)
-
-
 def x4_from_x2(kernel: Kernel) -> Kernel:
     """The x4 kernel of two x2 steps with the same kernel (KernelGAN, section 3.3), ``(2K - 1, 2K - 1)``.
 

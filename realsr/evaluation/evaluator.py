@@ -7,6 +7,7 @@ import logging
 import time
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -174,7 +175,9 @@ def _result(method: Method, pair: Pair, evaluator: Evaluator, folder: Path) -> d
     hr = None if pair.hr is None else _digest(pair.hr)
     keys = {**method.made_by, "lr": _digest(pair.lr)}, {**evaluator.key(), "hr": hr}
     made_by, measured_by = json.loads(json.dumps(keys))  # as they will be read
-    record, sr = _read_record(path), _read_picture(picture)
+    record, sr = _read_record(path), None
+    with suppress(InputError):  # no picture yet, or a damaged one
+        sr = to_float(read_image(picture).rgb)
     if sr is None or record.get("made_by") != made_by or record["picture"] != _digest(sr):
         for old in (path, picture):  # a killed run must not leave an old record beside a new picture
             old.unlink(missing_ok=True)
@@ -206,13 +209,6 @@ def _read_record(path: Path) -> dict[str, Any]:
 
 def _check(record: Mapping[str, Any]) -> int:
     return zlib.crc32(json.dumps(record).encode())
-
-
-def _read_picture(path: Path) -> Tensor | None:
-    try:
-        return to_float(read_image(path).rgb)
-    except InputError:
-        return None
 
 
 def _digest(image: Tensor) -> str:

@@ -77,16 +77,12 @@ def _named(photos: Sequence[Path], root: Path, output: Path, suffix: str | None)
     while True:
         targets = {}
         for path in photos:
-            name, ending = path.relative_to(root), _suffix(path, suffix)
-            plain = output / name.with_suffix(ending)
+            own = path.suffix.lower()
+            ending = suffix or (own if own in FORMATS else ".png")
+            plain = output / path.relative_to(root).with_suffix(ending)
             targets[path] = plain.with_name(path.name + ending) if path in whole else plain
         uses = Counter(str(target).lower() for target in targets.values())
         alike = {path for path, target in targets.items() if uses[str(target).lower()] > 1}
         if alike <= whole:
             return targets
         whole |= alike  # whose longer names may collide again
-
-
-def _suffix(path: Path, suffix: str | None) -> str:
-    own = path.suffix.lower()
-    return suffix or (own if own in FORMATS else ".png")

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from realsr.estimation.crops import CropPairs, Map
 from realsr.estimation.kernelgan import losses
 from realsr.estimation.kernelgan.networks import PATCH, LinearGenerator, PatchCritic
-from realsr.estimation.kernels import Kernel, postprocess, x4_from_x2
+from realsr.estimation.kernels import Kernel, recentre, suppress_small, x4_from_x2
 from realsr.runtime.errors import at_least
 
 # Weights of the generator's losses besides the adversarial one (weight 1), from the KernelGAN program.
@@ -119,7 +119,8 @@ class KernelGAN(LightningModule):
             bicubic.append(self.losses["bicubic"].detach())
         self.losses = {name: loss.detach() for name, loss in self.losses.items()}
         self.iterations_done += len(bicubic)
-        if self.constrained and _change(before, self.kernel()) < self.settled:
+        after = self.kernel()
+        if self.constrained and np.abs(after - before).sum() / np.abs(after).sum() < self.settled:
             self.trainer.should_stop = True
         self._update_weights(torch.stack(bicubic).tolist())
 
@@ -161,7 +162,7 @@ class KernelGAN(LightningModule):
 
     def kernels(self) -> dict[int, Kernel]:
         """The kernels of all ``scales``, cleaned up."""
-        kernel = postprocess(self.kernel(), self.scale)
+        kernel = recentre(suppress_small(self.kernel()), self.scale)
         return {self.scale: kernel, 4: x4_from_x2(kernel)} if self.scale == 2 else {self.scale: kernel}
 
     def confidence(self) -> tuple[float, list[str]]:
@@ -184,10 +185,6 @@ class KernelGAN(LightningModule):
             elif iteration == BLOCK:
                 self.bicubic_weight = max(self.bicubic_weight / 100, BICUBIC_END)
                 self.constrained = self.constrained or self.bicubic_weight < 5e-3
-
-
-def _change(before: Kernel, after: Kernel) -> float:
-    return float(np.abs(after - before).sum() / np.abs(after).sum())
 
 
 class _Adam(torch.optim.Adam):
