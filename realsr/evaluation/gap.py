@@ -221,7 +221,7 @@ def advice(gaps: Mapping[str, Gap], scenes: Separation, options: Mapping[str, st
     best = gaps[nearest].separation
     line = f"nearest is {nearest}, AUC {best.auc:.3f}: train with degradation={options.get(nearest, nearest)}"
     if close := [n for n, gap in gaps.items() if n != nearest and gap.separation.low <= best.high]:
-        line += f"; not clearly farther, their intervals overlap: {', '.join(close)}"
+        line += f"; not clearly different from it, since the intervals overlap: {', '.join(close)}"
     if scenes.auc > 0.65 and best.auc <= scenes.high:
         line += "; LR can hardly come nearer by another: give data.clean_dir scenes like the camera's"
     return line

@@ -130,7 +130,7 @@ ADVICE = "nearest is jpeg, AUC 0.800: train with degradation=kernel_noise_jpeg"
         (0.97, 0.6, ADVICE),
         (0.97, 0.7, ADVICE),
         (0.97, 0.78, rf"{ADVICE}; LR can hardly come nearer by another: give data.clean_dir .*"),
-        (0.89, 0.6, f"{ADVICE}; not clearly farther, their intervals overlap: kernel_noise"),
+        (0.89, 0.6, f"{ADVICE}; not clearly different from it, since the intervals overlap: kernel_noise"),
     ],
 )
 def test_the_advice_names_the_nearest_and_those_as_near_and_blames_scenes_if_they_alone_are_left(noise, content, told):
