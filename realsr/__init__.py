@@ -41,11 +41,11 @@ __all__ = ["Ensemble", "Tiles", "load_model", "upscale"]
 
 
 def _before_a_command() -> None:
-    """In our commands: print help while nothing is imported, take Ctrl-C, and have PyTorch's threads sleep in waiting.
+    """In our commands, print help before anything is imported, handle Ctrl-C, and let waiting PyTorch threads sleep.
 
-    They spin else, and keep the core from the thread that they wait for: a training beside another program takes many
-    times as long (tests/benchmarks/bench_train_step.py --busy). OpenMP reads it once, when PyTorch is imported. A
-    setting of the user's stays.
+    Waiting threads would otherwise spin and keep the core from the thread that they wait for; a training beside another
+    program takes many times as long (tests/benchmarks/bench_train_step.py --busy). OpenMP reads the variable once, when
+    PyTorch is imported. A value that is already set is kept.
     """
     if not (sys.argv[:1] == ["-m"] or Path(*sys.argv[:1]).name.startswith("realsr-")):  # while -m looks for its module
         return
@@ -56,7 +56,7 @@ def _before_a_command() -> None:
 
 
 def _in_a_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Ctrl-C while PyTorch is imported, in a line; other errors as Python prints them."""
+    """Print one line for Ctrl-C during imports, and other errors as Python does."""
     if issubclass(kind, KeyboardInterrupt):
         print("realsr: interrupted", file=sys.stderr)
     else:
@@ -67,7 +67,7 @@ _before_a_command()
 
 
 def __getattr__(name: str) -> Any:
-    """The library's names, imported when they are asked for: PyTorch takes seconds."""
+    """Import the library's names on first use, since PyTorch takes seconds."""
     homes = {
         "load_model": "upscaling.backends",
         "upscale": "upscaling.library",

@@ -7,14 +7,15 @@ import logging
 from pathlib import Path
 
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from realsr.degradation.camera_fit import camera_noise
 from realsr.estimation.estimate import check_scale
 from realsr.pools.estimate import NoKernelError, estimate_kernels
-from realsr.pools.interchange import check_form
-from realsr.pools.pool import check_confidence, export_kernels
+from realsr.pools.export import check_form, export_kernels
+from realsr.pools.pool import check_confidence
 from realsr.pools.shards import jobs_here, shard_of
+from realsr.runtime.command_line import and_next
 from realsr.runtime.config import command
 from realsr.runtime.errors import at_least
 from realsr.runtime.files import find_images
@@ -22,6 +23,8 @@ from realsr.runtime.hardware import pick_device
 from realsr.runtime.workers import default_workers
 
 log = logging.getLogger(__name__)
+
+SECONDS = {"PatchMatching": 3, "KernelGAN": 11}  # of a core a photo, by their defaults (docs/measured.md)
 
 
 def _run(cfg: DictConfig) -> None:
@@ -32,8 +35,10 @@ def _run(cfg: DictConfig) -> None:
     check_scale(cfg.scale, estimator())  # before the noise is collected
     every = find_images(cfg.data.source_dir)
     photos = shard_of(every, cfg.shard, cfg.shards)
-    if cfg.shards > 1:
-        log.info("shard %d of %d: %d photos", cfg.shard, cfg.shards, len(photos))
+    seconds = SECONDS.get(cfg.estimator._target_.rpartition(".")[2])
+    long = f", about {seconds} s of a core each" if seconds else ""
+    share = f" (shard {cfg.shard} of {cfg.shards})" if cfg.shards > 1 else ""
+    log.info("estimating the kernels of %d photos in %s%s%s", len(photos), cfg.data.source_dir, share, long)
     workers = cfg.workers or max(default_workers(pick_device(cfg.accelerator)) // jobs_here(cfg.shards), 1)
     folder = Path(cfg.pool_dir) / "kernels"
     try:
@@ -50,6 +55,11 @@ def _run(cfg: DictConfig) -> None:
         if cfg.shards == 1:
             raise
         log.warning("%s", e)
+    if cfg.shards == 1:
+        own, source = not OmegaConf.is_interpolation(cfg, "pool_dir"), f"data.source_dir={cfg.data.source_dir}"
+        gap = "gap", source, *([f"pools={cfg.pool_dir}"] if own else [])
+        train = "train", "experiment=laptop", source, *([f"pool_dir={cfg.pool_dir}"] if own else [])
+        log.info(and_next(f"the kernels lie in {folder}", gap, train))
 
 
 main = command("estimate", then="the same command goes on")(_run)

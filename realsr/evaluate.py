@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,15 @@ from realsr.runtime.errors import InputError, at_least
 from realsr.runtime.files import left_out
 from realsr.runtime.hardware import keep_memory
 
+log = logging.getLogger(__name__)
+
 
 def check_output(output: Path, *sources: str | None) -> None:
-    """Raise InputError where results of one run would be test images of the next."""
+    """Refuse an output folder in which results would be test images of the next run.
+
+    Raises:
+        InputError: the folder lies in one of the sources.
+    """
     here = output.resolve()
     for source in (Path(name) for name in sources if name):
         if here.is_relative_to(source.resolve()) and not any(here.is_relative_to(path) for path in left_out(source)):
@@ -35,28 +42,30 @@ def _run(cfg: DictConfig) -> None:
     if not 0 <= cfg.seed < 2**32:
         raise InputError(f"seed={cfg.seed}: give 0 to {2**32 - 1}")
     for option in ("hr", "lr"):
-        if cfg[option] is not None and cfg[option] != cfg.data[option]:
-            raise InputError(f"{option}={cfg[option]}: goes with data=folder; here it is {cfg.data[option]}")
+        if cfg[option] is not None and cfg[option] != cfg.testset[option]:
+            raise InputError(f"{option}={cfg[option]}: goes with testset=folder; here it is {cfg.testset[option]}")
     at_least(0, "report.", photos=cfg.report.photos)
     if not 64 <= cfg.report.side <= 16383:
         raise InputError(f"report.side={cfg.report.side}: give 64 to 16383, the most that WebP has")
     methods = build_methods(cfg)
     if not methods:
         raise InputError("nothing to evaluate; give ckpt=FILE, or methods=[bicubic,NAME:FILE]")
-    if "samples_dir" in cfg.data:
-        make_samples(Path(cfg.data.samples_dir))
+    if "samples_dir" in cfg.testset:
+        make_samples(Path(cfg.testset.samples_dir))
     folder = Path(cfg.output)
-    paper: Any = OmegaConf.to_container(cfg.data.paper, resolve=True)
+    paper: Any = OmegaConf.to_container(cfg.testset.paper, resolve=True)
     check_paper(paper)
-    check_output(folder, cfg.data.hr, cfg.data.lr)
-    photos = find_pairs(cfg.data.hr, cfg.data.lr, cfg.scale)
+    check_output(folder, cfg.testset.hr, cfg.testset.lr)
+    photos = find_pairs(cfg.testset.hr, cfg.testset.lr, cfg.scale)
     say_cropped(photos)
     wanted = {"lpips": any(f.hr is not None for f in photos), "niqe": any(f.hr is None for f in photos)}
     metrics = {name: cfg.metrics[name] for name, want in wanted.items() if want}
+    names = ", ".join(method.name for method in methods)
+    log.info("comparing %s on %d photos, x%d; results that lie in %s stay", names, len(photos), cfg.scale, folder)
     evaluator = build_evaluator(cfg.scale, metrics, cfg.accelerator)
     done = evaluate(photos, methods, evaluator, folder)
-    title = f"{cfg.data.title or 'test'}: {len(photos)} photos, x{cfg.scale}"
-    notes = [] if cfg.data.lr is not None else ["LR was made of the ground truth by bicubic: no camera's."]
+    title = f"{cfg.testset.title or 'test'}: {len(photos)} photos, x{cfg.scale}"
+    notes = [] if cfg.testset.lr is not None else ["LR was made of the ground truth by bicubic: no camera's."]
     if evaluator.lpips is not None:
         notes.append(f"LPIPS by {cfg.metrics.lpips.net}.")
     present(done, title, methods, photos, folder, cfg.report.photos, cfg.report.side, paper, notes)

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import logging
+
 from omegaconf import DictConfig
 
+from realsr.runtime.command_line import and_next
 from realsr.runtime.config import command
 from realsr.upscaling.export import export
 
+log = logging.getLogger(__name__)
+
+OPENED_BY = {
+    "safetensors": "chaiNNer, ComfyUI and what else knows such networks",
+    "pth": "chaiNNer, ComfyUI and what else knows such networks",
+    "onnx": "ONNX Runtime and programs that have it",
+    "ncnn": "Upscayl and programs that have ncnn",
+}
+
 
 def _run(cfg: DictConfig) -> None:
-    export(cfg.ckpt, cfg.output, cfg.format, cfg.half, cfg.ema, cfg.overwrite)
+    log.info("writing the network of %s as format=%s and reading it back", cfg.ckpt, cfg.format)
+    target = export(cfg.ckpt, cfg.output, cfg.format, cfg.half, cfg.ema, cfg.overwrite)
+    log.info(
+        and_next(
+            f"{target} is for {OPENED_BY[cfg.format]}, and for us",
+            ("upscale", f"ckpt={target}", "input=photos", "output=large"),
+        )
+    )
 
 
 main = command("export")(_run)

@@ -10,13 +10,14 @@ import torch
 import wandb
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from realsr.data.datasets import draw_seed
 from realsr.estimation.patch_statistics import curves
 from realsr.evaluation import gap
 from realsr.pools.jpeg_tables import collect_tables
 from realsr.reports.pictures import save
+from realsr.runtime.command_line import and_next
 from realsr.runtime.config import check_writable, command, output_dir
 from realsr.runtime.errors import InputError, at_least
 from realsr.training.callbacks import log_picture
@@ -44,6 +45,10 @@ def _run(cfg: DictConfig) -> None:
     large = [gap.choose_photos(name, cfg.photos, side, factor) for _, name, factor in ways]
     gap.check_counts(len(source), sum(map(len, large)))
 
+    log.info(
+        "comparing %d photos in %s with LR by %d degradations, %d patches of each photo",
+        *(len(source), cfg.data.source_dir, len(cfg.variants), cfg.patches),
+    )
     tables = Path(cfg.pools).is_dir() and collect_tables(source, Path(cfg.pools) / "jpeg", whole=False)
     variants = gap.load_variants(cfg.variants, cfg.scale, cfg.pool.min_confidence, bool(tables))
     real = gap.cut_patches(source, cfg.patch, cfg.patches, draw_seed(cfg.seed, 1))
@@ -55,7 +60,8 @@ def _run(cfg: DictConfig) -> None:
 
     gap.print_gaps(gaps, scenes, f"{len(real)} camera photos against LR of {len(hr)}, {cfg.patches} patches of each")
     choices = HydraConfig.get().runtime.choices
-    log.info(gap.advice(gaps, scenes, {name: choices[f"degradation@variants.{name}"] for name in gaps}))
+    options = {name: choices[f"degradation@variants.{name}"] for name in gaps}
+    log.info(gap.advice(gaps, scenes, options))
     sheet = gap.picture(curves(torch.cat(list(real.values()))), gaps)
     save(folder / "gap.png", sheet)
     gap.write_gaps(folder / "gap.json", gaps, scenes)
@@ -67,7 +73,11 @@ def _run(cfg: DictConfig) -> None:
             logger.save()
     finally:
         wandb.finish()
-    log.info("picture: %s   figures: %s", folder / "gap.png", folder / "gap.json")
+    nearest = min(gaps, key=lambda name: gaps[name].separation.auc)
+    train = ["experiment=laptop", f"degradation={options[nearest]}", f"data.source_dir={cfg.data.source_dir}"]
+    train += [f"data.clean_dir={cfg.data.clean_dir}"] if cfg.data.clean_dir else []
+    train += [] if OmegaConf.is_interpolation(cfg, "pools") else [f"pool_dir={cfg.pools}"]
+    log.info(and_next(f"picture: {folder / 'gap.png'}, figures: {folder / 'gap.json'}", ("train", *train)))
 
 
 main = command("gap")(_run)

@@ -1,4 +1,4 @@
-"""``python -m realsr.sweep DIR``: one table and one picture of the runs of a Hydra multirun, which ends with them.
+"""``python -m realsr.sweep DIR``: a table and a picture of a sweep's runs, which a sweep also makes at its end.
 
 DIR is the folder of the sweep, in ``outputs``; the table is ``table.md`` there, the picture ``compare.png``.
 """
@@ -14,10 +14,11 @@ from realsr.runtime.errors import InputError
 
 
 def main() -> None:
-    """Tabulate the folder that the command line names."""
+    """Tabulate the sweep whose folder is given on the command line."""
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         stop("give the folder of a sweep: python -m realsr.sweep DIR", 2)
     try:
+        print(f"tabulating the runs in {sys.argv[1]}")
         report(Path(sys.argv[1]))
     except (InputError, OSError) as e:
         stop(explain(e) or str(e), 2)

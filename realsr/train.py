@@ -5,12 +5,17 @@ from __future__ import annotations
 import logging
 import math
 import warnings
+from pathlib import Path
 
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from realsr.runtime.command_line import and_next
 from realsr.runtime.config import command, output_dir
-from realsr.runtime.processes import is_row_apart, quiet_unless_first, run_apart
+from realsr.runtime.files import find_images
+from realsr.runtime.processes import needs_own_command, quiet_unless_first, run_as_command
 from realsr.training.resume import read_metrics
 from realsr.training.run import train
 
@@ -26,7 +31,6 @@ QUIET = (
     ".*GPU available but not used.*",
     ".*functional.all_gather is deprecated.*",
 )
-# options of Lightning's Trainer that mean nothing here: what they are when left alone, what to give instead
 
 
 def _run(cfg: DictConfig) -> float:
@@ -35,12 +39,34 @@ def _run(cfg: DictConfig) -> float:
         warnings.filterwarnings("ignore", message)
     quiet_unless_first()
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    if is_row_apart(cfg.trainer):
-        run_apart(output_dir())
-        metrics = read_metrics(output_dir()) or {}
+    folder = output_dir()
+    if needs_own_command(cfg.trainer):
+        run_as_command(folder)
+        metrics = read_metrics(folder) or {}
     else:
-        metrics = train(cfg, output_dir())
+        _begin(cfg, folder)
+        metrics = train(cfg, folder)
+        _end(cfg.data, cfg.scale, folder)
     return metrics.get(cfg.optimized_metric, math.nan)
+
+
+def _begin(cfg: DictConfig, folder: Path) -> None:
+    """Say what is trained, on how many photos, in how many steps."""
+    data, photos = cfg.data, "the embedded sample"
+    if data.samples_dir is None:  # folders that are missing are for train to tell, which a finished run does not need
+        folders = [name for name in (data.source_dir, data.clean_dir) if name and Path(name).is_dir()]
+        photos = " and ".join(f"{len(find_images(name))} photos in {name}" for name in folders) or "no photos"
+    steps = f"{cfg.trainer.max_steps} steps of {data.batch_size} crops; a bar tells the time"
+    log.info(and_next(f"training into {folder} on {photos}: missing pools are made, then {steps}"))
+
+
+def _end(data: DictConfig, scale: int, folder: Path) -> None:
+    """Say where the network lies, and how photos are enlarged and compared with it; a sweep ends with its table."""
+    ckpt, photos = f"ckpt={folder}", data.source_dir or "photos"
+    upscale = "upscale", ckpt, f"input={photos}", "output=large"
+    evaluate = "evaluate", ckpt, f"lr={photos}", *([f"scale={scale}"] if scale != 4 else [])
+    alone = data.samples_dir is None and HydraConfig.get().mode is not RunMode.MULTIRUN
+    log.info(and_next(f"the network lies in {folder}", *((upscale, evaluate) if alone else ())))
 
 
 main = command("train", then="go on with ckpt=auto")(_run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from realsr.imaging.encoding import FORMATS, check_quality
 from realsr.networks.tiling import Tiles
 from realsr.runtime.config import command
 from realsr.runtime.errors import InputError, at_least
+from realsr.runtime.files import find_images
 from realsr.runtime.hardware import count_devices, keep_memory
 from realsr.upscaling import library
 from realsr.upscaling.backends import load_model
@@ -20,6 +22,8 @@ from realsr.upscaling.files import Enlarge, upscale_file, upscale_files
 from realsr.upscaling.library import check_result_scale
 from realsr.upscaling.self_ensemble import Ensemble
 from realsr.upscaling.time_estimate import seconds_a_megapixel
+
+log = logging.getLogger(__name__)
 
 
 def _run(cfg: DictConfig) -> None:
@@ -33,17 +37,21 @@ def _run(cfg: DictConfig) -> None:
     def on(index: int) -> Enlarge:
         model = load_model(cfg.ckpt, cfg.backend, cfg.accelerator, cfg.precision, cfg.compile, cfg.ema, index)
         asked = Ensemble(model) if cfg.tta else model
-        return partial(upscale_file, model=asked, pace=seconds_a_megapixel(asked), **options)
+        pace = seconds_a_megapixel(asked)
+        if index == 0:
+            log.info("enlarging %s, %g s a megapixel on %s", what, float(f"{pace:.2g}"), asked.device)
+        return partial(upscale_file, model=asked, pace=pace, **options)
 
     if cfg.format not in (known := ("same", *(suffix[1:] for suffix in FORMATS))):
         raise InputError(f"format={cfg.format}: choose {', '.join(known)}")
+    what = f"{len(find_images(cfg.input))} photos in {cfg.input}" if Path(cfg.input).is_dir() else cfg.input
     suffix = None if cfg.format == "same" else f".{cfg.format}"
     enlarge = [on(index) for index in range(count_devices(cfg.accelerator, cfg.devices))]
     upscale_files(enlarge, Path(cfg.input), Path(cfg.output), suffix, cfg.overwrite)
 
 
 class _Callable(ModuleType):
-    """This module, which is also the function of its name: ``from realsr import upscale`` gives whichever is there."""
+    """A module that is also callable: ``from realsr import upscale`` gives the module once it is imported."""
 
     __call__ = staticmethod(library.upscale)
 

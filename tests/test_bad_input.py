@@ -62,7 +62,7 @@ def mistake(compose, tiny, tmp_path, monkeypatch):
 
     def make(name: str, *overrides: str) -> str:
         given = [*tiny, "accelerator=cpu"] if name == "train" else []
-        return line_of(lambda: runs[name](compose(name, *given, *quote_paths(overrides, ["none", "compact"]))))
+        return line_of(lambda: runs[name](compose(name, *given, *quote_paths(overrides))))
 
     return make
 
@@ -209,7 +209,7 @@ def test_kernel_pools_that_are_of_no_use(mistake, tmp_path, kernel, says):
     folder.mkdir(parents=True)
     if kernel is not None:
         Entry(folder / "a.npz", {"x4": kernel}, {}).write()
-    line = mistake("train", "degradation=kernel", "pool_dir=own", "data.build_pools=false")
+    line = mistake("train", "degradation=kernel", "pool_dir=own", "data.pools.build=false")
     assert says in line and "own/kernels" in line
 
 
@@ -226,11 +226,11 @@ def test_noise_pools_that_are_of_no_use(mistake, tmp_path, tiles, says):
     folder.mkdir(parents=True)
     if tiles is not None:
         Entry(folder / "a.npz", {"tiles": tiles}, {}).write()
-    line = mistake("train", "degradation=noise", "pool_dir=own", "data.build_pools=false")
+    line = mistake("train", "degradation=noise", "pool_dir=own", "data.pools.build=false")
     assert says in line and "own/noise" in line
 
 
-@pytest.mark.parametrize("option", ["data.kernel_dir", "data.noise_dir", "data.val_kernel_dir"])
+@pytest.mark.parametrize("option", ["data.pools.kernel_dir", "data.pools.noise_dir", "data.validation.kernel_dir"])
 def test_a_folder_given_for_a_pool_has_to_hold_one(mistake, tmp_path, option):
     (tmp_path / "empty").mkdir()
     assert f"{option}=mistyped: no such folder; give one" in mistake("train", f"{option}=mistyped")
@@ -244,7 +244,7 @@ def test_a_pool_that_is_there_is_filled_where_it_is(compose, tiny, tmp_path):
     arrays = {"x4": np.ones((33, 33))}
     for name in ("elsewhere", "pools/kernels"):
         Entry(tmp_path / name / "other-12345678.npz", arrays, {"photo": "other"}).write()
-    given = [f"data.val_kernel_dir={tmp_path / 'elsewhere'}", "estimator.iterations=5"]
+    given = [f"data.validation.kernel_dir={tmp_path / 'elsewhere'}", "estimator.iterations=5"]
     instantiate(compose("train", *tiny, *given, f"pool_dir={tmp_path}/x/../pools").data).prepare_data()
     for name in ("elsewhere", "pools/kernels"):
         assert len(list((tmp_path / name).glob("*.npz"))) == 4
@@ -259,7 +259,7 @@ def test_a_pool_that_cannot_be_written_to_can_be_trained_with(mistake, tmp_path,
     monkeypatch.setattr(Path, "write_bytes", lambda p, b: refuse(p) if p.parent.name == kind else real(p, b))
     options = ["estimator.iterations=5", f"pool_dir={tmp_path}/pools"]
     line = mistake("train", *options, "degradation=kernel" if kind == "kernels" else "degradation=noise")
-    assert f"pools/{kind}: cannot be written to (Permission denied)" in line and "data.build_pools=false" in line
+    assert f"pools/{kind}: cannot be written to (Permission denied)" in line and "data.pools.build=false" in line
 
 
 @pytest.mark.parametrize("name", ["estimate", "collect", "train"])
@@ -359,13 +359,15 @@ def test_a_run_is_resumed_with_its_own_model_only(mistake, compose, tiny, tmp_pa
         ("train", "+debug=fsat", "Could not find 'debug/fsat' Available options in 'debug': fast"),
         ("train", "+model.optimizer.lrr=1", "Adam has no such option, did you mean lr?"),
         ("train", "+callbacks.last.every_n_step=1", "LastCheckpoint has no such option, did you mean every_n"),
-        ("train", "gan=null", "disc=none"),
+        ("train", "gan=null", "gan=null: choose hinge, lsgan, ragan, vanilla"),
+        ("train", "start=null", "start=null: choose compact, none, realesr_general, "),
+        ("train", "augment=null", "augment=null: choose flips, none"),
         ("train", "foo", "is no option; write key=value"),
         ("train", "data.crop_size=[3", "is no option; write key=value"),
         ("evaluate", "report.side=a(b", "write key=value, and \"key='value'\" with"),
         ("train", "~data.foo", "data.foo"),
         ("train", "model.optimizer._target_=torch.optim.Adamm", "torch.optim.Adamm: no such class"),
-        ("evaluate", "data=photos", "Could not find 'data/photos' Available options in 'data': df2k_val"),
+        ("evaluate", "testset=photos", "Could not find 'testset/photos' Available options in 'testset': df2k_val"),
         ("upscale", "inptu=photos", "did you mean input?"),
         (
             "estimate",
@@ -416,7 +418,7 @@ def test_unknown_and_missing_options(mistake, name, override, says):
         ("evaluate", "methods=null", "methods=null: must be a list; write methods=[]"),
         ("evaluate", "metrics=null", "metrics=null: has options of its own, give metrics.OPTION=VALUE"),
         ("evaluate", "report=3", "report=3: has options of its own"),
-        ("evaluate", "data.paper=null", "data.paper=null: has options of its own"),
+        ("evaluate", "testset.paper=null", "testset.paper=null: has options of its own"),
         ("estimate", "workers=abc", "workers=abc: must be int"),
         ("estimate", "workers=1.5", "workers=1.5: must be int"),
         ("estimate", "shard=x", "shard=x: must be int"),
@@ -440,14 +442,14 @@ def test_values_of_a_wrong_type(mistake, name, override, says):
         ("data.crop_size=4", "data.crop_size=4 pixels"),
         ("data.batch_size=0", "data.batch_size=0: give 1 or more"),
         ("data.num_workers=-1", "data.num_workers=-1: give 0 or more"),
-        ("data.estimate_workers=-1", "data.estimate_workers=-1: give 0 or more"),
-        ("data.val_count=0", "give 1 or more"),
-        ("data.val_size=2", "give 4 or more"),
-        ("data.look_size=0", "give 4 or more"),
-        ("data.look_count=-1", "give 0 or more"),
-        ("data.source_share=2", "give 0 to 1"),
-        ("data.cleanup=0", "give 0 to 1"),
-        ("data.cleanup=-0.5", "give 0 to 1"),
+        ("data.pools.builder.workers=-1", "data.pools.builder.workers=-1: give 0 or more"),
+        ("data.validation.count=0", "give 1 or more"),
+        ("data.validation.size=2", "give 4 or more"),
+        ("data.validation.look_size=0", "give 4 or more"),
+        ("data.validation.look_count=-1", "give 0 or more"),
+        ("data.photos.source_share=2", "give 0 to 1"),
+        ("data.photos.cleanup=0", "give 0 to 1"),
+        ("data.photos.cleanup=-0.5", "give 0 to 1"),
         ("scale=0", "scale=0"),
         ("model.generator.upscale=2", "the generator enlarges by 2"),
         ("scale=8", "scale=8: PatchMatching gives kernels for x2, x3, x4 only"),
@@ -472,7 +474,7 @@ def test_values_of_a_wrong_type(mistake, name, override, says):
         ("callbacks.last.every_n_train_steps=-1", "callbacks.last.every_n_train_steps=-1: give 0 or more"),
         ("callbacks.pictures.size=0", "callbacks.pictures.size=0: give 4 or more"),
         ("callbacks.pictures.count=-1", "callbacks.pictures.count=-1: give 0 or more"),
-        ("data.val_seed=-1", "data.val_seed=-1: give 0 or more"),
+        ("data.validation.seed=-1", "data.validation.seed=-1: give 0 or more"),
         ("model.clip_norm=nan", "model.clip_norm=nan: give more than 0"),
         ("model.milestones=[5,-1]", "model.milestones=-1: give 0 or more"),
         ("model.pixel_weight=-1", "model.pixel_weight=-1: give 0 or more"),
@@ -482,7 +484,7 @@ def test_values_of_a_wrong_type(mistake, name, override, says):
         ("collector.tile_size=0", "collector.tile_size=0: give 1 or more"),
         ("collector.stride=0", "collector.stride=0: give 1 or more"),
         ("model.discriminator.layers=9", "PatchDiscriminator cannot take crops"),
-        ("data.val_lr=x", "no such folder"),
+        ("data.validation.lr=x", "no such folder"),
     ],
 )
 def test_numbers_out_of_range_are_refused_before_anything_is_made(mistake, tmp_path, override, says):
@@ -492,9 +494,9 @@ def test_numbers_out_of_range_are_refused_before_anything_is_made(mistake, tmp_p
 
 def test_validation_images_are_large_enough_to_be_measured(mistake, photo_folder):
     small = photo_folder("small", 2, 18, 40)
-    line = mistake("train", "degradation=bicubic", f"data.val_hr={small}", "trainer.val_check_interval=1000")
-    assert "photo0 has 40x16 pixels, and 19 on a side are needed" in line and "data.val_hr" in line
-    assert "18x18 pixels" in mistake("train", "degradation=bicubic", "data.val_size=18")
+    line = mistake("train", "degradation=bicubic", f"data.validation.hr={small}", "trainer.val_check_interval=1000")
+    assert "photo0 has 40x16 pixels, and 19 on a side are needed" in line and "data.validation.hr" in line
+    assert "18x18 pixels" in mistake("train", "degradation=bicubic", "data.validation.size=18")
 
 
 @pytest.mark.parametrize(("text", "mode"), [("", "offline"), ("a/b", "offline"), ("\xff", "offline"), ("a", "of")])
@@ -586,7 +588,7 @@ def given(compose):
     """``given("upscale", name, "ckpt", ...)``: what the options are that are all given this name."""
 
     def read(command, name, *keys):
-        options = quote_paths([f"{key}={name}" for key in keys], ["none"])
+        options = quote_paths([f"{key}={name}" for key in keys])
         cfg = compose(command, *options, *(["data.source_dir=x"] if command == "train" else []))
         return [OmegaConf.select(cfg, "start.weights" if key == "start" else key) for key in keys]
 
@@ -595,7 +597,7 @@ def given(compose):
 
 def test_names_of_files_and_folders_may_hold_any_character(given):
     """Whether they exist or not, in every option that is one."""
-    train = ["data.val_hr", "data.val_lr", "data.kernel_dir", "data.clean_dir", "pool_dir"]
+    train = ["data.validation.hr", "data.validation.lr", "data.pools.kernel_dir", "data.clean_dir", "pool_dir"]
     train += ["ckpt", "start", "model.init_from", "lpips.backbone", "callbacks.last.dirpath", "name", "group"]
     evaluate = ["hr", "lr", "output", "metrics.niqe.weights"]
     options = {"train": train, "evaluate": evaluate, "upscale": ["ckpt", "input", "output"]}
@@ -608,12 +610,12 @@ def test_names_of_files_and_folders_may_hold_any_character(given):
 def test_values_that_are_no_names_are_left_to_hydra():
     others = ["data.clean_dir=null", "output=", "input='a b'", "-m", "start=none"]
     for option in ("seed=3", "model.optimizer.lr=1e-4", *others):
-        assert quote_paths([option], ["none"]) == [option]
-    assert quote_paths(["start=compat"], ["compact"]) == ["start=compat"]  # Hydra lists what there is
-    assert quote_paths(["methods=[bicubic,a:~/x (1).pth]"], []) == [f"methods=[bicubic,'a:{Path.home()}/x (1).pth']"]
-    assert quote_paths(["methods=[bicubic,'a:x,y.pth',b:it's]"], []) == [r"methods=[bicubic,'a:x,y.pth','b:it\'s']"]
-    assert quote_paths(["output=~/new"], []) == [f"output={Path.home()}/new"]  # as some shells do
-    assert quote_paths(["ckpt=a (1),b", "-m", "start=none,x.pth"], ["none"])[0] == "ckpt='a (1)',b"
+        assert quote_paths([option]) == [option]
+    assert quote_paths(["start=compat"]) == ["start=compat"]  # Hydra lists what there is
+    assert quote_paths(["methods=[bicubic,a:~/x (1).pth]"]) == [f"methods=[bicubic,'a:{Path.home()}/x (1).pth']"]
+    assert quote_paths(["methods=[bicubic,'a:x,y.pth',b:it's]"]) == [r"methods=[bicubic,'a:x,y.pth','b:it\'s']"]
+    assert quote_paths(["output=~/new"]) == [f"output={Path.home()}/new"]  # as some shells do
+    assert quote_paths(["ckpt=a (1),b", "-m", "start=none,x.pth"])[0] == "ckpt='a (1)',b"
 
 
 def test_a_mistyped_name_is_said_to_be_none(mistake):
@@ -778,7 +780,7 @@ def test_names_that_are_empty(compose, name, keys):
         "evaluate": [],
     }.get(name, ["data.source_dir=a"])
     for key in keys:
-        line = line_of(compose, name, *quote_paths([*needed, f"{key}="], ["none", "compact"]))
+        line = line_of(compose, name, *quote_paths([*needed, f"{key}="]))
         assert line == f"{key}= is empty; give a name, or leave {key}= out"
 
 

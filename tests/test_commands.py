@@ -1,6 +1,7 @@
 """The commands as a user runs them, on folders of small photos."""
 
 import csv
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from conftest import call
 from PIL import Image
 
+from realsr import train
 from realsr.data.samples import make_samples
 from realsr.estimation.kernelgan.module import KernelGAN
 from realsr.imaging import read_image
@@ -26,6 +28,10 @@ def test_estimate_then_collect_fill_the_pools_and_resume(photo_folder, tmp_path)
     done = call("realsr.estimate", f"data.source_dir='{photos}'", *options, cwd=tmp_path)
     kernels = tmp_path / "pools" / "kernels"
     entries = [Entry.read(path) for path in sorted(kernels.glob("*.npz"))]
+    first, *_, gap, train = done.stdout.splitlines()
+    assert first == f"estimating the kernels of 3 photos in {photos}, about 11 s of a core each"
+    assert gap == "  python -m realsr.gap 'data.source_dir=photos with spaces' pools=pools"
+    assert train == "  python -m realsr.train experiment=laptop 'data.source_dir=photos with spaces' pool_dir=pools"
     assert "broken.png" in done.stdout
     assert "1 photos skipped" in done.stdout
     assert [entry.manifest["photo"] for entry in entries] == ["photo0.png", "photo1.png"]
@@ -47,6 +53,10 @@ def test_estimate_then_collect_fill_the_pools_and_resume(photo_folder, tmp_path)
 
     rule = ["collector=df2k", "collector.tile_size=16", "collector.stride=16", f"pool_dir={tmp_path}/pools"]
     done = call("realsr.collect", f"data.source_dir='{photos}'", "collector.max_variance=30", *rule, cwd=tmp_path)
+    first, *_, where, estimate = done.stdout.splitlines()
+    assert first.startswith(f"collecting noise and JPEG tables from 3 photos in {photos}: ")
+    assert where == "the pools lie in pools; next:"
+    assert estimate == "  python -m realsr.estimate 'data.source_dir=photos with spaces' pool_dir=pools"
     assert "photo0.png: " in done.stdout
     assert "of 120 tiles" in done.stdout
     strict = [f"data.source_dir='{photos}'", "collector.max_variance=0.01", *rule]
@@ -83,6 +93,9 @@ def test_upscale_keeps_structure_names_and_kinds(checkpoint, tmp_path):
     done = call("realsr.upscale", *options, cwd=tmp_path, check=False)
     assert done.returncode == 2
     assert "bad.png" in done.stderr
+    first, *_, last = done.stdout.splitlines()
+    assert re.fullmatch(rf"enlarging 5 photos in {tmp_path}/in, [\d.]+ s a megapixel on cpu", first)
+    assert last == f"4 photos written to {tmp_path}/out, 1 failed; open it in a file browser"
     out = tmp_path / "out" / "sub"
     assert sorted(p.name for p in out.iterdir()) == ["a.bmp.png", "a.jpg.png", "alpha.png", "gray.png"]
     assert all(read_image(p).rgb.shape == (80, 120, 3) for p in out.iterdir())
@@ -96,6 +109,12 @@ def test_quickstart_ends_with_tables_and_a_picture(tmp_path):
     tiny += ["trainer.val_check_interval=4", "callbacks.last.every_n_train_steps=2"]
     options = f"options={tiny}"
     done = call("realsr.quickstart", "folder=q", "lpips=null", options, cwd=tmp_path)
+    first, *_, where, train = done.stdout.splitlines()
+    assert first.startswith("the whole method on photos in the package, into q: 2.4 minutes of one core")
+    assert where.startswith("the network lies in q/run_seed0; your own photos")
+    assert train == "  python -m realsr.train experiment=laptop data.source_dir=photos data.clean_dir=clean"
+    steps = "missing pools are made, then 4 steps of 4 crops; a bar tells the time"
+    assert f"training into q/run_seed0 on the embedded sample: {steps}" in done.stdout
     for text in ("estimated", "assuming bicubic", "PSNR", "bicubic", "model", "comparison.png"):
         assert text in done.stdout
     results = tmp_path / "q" / "results_seed0"
@@ -103,6 +122,21 @@ def test_quickstart_ends_with_tables_and_a_picture(tmp_path):
     assert read_image(results / "model" / "coffee.png").rgb.shape == (396, 600, 3)
     again = call("realsr.quickstart", "folder=q", "lpips=null", options, cwd=tmp_path)
     assert "comparison.png" in again.stdout
+
+
+def test_a_training_says_what_it_does_and_what_people_run_next(compose, tiny, caplog, monkeypatch, tmp_path):
+    caplog.set_level("INFO")
+    monkeypatch.chdir(tmp_path)
+    cfg, run = compose("train", *tiny), tmp_path / "run"
+    train._begin(cfg, run)
+    train._end(cfg.data, 2, run)
+    first, last = caplog.messages
+    assert first.startswith("training into run on 3 photos in camera and 3 photos in clean: missing pools are made, ")
+    assert last.splitlines() == [
+        "the network lies in run; next:",
+        "  python -m realsr.upscale ckpt=run input=camera output=large",
+        "  python -m realsr.evaluate ckpt=run lr=camera scale=2",
+    ]
 
 
 def test_the_ablation_sweep_ends_with_one_table(tmp_path):
@@ -134,8 +168,8 @@ def test_the_wheel_brings_its_configs_and_what_a_page_is_made_of(tmp_path):
     install = ["-m", "pip", "install", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
     subprocess.run([sys.executable, *install], check=True, capture_output=True)
     code = (
-        f"import sys; sys.path.insert(0, {str(site)!r}); import realsr, realsr.runtime.config as c;"
-        f"assert realsr.__file__.startswith({str(site)!r}); print(c.conf_dir());"
+        f"import sys; sys.path.insert(0, {str(site)!r}); import realsr, realsr.runtime.help as h;"
+        f"assert realsr.__file__.startswith({str(site)!r}); print(h.conf_dir());"
         "sys.argv = ['realsr-train', '--cfg', 'job', 'model=compact', 'data.source_dir=x'];"
         "from realsr.train import main; main()"
     )

@@ -1,10 +1,9 @@
-"""Simulated cameras whose truth is known: light through a lens, a mosaic, noise, and the processing in the camera.
+"""Simulated cameras whose truth is known.
 
-What a camera does to a scene, in this order: blur in linear light (defocus, diffraction, motion, the pixel's own area),
-one colour a pixel, shot and read noise, white balance, demosaicking, colours, tone curve, noise reduction, sharpening,
+A camera does to a scene, in this order: blur in linear light (defocus, diffraction, motion, the pixel's own area), one
+colour a pixel, shot and read noise, white balance, demosaicking, colours, tone curve, noise reduction, sharpening,
 JPEG. The embedded sample is seen through one of them, and ``tests/benchmarks/bench_camera.py`` measures the method on
-all. Written with OpenCV and Pillow, apart from :mod:`realsr.degradation.development`, which so meets what it has
-not seen.
+all. They share no code with :mod:`realsr.degradation.development` but one way to demosaic: OpenCV and Pillow do it.
 """
 
 from __future__ import annotations
@@ -34,7 +33,11 @@ OVER = 9  # samples along a pixel's side when a lens' disks and lines are drawn;
 
 @dataclass(frozen=True)
 class Camera:
-    """A camera, and how it is set. Lengths are in its own pixels, so that it is one camera at any scale.
+    """A camera and its settings. Lengths are in its own pixels, so that it is one camera at any scale.
+
+    >>> camera, rng = Camera(), np.random.default_rng(0)
+    >>> camera.photograph(np.full((64, 96, 3), 0.5), scale=4, rng=rng).shape
+    (16, 24, 3)
 
     Attributes:
         core: standard deviation of the lens' core (diffraction and aberrations).
@@ -74,7 +77,7 @@ class Camera:
 
     @property
     def suffix(self) -> str:
-        """Of the files that it writes."""
+        """Suffix of the files that the camera writes."""
         return ".png" if self.quality is None else ".jpg"
 
     def spreads(self, scale: int, rng: np.random.Generator) -> list[Kernel]:
@@ -94,10 +97,9 @@ class Camera:
                      for share, s in ((1 - self.tail, core), (self.tail, 3 * core)) if share]  # fmt: skip
         spread = np.sum(gaussians, axis=0)
         along, across = x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
-        for shape in (
-            np.hypot(x, y) <= max(radius * scale, 1 / OVER),
-            (np.abs(along) <= max(length * scale / 2, 1 / OVER)) & (np.abs(across) <= 1 / OVER),
-        ):
+        disk = np.hypot(x, y) <= max(radius * scale, 1 / OVER)
+        line = (np.abs(along) <= max(length * scale / 2, 1 / OVER)) & (np.abs(across) <= 1 / OVER)
+        for shape in (disk, line):
             spread = signal.fftconvolve(spread, shape / shape.sum(), mode="same")
         side = 2 * reach + 1
         return normalise(spread.clip(0).reshape(side, OVER, side, OVER).sum((1, 3)))
@@ -109,15 +111,13 @@ class Camera:
         if self.corners != 1:
             y, x = np.ogrid[-1 : 1 : light.shape[0] * 1j, -1 : 1 : light.shape[1] * 1j]
             middle += (corner - middle) * ((y**2 + x**2) / 2)[..., None]
-        height, width = scene.shape[0] // scale, scene.shape[1] // scale
-        return np.asarray(middle.reshape(height, scale, width, scale, 3).mean((1, 3)))
+        return np.asarray(middle.reshape(len(light) // scale, scale, -1, scale, 3).mean((1, 3)))
 
     def develop(self, light: Array, rng: np.random.Generator | None) -> Array:
         """The camera's picture of :meth:`expose`, sRGB in [0, 1], before JPEG; without noise where ``rng`` is None."""
-        to_camera = np.eye(3)
-        if self.matrix is not None:
-            to_camera = (CAMERA_FROM_XYZ[self.matrix] @ XYZ_FROM_SRGB).double().numpy()
-            to_camera /= to_camera.sum(1, keepdims=True)  # white stays white
+        matrix = self.matrix
+        to_camera = np.eye(3) if matrix is None else (CAMERA_FROM_XYZ[matrix] @ XYZ_FROM_SRGB).double().numpy()
+        to_camera /= to_camera.sum(1, keepdims=True)  # white stays white
         balanced, gains = light @ to_camera.T, np.array(self.gains)
         raw, gain = _mosaic(balanced / gains), _mosaic(np.broadcast_to(gains, light.shape))
         if rng is not None:
@@ -146,7 +146,7 @@ class Camera:
         return _encoded(linear * (0.6 + 0.4 * linear * (3 - 2 * linear)) if self.tone == "film" else linear)
 
     def ideal(self, scene: Array) -> Array:
-        """The scene ``(h, w, 3)`` in the camera's tones, which no blur, mosaic and noise has touched: the HR truth."""
+        """The scene ``(h, w, 3)`` in the camera's tones, without blur, mosaic and noise: the HR truth."""
         return self._toned(_linear(scene))
 
     def file(self, picture: Array) -> bytes:
@@ -162,17 +162,17 @@ class Camera:
             return np.asarray(image)
 
     def photograph(self, scene: Array, scale: int, rng: np.random.Generator) -> Array:
-        """What :meth:`file` is to store of a scene ``(h*scale, w*scale, 3)`` sRGB in [0, 1]."""
+        """The camera's picture ``(h, w, 3)`` of a scene ``(h*scale, w*scale, 3)``, both sRGB in [0, 1]."""
         return self.develop(self.expose(scene, scale, self.spreads(scale, rng)), rng)
 
     def effective_kernel(self, spreads: list[Kernel], scale: int, size: int = 0, side: int = 128) -> Kernel:
-        """The correlation kernel that in display values comes nearest to the camera, its processing included.
+        """The correlation kernel that comes nearest, in display values, to the camera with its processing.
 
-        Least squares through charts of low contrast, which natural photos are too badly conditioned for, without noise,
-        noise reduction and JPEG, all over which light of the field's mean spread falls.
+        It is fitted by least squares to pictures of charts of low contrast (natural photos are too badly conditioned),
+        blurred by the field's mean spread, without noise, noise reduction and JPEG.
 
         Args:
-            spreads: of the photo, by :meth:`spreads`.
+            spreads: of the photo, from :meth:`spreads`.
             scale: of the scene.
             size: of the kernel, odd; 0: ``8 * scale + 1`` (33 for x4).
             side: of the chart in the camera's pixels.
@@ -196,7 +196,7 @@ class Camera:
 
 @functools.lru_cache(maxsize=2)
 def _charts(scale: int, size: int, side: int, rim: int) -> tuple[list[tuple[Array, Array]], tuple[Array, bool]]:
-    """Charts, each with what a kernel sees of it, and the factor of the normal equations of a kernel through all."""
+    """Charts, each with the part that a kernel sees, and the factor of the normal equations of a kernel's fit."""
     seen = slice(rim * scale - size // 2, (side - rim - 1) * scale + size // 2 + 1)
     charts = [0.5 + 0.04 * np.random.default_rng(seed).standard_normal((side * scale,) * 2) for seed in range(3)]
     around = [chart[seen, seen] - 0.5 for chart in charts]

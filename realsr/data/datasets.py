@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import albumentations as A
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from realsr.data.store import Pixels
+from realsr.data.store import Pixels, StoredImage
 from realsr.runtime.errors import InputError
+
+Image = StoredImage | Pixels  # that crops are cut from
 
 
 def draw_seed(*key: int) -> int:
-    """A 63-bit seed from integers: equal keys give equal seeds, any other key an unrelated one."""
+    """A 63-bit seed from integers: equal keys give equal seeds, any other key an unrelated one.
+
+    >>> draw_seed(0, 7) == draw_seed(0, 7), draw_seed(0, 7) == draw_seed(1, 7)
+    (True, False)
+    """
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-class Image(Protocol):
-    """What crops are cut from: a :class:`realsr.data.store.StoredImage`, an array, or what else can be cut so."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """``(H, W, 3)``."""
-
-    def __getitem__(self, cut: tuple[slice, slice], /) -> Pixels:
-        """``image[y0:y1, x0:x1]``: uint8 RGB."""
 
 
 class HRCrops(Dataset[dict[str, Any]]):
@@ -36,6 +32,10 @@ class HRCrops(Dataset[dict[str, Any]]):
 
     Item ``i`` is a function of ``(seed, i)`` alone: photo, place and augmentation are drawn from them. So a run draws
     the same crops whatever the number of workers, and resumes exactly from a step's number.
+
+    >>> crops = HRCrops([], [np.zeros((40, 40, 3), np.uint8)], 0.5, 32, seed=0, augment=A.Compose([A.D4()]))
+    >>> crops[5]["hr"].shape
+    torch.Size([3, 32, 32])
 
     Args:
         source: cleaned-up source photos.
@@ -46,7 +46,7 @@ class HRCrops(Dataset[dict[str, Any]]):
         augment: makes of a crop ``(crop, crop, 3)`` uint8 one of the same shape and type.
 
     Raises:
-        InputError: it makes something else.
+        InputError: ``augment`` makes something else.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class HRCrops(Dataset[dict[str, Any]]):
         return {"hr": torch.from_numpy(np.ascontiguousarray(hr.transpose(2, 0, 1))), "index": index}
 
     def files(self, indices: Sequence[int]) -> list[str]:
-        """Names of the images that items are cut from, to tell a user."""
+        """Names of the images that items are cut from, for messages."""
         drawn = [self._draw(index)[:2] for index in indices]
         return [
             f"{'source' if images is self.source else 'clean'}/{getattr(images[number], 'name', number)}"
@@ -89,7 +89,7 @@ class HRCrops(Dataset[dict[str, Any]]):
         ]
 
     def _draw(self, index: int) -> tuple[Sequence[Image], int, np.random.Generator]:
-        """The images that an item is of, the number of its image, and the generator for what is left to draw."""
+        """The list of images that an item is from, the image's number in it, and the generator for further draws."""
         rng = np.random.default_rng([self.seed, index])
         images = self.source if rng.random() < self.source_share else self.clean
         return images, int(rng.integers(len(images))), rng
@@ -100,6 +100,9 @@ class StepSampler(Sampler[int]):
 
     Its length is that of the whole run, since Lightning counts a resumed run's batches from zero, and one step
     more, so that the last step does not end the epoch: a finished run can then go on with more steps.
+
+    >>> list(StepSampler(start=1, steps=2, batch=2, rank=0, world=2))
+    [4, 5, 8, 9]
 
     Args:
         start: steps that are done already.
@@ -124,8 +127,11 @@ class StepSampler(Sampler[int]):
 def share(batch: int, devices: int) -> int:
     """How many samples of a step's batch each device takes.
 
+    >>> share(16, devices=4)
+    4
+
     Raises:
-        InputError: not all would take as many.
+        InputError: the batch cannot be shared out evenly.
     """
     each, rest = divmod(batch, devices)
     if rest:
@@ -136,6 +142,22 @@ def share(batch: int, devices: int) -> int:
             f"of it; choose data.batch_size={fitting}, or {counts} devices"
         )
     return each
+
+
+class TimedLoader(DataLoader[Any]):
+    """Counts the seconds that its batches were waited for, which Lightning tells its profiler alone."""
+
+    waited = 0.0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        batches = super().__iter__()
+        while True:
+            began = time.perf_counter()
+            batch = next(batches, None)
+            self.waited += time.perf_counter() - began
+            if batch is None:
+                return
+            yield batch
 
 
 class Pair(NamedTuple):

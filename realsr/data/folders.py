@@ -32,7 +32,7 @@ class PairFiles:
         hr: file of the ground truth; None: there is none.
         size: rows and columns of LR that are used; HR's are ``scale`` times as many.
         scale: of HR against LR.
-        cropped: whether something of the files is left out, since their sizes do not fit the scale.
+        cropped: whether rows or columns are left out, since the files' sizes do not fit the scale.
     """
 
     name: str
@@ -44,7 +44,7 @@ class PairFiles:
 
     @property
     def paths(self) -> list[Path]:
-        """Of the files that there are, HR first."""
+        """Of its files, HR first."""
         return [path for path in (self.hr, self.lr) if path is not None]
 
     def read(self) -> Pair:
@@ -64,8 +64,8 @@ class PairFiles:
 def find_pairs(hr_dir: str | Path | None, lr_dir: str | Path | None, scale: int) -> list[PairFiles]:
     """Pairs in two folders; of HR alone, with bicubic LR; of LR alone, without ground truth.
 
-    Names match whole, or without what data sets put at their ends (:data:`ENDS`). What is more than a multiple of the
-    scale is cut off at the right and the bottom; LR may have been rounded up. Only the files' headers are read here.
+    Names match whole, or without the endings of data sets (:data:`ENDS`). Rows and columns beyond a multiple of the
+    scale are cut off at the right and the bottom; LR may have been rounded up. Only the files' headers are read here.
 
     Raises:
         InputError: neither folder is given, names do not match, or LR is not as large as HR over the scale.
@@ -89,13 +89,13 @@ def find_pairs(hr_dir: str | Path | None, lr_dir: str | Path | None, scale: int)
 
 
 def read_pairs(found: Sequence[PairFiles]) -> list[Pair]:
-    """All of them decoded: for few images."""
+    """Decode all of them: for few images."""
     say_cropped(found)
     return [files.read() for files in found]
 
 
 def say_cropped(found: Sequence[PairFiles]) -> None:
-    """One line where something of the files is left out."""
+    """Log a line if files are cropped."""
     if cropped := [files for files in found if files.cropped]:
         first = cropped[0]
         sizes = " and ".join(f"{w * k}x{h * k}" for (h, w), k in ((first.size, 1), (first.size, first.scale)))

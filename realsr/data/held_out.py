@@ -1,11 +1,12 @@
-"""Validation's photos, kernels and noise tiles stay out of training: looked at by content, whatever files are called.
+"""Validation's photos, kernels and noise tiles stay out of training; they are compared by content, not by name.
 
-Photos are the same if their decoded 8-bit pixels are (:func:`realsr.imaging.content_hash`): a copy under another name,
-in another lossless format, or a source photo that training has cleaned up. A photo that was cut, scaled or saved anew
-as JPEG is another one. Noise tiles are the same if their bytes are; tiles without noise, clipped white, are not
-counted. Kernels are the same if they differ by rounding only. Of a validation photo that the camera has made
-(``data.val_lr``) training draws neither kernel nor noise; it is found in a pool by its file's SHA-256. JPEG tables are
-not looked at: a camera has few, which its photos share.
+- Photos are the same if their decoded 8-bit pixels are (:func:`realsr.imaging.content_hash`): a copy under another
+  name or in another lossless format, a source photo that training has cleaned up. A photo that was cut, scaled or
+  saved anew as JPEG is another one.
+- Kernels are the same if they differ by rounding only, noise tiles if their bytes are the same. Tiles without noise,
+  such as clipped white, do not count.
+- Training draws no kernel and no noise of a photo in ``data.validation.lr``, which a pool knows by its file's SHA-256.
+- JPEG tables are not compared: a camera has few, which its photos share.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ import torch
 from torch.nn import functional as F
 
 from realsr.data.folders import PairFiles
-from realsr.data.run_pools import Folders, Pools, Side, photos_of
+from realsr.data.run_pools import Folders, Side
 from realsr.data.store import StoredImage
 from realsr.imaging import content_hash, read_8_bit
+from realsr.pools.folder import pool_record
+from realsr.pools.interchange import is_foreign
 from realsr.pools.pool import KernelPool, NoisePool
 from realsr.runtime.errors import InputError
 from realsr.runtime.files import file_hash
@@ -34,7 +37,7 @@ Record = dict[str, Any]  # plain containers, for a checkpoint
 
 
 def refuse_shared(pairs: Sequence[PairFiles], training: Mapping[str, Sequence[StoredImage]]) -> None:
-    """Raise InputError if a file of validation is among the training images, or cannot be read.
+    """Raise InputError if a file of validation is a training image too, or cannot be read.
 
     Args:
         pairs: of validation.
@@ -50,24 +53,23 @@ def refuse_shared(pairs: Sequence[PairFiles], training: Mapping[str, Sequence[St
 
 
 def keep_apart(
-    pools: Pools, folders: Folders, validation: Side | None, lr_photos: Sequence[Path], seed: int
+    training: Side, validation: Side | None, folders: Folders, lr_photos: Sequence[Path]
 ) -> tuple[Side, Record]:
-    """What training draws from, and nothing of it is validation's.
+    """Take out of training's pools what validation has as well.
 
     Args:
-        pools: of the run.
-        folders: of training's kernels, noise and tables.
-        validation: what validation's LR is made with; None where it is there already.
-        lr_photos: validation's LR, where it is there.
-        seed: of what is held out.
+        training: its pools, without the photos that are held out.
+        validation: the pools that validation's LR is made with; None where its LR is given.
+        folders: of training's pools.
+        lr_photos: validation's LR, where it is given.
 
     Returns:
-        What is not held out of ``folders``, but for kernels and noise tiles that ``validation`` has as well, in other
-        files, or that are of its own photos; all of it if nothing would be left. And by the names ``kernels`` and
-        ``noise`` how many there are in ``training`` and in ``validation``, how many were ``left_out``, how many are
-        ``shared`` still, and the names of the ``photos`` that validation's are from.
+        Training's pools without kernels and noise tiles that ``validation`` has too, in other files, or that are of
+        ``lr_photos``; all of them if nothing would be left. And by the names ``kernels`` and ``noise`` how many there
+        are in ``training`` and in ``validation``, how many were ``left_out``, how many are ``shared`` still, and the
+        names of validation's ``photos``.
     """
-    training, digests = pools.side(folders, False, seed), {file_hash(photo) for photo in lr_photos}
+    digests = {file_hash(photo) for photo in lr_photos}
     kernels, noise, _ = validation or Side(None, None, None)
     own = [photos_of(folder, digests) for folder in folders[:2]]
     left_kernels, of_kernels = _apart("kernels", training.kernels, kernels, same_kernels, own[0])
@@ -83,12 +85,11 @@ def _apart(kind: str, pool: Any, held: Any, same: Any, own: Collection[str]) -> 
         "shared": 0,
         "photos": sorted({*held.photos}) if held else [],
     }
-    if not pool:
-        return pool, record
-    out = {*(same(pool, held) if held else ()), *(i for i, photo in enumerate(pool.photos) if photo in own)}
-    keep = [i for i in range(len(pool)) if i not in out]
+    twins = same(pool, held) if pool and held else []
+    out = {*twins, *(i for i, photo in enumerate(pool.photos if pool else ()) if photo in own)}
     if not out:
         return pool, record
+    keep = [i for i in range(len(pool)) if i not in out]
     if not keep:
         log.warning("too few %s to hold any out: validation sees those of training", kind)
         return pool, {**record, "shared": len(out)}
@@ -96,8 +97,17 @@ def _apart(kind: str, pool: Any, held: Any, same: Any, own: Collection[str]) -> 
     return pool.subset(keep), {**record, "training": len(keep), "left_out": len(out)}
 
 
+def photos_of(folder: Path | None, digests: set[str]) -> set[str]:
+    """Names of the photos in our own pool in ``folder`` whose files have one of these SHA-256."""
+    if folder is None or not digests or is_foreign(folder):
+        return set()
+    record = pool_record(folder)
+    files = ((name, {**record["shared"], **file}) for name, file in record["files"].items())
+    return {file.get("photo", Path(name).stem) for name, file in files if file.get("sha256") in digests}
+
+
 def same_kernels(pool: KernelPool, other: KernelPool) -> list[int]:
-    """Indices of the kernels that are in the other pool as well, to rounding, whatever zeros are around them."""
+    """Indices of the kernels that are in the other pool too, but for rounding and zeros around them."""
     size = max(pool.kernels.shape[-1], other.kernels.shape[-1])
     one, two = (
         F.pad(kernels, [(size - kernels.shape[-1]) // 2] * 4).flatten(1).double()  # sizes are odd
@@ -107,7 +117,7 @@ def same_kernels(pool: KernelPool, other: KernelPool) -> list[int]:
 
 
 def same_tiles(pool: NoisePool, other: NoisePool) -> list[int]:
-    """Indices of the tiles that are in the other pool as well; those without any noise are left out."""
+    """Indices of the tiles that are in the other pool too; tiles without noise are left out."""
     if pool.tiles.shape[1:] != other.tiles.shape[1:]:
         return []
     held = {tile.numpy().tobytes() for tile in other.tiles}
@@ -118,17 +128,17 @@ def same_tiles(pool: NoisePool, other: NoisePool) -> list[int]:
 def held_out_record(
     training: Sequence[StoredImage], validation: Sequence[str], held: Sequence[StoredImage], pools: Record
 ) -> Record:
-    """What a checkpoint keeps under ``held_out``.
+    """The record that a checkpoint keeps under ``held_out``.
 
     Args:
-        training: its images.
-        validation: names of its photos.
-        held: those of them that are the user's training photos, held out.
-        pools: of :func:`keep_apart`.
+        training: images of training.
+        validation: names of the validation photos.
+        held: images that were held out from training for it.
+        pools: record of :func:`keep_apart`.
 
     Returns:
-        By the names ``photos``, ``kernels`` and ``noise`` how many there are in ``training``, how many in
-        ``validation``, and how many in both, ``shared``; and ``seen``, what the pixels of the training photos are.
+        By the names ``photos``, ``kernels`` and ``noise`` how many there are in ``training``, in ``validation``, and in
+        both (``shared``); and ``seen``, the content hashes of the training photos.
     """
     seen = {image.content for image in training}
     photos = {
@@ -141,50 +151,44 @@ def held_out_record(
 
 
 def held_out_text(record: Record) -> str:
-    """One sentence on a record of :func:`held_out_record`, for the log and for reports."""
+    """One sentence on a record of :func:`held_out_record`, for the log and for reports.
+
+    >>> record = {kind: {"validation": 2, "shared": 0} for kind in KINDS}
+    >>> held_out_text(record)
+    '2 photos, 2 kernels, 2 noise tiles; none is in training (checked by content)'
+    """
     held = [(name, record[kind]) for kind, name in KINDS.items() if record[kind]["validation"]]
     shared = [f"{of['shared']} of the {name}s" for name, of in held if of["shared"]]
-    left_out = [
-        _count(record[kind]["left_out"], KINDS[kind]) for kind in ("kernels", "noise") if record[kind]["left_out"]
-    ]
+    left_out = [_count(record[kind]["left_out"], name) for kind, name in KINDS.items() if record[kind].get("left_out")]
     text = ", ".join(_count(of["validation"], name) for name, of in held)
-    if shared:
-        text += f"; training has {' and '.join(shared)} as well, for there are too few (checked by content)"
-    else:
-        text += "; none is in training (checked by content)"
-    if left_out:
-        text += f"; left out of training for that: {' and '.join(left_out)}"
-    return text
+    has = f"training has {' and '.join(shared)} as well, for there are too few" if shared else "none is in training"
+    out = f"; left out of training for that: {' and '.join(left_out)}" if left_out else ""
+    return f"{text}; {has} (checked by content){out}"
 
 
 def held_out_lines(content: Mapping[str, Any]) -> list[str]:
-    """What a checkpoint says about its validation and training, in sentences for a report.
-
-    Args:
-        content: of a checkpoint.
-    """
+    """Sentences for a report on what a checkpoint was trained on and what was held out, from its content."""
     record = content.get("held_out")
     if not record:
         return ["Held out for validation: not recorded (checkpoint of an earlier version)."]
-    trained = ", ".join(
-        _count(record[kind]["training"], name) for kind, name in KINDS.items() if record[kind]["training"]
-    )
+    counts = {name: record[kind]["training"] for kind, name in KINDS.items()}
+    trained = ", ".join(_count(count, name) for name, count in counts.items() if count)
     return [f"Trained on: {trained}.", f"Held out for validation: {held_out_text(record)}."]
 
 
 def seen_in_training(content: Mapping[str, Any], images: Mapping[str, Sequence[str]]) -> list[str]:
-    """Names of the test images that a checkpoint was trained on; none where :func:`held_out_lines` says "not recorded".
+    """Names of the test images that a checkpoint was trained on.
 
     Args:
-        content: of a checkpoint.
-        images: by name, what the pixels of an image's files are, as :func:`folder_contents` gives it.
+        content: of the checkpoint; one without a record gives no name.
+        images: content hashes by name, from :func:`folder_contents`.
     """
     seen = {*content.get("held_out", {}).get("seen", ())}
     return [name for name, contents in images.items() if not seen.isdisjoint(contents)]
 
 
 def folder_contents(pairs: Sequence[PairFiles]) -> dict[str, list[str]]:
-    """What the pixels of a test set's files are, by their names.
+    """Content hashes of a test set's files by the pairs' names.
 
     Raises:
         InputError: a file cannot be read.

@@ -1,13 +1,13 @@
-"""The pools of a run: filled first, each read once, and what validation is to see stays out of training."""
+"""The pools of a run: filled first, then split into photos for training and photos for validation."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from realsr.data.store import StoredImage
 from realsr.degradation.camera_fit import camera_noise
 from realsr.estimation.estimate import Estimator, check_scale
 from realsr.estimation.noise import TileRule
@@ -16,118 +16,151 @@ from realsr.pools.estimate import estimate_kernels
 from realsr.pools.folder import check_pool, pool_record
 from realsr.pools.interchange import is_foreign
 from realsr.pools.jpeg_tables import JpegPool, collect_tables, require_tables
-from realsr.pools.pool import KernelPool, NoisePool, hold_out
+from realsr.pools.pool import KernelPool, NoisePool, check_confidence, hold_out
+from realsr.runtime.errors import at_least
 
-Folders = Sequence[Path | None]  # of kernels, noise and tables
-POOLS = ("kernel_dir", "noise_dir", "jpeg_dir", "val_kernel_dir", "val_noise_dir", "val_jpeg_dir")
 HELD_OUT = 0.1  # share of the photos whose kernels, noise and tables only validation sees
 
 
+class Folders(NamedTuple):
+    """Folders of the pools that LR is made with; None: without."""
+
+    kernel: Path | None
+    noise: Path | None
+    jpeg: Path | None
+
+    @classmethod
+    def of(cls, *names: str | None) -> Folders:
+        """From the options ``kernel_dir``, ``noise_dir`` and ``jpeg_dir``."""
+        return cls(*(None if name is None else Path(name) for name in names))
+
+
 class Side(NamedTuple):
-    """What training or validation draws from; None: it does without."""
+    """Pools that training or validation draws from; None: without."""
 
     kernels: KernelPool | None
     noise: NoisePool | None
     jpeg: JpegPool | None
 
 
-class Pools:
-    """Pools by their folders, each read once, though training and validation may draw from the same.
+@dataclass(frozen=True)
+class PoolBuilder:
+    """Fills pools from the camera's photos, going on from what is there.
 
     Args:
-        scale: of the kernels.
-        min_confidence: kernels of less are left out.
+        estimator: makes the estimator of one photo's kernel.
+        collector: chooses the noise tiles.
+        accelerator: Lightning's name of the device that estimates kernels.
+        workers: photos whose kernels are estimated side by side; 0: as many as suit the device.
     """
 
-    def __init__(self, scale: int, min_confidence: float) -> None:
-        kernels = functools.partial(KernelPool.load, scale=scale, min_confidence=min_confidence)
-        loaders: tuple[Callable[[Path], Any], ...] = kernels, NoisePool.load, JpegPool.load
-        self.loaders = [functools.cache(load) for load in loaders]
+    estimator: Callable[[], Estimator]
+    collector: TileRule
+    accelerator: str = "auto"
+    workers: int = 0
 
-    def side(self, folders: Folders, held_out: bool, seed: int) -> Side:
-        """Of these folders the items that are held out, or the others.
+    def __post_init__(self) -> None:
+        at_least(0, "data.pools.builder.", workers=self.workers)
+
+    def fill(self, photos: Sequence[Path], pools: RunPools, validation: Folders) -> None:
+        """Fill the pools of training and validation; kernels of another program stay as they are.
+
+        Kernels are estimated with the noise of all tiles in training's noise pool.
+
+        Raises:
+            InputError: the photos give no kernel, no noise or no table, or a folder cannot be written to.
+        """
+        pairs = zip(pools.folders, validation, strict=True)
+        kernels, noise, jpeg = ([folder for folder in dict.fromkeys(pair) if folder is not None] for pair in pairs)
+        ours = [folder for folder in kernels if not is_foreign(folder)]
+        if ours:
+            check_scale(pools.scale, self.estimator())  # a bad option fails before noise is collected
+        collected = {folder: collect_noise(photos, folder, self.collector, redo=False) for folder in noise}
+        for folder in jpeg:
+            (require_tables if pools.jpeg_required else collect_tables)(photos, folder)
+        for folder in ours:
+            where = pools.folders.noise or folder.parent / "noise"
+            ask = functools.partial(camera_noise, photos, where, self.collector, collected.get(where))
+            how = self.estimator, pools.scale, self.accelerator, False, self.workers, pools.min_confidence
+            estimate_kernels(photos, folder, *how, noise=ask)
+
+
+@dataclass(frozen=True)
+class RunPools:
+    """The pools that training draws from, and how they are filled.
+
+    Args:
+        kernel_dir: folder of the kernel pool, or kernels of another program, which are taken as they are
+            (:func:`realsr.pools.interchange.read_kernels`); None: bicubic in place of a kernel.
+        noise_dir: folder of the noise pool; None: no noise.
+        jpeg_dir: folder of the pool of the photos' quantisation tables; None: no compression.
+        builder: fills them.
+        scale: of the kernels.
+        min_confidence: kernels of less are left out, 0 to 1.
+        jpeg_required: whether photos without tables are an error; else LR is not compressed then.
+        pool_dir: the builder makes new pools here alone, other folders have to hold one; None: it makes all.
+        build: False takes the pools as they are.
+    """
+
+    kernel_dir: str | None
+    noise_dir: str | None
+    jpeg_dir: str | None
+    builder: PoolBuilder
+    scale: int = 4
+    min_confidence: float = 0.0
+    jpeg_required: bool = True
+    pool_dir: str | None = None
+    build: bool = True
+
+    def __post_init__(self) -> None:
+        check_confidence(self.min_confidence)
+
+    @property
+    def folders(self) -> Folders:
+        """Of the pools."""
+        return Folders.of(self.kernel_dir, self.noise_dir, self.jpeg_dir)
+
+    def check(self, validation: Folders) -> None:
+        """Raise InputError if a folder, of validation's too, holds no pool and lies elsewhere than in ``pool_dir``."""
+        if self.pool_dir is None:
+            return
+        made = [Path(self.pool_dir).resolve() / name for name in ("kernels", "noise", "jpeg")]
+        for part, folders in (("pools", self.folders), ("validation", validation)):
+            for kind, folder in folders._asdict().items():
+                if folder is not None and folder.resolve() not in made:
+                    check_pool(folder, f"data.{part}.{kind}_dir")
+
+    def fill(self, photos: Sequence[Path], validation: Folders) -> None:
+        """Have the builder fill the pools of training and validation, unless ``build`` is False."""
+        if self.build:
+            self.builder.fill(photos, self, validation)
+
+    def split(self, validation: Folders, seed: int) -> tuple[Side, Side]:
+        """Training's pools without the photos that are held out, and validation's pools of these photos alone.
 
         Raises:
             InputError: a pool is missing or damaged.
         """
-        parts = [
-            None if folder is None else hold_out(load(folder), HELD_OUT, seed)[held_out]
-            for load, folder in zip(self.loaders, folders, strict=True)
-        ]
-        return Side(*parts)
+        load_kernels = functools.partial(KernelPool.load, scale=self.scale, min_confidence=self.min_confidence)
+        loaders: list[Callable[[Path], Any]] = [load_kernels, NoisePool.load, JpegPool.load]
+        cached = [functools.cache(load) for load in loaders]
 
+        def side(folders: Folders, held_out: bool) -> Side:
+            if not self.jpeg_required and folders.jpeg is not None and not any(folders.jpeg.glob("*.npz")):
+                folders = folders._replace(jpeg=None)
+            parts = (
+                None if folder is None else hold_out(load(folder), HELD_OUT, seed)[held_out]
+                for load, folder in zip(cached, folders, strict=True)
+            )
+            return Side(*parts)
 
-def fill_pools(
-    photos: Sequence[Path],
-    folders: Mapping[str, Path | None],
-    estimator: Callable[[], Estimator],
-    collector: TileRule,
-    scale: int,
-    accelerator: str,
-    workers: int,
-    min_confidence: float,
-    jpeg_required: bool,
-) -> None:
-    """Make what the pools of training and validation lack, going on from what is there.
+        return side(self.folders, held_out=False), side(validation, held_out=True)
 
-    Args:
-        photos: of the camera.
-        folders: by the names of :data:`POOLS`.
-        estimator: makes kernels, with the noise of all tiles; kernels of another program are taken as they are.
-        collector: makes noise tiles.
-        scale: of the kernels.
-        accelerator: that estimates them.
-        workers: processes that do.
-        min_confidence: kernels of less are marked.
-        jpeg_required: whether photos without quantisation tables are an error.
-    """
-
-    def given(kind: str) -> set[Path]:
-        return {folders[name] for name in (f"{kind}_dir", f"val_{kind}_dir")} - {None}  # type: ignore[return-value]
-
-    kernels = {folder for folder in given("kernel") if not is_foreign(folder)}
-    if kernels:
-        check_scale(scale, estimator())  # a bad option fails before noise is collected
-    noise = {folder: collect_noise(photos, folder, collector, redo=False) for folder in given("noise")}
-    for folder in given("jpeg"):
-        (require_tables if jpeg_required else collect_tables)(photos, folder)
-    for folder in kernels:
-        where = folders["noise_dir"] or folder.parent / "noise"
-        ask = functools.partial(camera_noise, photos, where, collector, noise.get(where))
-        estimate_kernels(photos, folder, estimator, scale, accelerator, False, workers, min_confidence, noise=ask)
-
-
-def photos_of(folder: Path | None, digests: set[str]) -> set[str]:
-    """Names of the photos that our own pool in ``folder`` has something of, of those whose files have these SHA-256."""
-    if folder is None or not digests or is_foreign(folder):
-        return set()
-    record = pool_record(folder)
-    files = ((name, {**record["shared"], **file}) for name, file in record["files"].items())
-    return {file.get("photo", Path(name).stem) for name, file in files if file.get("sha256") in digests}
-
-
-def check_given(pools: Mapping[str, Path | None], pool_dir: Path | None) -> None:
-    """Raise InputError if a pool's folder holds none and is not made either; those of ``pool_dir`` are.
-
-    Args:
-        pools: folders by the name of their option.
-        pool_dir: None makes all.
-    """
-    own = [] if pool_dir is None else [pool_dir / name for name in ("kernels", "noise", "jpeg")]
-    for name, folder in pools.items():
-        if own and folder is not None and folder.resolve() not in own:
-            check_pool(folder, f"data.{name}")
-
-
-def made_from(pools: Mapping[str, Path | None], images: Sequence[StoredImage]) -> dict[str, Any]:
-    """What each pool in use is made of, for checkpoints; and the photos, whose files' names hold their hashes.
-
-    Args:
-        pools: folders by the name of their option; of several with one folder the first counts.
-        images: of training.
-    """
-    names = {folder: name for name, folder in reversed([*pools.items()]) if folder is not None and folder.exists()}
-    return {
-        **{name.removesuffix("_dir"): pool_record(folder) for folder, name in names.items()},
-        "photos": {"shared": {}, "files": {image.path.name: {"photo": image.name} for image in images}},
-    }
+    def records(self, validation: Folders) -> dict[str, Any]:
+        """For checkpoints, by pool (``kernel``, ``val_kernel``...), :func:`realsr.pools.folder.pool_record`."""
+        names: dict[Path, str] = {}
+        for prefix, folders in (("", self.folders), ("val_", validation)):
+            for kind, folder in folders._asdict().items():
+                if folder is not None and folder.exists():
+                    names.setdefault(folder, f"{prefix}{kind}")
+        return {name: pool_record(folder) for folder, name in names.items()}

@@ -1,14 +1,12 @@
 """The embedded sample: scikit-image's colour photographs, part of them seen through a simulated camera.
 
 The camera is ``CAMERAS["compact"]`` of :mod:`realsr.data.cameras`, a pocket camera at medium ISO: slight defocus and
-motion, another in every photo; a colour mosaic with shot and read noise; sharpening; JPEG. What it does to a scene all
-together is, apart from its noise, nearly a blur: the effective kernel, which is the truth that estimates are held
-against.
+motion, different in every photo; a colour mosaic with shot and read noise; sharpening; JPEG. Apart from noise all of it
+together is nearly a blur. Its effective kernel is the truth that estimates are compared with.
 
-Source photos are scenes seen at x2, so that they are as large as these pictures allow; the test photos are seen at x2,
-x3 and x4, so that their ground truth, in the camera's tones, is known at the scale that is asked for. Both come from
-the one camera, whose lengths are in its own pixels. Scenes have to be sharp, since no estimator can tell their blur
-from the camera's.
+Source photos are scenes seen at x2, so that they are as large as these pictures allow. Test photos are seen at x2, x3
+and x4, so that their ground truth, in the camera's tones, is known at each scale. One camera takes both, for its
+lengths are in its own pixels. Scenes have to be sharp, since no estimator can tell their blur from the camera's.
 """
 
 from __future__ import annotations
@@ -76,7 +74,7 @@ def make_samples(folder: Path) -> None:
 
 
 def are_outdated(folder: Path) -> bool:
-    """Whether ``folder`` holds samples that another camera took; a file of the user's own tells nothing."""
+    """Whether ``folder`` holds samples of a former camera; a ``truth.npz`` with other names in it is not ours."""
     if not (folder / "truth.npz").exists():
         return False
     with np.load(folder / "truth.npz") as truth:
@@ -86,7 +84,7 @@ def are_outdated(folder: Path) -> bool:
 
 
 def read_scene(name: str) -> Tensor:
-    """One of the sample's pictures, ``(3, H, W)`` in [0, 1], as sharp as they are here.
+    """One of the sample's pictures, ``(3, H, W)`` in [0, 1]; soft ones are reduced until they are sharp.
 
     Raises:
         InputError: scikit-image is not installed.
@@ -100,7 +98,7 @@ def read_scene(name: str) -> Tensor:
 
 
 def _draws(index: int) -> np.random.Generator:
-    """Of one photo: first of its point spread, then of its noise."""
+    """The generator of one photo: first its point spread is drawn, then its noise."""
     return np.random.default_rng([2020, index])
 
 

@@ -1,8 +1,8 @@
-"""Decoded HR images on disk, once for all runs: named by what they are made of, never half written.
+"""Decoded HR images on disk, once for all runs: named by their photo's content, never half written.
 
-An image's file has strips of ``STRIP`` columns one behind the other, so that the rows of a crop lie together: a crop of
-160 pixels is 2.2 reads of 140 KB in all. Row by row, as in a ``.npy``, it is 960 KB: of photos of 2040x1356 pixels that
-were in no page cache a crop took 1.3 ms so (5.7 without advice to the kernel), and 0.4 in strips.
+A file stores strips of ``STRIP`` columns one behind the other, so that the rows of a crop lie together: a crop of 160
+pixels is 2.2 reads of 140 KB in all. Stored row by row, as in a ``.npy``, it is 960 KB. Measured on photos of 2040x1356
+pixels that were in no page cache, a crop took 1.3 ms row by row (5.7 without advice to the kernel) and 0.4 in strips.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class StoredImage:
-    """A stored image, of which ``image[y0:y1, x0:x1]`` reads a part: ``(y1-y0, x1-x0, 3)`` uint8 RGB, a copy.
+    """A stored image; ``image[y0:y1, x0:x1]`` reads a part of it, ``(y1-y0, x1-x0, 3)`` uint8 RGB.
 
     Attributes:
         path: of the file.
         shape: ``(height, width, 3)``.
         name: of the photo, for people.
-        content: :func:`realsr.imaging.content_hash` of the whole photo, before it was scaled; none: not stored yet.
+        content: :func:`realsr.imaging.content_hash` of the whole photo, before it was scaled; empty: not stored yet.
     """
 
     path: Path
@@ -72,7 +72,7 @@ class StoredImage:
 
 
 def write_strips(path: Path, rgb: Pixels) -> None:
-    """Write ``(H, W, 3)`` uint8 for :class:`StoredImage`, whole or not at all, even if the machine fails."""
+    """Write ``(H, W, 3)`` uint8 as a file of :class:`StoredImage`, whole or not at all, even if the machine fails."""
     with atomic_write(path) as file:
         for start in range(0, rgb.shape[1], STRIP):
             file.write(np.ascontiguousarray(rgb[:, start : start + STRIP]).data)
@@ -83,19 +83,18 @@ def write_strips(path: Path, rgb: Pixels) -> None:
 def prepare_hr(sets: Sequence[Any], folder: Path, min_size: int, limit: float | None = None, workers: int = 1) -> None:
     """Make the HR images that are missing, side by side; goes on where it was interrupted.
 
-    A file's name holds the hash of its photo's bytes: a photo that was moved or copied is not decoded again, one that
-    was changed is. Several programs may fill one folder at the same time.
+    A file's name holds the hash of its photo's bytes: a photo that was moved or copied is not decoded again, a changed
+    one is. Several programs may fill one folder at the same time.
 
     Args:
-        sets: ``(photos, factor)``: they are scaled by 0.5 if they are the camera's, since bicubic downscaling takes
-            noise and blur away (RealSR, section 3.2), by 1 if they are clean.
+        sets: ``(photos, factor)``, photos and the factor that they are scaled by.
         folder: of the store.
-        min_size: photos whose result is smaller than this on a side are left out, with a warning.
-        limit: GB that the folder may hold; None: 95 % of what is free on its disk is used at most.
+        min_size: photos with a side of less pixels after scaling are left out, with a warning.
+        limit: GB that the folder may hold; None: 95 % of its disk's free space is used at most.
         workers: processes.
 
     Raises:
-        InputError: there is no room for what is missing; nothing has been decoded then.
+        InputError: there is no room for the missing images; nothing has been decoded then.
     """
     todo: dict[Path, tuple[Path, StoredImage, float]] = {}
     damaged: list[str] = []
@@ -122,18 +121,22 @@ def prepare_hr(sets: Sequence[Any], folder: Path, min_size: int, limit: float | 
 
 
 def stored_hr(photos: Sequence[Path], folder: Path, factor: float, min_size: int) -> list[StoredImage]:
-    """The images that :func:`prepare_hr` has made of these photos and that are large enough."""
+    """The images of these photos that :func:`prepare_hr` has made and that are large enough."""
     found = _images(photos, folder, factor, 1).values()
     return [i for i in found if isinstance(i, StoredImage) and i.content and min(i.shape[:2]) >= min_size]
 
 
 def scaled(rgb: Any, factor: float) -> Pixels:
-    """Pixels of 8 or 16 bits ``(H, W, 3)`` as an HR image: scaled by ``factor``, uint8."""
+    """An HR image, uint8, of pixels of 8 or 16 bits ``(H, W, 3)``, scaled by ``factor``.
+
+    >>> scaled(np.zeros((8, 6, 3), np.uint16), 0.5).shape
+    (4, 3, 3)
+    """
     return eight_bit(rgb) if factor == 1 else to_uint(imresize(to_float(rgb), factor))
 
 
 def _images(photos: Sequence[Path], folder: Path, factor: float, workers: int) -> dict[Path, StoredImage | str]:
-    """Each photo's image, or why it cannot be read; the content, which ends a file's name, is that of what is there."""
+    """Each photo's image, or why it cannot be read. A stored image's content hash is read off its file's name."""
     held = {path.stem.rpartition("-")[0]: path for path in folder.glob("*.strips")}
     found: dict[Path, StoredImage | str] = {}
     for photo, identity in _identities(photos, folder, workers).items():
@@ -150,7 +153,7 @@ def _images(photos: Sequence[Path], folder: Path, factor: float, workers: int) -
 
 
 def _identities(photos: Sequence[Path], folder: Path, workers: int) -> dict[Path, Any]:
-    """What each photo is, or why it cannot be read; from the folder's index where the file is as it was."""
+    """Hash, height and width of each photo, or why it cannot be read; from the index if the file is unchanged."""
     index: dict[str, Any] = {}
     with suppress(FileNotFoundError):
         for line in (folder / INDEX).read_text("utf-8", "replace").splitlines():
@@ -178,7 +181,7 @@ def _identity(photo: Path) -> tuple[str, int, int] | str:
 
 
 def _store(job: tuple[Path, StoredImage, float]) -> str | None:
-    """Decode a photo into its image; gives the reason where that fails."""
+    """Decode a photo into the store; returns the reason where that fails."""
     photo, image, factor = job
     try:
         pixels = read_image(photo).rgb
@@ -192,18 +195,18 @@ def _store(job: tuple[Path, StoredImage, float]) -> str | None:
 
 
 def _each(function: Any, items: Sequence[Any], workers: int, title: str) -> Iterator[tuple[Any, Any]]:
-    """Items and results, made side by side, with a progress bar where there is more than one."""
+    """Items with their results, computed side by side, with a progress bar for more than one."""
     with closing(side_by_side(function, items, workers)) as results:
         yield from track(results, title, total=len(items), disable=len(items) < 2)
 
 
 def _check_room(folder: Path, need: int, count: int, limit: float | None) -> None:
-    """Say what the images that are missing need, in bytes; raise InputError if it is more than there is."""
+    """Log the bytes that missing images need; raise InputError if there is less room."""
     free, held = 0.95 * shutil.disk_usage(folder).free, sum(p.stat().st_size for p in folder.glob("*.strips"))
     log.info("%d decoded HR images take %.2g GB in %s", count, need / 1e9, folder)
     if need > free or (limit is not None and held + need > limit * 1e9):
         raise InputError(
             f"{folder}: {count} decoded HR images need {need / 1e9:.2g} GB; {held / 1e9:.2g} GB are there already, "
-            f"{free / 1e9:.2g} GB are free, data.store_limit={limit}: set pool_dir or data.store_dir to a larger disk, "
-            "raise the limit, delete the folder if it holds other photos, or give fewer photos"
+            f"{free / 1e9:.2g} GB are free, data.photos.store_limit={limit}: set pool_dir or data.photos.store_dir to "
+            "a larger disk, raise the limit, delete the folder if it holds other photos, or give fewer photos"
         )

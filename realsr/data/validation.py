@@ -1,9 +1,10 @@
-"""What validation sees: HR images held out from training with LR made of them, and camera photos to look at."""
+"""Validation: HR images held out from training with LR made of them, and camera photos to look at."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,13 @@ import torch
 from torch import Tensor
 
 from realsr.data.datasets import Pair, draw_seed
+from realsr.data.folders import PairFiles, find_pairs, read_pairs
+from realsr.data.run_pools import Folders, Side
 from realsr.data.store import StoredImage
 from realsr.degradation.paper import Degradation
 from realsr.imaging import read_image, to_float
 from realsr.imaging.metrics import least_side
-from realsr.runtime.errors import InputError
+from realsr.runtime.errors import InputError, at_least
 from realsr.runtime.evenly import evenly
 from realsr.runtime.files import find_images
 
@@ -24,15 +27,97 @@ log = logging.getLogger(__name__)
 VALIDATION = 2**40  # sample numbers from here on belong to validation, those below to training
 
 
+@dataclass(frozen=True)
+class Validation:
+    """Which pairs a run is measured on, and which photos of the camera are enlarged for looking.
+
+    Args:
+        hr: folder of ground truth, of photos that training has not; None: HR images are held out from training.
+        lr: folder of its LR images; None: LR is made with held-out kernels and noise.
+        count: number of held-out images, at most a fifth of all.
+        size: held-out images are cut to this many pixels on a side at most.
+        look_count: number of camera photos without ground truth.
+        look_size: these are cut to this many pixels on a side at most.
+        kernel_dir: kernel pool that LR is made with; None: bicubic.
+        noise_dir: noise pool; None: no noise.
+        jpeg_dir: pool of JPEG tables; None: no compression.
+        degradation: builds the degradation from ``kernels``, ``noise`` and ``jpeg``; None: training's.
+        seed: of what is held out and how it is degraded; runs of several seeds share it.
+    """
+
+    hr: str | None = None
+    lr: str | None = None
+    count: int = 8
+    size: int = 512
+    look_count: int = 4
+    look_size: int = 128
+    kernel_dir: str | None = None
+    noise_dir: str | None = None
+    jpeg_dir: str | None = None
+    degradation: Callable[..., Degradation] | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        at_least(1, "data.validation.", count=self.count)
+        at_least(0, "data.validation.", look_count=self.look_count, seed=self.seed)
+
+    @property
+    def folders(self) -> Folders:
+        """Of the pools."""
+        return Folders.of(self.kernel_dir, self.noise_dir, self.jpeg_dir)
+
+    def check(self, scale: int) -> None:
+        """Raise InputError at sizes below the scale, and at LR without ground truth."""
+        at_least(scale, "data.validation.", size=self.size, look_size=self.look_size)
+        if self.lr is not None and self.hr is None:
+            raise InputError("data.validation.lr needs data.validation.hr, its ground truth")
+
+    def files(self, scale: int) -> list[PairFiles]:
+        """The files of ``hr`` and ``lr``; none where images are held out."""
+        return [] if self.hr is None else find_pairs(self.hr, self.lr, scale)
+
+    def pairs(
+        self, held: Sequence[StoredImage], scale: int, pools: Side, degradation: Callable[..., Degradation]
+    ) -> list[Pair]:
+        """The pairs of ``hr`` and those of the ``held`` out images, the same in every run of this seed.
+
+        Raises:
+            InputError: an image cannot be read, or is too small for SSIM.
+        """
+        pairs = read_pairs(self.files(scale))
+        pairs += [Pair(image.name, torch.empty(0), middle(image, self.size)) for image in held]
+        check_sizes(pairs, scale)
+        if self.lr is not None:
+            return pairs
+        return degraded(pairs, (self.degradation or degradation)(**pools._asdict()).eval(), scale, self.seed)
+
+    def looks(self, source_dir: str | None) -> list[Pair]:
+        """Photos of the camera, evenly chosen, without ground truth."""
+        if source_dir is None or not self.look_count:
+            return []
+        photos, looks = find_images(source_dir), []
+        for index in evenly(self.look_count, len(photos)):
+            try:
+                looks.append(Pair(photos[index].stem, middle(read_image(photos[index]).rgb, self.look_size), None))
+            except InputError as e:
+                log.warning("not shown: %s", e)
+        return looks
+
+
 def hold_out_images(
     source: list[StoredImage], clean: list[StoredImage], count: int, seed: int
 ) -> tuple[list[StoredImage], list[StoredImage], list[StoredImage]]:
-    """Take validation images out of the clean images if there are two or more, else of the source images.
+    """Take validation images out of the clean images if there are two or more, else out of the source images.
+
+    >>> from pathlib import Path
+    >>> images = [StoredImage(Path(name), (9, 9, 3), name, content=name) for name in ("a", "b", "c")]
+    >>> [[image.name for image in part] for part in hold_out_images([], images, count=8, seed=0)]
+    [[], ['b', 'c'], ['a']]
 
     Args:
         source: cleaned-up source images.
-        clean: clean ones. Of photos with the same pixels, in either, training keeps all or none.
-        count: to take at most, and at most a fifth.
+        clean: clean ones. Photos with the same pixels, in either list, all stay in training or all leave it.
+        count: number of images to take at most, and at most a fifth.
         seed: of the choice.
 
     Returns:
@@ -47,12 +132,12 @@ def hold_out_images(
         kept = [[image for image in images if image.content not in seen] for images in (source, clean)]
         if any(kept):
             return kept[0], kept[1], held
-    log.warning("too few photos to hold one out: validation sees a photo of training; give data.val_hr=DIR")
+    log.warning("too few photos to hold one out: validation sees a photo of training; give data.validation.hr=DIR")
     return source, clean, (pool or clean)[:1]
 
 
 def degraded(pairs: Sequence[Pair], degrade: Degradation, scale: int, seed: int) -> list[Pair]:
-    """The pairs' HR images with LR made of them, the same in every run of this seed."""
+    """The pairs' HR images, cut to multiples of the scale, with LR made of them; the same in every run of this seed."""
     made = []
     for index, pair in enumerate(pairs):
         assert pair.hr is not None
@@ -70,25 +155,15 @@ def check_sizes(pairs: Sequence[Pair], scale: int) -> None:
         if hr is not None and min(hr.shape[-2:]) // scale * scale < least:
             raise InputError(
                 f"validation: {name} has {hr.shape[-1]}x{hr.shape[-2]} pixels, and {least} on a side are needed for "
-                "SSIM; raise data.val_size, or give larger photos (data.val_hr, if it is given)"
+                "SSIM; raise data.validation.size, or give larger photos (data.validation.hr, if it is given)"
             )
 
 
-def look_photos(source_dir: str | None, count: int, size: int) -> list[Pair]:
-    """``count`` photos of a folder, evenly chosen, cut to ``size`` pixels on a side; without ground truth."""
-    if source_dir is None or not count:
-        return []
-    photos = find_images(source_dir)
-    looks = []
-    for index in evenly(count, len(photos)):
-        try:
-            looks.append(Pair(photos[index].stem, middle(read_image(photos[index]).rgb, size), None))
-        except InputError as e:
-            log.warning("not shown: %s", e)
-    return looks
-
-
 def middle(rgb: Any, size: int) -> Tensor:
-    """At most ``size x size`` pixels from the middle of ``(H, W, 3)``, as ``(3, h, w)`` in [0, 1]."""
+    """At most ``size x size`` pixels from the middle of ``(H, W, 3)``, as ``(3, h, w)`` in [0, 1].
+
+    >>> middle(np.full((6, 4, 3), 255, np.uint8), 5).shape
+    torch.Size([3, 5, 4])
+    """
     y, x = (max((side - size) // 2, 0) for side in rgb.shape[:2])
     return to_float(np.ascontiguousarray(rgb[y : y + size, x : x + size]))

@@ -1,51 +1,49 @@
-"""LR of cameras that are drawn anew for every image: for a network that starts well on any camera, then to be adapted.
+"""LR of a random camera for every image, to train a network that is then adapted to one camera.
 
-The parts are those of :mod:`realsr.degradation.camera`, in the same order. There a camera's photos tell how strong
-each part is; here it is drawn from ranges that most cameras lie in.
+The parts are those of :mod:`realsr.degradation.camera`, in the same order. There the strength of each part is fitted to
+a camera's photos; here it is drawn from ranges that most cameras lie in.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from realsr.degradation.development import RIM, Development
-from realsr.degradation.paper import Bounds, Coding, Degradation, check_bounds, refuse_pools
+from realsr.degradation.paper import Bounds, Degradation, Parameters, check_bounds, downscaled, no_pools, through
 from realsr.degradation.sensor import degamma
 from realsr.estimation.kernels import gaussian_kernel
 from realsr.imaging.jpeg import BLOCK, standard_tables
-from realsr.imaging.resample import blur_subsample
 from realsr.pools.jpeg_tables import JpegPool
 from realsr.pools.pool import KernelPool, NoisePool
-from realsr.runtime.hardware import to_device
 
 DEMOSAICKING: tuple[Literal["malvar", "bilinear", "none"], ...] = ("malvar", "bilinear", "none")
 
 
 class AnyCamera(Degradation):
-    """Each image through a camera of its own: lens, mosaic, noise, development and JPEG, all drawn.
+    """Each image goes through a random camera: lens, mosaic, noise, development and JPEG.
 
-    Nothing is drawn from pools; ``eval()`` changes nothing. Bounds are inclusive, the smaller first.
+    ``eval()`` changes nothing. Bounds are inclusive, the smaller first.
 
     Args:
         scale: integer subsampling factor.
-        blur: bounds of the lens' variance along each axis in squared LR pixels, drawn by its logarithm. A pixel's own
-            area, which is in it, has 1/12.
-        shot: bounds of the variance of the noise for each unit of raw signal in [0, 1], drawn by its logarithm.
-        read: bounds of the standard deviation of the noise in the dark, of the same unit, likewise.
+        blur: bounds of the lens' variance along each axis in squared LR pixels, at least a pixel's own 1/12; drawn by
+            its logarithm.
+        shot: bounds of the noise's variance for each unit of raw signal in [0, 1], drawn by its logarithm.
+        read: bounds of the noise's standard deviation in the dark in the same unit, drawn by its logarithm.
         gains: bounds of the white balance of red and of blue, by which their noise is stronger.
         crosstalk: bounds of the distance of the sensor's colours from sRGB's (:class:`Development`).
         reduction: bounds of the smoothing of the noise in LR pixels; half of the cameras have none.
-        chroma: bounds of the smoothing of its colours, likewise.
+        chroma: bounds of the smoothing of the noise's colours in LR pixels; half of the cameras have none.
         sharpening: bounds of the amount of unsharp masking; a third of the cameras have none.
-        radius: bounds of its standard deviation in LR pixels.
+        radius: bounds of the standard deviation of the blur in it, in LR pixels.
         quality: bounds of JPEG's quality, 1 to 100; half of the images have their chroma halved.
-        kernels: None, as ``noise`` and ``jpeg``.
-        noise: see ``kernels``.
-        jpeg: see ``kernels``.
+        kernels, noise, jpeg: None: no pool is drawn from.
 
     Raises:
         InputError: a pool is given, or bounds make no sense.
@@ -71,13 +69,12 @@ class AnyCamera(Degradation):
         jpeg: JpegPool | None = None,
     ) -> None:
         super().__init__(scale)
-        refuse_pools("any_camera", kernels=kernels, noise=noise, jpeg=jpeg)
-        for name, given, low, high in (
+        no_pools("any_camera", kernels=kernels, noise=noise, jpeg=jpeg)
+        check_bounds(
             ("blur", blur, 1 / 12, 4), ("shot", shot, 1e-9, 1), ("read", read, 1e-9, 1), ("gains", gains, 0.1, 10),
             ("crosstalk", crosstalk, 0, 2), ("reduction", reduction, 0, RIM / 2), ("chroma", chroma, 0, RIM / 2),
             ("sharpening", sharpening, 0, 5), ("radius", radius, 0.1, RIM / 2), ("quality", quality, 1, 100),
-        ):  # fmt: skip
-            check_bounds(name, given, low, high)
+        )  # fmt: skip
         self.blur, self.shot, self.read, self.gains = blur, shot, read, gains
         self.crosstalk, self.reduction, self.chroma = crosstalk, reduction, chroma
         self.sharpening, self.radius, self.quality = sharpening, radius, quality
@@ -88,32 +85,29 @@ class AnyCamera(Degradation):
         """Pixels around an HR crop that the blur and the development read, a multiple of the scale."""
         return (math.ceil(self.size / 2 / self.scale) + RIM) * self.scale
 
-    def downscaled(self, hr: Tensor, generator: torch.Generator, margin: int) -> Tensor:
-        """Light on the sensor, without the margin."""
-        kernels = torch.stack([self.draw_kernel(generator) for _ in hr])
-        return blur_subsample(degamma(hr), to_device(kernels, hr.device), self.scale, margin)
-
-    def picture(self, lr: Tensor, generator: torch.Generator) -> Tensor:
-        """Each image by a development of its own."""
-        field = to_device(torch.randn(lr.shape, generator=generator), lr.device)
-        pairs = zip(torch.split(lr.clamp(0, 1), 1), torch.split(field, 1), strict=True)
-        return torch.cat([self.draw_development(generator).picture(light, noise) for light, noise in pairs])
-
-    def coding(self, count: int, generator: torch.Generator, cut: bool) -> Coding:
-        """Of any quality, chroma halved or not."""
+    def draw(self, count: int, size: Sequence[int], generator: torch.Generator, margin: int = 0) -> Parameters:
+        """Draw for each image a lens, noise, a development, and JPEG of any quality, chroma halved or not."""
+        kernels = torch.stack([self.draw_kernel(generator) for _ in range(count)])
+        fields = torch.split(torch.randn(count, 3, *self.lr_size(size, margin), generator=generator), 1)
+        steps = [[partial(self.draw_development(generator).picture, field=field)] for field in fields]
         quality = torch.randint(self.quality[0], self.quality[1] + 1, (count,), generator=generator)
         factors = torch.randint(1, 3, (count, 1), generator=generator).expand(-1, 2)
-        phase = torch.randint(2 * BLOCK if cut else 1, (count, 2), generator=generator)
-        return to_device(standard_tables(quality), self.place), factors, phase
+        phase = torch.randint(2 * BLOCK if margin else 1, (count, 2), generator=generator)
+        return Parameters(kernels, coding=(standard_tables(quality), factors, phase), steps=steps)
+
+    def picture(self, hr: Tensor, drawn: Parameters, margin: int) -> Tensor:
+        """Each image by its own lens and development."""
+        light = downscaled(degamma(hr), drawn.kernels, self.scale, margin)
+        return through(light.clamp(0, 1), drawn.steps)
 
     def draw_kernel(self, generator: torch.Generator) -> Tensor:
-        """A lens' ``(K, K)``: a Gaussian of any direction."""
+        """Draw the kernel ``(K, K)`` of a lens: a Gaussian in any direction."""
         sigmas = [self.scale * math.sqrt(_logarithmic(self.blur, generator)) for _ in range(2)]
         angle = _uniform((0, math.pi), generator)
         return torch.from_numpy(gaussian_kernel(self.size, (sigmas[0], sigmas[1]), angle, self.scale)).float()
 
     def draw_development(self, generator: torch.Generator) -> Development:
-        """A sensor, and how its picture is made."""
+        """Draw a sensor and its development."""
         shot, read = _logarithmic(self.shot, generator), _logarithmic(self.read, generator)
         gains = _uniform(self.gains, generator), 1.0, _uniform(self.gains, generator)
         return Development(
@@ -136,6 +130,6 @@ def _logarithmic(bounds: Bounds, generator: torch.Generator) -> float:
 
 
 def _often(share: float, bounds: Bounds, generator: torch.Generator) -> float:
-    """0 but for this share of the draws."""
+    """Uniform in this share of the draws, else 0."""
     drawn = _uniform(bounds, generator)
     return drawn if float(torch.rand((), generator=generator)) < share else 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -12,12 +13,12 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
-from realsr.degradation.development import Development
-from realsr.degradation.paper import Bounds, Coding, Degradation, check_bounds, refuse_pools
+from realsr.degradation.development import Development, large_to_device
+from realsr.degradation.paper import Bounds, Degradation, Parameters, Step, check_bounds, downscaled, no_pools, through
 from realsr.degradation.sensor import degamma, gamma, mixed, toned, untoned
 from realsr.estimation.kernels import Kernel, framed, gaussian_kernel
 from realsr.imaging.jpeg import BLOCK, jpeg, standard_tables
-from realsr.imaging.resample import blur, blur_subsample
+from realsr.imaging.resample import blur
 from realsr.pools.jpeg_tables import JpegPool
 from realsr.pools.pool import KernelPool, NoisePool
 from realsr.runtime.errors import InputError
@@ -33,17 +34,17 @@ NEAREST_TAPS = 21  # of the blur before nearest-neighbour (section 3.2)
 class BSRGANDegradation(Degradation):
     """The degradation model of Zhang, Liang, Van Gool and Timofte (ICCV 2021), section 3.
 
-    Two Gaussian blurs, one resize, Gaussian noise, JPEG and sensor noise, in an order of each image's own, then a last
-    JPEG. No camera is looked at: the ranges are so wide that most lie somewhere in them. ``eval()`` changes nothing.
+    Each image goes through two Gaussian blurs, one resize, Gaussian noise, JPEG and sensor noise in an order of its
+    own, then through a last JPEG. The ranges are so wide that most cameras lie in them. ``eval()`` changes nothing.
 
-    Where it departs from the paper: interpolations are widened where they shrink, as everywhere in this project. All
-    cameras share one tone curve and one colour matrix, the mean of known ones (:mod:`realsr.degradation.sensor`), and
-    balance white before demosaicking, as raw converters do; the authors fitted curves to five cameras. What the paper
-    leaves open: chroma is halved on both axes, libjpeg's default; ``noise_level`` is the root mean square over
-    the colours; covariances have a uniformly random basis, and variances uniform but for that.
+    Departures from the paper: interpolations are antialiased where they shrink. All cameras share one tone curve and
+    one colour matrix, the mean of known ones (:mod:`realsr.degradation.sensor`), and balance white before
+    demosaicking, as raw converters do; the authors fitted curves to five cameras. The paper leaves open, and here it
+    is: chroma is halved on both axes, libjpeg's default; ``noise_level`` is the root mean square over the colours;
+    covariances have a uniformly random basis, and variances uniform but for that.
 
     ``margin`` covers both blurs and the resize where the blurs come first. Blurs of an image that is already small
-    reach further, up to 20 of its own pixels: there the rim is mirrored.
+    reach further, up to 20 of its own pixels: there the border is mirrored.
 
     Args:
         scale: integer factor.
@@ -62,9 +63,7 @@ class BSRGANDegradation(Degradation):
         exposure: bounds of the camera's gain in stops (section 3.3).
         gains: bounds of its gain of red and of blue (section 3.3).
         shot: bounds of its shot noise's variance for each unit of raw signal, drawn by its logarithm.
-        kernels: None, as ``noise`` and ``jpeg``: nothing is drawn from pools.
-        noise: see ``kernels``.
-        jpeg: see ``kernels``.
+        kernels, noise, jpeg: None: no pool is drawn from.
 
     Raises:
         InputError: a pool is given, or bounds make no sense.
@@ -93,16 +92,15 @@ class BSRGANDegradation(Degradation):
         jpeg: JpegPool | None = None,
     ) -> None:
         super().__init__(scale)
-        refuse_pools("bsrgan", kernels=kernels, noise=noise, jpeg=jpeg)
+        no_pools("bsrgan", kernels=kernels, noise=noise, jpeg=jpeg)
         shares, endless = {"halve": halve, "jpeg_share": jpeg_share, "sensor_share": sensor_share}, math.inf
-        for name, given, low, high in (
+        check_bounds(
             ("kernel_sizes", kernel_sizes, 1, endless), ("noise_level", noise_level, 0, 255),
             ("isotropic", isotropic, 0.01, endless), ("anisotropic", anisotropic, 0.01, endless),
             ("nearest_blur", nearest_blur, 0.01, endless), ("up_least", (up_least,), 0.01, scale),
             ("noise_kinds", sorted(noise_kinds), 0, 1), *((name, (share,), 0, 1) for name, share in shares.items()),
             ("quality", quality, 1, 100), ("gains", gains, 0.01, endless), ("shot", shot, 1e-9, 1),
-        ):  # fmt: skip
-            check_bounds(name, given, low, high)
+        )  # fmt: skip
         if not resizes or not any(noise_kinds) or kernel_sizes[0] % 2 == 0 or kernel_sizes[1] % 2 == 0:
             raise InputError("data.degradation: give some resizes, some noise_kinds over 0, and odd kernel_sizes")
         self.kernel_sizes, self.isotropic, self.anisotropic = kernel_sizes, isotropic, anisotropic
@@ -117,106 +115,119 @@ class BSRGANDegradation(Degradation):
         reach = self.kernel_sizes[1] - 1 + max(2 * self.scale, NEAREST_TAPS // 2)
         return math.ceil(reach / self.scale) * self.scale
 
-    def downscaled(self, hr: Tensor, generator: torch.Generator, margin: int) -> Tensor:
-        """All but the last JPEG, each image by draws of its own, without the margin."""
-        seeds = torch.randint(2**62, (len(hr),), generator=generator).tolist()
-        pairs = [(image, np.random.default_rng(seed)) for image, seed in zip(torch.split(hr, 1), seeds, strict=True)]
-        lr = torch.cat([self.shuffled(image, self.order(rng), rng, cut=margin > 0) for image, rng in pairs])
-        cut = margin // self.scale
+    def draw(self, count: int, size: Sequence[int], generator: torch.Generator, margin: int = 0) -> Parameters:
+        """Draw for each image its steps, by a random generator of its own, and the last JPEG."""
+        seeds = torch.randint(2**62, (count,), generator=generator).tolist()
+        rngs = [np.random.default_rng(seed) for seed in seeds]
+        steps = [self.steps(self.order(rng), size, rng, cut=margin > 0) for rng in rngs]
+        quality = torch.randint(self.quality[0], self.quality[1] + 1, (count,), generator=generator)
+        phase = torch.randint(2 * BLOCK if margin else 1, (count, 2), generator=generator)
+        return Parameters(coding=(standard_tables(quality), torch.full((count, 2), 2), phase), steps=steps)
+
+    def picture(self, hr: Tensor, drawn: Parameters, margin: int) -> Tensor:
+        """Each image through its own steps."""
+        lr, cut = through(hr, drawn.steps), margin // self.scale
         return lr[..., cut : lr.shape[-2] - cut, cut : lr.shape[-1] - cut]
 
-    def picture(self, lr: Tensor, generator: torch.Generator) -> Tensor:
-        """As it is: noise is among the steps."""
-        return lr
-
-    def coding(self, count: int, generator: torch.Generator, cut: bool) -> Coding:
-        """Of the last JPEG."""
-        quality = torch.randint(self.quality[0], self.quality[1] + 1, (count,), generator=generator)
-        phase = torch.randint(2 * BLOCK if cut else 1, (count, 2), generator=generator)
-        return to_device(standard_tables(quality), self.place), torch.full((count, 2), 2), phase
-
     def order(self, rng: np.random.Generator) -> list[str]:
-        """The steps that an image goes through: ``halve`` first, or not, and some of :data:`STEPS`."""
+        """Draw the names of an image's steps: some of :data:`STEPS`, or ``halve`` and these."""
         taken = [str(step) for step in rng.permutation(STEPS) if rng.random() < self.shares.get(str(step), 1)]
         return ["halve", *taken] if rng.random() < self.shares["halve"] else taken
 
-    def shuffled(self, image: Tensor, order: Sequence[str], rng: np.random.Generator, cut: bool) -> Tensor:
-        """An image ``(1, 3, H, W)`` through these steps, in [0, 1]; ``cut`` as in :meth:`coding`."""
+    def steps(self, order: Sequence[str], size: Sequence[int], rng: np.random.Generator, cut: bool) -> list[Step]:
+        """Draw the parameters of the steps of an image.
+
+        Args:
+            order: names of the steps.
+            size: height and width of the image that the first step is given.
+            rng: to draw from.
+            cut: whether the image is a cut from a photo, so that JPEG's blocks start anywhere in it.
+        """
         factor = self.scale // 2 if "halve" in order else self.scale
-        for step in order:
-            if step == "halve":
-                image = resized(image, _divided(image, 2), rng.choice(WAYS))
-            elif step == "isotropic":
-                sigma = rng.uniform(*self.isotropic)
-                image = self._blurred(image, sigma, sigma, rng)
-            elif step == "anisotropic":
-                one, other = rng.uniform(*self.anisotropic, 2) ** 0.5
-                image = self._blurred(image, one, other, rng)
-            elif step == "resize":
-                image = self._smaller(image, factor, rng)
-            elif step == "noise":
-                mixing = to_device(
-                    noise_mixing(rng.uniform(*self.noise_level) / 255, self.noise_kinds, rng), image.device
-                )
-                image = image + mixed(_field(image, rng), mixing)
-            elif step == "jpeg":
+        steps: list[Step] = []
+        for name in order:
+            if name == "halve":
+                size = _divided(size, 2)
+                steps.append(partial(resized, size=size, way=rng.choice(WAYS)))
+            elif name == "isotropic":
+                steps.append(self._blur([rng.uniform(*self.isotropic)] * 2, rng))
+            elif name == "anisotropic":
+                steps.append(self._blur((rng.uniform(*self.anisotropic, 2) ** 0.5).tolist(), rng))
+            elif name == "resize":
+                steps.append(self._resize(size, factor, rng))
+                size = _divided(size, factor)
+            elif name == "noise":
+                mixing = noise_mixing(rng.uniform(*self.noise_level) / 255, self.noise_kinds, rng)
+                steps.append(partial(noisy, mixing=mixing, field=_field(size, rng)))
+            elif name == "jpeg":
                 tables = standard_tables(torch.tensor([rng.integers(*self.quality, endpoint=True)]))
                 phase = torch.from_numpy(rng.integers(2 * BLOCK if cut else 1, size=(1, 2)))
-                image = jpeg(image, to_device(tables, image.device), torch.tensor([[2, 2]]), phase)
+                steps.append(partial(compressed, tables=tables, phase=phase))
             else:
-                picture = self._camera(rng).picture(untoned(degamma(image)), _field(image, rng))
-                image = gamma(toned(degamma(picture)))
-            image = image.clamp(0, 1)
-        return image
+                steps.append(partial(photographed, camera=self._camera(rng), field=_field(size, rng)))
+        return steps
 
     def _camera(self, rng: np.random.Generator) -> Development:
-        """As Brooks et al. found on real cameras ("Unprocessing images for learned raw denoising", CVPR 2019, 3.1)."""
+        """Draw a camera as Brooks et al. found real ones ("Unprocessing images for raw denoising", CVPR 2019, 3.1)."""
         log_shot = rng.uniform(*np.log(self.shot))
         read = math.exp(rng.normal(2.18 * log_shot + 1.20, 0.26))
         gains = 2 ** rng.uniform(*self.exposure) * np.array([rng.uniform(*self.gains), 1, rng.uniform(*self.gains)])
         return Development(crosstalk=1.0, noise=Development.sensor_noise(math.exp(log_shot), read, gains))
 
-    def _blurred(self, image: Tensor, one: float, other: float, rng: np.random.Generator) -> Tensor:
-        """By a Gaussian of these standard deviations in pixels, of any size and direction."""
+    def _blur(self, sigmas: Sequence[float], rng: np.random.Generator) -> Step:
+        """Blur by a Gaussian of two standard deviations in pixels, in any direction, cut off at any size."""
         low, high = self.kernel_sizes
         size = 2 * int(rng.integers(low // 2, high // 2, endpoint=True)) + 1
-        kernel = gaussian_kernel(size, (one, other), rng.uniform(0, math.pi), 1)
-        return blur(image, torch.from_numpy(kernel).float()[None])
+        kernel = gaussian_kernel(size, (sigmas[0], sigmas[1]), rng.uniform(0, math.pi), 1)
+        return partial(blur, kernels=torch.from_numpy(kernel).float()[None])
 
-    def _smaller(self, image: Tensor, factor: int, rng: np.random.Generator) -> Tensor:
-        """In one of the ways of resizing."""
-        way, size = rng.choice(self.resizes), _divided(image, factor)
+    def _resize(self, size: Sequence[int], factor: int, rng: np.random.Generator) -> Step:
+        """Shrink by the factor, in one of the ways of resizing."""
+        way, small = rng.choice(self.resizes), _divided(size, factor)
         if way == "nearest":
             kernel = moved_gaussian(rng.uniform(self.nearest_blur[0], self.nearest_blur[1] * factor), factor)
-            return blur_subsample(image, to_device(torch.from_numpy(kernel).float(), image.device)[None], factor)
-        if way == "down_up":
-            up, way = rng.uniform(self.up_least, factor), rng.choice(WAYS)
-            image = resized(image, [max(round(side * up), 1) for side in size], rng.choice(WAYS))
-        return resized(image, size, way)
+            return partial(downscaled, kernels=torch.from_numpy(kernel).float()[None], scale=factor, margin=0)
+        if way != "down_up":
+            return partial(resized, size=small, way=way)
+        up, last, first = rng.uniform(self.up_least, factor), rng.choice(WAYS), rng.choice(WAYS)
+        middle = [max(round(side * up), 1) for side in small]
+        return lambda image: resized(resized(image, size=middle, way=first), size=small, way=last)
+
+
+def noisy(image: Tensor, mixing: Tensor, field: Tensor) -> Tensor:
+    """Add noise to ``(1, 3, h, w)``: normal numbers of this shape, their colours mixed by ``(3, 3)``."""
+    return image + mixed(large_to_device(field, image.device), to_device(mixing, image.device))
+
+
+def compressed(image: Tensor, tables: Tensor, phase: Tensor) -> Tensor:
+    """Save ``(1, 3, h, w)`` as JPEG with its chroma halved, and read it again."""
+    return jpeg(image, to_device(tables, image.device), torch.tensor([[2, 2]]), phase)
+
+
+def photographed(image: Tensor, camera: Development, field: Tensor) -> Tensor:
+    """Undo the display curves of ``(1, 3, h, w)``, and let a camera photograph it, its noise from normal numbers."""
+    return gamma(toned(degamma(camera.picture(untoned(degamma(image)), field))))
 
 
 def resized(image: Tensor, size: Sequence[int], way: str) -> Tensor:
-    """``(N, C, H, W)`` by ``bilinear``, ``bicubic`` or ``area`` interpolation, widened where it shrinks."""
+    """Resize ``(N, C, H, W)`` by ``bilinear``, ``bicubic`` or ``area`` interpolation, antialiased."""
     if way == "area":
         return F.interpolate(image, size, mode="area")
     return F.interpolate(image, size, mode=way, antialias=True, align_corners=False)
 
 
 def moved_gaussian(sigma: float, factor: int) -> Kernel:
-    """The blur before every ``factor``-th pixel is taken, for :func:`realsr.imaging.resample.blur_subsample`.
-
-    Centred by linear interpolation, as BSRGAN moves it (section 3.2).
-    """
+    """The Gaussian before every ``factor``-th pixel is taken, centred by linear interpolation (section 3.2)."""
     kernel = framed(gaussian_kernel(NEAREST_TAPS, (sigma, sigma), 0.0, 1), NEAREST_TAPS + factor // 2 * 2)
     return np.asarray(ndimage.shift(kernel, (factor - 1) / 2, order=1))
 
 
 def noise_mixing(sigma: float, kinds: Sequence[float], rng: np.random.Generator) -> Tensor:
-    """Draw a square root of a covariance of the colours, ``(3, 3)``: times normal numbers it is the noise.
+    """Draw a square root ``(3, 3)`` of the colours' covariance; normal numbers times it are the noise.
 
     Args:
         sigma: root mean square of the colours' standard deviations.
-        kinds: weights of noise with any covariance, of white noise (each colour its own), of gray noise (all one).
+        kinds: weights of any covariance, of white noise (each colour its own), of gray noise (all the same).
         rng: to draw from.
     """
     kind = rng.choice(3, p=np.array(kinds) / sum(kinds))
@@ -228,11 +239,10 @@ def noise_mixing(sigma: float, kinds: Sequence[float], rng: np.random.Generator)
     return torch.from_numpy(sigma * root).float()
 
 
-def _field(like: Tensor, rng: np.random.Generator) -> Tensor:
-    """Independent normal numbers, drawn on the CPU."""
-    field = torch.from_numpy(rng.standard_normal(like.shape, np.float32))
-    return to_device(field.pin_memory() if like.is_cuda else field, like.device)  # large: else the copy waits
+def _field(size: Sequence[int], rng: np.random.Generator) -> Tensor:
+    """Independent normal numbers ``(1, 3, *size)``."""
+    return torch.from_numpy(rng.standard_normal((1, 3, *size), np.float32))
 
 
-def _divided(image: Tensor, factor: int) -> list[int]:
-    return [side // factor for side in image.shape[2:]]
+def _divided(size: Sequence[int], factor: int) -> list[int]:
+    return [side // factor for side in size]

@@ -1,15 +1,13 @@
 """LR as a camera makes it: blurred in linear light, seen through a mosaic, noisy, developed and compressed.
 
 The paper blurs display values and adds noise to them. A camera does neither: light is blurred before the tone curve,
-noise falls on one colour a pixel and is smoothed and sharpened with the picture, and what the mosaic makes of edges is
-in no kernel. :class:`CameraDegradation` does all of it in the camera's order; how strong each part is, the pools tell.
+noise falls on one colour a pixel and is smoothed and sharpened with the picture, and no kernel changes edges as the
+mosaic does. :class:`CameraDegradation` has all these parts in the camera's order, as strong as the pools show.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,28 +15,21 @@ from torch import Tensor
 
 from realsr.degradation.camera_fit import fit_development
 from realsr.degradation.development import PARTS, RIM
-from realsr.degradation.paper import Degradation
+from realsr.degradation.paper import Degradation, Parameters, downscaled
 from realsr.estimation.kernels import Kernel, developed, gaussian_like, gaussian_of, inverse, of_eigenvalues
 from realsr.imaging import quantize
 from realsr.pools.jpeg_tables import JpegPool
 from realsr.pools.pool import KernelPool, NoisePool
 from realsr.pools.sampling import KernelDraw
 from realsr.runtime.errors import InputError
-from realsr.runtime.hardware import to_device
-
-log = logging.getLogger(__name__)
+from realsr.runtime.files import info_once
 
 
 def lens_kernels(kernels: KernelPool, scale: int, response: Kernel) -> KernelPool:
-    """Kernels of the lens and the pixels alone, of kernels that hold the camera's development as well.
+    """Take the camera's development off the kernels, so that those of the lens and the pixels' area are left.
 
-    The response is divided by; what is then narrower than a pixel's own area (a variance of ``scale**2 / 12``) becomes
-    a Gaussian as wide as that.
-
-    Args:
-        kernels: pool of this scale.
-        scale: that the kernels are meant for.
-        response: of the development, by :meth:`realsr.degradation.development.Development.response`.
+    Kernels are divided by its ``response`` (:meth:`realsr.degradation.development.Development.response`). One that is
+    then narrower than a pixel's area (a variance of ``scale**2 / 12``) becomes a Gaussian as wide as that.
     """
     undone, made = inverse(response), []
     for kernel in kernels.kernels.double().numpy():
@@ -47,22 +38,22 @@ def lens_kernels(kernels: KernelPool, scale: int, response: Kernel) -> KernelPoo
             made.append(gaussian_of(len(kernel), of_eigenvalues(blur, lambda of: of.clip(scale**2 / 12)), scale))
         else:
             made.append(developed(kernel, undone, scale))
-    return replace(kernels, kernels=torch.from_numpy(np.stack(made)).float())
+    return KernelPool(torch.from_numpy(np.stack(made)).float(), kernels.photos, kernels.confidence)
 
 
 class CameraDegradation(Degradation):
-    """A camera in the order of its parts, for a whole batch on its device, in float32.
+    """A camera's parts in their order, for a whole batch on its device, in float32.
 
     HR becomes linear light, is blurred by the lens' kernel (pooled), subsampled, seen through a Bayer mosaic with shot
     and read noise, demosaicked, toned, sharpened and compressed by the photos' tables. The sensor and its development
     are fitted to the noise pool by :func:`realsr.degradation.camera_fit.fit_development`: noise passes all that the
-    picture passes, so its spectrum and the correlation of its colours show it. Kernels that photos give hold the
-    development's blur, which is taken off (:func:`lens_kernels`), else it would be there twice.
+    picture passes, so its spectrum and the correlation of its colours show it. Kernels estimated from photos contain
+    the development's blur, which :func:`lens_kernels` takes off, else it would be applied twice.
 
     Args:
         scale: integer subsampling factor.
         kernels: pool of this scale; None downscales with bicubic.
-        noise: pool, which the sensor is fitted to.
+        noise: pool that the sensor is fitted to; it is not kept.
         jpeg: pool; None compresses nothing.
         draw_kernels: how a kernel is drawn in training; in evaluation (``eval()``) always uniformly.
         without: parts that are left out, for ablations: some of :data:`realsr.degradation.development.PARTS`.
@@ -71,7 +62,7 @@ class CameraDegradation(Degradation):
         InputError: there is no noise pool, or ``without`` names no part.
     """
 
-    rim, drawn = RIM, ("kernels", "jpeg")
+    rim = RIM
 
     def __init__(
         self,
@@ -82,28 +73,26 @@ class CameraDegradation(Degradation):
         draw_kernels: KernelDraw = KernelDraw(),  # noqa: B008  (frozen)
         without: Sequence[str] = (),
     ) -> None:
-        super().__init__(scale, None, noise, None if "jpeg" in without else jpeg, draw_kernels)
+        super().__init__(scale, None, None, None if "jpeg" in without else jpeg, draw_kernels)
         if unknown := set(without) - set(PARTS):
             raise InputError(f"degradation.without={sorted(unknown)}: give some of {', '.join(PARTS)}")
         if noise is None:
-            raise InputError("degradation=camera reads the sensor off a noise pool; give data.noise_dir")
+            raise InputError("degradation=camera reads the sensor off a noise pool; give data.pools.noise_dir")
         self.noisy = "noise" not in without
         self.development = fit_development(noise, self.jpeg, without)
         if kernels is not None and "kernel" not in without:
             self.kernels = lens_kernels(kernels, scale, self.development.response())
-        log.info("camera: %s", self.development)
+        info_once(f"camera, by its noise: {self.development}")
 
-    def downscaled(self, hr: Tensor, generator: torch.Generator, margin: int) -> Tensor:
-        """Light on the sensor, without the margin."""
-        return super().downscaled(self.development.light(hr), generator, margin)
+    def picture(self, hr: Tensor, drawn: Parameters, margin: int) -> Tensor:
+        """The camera's picture of this scene, of 256 levels."""
+        light = downscaled(self.development.light(hr), drawn.kernels, self.scale, margin)
+        return quantize(self.development.picture(light.clamp(0, 1), drawn.noise))
 
-    def picture(self, lr: Tensor, generator: torch.Generator) -> Tensor:
-        """The camera's picture of this light, of 256 levels; noise is as strong as in one of its photos."""
-        field = None
-        if self.noisy:
-            photos = torch.tensor(self.development.photos)
-            drawn = photos[torch.randint(len(photos), (len(lr),), generator=generator)]
-            field = to_device(
-                torch.randn(lr.shape, generator=generator) * (drawn / 2).exp()[:, None, None, None], lr.device
-            )
-        return quantize(self.development.picture(lr.clamp(0, 1), field))
+    def _drawn_noise(self, count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor | None:
+        """Normal numbers, for each image as strong as in one of the camera's photos."""
+        if not self.noisy:
+            return None
+        photos = torch.tensor(self.development.photos)
+        strength = (photos[torch.randint(len(photos), (count,), generator=generator)] / 2).exp()
+        return torch.randn(count, 3, *size, generator=generator) * strength[:, None, None, None]

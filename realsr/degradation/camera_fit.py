@@ -1,4 +1,4 @@
-"""What a camera's noise tells of its sensor and development: made noise is developed until it looks alike."""
+"""A camera's sensor and development, fitted to its noise: simulated noise is developed until it looks alike."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ from realsr.imaging.colour import luma
 from realsr.imaging.jpeg import jpeg
 from realsr.pools.collect import NoNoiseError, collect_noise
 from realsr.pools.jpeg_tables import JpegPool, collect_tables
-from realsr.pools.pool import NoisePool, without_slope
+from realsr.pools.pool import NoisePool
+from realsr.pools.sampling import without_slope
 from realsr.runtime.evenly import evenly
 
 log = logging.getLogger(__name__)
 
 Array = npt.NDArray[np.float64]
 
-# what is tried of each part
+# values that are tried for each part
 CHOICES: dict[str, tuple[Any, ...]] = {
     "demosaicking": ("malvar", "bilinear", "none"),
     "crosstalk": (0.0, 0.5, 1.0),
@@ -40,24 +41,24 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "reduction": (0.0, 0.4, 0.55, 0.7, 1.0),
     "radius": (0.7, 1.0, 1.5),
 }
-LITTLE = 0.3  # power, of gray noise's mean at all frequencies, under which less counts little
-SIMPLER = 0.1  # that a fit with a pixel of noise reduction has to be better by
-SCENE = 0.2  # standard deviation over photos of the logarithm of the noise's variance, by scenes alone
-TILES, SIDE = 64, 32  # that made noise is compared in
-ENOUGH = 2**25  # values of the pool's tiles that are looked at
-USABLE = (8, 247)  # mean levels of a colour, beyond which its noise is cut off
+LITTLE = 0.3  # power, relative to gray noise's mean over all frequencies, under which differences count little
+SIMPLER = 0.1  # cost of a pixel of noise reduction
+SCENE = 0.2  # standard deviation over photos of the logarithm of the noise's variance that scenes alone make
+TILES, SIDE = 64, 32  # number and side of the simulated tiles
+ENOUGH = 2**25  # values of the pool's tiles that are read at most
+USABLE = (8, 247)  # mean levels of a colour, beyond which its noise is clipped
 
 
 def fit_development(noise: NoisePool, tables: JpegPool | None, without: Sequence[str] = ()) -> Development:
-    """The development under which a sensor's noise becomes the pool's.
+    """Fit the development that turns a sensor's noise into the pool's.
 
-    A colour's variance by its brightness tells the sensor's noise, through the slope of the tone curve. The spectra of
-    gray and of the colours tell demosaicking, crosstalk, noise reduction and sharpening: walls as bright as the pool's
-    tiles are developed with each in turn, and compressed by the photos' tables.
+    A colour's variance by its brightness gives the sensor's noise, through the slope of the tone curve. The spectra of
+    gray and of the colours give demosaicking, crosstalk, noise reduction and sharpening: walls as bright as the pool's
+    tiles are developed with each in turn, and compressed with the photos' tables.
 
     Args:
-        noise: pool of flat tiles.
-        tables: pool of the photos' compression; None where they are not compressed.
+        noise: pool of flat tiles, on the CPU.
+        tables: pool of the photos' JPEG tables; None where they are not compressed.
         without: parts (:data:`realsr.degradation.development.PARTS`) that are left out, and not fitted.
     """
     step = noise.tiles.numel() // ENOUGH + 1
@@ -84,7 +85,7 @@ def fit_development(noise: NoisePool, tables: JpegPool | None, without: Sequence
 
     def cost(development: Development, times: int = 1) -> tuple[float, Development]:
         matched, made = walls.matched(development, times)
-        # noise that was smoothed and sharpened is much like noise that was left: the simpler, if both explain it
+        # noise that was smoothed and sharpened is much like untouched noise: prefer the simpler where both fit
         return float((signature(made) - wanted).square().sum()) + SIMPLER * development.reduction, matched
 
     ways = itertools.product(choices["demosaicking"], choices["crosstalk"][::2], choices["sharpening"])
@@ -95,7 +96,7 @@ def fit_development(noise: NoisePool, tables: JpegPool | None, without: Sequence
 
 
 def signature(residual: Tensor) -> Tensor:
-    """What tells how noise ``(N, 3, T, T)`` was developed, whatever its strength, ``(30,)``.
+    """How noise ``(N, 3, T, T)`` was developed, in ``(30,)`` numbers that do not depend on its strength.
 
     The logarithm of its power at ten frequencies (:data:`realsr.estimation.patch_statistics.BANDS`), of gray and of
     two colour differences. All tiles weigh the same.
@@ -106,7 +107,7 @@ def signature(residual: Tensor) -> Tensor:
 
 
 class Walls:
-    """Evenly lit walls, as bright as tiles of noise are, to be seen through any development.
+    """Evenly lit walls, as bright as tiles of noise, to be photographed with any development.
 
     Args:
         levels: ``(N, 3)`` mean of each tile's colours in [0, 255].
@@ -123,7 +124,7 @@ class Walls:
         self.variance, self.usable = variance, _usable(levels)
 
     def matched(self, development: Development, times: int = 1) -> tuple[Development, Tensor]:
-        """The development with its noise as strong as the tiles', and what its walls show, ``(N, 3, T, T)``."""
+        """The development with its noise as strong as the tiles', and the noise ``(N, 3, T, T)`` of its walls."""
         made = self._seen(development)
         for _ in range(times):
             ratio = ((self.variance + 0.1) / (made.square().mean((2, 3)) + 0.1)).log()
@@ -142,7 +143,7 @@ class Walls:
 def _descended(
     found: tuple[float, Development], choices: dict[str, tuple[Any, ...]], cost: Any, tried: set[tuple[Any, ...]]
 ) -> tuple[float, Development]:
-    """Better and better neighbours of a development, one part after the other, twice; none is tried again."""
+    """Improve a development by changing one part after the other, twice; no combination is tried again."""
     for _ in range(2):
         for name, values in choices.items():
             for value in values:
@@ -155,14 +156,13 @@ def _descended(
 
 
 def by_brightness(levels: Tensor, variance: Tensor) -> tuple[Array, list[int]]:
-    """How strong each colour's noise is, by its brightness: the geometric mean of tiles about as bright.
+    """Strength of each colour's noise by its brightness: the geometric mean over tiles about as bright.
 
-    Args:
-        levels: ``(N, 3)`` mean of each tile's colours in [0, 255].
-        variance: ``(N, 3)`` of each tile's noise, in squared levels.
+    ``levels`` and ``variance`` are ``(N, 3)``, of each tile's colours, in levels of 255 and their squares.
 
     Returns:
-        ``(3, 17)`` logarithms of the variance at brightnesses of 0 to 255, and the brightest that is told of a colour.
+        ``(3, 17)`` logarithms of the variance at brightnesses of 0 to 255, and for each colour the index of the
+        brightest with enough tiles.
     """
     found, brightest = np.full((3, KNOTS), np.log(0.02)), [KNOTS - 1] * 3
     logs = (variance + 0.02).log().double().numpy()  # of 255 levels, so that none is minus infinity
@@ -170,24 +170,24 @@ def by_brightness(levels: Tensor, variance: Tensor) -> tuple[Array, list[int]]:
     for colour, use in enumerate(usable.T):
         at = [logs[use & (knots[:, colour] == k), colour] for k in range(KNOTS)]
         counts = np.array([len(of) for of in at], np.float64)
-        told = np.flatnonzero(counts >= max(counts.sum() / 100, 1))
-        if len(told):
+        enough = np.flatnonzero(counts >= max(counts.sum() / 100, 1))
+        if len(enough):
             sums = counts * [np.mean(of) if len(of) else 0.0 for of in at]
             smooth = ndimage.gaussian_filter1d(sums, 1) / ndimage.gaussian_filter1d(counts, 1).clip(1e-9)
-            found[colour], brightest[colour] = np.interp(np.arange(KNOTS), told, smooth[told]), int(told[-1])
+            found[colour], brightest[colour] = np.interp(np.arange(KNOTS), enough, smooth[enough]), int(enough[-1])
     return found, brightest
 
 
 def _looked_up(seen: Array, levels: Tensor) -> Array:
-    """Of :func:`by_brightness`, at the mean levels ``(N, 3)`` of tiles: ``(N, 3)``."""
+    """Interpolate the result of :func:`by_brightness` at the mean levels ``(N, 3)`` of tiles, ``(N, 3)``."""
     colours = zip(levels.T.numpy(), seen, strict=True)
-    return np.stack([np.interp(level, np.linspace(0, 255, KNOTS), told) for level, told in colours], 1)
+    return np.stack([np.interp(level, np.linspace(0, 255, KNOTS), logs) for level, logs in colours], 1)
 
 
 def _by_photo(photos: npt.NDArray[np.str_], levels: Tensor, variance: Tensor, seen: Array) -> tuple[float, ...]:
-    """How much stronger each photo's noise is than the camera's at that brightness: the logarithm of the variance's.
+    """For each photo the logarithm of how much its noise's variance exceeds the camera's at that brightness.
 
-    As far as photos differ by more than scenes make them, whose texture counts as noise.
+    Shrunk by the differences that scenes make, whose texture counts as noise.
     """
     more = np.where(_usable(levels), np.log(variance.numpy() + 0.02) - _looked_up(seen, levels), np.nan)
     medians = [float(np.nanmedian(of)) for name in np.unique(photos) if np.isfinite(of := more[photos == name]).any()]
@@ -197,7 +197,7 @@ def _by_photo(photos: npt.NDArray[np.str_], levels: Tensor, variance: Tensor, se
 
 
 def _sensor(plain: Development, seen: Array, brightest: list[int]) -> Development:
-    """The development with the sensor's noise, if it neither smoothed nor sharpened; ``seen`` in 255 levels."""
+    """The development with the sensor's noise, were it neither smoothed nor sharpened; ``seen`` in 255 levels."""
     light = plain.light(torch.linspace(0, 1, KNOTS))
     slope = 255 * (plain.display(light + 1e-3) - plain.display(light)) / 1e-3
     logs = torch.from_numpy(seen).float() - 2 * slope.log()
@@ -213,16 +213,16 @@ def _usable(levels: Tensor) -> Tensor:
 def camera_noise(
     photos: Sequence[Path], folder: Path, rule: TileRule, pool: NoisePool | None = None
 ) -> NoiseModel | None:
-    """The camera's noise and development, by the noise pool in ``folder``; it and ``jpeg`` beside it are filled first.
+    """The camera's noise and development by the noise pool in ``folder``; it and ``jpeg`` beside it are filled first.
 
     Args:
-        photos: all of the camera.
-        folder: of the pool.
-        rule: for tiles of photos that the pool has nothing of yet.
-        pool: what the folder holds, where it has just been filled.
+        photos: all photos of the camera.
+        folder: of the noise pool.
+        rule: which tiles to keep of photos that are not in the pool yet.
+        pool: the folder's content, where it has just been filled.
 
     Returns:
-        None where no photo has a flat tile, which is logged.
+        None where no photo has a flat tile; that is logged.
     """
     try:
         pool = pool or collect_noise(photos, folder, rule, redo=False)

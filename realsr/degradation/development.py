@@ -1,4 +1,4 @@
-"""How a camera makes a picture of the light on its sensor: mosaic, noise, demosaicking, colours, sharpening."""
+"""How a camera develops light on its sensor to a picture: mosaic, noise, demosaicking, colours, sharpening."""
 
 from __future__ import annotations
 
@@ -16,28 +16,32 @@ from realsr.estimation.kernels import GRID, Kernel, frequencies, kernel_of_gains
 from realsr.imaging.colour import luma
 from realsr.runtime.hardware import to_device
 
-RIM = 4  # LR pixels around a crop that demosaicking, noise reduction and sharpening reach
-PARTS = ("kernel", "linear", "mosaic", "noise", "sharpening", "jpeg")  # of a camera, which ablations leave out
-KNOTS = 17  # display values from 0 to 1 at which the strength of noise is told
-RINGS = 32  # of frequencies up to one cycle a pixel, each with its gain
+RIM = 4  # LR pixels around a crop that demosaicking, noise reduction and sharpening read
+PARTS = ("kernel", "linear", "mosaic", "noise", "sharpening", "jpeg")  # of a camera, that ablations leave out
+KNOTS = 17  # display values from 0 to 1 for which the noise's variance is stored
+RINGS = 32  # bins of frequency up to one cycle a pixel, each with one gain
 
 
 @dataclass(frozen=True)
 class Development:
-    """A sensor, and how the camera makes a picture of what it sees.
+    """A camera's sensor and the development of its signal to a picture.
 
     Attributes:
         demosaicking: ``malvar``, ``bilinear``, or ``none``: every pixel has all colours.
         gray: whether the sensor sees no colours, so that noise is the same in all.
-        crosstalk: how far the sensor's colours are from sRGB's, 0 for not at all, 1 for the known cameras' mean.
+        crosstalk: distance of the sensor's colours from sRGB's, 0 for none, 1 for the mean of known cameras.
         reduction: standard deviation in pixels of the Gaussian that smooths the noise, and not the picture.
         chroma: standard deviation in pixels of the Gaussian that smooths the noise of the colours against luma.
         sharpening: amount of unsharp masking of display values.
-        radius: standard deviation in pixels of its blur.
+        radius: standard deviation in pixels of the blur in it.
         linear: whether light is linear; False blurs and adds noise to display values.
-        noise: of each colour, the logarithm of its noise's variance on the sensor where the signal has the display
-            values 0, 1/16, ... 1; lines between. Whatever the camera's tone curve is, noise is as strong as seen.
-        photos: logarithms of how much stronger it is in each of the camera's photos, whose ISO speeds differ.
+        noise: for each colour the logarithm of its noise's variance on the sensor where the signal has the display
+            values 0, 1/16, ... 1, linear in between.
+        photos: for each of the camera's photos, whose ISO speeds differ, the logarithm of the factor of its variance.
+
+    >>> camera = Development("bilinear", noise=Development.sensor_noise(shot=1e-3, read=1e-6, gains=(2, 1, 1.5)))
+    >>> camera.picture(torch.full((1, 3, 8, 8), 0.2), torch.randn(1, 3, 8, 8)).shape
+    torch.Size([1, 3, 8, 8])
     """
 
     demosaicking: Literal["malvar", "bilinear", "none"] = "malvar"
@@ -51,24 +55,39 @@ class Development:
     noise: tuple[tuple[float, ...], ...] = field(default=((-30.0,) * KNOTS,) * 3, repr=False)
     photos: tuple[float, ...] = field(default=(0.0,), repr=False)
 
+    def __str__(self) -> str:
+        """In words.
+
+        >>> print(Development("bilinear", sharpening=0.6, radius=0.7))
+        bilinear demosaicking, colour noise, sharpening of 0.6 over 0.7 pixels
+        """
+        words = ["no demosaicking" if self.demosaicking == "none" else f"{self.demosaicking} demosaicking"]
+        words += ["gray noise" if self.gray else "colour noise"]
+        words += [f"noise smoothed over {self.reduction:g} pixels"] * (self.reduction > 0)
+        words += [f"its colours over {self.chroma:g} pixels"] * (self.chroma > 0)
+        words += [
+            f"sharpening of {self.sharpening:g} over {self.radius:g} pixels" if self.sharpening else "no sharpening"
+        ]
+        return ", ".join(words)
+
     @staticmethod
     def sensor_noise(shot: float, read: float, gains: Iterable[float]) -> tuple[tuple[float, ...], ...]:
-        """``noise`` of a sensor in linear light.
+        """The attribute ``noise`` of a sensor in linear light, of variance ``shot * signal + read`` before the gains.
 
         Args:
             shot: variance for each unit of raw signal in [0, 1].
             read: variance in the dark.
-            gains: of the colours, white balance and exposure in one.
+            gains: factors of red, green and blue, white balance and exposure in one.
         """
         signal = degamma(torch.linspace(0, 1, KNOTS)).double().numpy()
         return tuple(tuple(np.log(gain * shot * signal + gain**2 * read).tolist()) for gain in gains)
 
     def light(self, images: Tensor) -> Tensor:
-        """What falls on the sensor, of display values in [0, 1]."""
+        """Light on the sensor for display values, both in [0, 1]."""
         return degamma(images) if self.linear else images
 
     def display(self, light: Tensor) -> Tensor:
-        """Inverse of :meth:`light`."""
+        """Display values for light, the inverse of :meth:`light`."""
         return gamma(light) if self.linear else light
 
     def picture(self, light: Tensor, field: Tensor | None = None) -> Tensor:
@@ -76,7 +95,7 @@ class Development:
 
         Args:
             light: ``(N, 3, h, w)`` on the sensor, in sRGB's colours, [0, 1].
-            field: ``(N, 3, h, w)`` of independent normal numbers for the noise; None adds none.
+            field: ``(N, 3, h, w)`` independent normal numbers for the noise, on any device; None adds none.
 
         Returns:
             ``(N, 3, h, w)`` display values in [0, 1].
@@ -87,6 +106,7 @@ class Development:
         if field is None:
             picture = self._developed(seen, back)
         else:
+            field = large_to_device(field, light.device)
             field = field[:, :1] if self.gray else field
             deviation = (0.5 * self._log_variance(self.display(seen.clamp(0, 1)))).exp()
             picture = self._developed(seen + field * deviation, back)
@@ -100,9 +120,9 @@ class Development:
         return picture.clamp(0, 1)
 
     def response(self, side: int = 128) -> Kernel:
-        """What developing does to small details in display values: a kernel ``(11, 11)``, alike in all directions.
+        """The kernel ``(11, 11)`` by which developing changes small details in display values, alike in all directions.
 
-        Of a chart of low contrast without noise, by frequency. A sensor without mosaic and sharpening has a single 1.
+        Measured by frequency on a noiseless chart of low contrast. Without mosaic and sharpening it is a single 1.
         """
         draws = torch.Generator().manual_seed(0)
         chart = self.light(0.5 + 0.04 * torch.randn(8, 1, side, side, generator=draws)).repeat(1, 3, 1, 1)
@@ -113,7 +133,7 @@ class Development:
         return kernel_of_gains(np.interp(frequencies(GRID), np.arange(1, len(kept) + 1) / RINGS, kept / power))
 
     def _log_variance(self, display: Tensor) -> Tensor:
-        """Of the noise where the signal ``(N, 3, h, w)`` has these display values."""
+        """Logarithm of the noise's variance where the signal ``(N, 3, h, w)`` has these display values."""
         place = (KNOTS - 1) * display
         low = place.long().clamp(max=KNOTS - 2)
         table = to_device(torch.tensor(self.noise), display.device).flatten()
@@ -127,7 +147,7 @@ class Development:
 
 
 def smoothed(images: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of ``(N, C, h, w)`` by a standard deviation in pixels, borders mirrored; none by 0."""
+    """Blur ``(N, C, h, w)`` by a Gaussian of this standard deviation in pixels, borders mirrored; 0 changes nothing."""
     if not sigma:
         return images
     reach = min(int(3 * sigma + 1), *(side - 1 for side in images.shape[-2:]))
@@ -135,3 +155,8 @@ def smoothed(images: Tensor, sigma: float) -> Tensor:
     row = to_device(taps / taps.sum(), images.device).expand(images.shape[1], 1, 1, -1)
     images = F.conv2d(F.pad(images, (reach, reach, 0, 0), mode="reflect"), row, groups=images.shape[1])
     return F.conv2d(F.pad(images, (0, 0, reach, reach), mode="reflect"), row.mT, groups=images.shape[1])
+
+
+def large_to_device(field: Tensor, device: torch.device) -> Tensor:
+    """A large tensor of drawn numbers on a device without waiting for it: CUDA wants it pinned for that."""
+    return to_device(field.pin_memory() if device.type == "cuda" and not field.is_cuda else field, device)

@@ -1,4 +1,4 @@
-"""What sensors and their colours are: known matrices, the mosaic and its demosaicking, the curves of displays."""
+"""Sensors and their colours: known colour matrices, the mosaic and its demosaicking, tone curves."""
 
 from __future__ import annotations
 
@@ -35,12 +35,17 @@ CORNERS, CROSS = [[1.0, 2, 1], [2, 4, 2], [1, 2, 1]], [[0.0, 1, 0], [1, 4, 1], [
 
 
 def mixed(images: Tensor, matrix: Tensor) -> Tensor:
-    """``(N, 3, H, W)``, the colours of each pixel times a matrix ``(3, 3)``."""
+    """Multiply the colours of each pixel of ``(N, 3, H, W)`` by a matrix ``(3, 3)``."""
     return (matrix @ images.flatten(2)).view(images.shape)
 
 
 def mosaic(images: Tensor) -> Tensor:
-    """What a Bayer sensor sees of ``(N, 3, H, W)``: ``(N, 1, H, W)``, red at even rows and columns, blue at odd."""
+    """Raw image ``(N, 1, H, W)`` of a Bayer sensor for ``(N, 3, H, W)``: red at even rows and columns, blue at odd.
+
+    >>> mosaic(torch.tensor([1.0, 2.0, 3.0]).view(1, 3, 1, 1).expand(1, 3, 2, 2))[0, 0]
+    tensor([[1., 2.],
+            [2., 3.]])
+    """
     raw = images[:, 1:2].clone()
     raw[..., ::2, ::2] = images[:, 0:1, ::2, ::2]
     raw[..., 1::2, 1::2] = images[:, 2:3, 1::2, 1::2]
@@ -48,7 +53,7 @@ def mosaic(images: Tensor) -> Tensor:
 
 
 def demosaic(raw: Tensor) -> Tensor:
-    """``(N, 1, H, W)`` of :func:`mosaic` to ``(N, 3, H, W)``, by Malvar, He and Cutler's linear filters."""
+    """Colours ``(N, 3, H, W)`` for a raw image of :func:`mosaic`, by the linear filters of Malvar, He and Cutler."""
     filters = to_device(torch.tensor([GREEN, BESIDE, ABOVE, ACROSS], dtype=raw.dtype)[:, None] / 16, raw.device)
     green, beside, above, across = F.conv2d(F.pad(raw, [2] * 4, mode="reflect"), filters).unbind(1)
     image = raw.repeat(1, 3, 1, 1)
@@ -63,7 +68,7 @@ def demosaic(raw: Tensor) -> Tensor:
 
 
 def bilinear(raw: Tensor) -> Tensor:
-    """:func:`demosaic` by the means of the nearest pixels that have the colour."""
+    """Colours for a raw image as :func:`demosaic`, but by the mean of the nearest pixels that have the colour."""
     height, width = raw.shape[-2:]
     colours = to_device(COLOURS, raw.device).to(raw.dtype).repeat(1, height // 2 + 2, width // 2 + 2)[None]
     known = F.pad(raw, [1] * 4, mode="reflect") * colours[..., 1 : height + 3, 1 : width + 3]
@@ -72,7 +77,11 @@ def bilinear(raw: Tensor) -> Tensor:
 
 
 def gamma(linear: Tensor) -> Tensor:
-    """The curve of sRGB (IEC 61966-2-1), [0, 1] to [0, 1]."""
+    """Display values of linear light by the curve of sRGB (IEC 61966-2-1), [0, 1] to [0, 1].
+
+    >>> gamma(torch.tensor([0.0, 0.18, 1.0]))
+    tensor([0.0000, 0.4614, 1.0000])
+    """
     return torch.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear.clamp(min=1e-8) ** (1 / 2.4) - 0.055)
 
 
@@ -87,5 +96,9 @@ def toned(linear: Tensor) -> Tensor:
 
 
 def untoned(toned: Tensor) -> Tensor:
-    """Inverse of :func:`toned`."""
+    """Inverse of :func:`toned`.
+
+    >>> untoned(toned(torch.tensor([0.0, 0.25, 1.0])))
+    tensor([0.0000, 0.2500, 1.0000])
+    """
     return 0.5 - torch.sin(torch.asin(1 - 2 * toned) / 3)

@@ -138,13 +138,14 @@ def load_variants(
     """
     found: dict[str, Degrade] = {}
     for name, node in nodes.items():
-        has_tables = node.jpeg_dir is not None and any(Path(node.jpeg_dir).glob("*.npz"))
-        if node.jpeg_dir and node.get("jpeg_required", True) and not compressed:
+        pools = node.get("pools", {})
+        kernel_dir, noise_dir, jpeg_dir = (pools.get(f"{kind}_dir") for kind in ("kernel", "noise", "jpeg"))
+        if jpeg_dir and pools.get("jpeg_required", True) and not compressed:
             log.info("not compared, since the photos are no JPEG files: %s", name)
             continue
-        kernels = None if node.kernel_dir is None else KernelPool.load(node.kernel_dir, scale, min_confidence)
-        noise = None if node.noise_dir is None else NoisePool.load(node.noise_dir)
-        jpeg = JpegPool.load(node.jpeg_dir) if has_tables else None
+        kernels = None if kernel_dir is None else KernelPool.load(kernel_dir, scale, min_confidence)
+        noise = None if noise_dir is None else NoisePool.load(noise_dir)
+        jpeg = JpegPool.load(jpeg_dir) if jpeg_dir and any(Path(jpeg_dir).glob("*.npz")) else None
         found[str(name)] = instantiate(node.degradation)(kernels=kernels, noise=noise, jpeg=jpeg)
     return found
 

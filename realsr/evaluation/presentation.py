@@ -22,6 +22,7 @@ from realsr.evaluation.evaluator import Evaluation, view
 from realsr.evaluation.methods import Method
 from realsr.evaluation.page import Views, report_evaluation
 from realsr.evaluation.tables import print_tables, tabulate, write_tables
+from realsr.networks.weights import inside
 from realsr.pools.pool import KernelPool, NoisePool, hold_out
 from realsr.reports.pictures import Picture, kernel_picture, noise_picture
 from realsr.runtime.errors import InputError
@@ -60,7 +61,7 @@ def present(
     )
     report = folder / "report.html"
     report_evaluation(report, title, tables.cells, notes, shown, done.results, pool_pictures(methods), about(done))
-    log.info("report: %s; pictures, table.md, images.csv and metrics.json are beside it", report)
+    log.info("open %s in a browser; pictures, table.md, images.csv and metrics.json are beside it", report)
 
 
 def seen_photos(methods: Sequence[Method], photos: Sequence[PairFiles]) -> list[str]:
@@ -91,14 +92,13 @@ def pool_pictures(methods: Sequence[Method]) -> dict[str, list[Picture]]:
     """Kernels and noise tiles that networks were trained with, where their pools still exist."""
     found: dict[str, list[Picture]] = {}
     for method in methods:
-        config = method.checkpoint.get("config")
-        data = config.get("data") if isinstance(config, Mapping) else None
-        if not isinstance(data, Mapping):  # of another program's checkpoint
+        pools, validation = (inside(method.checkpoint, "config", "data", part) for part in ("pools", "validation"))
+        if not isinstance(pools, Mapping):  # of another program's checkpoint
             continue
-        kernel_dir, noise_dir, seed = data.get("kernel_dir"), data.get("noise_dir"), data.get("val_seed", 0)
+        kernel_dir, noise_dir, seed = pools.get("kernel_dir"), pools.get("noise_dir"), inside(validation, "seed") or 0
         try:
             if kernel_dir and Path(kernel_dir).exists():
-                whole = KernelPool.load(kernel_dir, data.get("scale", 4), data.get("min_confidence", 0.0))
+                whole = KernelPool.load(kernel_dir, pools.get("scale", 4), pools.get("min_confidence", 0.0))
                 kernels = hold_out(whole, HELD_OUT, seed)[0].kernels.numpy()
                 shown = [kernel_picture(kernels[i]) for i in evenly(SHOWN, len(kernels))]
                 found[f"{method.name}: {len(kernels)} kernels of {kernel_dir}"] = shown

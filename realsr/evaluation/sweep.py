@@ -90,9 +90,11 @@ def report(folder: Path) -> list[Run]:
     ):
         with atomic_write(folder / name) as file:
             file.write(text.encode())
+    shown = ""
     if (picture := compare(runs)) is not None:
         save(folder / "compare.png", picture)
-    print(f"table: {folder / 'table.md'}")
+        shown = f"; the same photos by all runs: {folder / 'compare.png'}"
+    print(f"table: {folder / 'table.md'}{shown}")
     return runs
 
 

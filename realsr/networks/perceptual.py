@@ -106,9 +106,8 @@ def _backbone(name: str, file: str | None) -> Any:
             model.load_state_dict(weights.get_state_dict(progress=False), assign=True)
         except (OSError, RuntimeError) as e:
             raise InputError(
-                f"cannot download the {name} weights ({e}); give torchvision's {Path(weights.url).name} as a file: "
-                "for LPIPS lpips.backbone=FILE (metrics.lpips.backbone=FILE in realsr.evaluate), for the perceptual "
-                "loss model.perceptual.backbone=FILE"
+                f"cannot download the {name} weights ({getattr(e, 'reason', e)}); give {Path(weights.url).name} as a "
+                "file: lpips.backbone=FILE, to evaluate metrics.lpips.backbone=, as a loss model.perceptual.backbone="
             ) from e
         return model
     state = find_state(read_checkpoint(file))

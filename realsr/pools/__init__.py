@@ -1,1 +1,1 @@
-"""What was learnt of a camera, on disk and in memory; kernels of other programs."""
+"""Kernels, noise and JPEG tables of a camera, on disk and in memory; kernels of other programs."""

@@ -1,6 +1,6 @@
-"""Filling a pool: what is there stays, what is missing is made, each photo for itself.
+"""Fill a pool: existing entries stay, missing ones are made, one for each photo.
 
-A photo that gives nothing leaves a ``<photo>-<hash of its path>.skipped.json`` that says why, until it gives something.
+A photo that gives nothing leaves ``<photo>-<hash of its path>.skipped.json`` with the reason, until it gives something.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from realsr.runtime.workers import side_by_side
 
 log = logging.getLogger(__name__)
 
-AS_IT_IS = "choose another folder, or train with the pools as they are: data.build_pools=false"
+AS_IT_IS = "choose another folder, or train with the pools as they are: data.pools.build=false"
 
 Make = Callable[[Path], tuple[Arrays, dict[str, Any]]]
 Learn = Callable[[], tuple[dict[str, Any], dict[str, Any]]]
@@ -40,26 +40,26 @@ def fill_pool(
     whole: bool = True,
     learn: Learn | None = None,
 ) -> Generator[tuple[Path, Entry | str], None, None]:
-    """Make the entries that are missing; each is on disk, whole, as soon as it is made.
+    """Make the missing entries of a pool; each is written, whole, as soon as it is made.
 
     An entry is current when the photo's hash and the settings in its manifest agree; others are made anew (with
     ``redo=False`` only those of changed photos, and those whose manifest calls them ``doubtful``). Several programs
-    may fill one pool at the same time. A photo that was renamed keeps its entry, and of copies of a photo the first
-    counts. How many entries are made anew is logged, and how many are of other photos; those stay and are drawn.
+    may fill one pool at the same time. A renamed photo keeps its entry, and of copies of a photo the first counts.
+    Entries of photos that are not in ``photos`` stay.
 
     Args:
         folder: of the pool.
         photos: files to make entries for.
-        settings: all that the entries depend on besides the photo, as plain JSON values.
+        settings: everything that an entry depends on besides its photo, as plain JSON values.
         make: gives arrays and further manifest fields for a photo, or raises InputError for an unusable one.
         redo: whether entries made with other settings are made anew.
         workers: processes that make entries side by side, see :func:`realsr.runtime.workers.side_by_side`.
-        whole: whether these photos are all that the pool is to hold, and not a share of them.
-        learn: for what takes long to know. Asked once, if a photo has no current entry: gives settings that take the
-            place of those here, by which entries are looked at again, and further keywords of ``make``.
+        whole: whether these are all photos of the pool, and not a share of them.
+        learn: called once, if a photo has no current entry, for knowledge that takes long to gain: gives settings that
+            replace those above, by which entries are checked again, and further keywords of ``make``.
 
     Yields:
-        Each photo with its entry, or with the reason why it has none: first those that are current.
+        Each photo with its entry, or with the reason why it has none; current entries come first.
     """
     for pattern in (".*.npz.*", ".*.skipped.json.*"):
         remove_leftovers(folder, pattern)
@@ -77,27 +77,31 @@ def fill_pool(
             continue
         seen[digest] = photo
         entry = _found(folder, photo, digest)
-        if entry is not None and _is_current(entry, settings, redo):
+        if entry is None:
+            missing.append(photo)
+        elif entry.manifest.get("settings") == settings or not (redo or entry.manifest.get("doubtful")):
             _skipped(folder, photo).unlink(missing_ok=True)
             yield photo, entry
-            continue
-        missing.append(photo)
-        outdated += [] if entry is None else [entry]
+        else:
+            missing.append(photo)
+            outdated.append(entry)
     if whole:
-        _tell_others(folder, {digest[:8] for digest in seen})
+        _log_others(folder, {digest[:8] for digest in seen})
     if missing and learn is not None:
         learnt, keywords = learn()
         make = functools.partial(make, **keywords)
         yield from fill_pool(folder, missing, {**settings, **learnt}, make, redo, workers, whole=False)
         return
     if outdated:
-        was = _differences(outdated[0].manifest.get("settings", {}), settings)
-        log.info("%s: %d of other settings (%s) are made anew", folder, len(outdated), was)
+        was = outdated[0].manifest.get("settings", {})
+        other = [name for name in {**was, **settings} if was.get(name) != settings.get(name)]
+        differences = ", ".join(f"{name}={was.get(name)}, now {settings.get(name)}" for name in other[:3])
+        log.info("%s: %d of other settings (%s) are made anew", folder, len(outdated), differences)
     yield from side_by_side(functools.partial(_made, folder, settings, make), missing, workers)
 
 
 def remove_leftovers(folder: Path, pattern: str, seconds: float = 3600) -> None:
-    """Delete what writes that were killed left behind; younger files may be another program's, at work."""
+    """Delete files that killed writes left behind; younger files may be another program's, at work."""
     for path in folder.glob(pattern):
         with suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime > seconds:
@@ -114,28 +118,18 @@ def _found(folder: Path, photo: Path, digest: str) -> Entry | None:
     return None
 
 
-def _is_current(entry: Entry, settings: dict[str, Any], redo: bool) -> bool:
-    outdated = redo or entry.manifest.get("doubtful", False)
-    return entry.manifest.get("settings") == settings or not outdated
-
-
-def _differences(old: dict[str, Any], new: dict[str, Any], limit: int = 3) -> str:
-    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    return ", ".join(f"{name}={old.get(name)}, now {new.get(name)}" for name in names[:limit])
-
-
-def _tell_others(folder: Path, known: set[str], limit: int = 3) -> None:
-    """Say which entries are of none of the photos, whose hashes' beginnings are ``known``."""
+def _log_others(folder: Path, known: set[str]) -> None:
+    """Log which entries are of other photos than those whose hashes begin with ``known``."""
     others = sorted(path.name for path in folder.glob("*.npz") if path.stem[-8:] not in known)
     if others:
-        names = ", ".join(others[:limit]) + (", ..." if len(others) > limit else "")
+        names = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
         message = "%s: %d files are of photos that are not in the folder (any more), and are used; else delete them: %s"
         log.info(message, folder, len(others), names)
 
 
 def _made(folder: Path, settings: dict[str, Any], make: Make, photo: Path) -> Entry | str:
     """The photo's new entry, written, or the reason why it has none."""
-    with suppress(OSError):  # of a photo that is gone, which is told below
+    with suppress(OSError):  # of a photo that is gone, which `make` reports
         entry = _found(folder, photo, file_hash(photo))
         if entry is not None and entry.manifest.get("settings") == settings:
             return entry  # another program was faster
@@ -159,7 +153,7 @@ def _made(folder: Path, settings: dict[str, Any], make: Make, photo: Path) -> En
 
 
 def read_skipped(folder: Path) -> list[tuple[str, str]]:
-    """Name of every photo that gave a pool nothing, and why; what others write or remove meanwhile is left out."""
+    """Name of every photo that gave a pool nothing, and why; files that change meanwhile are left out."""
     found = []
     for path in sorted(folder.glob("*.skipped.json")):
         with suppress(OSError, ValueError, KeyError, TypeError):
@@ -173,11 +167,11 @@ def _path(folder: Path, photo: Path, digest: str) -> Path:
 
 
 def _skipped(folder: Path, photo: Path) -> Path:
-    """By the path, not by the content: a photo that is put right says so in the same place."""
+    """The file of a skipped photo, by the photo's path: a photo that is mended under its name takes it away."""
     digest = hashlib.sha256(os.fsencode(photo.resolve())).hexdigest()
     return folder / f"{_stem(photo)}-{digest[:8]}.skipped.json"
 
 
 def _stem(photo: Path) -> str:
-    """So much of the name that a file's name, of 255 bytes at most, has room for what is added."""
+    """The photo's name, cut so that a file's name, of 255 bytes at most, has room for hash and suffix."""
     return photo.stem if len(os.fsencode(photo.stem)) <= 200 else photo.stem[:50]

@@ -1,4 +1,4 @@
-"""A noise pool from photos: their flat tiles, as far as they show noise and nothing else."""
+"""Fill a noise pool from photos: their flat tiles that show noise and nothing else."""
 
 from __future__ import annotations
 
@@ -41,31 +41,26 @@ log = logging.getLogger(__name__)
 
 
 class NoNoiseError(InputError):
-    """Of all photos none gave a tile of noise."""
+    """No photo gave a tile of noise."""
 
 
 def collect_noise(photos: Sequence[Path], folder: Path, rule: TileRule, redo: bool = True) -> NoisePool:
     """Fill the noise pool in ``folder`` from the photos, and draw its contact sheet and its page.
 
-    First every photo is looked at, tile by tile, and what was measured is kept in the pool. What is noise, all photos
-    tell together; where that moves as photos are added, tiles are chosen again from what was kept.
-
-    Args:
-        photos: of one camera.
-        folder: of the pool.
-        rule: which tiles to keep.
-        redo: whether photos that were collected from by another rule are collected from anew; they are in any case
-            where that rule found nothing, or where an earlier version looked at less.
+    First the tiles of every photo are measured, and the statistics are kept in the pool. Then the tiles of all photos
+    together decide by the ``rule`` which of them are noise; as photos are added, tiles are chosen again from the kept
+    statistics. Photos that another rule collected from are collected from anew, unless ``redo=False``, and in any case
+    where that rule found nothing or an earlier version measured less.
 
     Raises:
-        NoNoiseError: no tile is taken; says what the tiles show, and what would help.
+        NoNoiseError: no tile is taken; names the reasons and a remedy.
     """
     check_writable(folder, otherwise=AS_IT_IS)
     tell_cameras(photos)
     settings = {**dataclasses.asdict(rule), "statistics": STATISTICS}
     found: dict[Path, tuple[Path, TileStatistics]] = {}
     skipped: list[str] = []
-    others: list[dict[str, Any]] = []  # settings of photos that were collected from otherwise
+    others: list[dict[str, Any]] = []  # settings of photos that another rule collected from
     tiles_of_others = 0
     making = fill_pool(folder, photos, settings, lambda photo: _looked_at(photo, rule), redo)
     for photo, result in track(making, "collecting noise", total=len(photos)):
@@ -103,7 +98,7 @@ def collect_noise(photos: Sequence[Path], folder: Path, rule: TileRule, redo: bo
 
 
 def _looked_at(photo: Path, rule: TileRule) -> tuple[Arrays, dict[str, Any]]:
-    """What is measured of a photo's tiles; none is chosen yet."""
+    """The statistics of a photo's tiles; none is chosen yet."""
     image = read_8_bit(photo)
     tiles = tile_statistics(image, rule.tile_size, rule.stride)
     if not len(tiles.corner):
@@ -113,14 +108,10 @@ def _looked_at(photo: Path, rule: TileRule) -> tuple[Arrays, dict[str, Any]]:
 
 
 def _choose(found: Mapping[Path, tuple[Path, TileStatistics]], rule: TileRule) -> dict[str, int]:
-    """Put the tiles that the rule chooses into the pool.
-
-    Args:
-        found: by photo its file in the pool, and what was measured of its candidates.
-        rule: that chooses.
+    """Put the tiles that the rule chooses into the pool, given each photo's file there and its candidates.
 
     Returns:
-        How many tiles of all photos have a reason, by its name in :data:`realsr.estimation.noise.REASONS`.
+        The number of tiles of all photos by reason, a name in :data:`realsr.estimation.noise.REASONS`.
     """
     total, noiseless = dict.fromkeys(REASONS, 0), 0
     chosen = rule.choose([tiles for _, tiles in found.values()])
@@ -136,7 +127,7 @@ def _choose(found: Mapping[Path, tuple[Path, TileStatistics]], rule: TileRule) -
 
 
 def _settle(photo: Path, path: Path, rule: TileRule, reasons: Reasons) -> dict[str, int]:
-    """Cut what is chosen of a photo, given the reasons of its candidates, unless its file has it already."""
+    """Cut the chosen tiles of a photo, given the reasons of its candidates, unless its file has them already."""
     entry = Entry.read(path)
     tiles = TileStatistics.of(entry.arrays)
     every = rule.reasons(tiles)

@@ -1,4 +1,4 @@
-"""A kernel pool from photos: a blur kernel of each, with what says how sure it is."""
+"""Fill a kernel pool from photos: a blur kernel of each, with its confidence."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HOPELESS = 0.05  # kernels of less confidence are made anew when the settings di
 
 
 class NoKernelError(InputError):
-    """Of all photos none gave a kernel."""
+    """No photo gave a kernel."""
 
 
 def estimate_kernels(
@@ -47,7 +47,7 @@ def estimate_kernels(
     whole: bool = True,
     noise: Callable[[], NoiseModel | None] | None = None,
 ) -> KernelPool:
-    """Fill the kernel pool in ``folder``, going on from what is there, draw its contact sheet and its page.
+    """Fill the kernel pool in ``folder`` where it lacks kernels, and draw its contact sheet and its page.
 
     Args:
         photos: of one camera.
@@ -57,14 +57,15 @@ def estimate_kernels(
         accelerator: Lightning's name of the device.
         redo: whether kernels that were estimated with other settings are estimated anew; those of hardly any
             confidence are in any case.
-        workers: photos side by side, each in a process of its own, which imports the estimator by name; 0: what
-            suits the device. A photo's kernel does not depend on it.
+        workers: number of photos at a time, each in a process that imports the estimator by name; 0: as suits the
+            device. A photo's kernel does not depend on it.
         min_confidence: kernels of less are marked in the contact sheet.
         whole: whether these are all photos of the pool, and not a shard of them.
-        noise: gives the camera's, see :func:`camera_noise`; asked if a photo lacks its kernel. None: each photo's own.
+        noise: gives the camera's noise, see :func:`realsr.degradation.camera_fit.camera_noise`; called if a photo
+            lacks its kernel. None: each photo's own noise.
 
     Raises:
-        NoKernelError: no photo gave a kernel; says why the first one did not.
+        NoKernelError: no photo gave a kernel; gives the first photo's reason.
     """
     at_least(0, workers=workers)
     check_confidence(min_confidence)
@@ -105,7 +106,7 @@ def estimate_kernels(
 def _learnt(
     noise: Callable[[], NoiseModel | None], progress: Progress
 ) -> tuple[dict[str, Any], dict[str, NoiseModel | None]]:
-    """What is known of kernels once the camera's noise is: a setting and a keyword of :func:`_kernels_of`."""
+    """Ask for the camera's noise: a setting of the entries, and a keyword of :func:`_kernels_of`."""
     (task,) = progress.task_ids
     progress.update(task, visible=False)  # collecting noise has a bar of its own
     progress.stop()
@@ -118,7 +119,7 @@ def _learnt(
 def _kernels_of(
     photo: Path, estimator: Callable[[], Estimator], scale: int, accelerator: str, noise: NoiseModel | None
 ) -> tuple[Arrays, dict[str, Any]]:
-    """What is kept of a photo: kernels, and what the contact sheet shows."""
+    """A photo's kernels, and the pictures and numbers of the contact sheet."""
     rgb = read_image(photo).rgb
     try:
         estimate = estimate_kernel(rgb, scale, estimator, accelerator, noise)
@@ -136,14 +137,18 @@ def _kernels_of(
 
 
 def _of_an_earlier_version(folder: Path) -> bool:
-    """Whether a pool's kernels are by patch matching that took the camera's development for the lens."""
+    """Whether patch matching made a pool's kernels when it still took the camera's development for the lens."""
     matched = PatchMatching.__qualname__
     made = list(map(Entry.read, folder.glob("*.npz")))
     return any(e.manifest.get("settings", {}).get("estimator") == matched and "response" not in e.arrays for e in made)
 
 
 def plain_settings(make: Callable[..., Any]) -> dict[str, Any]:
-    """What a result depends on besides its photo: the module that ``make`` builds and its options, as plain values."""
+    """The module that ``make`` builds and its options, as plain values.
+
+    >>> plain_settings(functools.partial(dict, crops=8))
+    {'estimator': 'dict', 'crops': 8}
+    """
     if not isinstance(make, functools.partial):
         return {"estimator": getattr(make, "__qualname__", repr(make))}
     plain: Any = OmegaConf.to_container(OmegaConf.create(make.keywords))

@@ -1,15 +1,15 @@
-"""A pool on disk: a folder of ``<photo>-<hash>.npz`` files, what each photo gave and what it was made from.
+"""A pool on disk: a folder of ``<photo>-<hash>.npz`` files, one for each photo.
 
-Each file holds arrays and, as the JSON text ``manifest``, what they were made from: the photo's name and SHA-256,
-settings, version. One file a photo makes every write atomic, every run resumable and every pool mergeable: copy the
-files together.
+A file holds arrays and, as the JSON text ``manifest``, how they were made: the photo's name and SHA-256, settings,
+version. One file a photo makes every write atomic, every run resumable and every pool mergeable: copy the files
+together.
 """
 
 from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,12 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class Entry:
-    """One file of a pool: what a photo gave.
+    """One file of a pool.
 
     Attributes:
         path: of the file.
-        arrays: by name.
-        manifest: plain JSON values: what the arrays were made from.
+        arrays: kernels, tiles, tables and more, by name.
+        manifest: how the arrays were made, plain JSON values.
     """
 
     path: Path
@@ -43,7 +43,7 @@ class Entry:
         """Read one file.
 
         Raises:
-            InputError: the file is damaged, no pool file or not to be read.
+            InputError: the file is damaged, is no pool file or cannot be read.
         """
         try:
             with np.load(path, allow_pickle=False) as file:
@@ -70,15 +70,12 @@ def check_pool(folder: Path, option: str) -> None:
 
 
 def read_entries(folder: str | Path, kind: str, command: str) -> Iterator[Entry]:
-    """The files of a pool, in the order of their names; of several of one photo the first.
+    """The files of a pool in the order of their names; of several files of one photo the first.
 
-    Args:
-        folder: of the pool.
-        kind: what it is called in a message.
-        command: that fills it.
+    A message calls the pool by its ``kind``, and names the ``command`` that fills it.
 
     Raises:
-        InputError: there is none, or one is damaged.
+        InputError: there is no file, or one is damaged.
     """
     folder = Path(folder)
     paths = sorted(folder.glob("*.npz")) if folder.is_dir() else []
@@ -89,18 +86,17 @@ def read_entries(folder: str | Path, kind: str, command: str) -> Iterator[Entry]
 
 
 def _of_different_photos(entries: Iterable[Entry]) -> Iterator[Entry]:
-    """A photo that was renamed, or copied from one pool to another, is there twice, and counts once."""
-    seen: set[str] = set()
+    """Leave out the second entry of a photo that was renamed, or copied from one pool to another."""
+    seen: set[str | None] = set()
     for entry in entries:
         digest = entry.manifest.get("sha256")
         if digest is None or digest not in seen:
             yield entry
-        if digest is not None:
-            seen.add(digest)
+        seen.add(digest)
 
 
 def kernel_entries(folder: str | Path, scale: int) -> Iterator[Entry]:
-    """The files of a kernel pool, or each kernel of another program; all with ``x<scale>``, checked, and a name."""
+    """The files of a kernel pool, or each kernel of another program: with a checked ``x<scale>`` and a ``photo``."""
     if is_foreign(folder):
         for path, photo, kernel in read_kernels(folder, scale):
             yield Entry(path, {f"x{scale}": kernel}, {"photo": photo})
@@ -116,14 +112,14 @@ def kernel_entries(folder: str | Path, scale: int) -> Iterator[Entry]:
 
 
 def pool_record(folder: str | Path) -> dict[str, Any]:
-    """What a pool is made of, in plain containers and few bytes, for a checkpoint.
+    """A pool's content in plain containers and few bytes, for a checkpoint.
 
     Args:
-        folder: of a pool, or what :func:`realsr.pools.interchange.read_kernels` takes.
+        folder: of a pool, or a path that :func:`realsr.pools.interchange.read_kernels` takes.
 
     Returns:
-        ``files``, by name the manifest of each and the CRC-32 of its arrays as ``content`` (of another program's file
-        the SHA-256); ``shared``, the fields of the manifests that are the same in all.
+        ``files``: for each file by its name the manifest, and as ``content`` the CRC-32 of the arrays (for a file of
+        another program its SHA-256). ``shared``: the fields that are the same in all manifests.
     """
     folder = Path(folder)
     if is_foreign(folder):
@@ -144,9 +140,13 @@ def pool_record(folder: str | Path) -> dict[str, Any]:
 
 
 def pool_changes(was: dict[str, dict[str, Any]], now: dict[str, dict[str, Any]]) -> list[str]:
-    """The files that are not the same in two times the same pools, by name :func:`pool_record`, and what each is now.
+    """Files that differ between two states of the pools, each ``pool/file (gone)``, ``(new)`` or ``(changed)``.
 
-    Of a pool that is in one of the two only, none is told: the configs differ there.
+    Both states have a :func:`pool_record` by pool. A pool that only one of them has is left out: the configs differ.
+
+    >>> was, now = ({"kernels": {"shared": {}, "files": {name: {"content": "1"}}}} for name in ("a.npz", "b.npz"))
+    >>> pool_changes(was, now)
+    ['kernels/a.npz (gone)', 'kernels/b.npz (new)']
     """
     changes = []
     for pool in sorted(was.keys() & now.keys()):
@@ -159,23 +159,23 @@ def pool_changes(was: dict[str, dict[str, Any]], now: dict[str, dict[str, Any]])
 
 
 def _check_manifest(manifest: Any, path: Path) -> None:
-    """Raise InputError for one that is not as pools have it, as a file made by hand may hold."""
+    """Raise InputError for a manifest that pools cannot have, as a file made by hand may hold."""
     if not isinstance(manifest, dict):
         raise InputError(f"{path}: its manifest is {manifest!r:.40}, not a JSON object; delete the file or mend it")
-    for name, kind, called in (("photo", str, "text"), ("sha256", str, "text"), ("settings", dict, "an object")):
-        if not isinstance(value := manifest.get(name, kind()), kind):
-            raise InputError(
-                f"{path}: in its manifest {name} is {value!r:.40}, not {called}; delete the file or mend it"
-            )
-    reasons = manifest.get("reasons", [])
-    if not (isinstance(reasons, list) and all(isinstance(reason, str) for reason in reasons)):
-        raise InputError(f"{path}: in its manifest reasons is {reasons!r:.40}, not a list of texts; delete or mend it")
-    sure = manifest.get("confidence", 1.0)
-    if not (isinstance(sure, (int, float)) and 0 <= sure <= 1):
-        raise InputError(f"{path}: in its manifest confidence is {sure!r:.40}, not 0 to 1; delete the file or mend it")
-    blur = manifest.get("blur")
-    if blur is not None and not _is_covariance(blur):
-        raise InputError(f"{path}: in its manifest blur is {blur!r:.40}, no covariance of (2, 2); delete or mend it")
+    checks: dict[str, tuple[Callable[[Any], bool], str]] = {
+        "photo": (lambda value: isinstance(value, str), "not text"),
+        "sha256": (lambda value: isinstance(value, str), "not text"),
+        "settings": (lambda value: isinstance(value, dict), "not an object"),
+        "confidence": (lambda value: isinstance(value, (int, float)) and 0 <= value <= 1, "not 0 to 1"),
+        "reasons": (
+            lambda value: isinstance(value, list) and all(isinstance(x, str) for x in value),
+            "not a list of texts",
+        ),
+        "blur": (lambda value: value is None or _is_covariance(value), "no covariance of (2, 2)"),
+    }
+    for name, (good, wrong) in checks.items():
+        if name in manifest and not good(value := manifest[name]):
+            raise InputError(f"{path}: in its manifest {name} is {value!r:.40}, {wrong}; delete the file or mend it")
 
 
 def _is_covariance(value: Any) -> bool:

@@ -1,29 +1,25 @@
-"""Kernels of other programs, and ours for them: the KernelGAN program's ``.mat`` files, ``.npy`` arrays.
+"""Kernel files of other programs: the KernelGAN program's ``.mat`` files, ``.npy`` arrays.
 
 That program leaves ``<photo>/<photo>_kernel_x2.mat`` and, with ``--X4``, ``<photo>_kernel_x4.mat`` in its results
 folder, a variable ``Kernel`` in each (17 and 33 pixels wide), and RealSR's program reads such folders. Others keep
 the kernels of one scale in an array ``(N, K, K)``. All are correlation kernels in the phase convention of
-:mod:`realsr.imaging.resample`, so values pass unchanged in both directions.
+:mod:`realsr.imaging.resample`, so values pass unchanged in both directions (:mod:`realsr.pools.export`).
 """
 
 from __future__ import annotations
 
-import itertools
-import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.io import loadmat, savemat
+from scipy.io import loadmat
 
 from realsr.estimation.kernels import Kernel
 from realsr.runtime.errors import InputError
-from realsr.runtime.files import SUFFIXES, atomic_write
 
-FORMS = ("mat", "npy")
 VARIABLE = "Kernel"  # its name in the KernelGAN program's files
 
 
@@ -34,11 +30,11 @@ def is_foreign(path: str | Path) -> bool:
 
 
 def read_kernels(path: str | Path, scale: int) -> Iterator[tuple[Path, str, Kernel]]:
-    """The kernels for ``scale`` of another program, in the order of the files' names.
+    """Read another program's kernels for ``scale``, in the order of the files' names.
 
     Args:
-        path: a folder, which is looked through to any depth: for ``.mat``, or, where there is none, for ``.npy``; or
-            one such file. Files whose name ends in another scale (``_x2``) are left out. An array is ``(K, K)``,
+        path: a ``.mat`` or ``.npy`` file, or a folder, which is searched to any depth for ``.mat``, or, where there is
+            none, for ``.npy``. Files whose name ends in another scale (``_x2``) are left out. An array is ``(K, K)``,
             ``(N, K, K)`` or ``(N, 1, K, K)``.
         scale: subsampling factor that the kernels are meant for.
 
@@ -46,7 +42,7 @@ def read_kernels(path: str | Path, scale: int) -> Iterator[tuple[Path, str, Kern
         The file, the photo (or the file and the index of the kernel in it), and the kernel, of sum one.
 
     Raises:
-        InputError: there is none for this scale, or one is of no use; names the file.
+        InputError: there is none for this scale, or one cannot be used; names the file.
     """
     path = Path(path)
     files = {file: re.search(r"_x(\d+)$", file.stem) for file in kernel_files(path)}
@@ -64,59 +60,15 @@ def read_kernels(path: str | Path, scale: int) -> Iterator[tuple[Path, str, Kern
             yield file, f"{name}{which}", checked_kernel(array, f"{file}{which}")
 
 
-def write_kernels(folder: Path, form: str, scale: int, photos: Sequence[str], kernels: npt.NDArray[Any]) -> None:
-    """Write kernels for other programs.
-
-    Args:
-        folder: where to.
-        form: ``mat`` writes ``<photo>/<photo>_kernel_x<scale>.mat`` as the KernelGAN program does; ``npy`` writes one
-            array ``kernels_x<scale>.npy``.
-        scale: of the kernels.
-        photos: N names; of photos that share a name, the second gets ``_2`` behind it, or the next number that no
-            other photo has.
-        kernels: ``(N, K, K)``.
-    """
-    if form == "npy":
-        with atomic_write(folder / f"kernels_x{scale}.npy") as file:
-            np.save(file, kernels)
-        return
-    for name, kernel in zip(_different([_folder_name(photo) for photo in photos]), kernels, strict=True):
-        with atomic_write(folder / name / f"{name}_kernel_x{scale}.mat") as file:
-            savemat(file, {VARIABLE: kernel.astype(np.float64)})
-
-
-def remove_exported(folder: Path, form: str) -> None:
-    """Delete what :func:`write_kernels` has written into a folder before, which nobody could tell from what is new."""
-    for path in folder.glob("*/*_kernel_x*.mat" if form == "mat" else "kernels_x*.npy"):
-        path.unlink(missing_ok=True)
-
-
-def _folder_name(photo: str) -> str:
-    """Without the suffix of an image; as long as leaves room in a file's name of 255 bytes."""
-    name = Path(photo).stem if Path(photo).suffix.lower() in SUFFIXES else photo
-    return os.fsencode(name)[:200].decode(errors="ignore")
-
-
-def _different(names: Sequence[str]) -> list[str]:
-    """Names that are there more than once with a number behind them, one that no other name has."""
-    result: dict[str, None] = {}
-    for name in names:
-        numbered = (f"{name}_{number}" for number in itertools.count(2))
-        result[next(n for n in numbered if n not in result and n not in names) if name in result else name] = None
-    return list(result)
-
-
-def check_form(form: str | None) -> None:
-    """Raise InputError for an ``export`` that there is not."""
-    if form is not None and form not in FORMS:
-        raise InputError(f"export={form}: choose {' or '.join(FORMS)}")
-
-
 def checked_kernel(kernel: npt.NDArray[Any], where: str | Path) -> Kernel:
-    """A kernel with a sum of one.
+    """The kernel divided by its sum.
 
     Raises:
-        InputError: it is not square, not finite, or sums to nothing; says so of ``where``.
+        InputError: it is not square, not finite, or sums to nothing; names ``where``.
+
+    >>> checked_kernel(np.ones((2, 2)), "mine.npy")
+    array([[0.25, 0.25],
+           [0.25, 0.25]])
     """
     if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1]:
         raise InputError(f"{where}: a kernel is a square array, this one is {kernel.shape}; delete the file")
@@ -128,7 +80,7 @@ def checked_kernel(kernel: npt.NDArray[Any], where: str | Path) -> Kernel:
 
 
 def kernel_files(path: Path) -> list[Path]:
-    """The files that :func:`read_kernels` looks through, in their order."""
+    """The files that :func:`read_kernels` reads, in their order."""
     if path.is_file():
         return [path] if path.suffix.lower() in (".mat", ".npy") else []
     if any(path.glob("*/*.npz")):
@@ -139,7 +91,7 @@ def kernel_files(path: Path) -> list[Path]:
 
 
 def _read_stack(file: Path) -> npt.NDArray[Any]:
-    """``(N, K, K)`` of numbers."""
+    """The kernels ``(N, K, K)`` of a file."""
     try:
         if file.suffix.lower() == ".npy":
             with file.open("rb") as opened:

@@ -1,16 +1,15 @@
-"""The pool of quantisation tables: what a camera's photos are compressed with."""
+"""The pool of JPEG quantisation tables, with which a camera compresses its photos."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from realsr.imaging.jpeg import BLOCK, read_compression
 from realsr.pools.builder import fill_pool
@@ -22,19 +21,26 @@ from realsr.runtime.hardware import to_device
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class JpegPool:
-    """How the camera's photos are compressed, an item for each photo: so a draw is as frequent as in the folder.
+class JpegPool(nn.Module):
+    """How the camera's photos are compressed, an item for each photo, so that a draw is as frequent as in the folder.
 
-    Attributes:
-        tables: ``(N, 2, 8, 8)`` float32, as in :class:`realsr.imaging.jpeg.Compression`.
-        subsampling: ``(N, 2)`` int64; stays on the CPU, where it is looked at.
-        photos: that each is from, N names.
+    Args:
+        tables: ``(N, 2, 8, 8)`` float32 for luma and chroma, as in :class:`realsr.imaging.jpeg.Compression`.
+        subsampling: ``(N, 2)`` int64 factors of chroma; stays on the CPU, where it is read.
+        photos: N names, the photo that each item was read from.
+
+    >>> pool = JpegPool(torch.ones(1, 2, 8, 8), torch.tensor([[2, 2]]), ["a.jpg"])
+    >>> tables, subsampling, phase = pool.sample(3, torch.Generator(), cut=False)
+    >>> tables.shape, subsampling.shape, phase
+    (torch.Size([3, 2, 8, 8]), torch.Size([3, 2]), None)
     """
 
     tables: Tensor
-    subsampling: Tensor
-    photos: list[str]
+
+    def __init__(self, tables: Tensor, subsampling: Tensor, photos: list[str]) -> None:
+        super().__init__()
+        self.register_buffer("tables", tables, persistent=False)
+        self.subsampling, self.photos = subsampling, photos
 
     @classmethod
     def load(cls, folder: str | Path) -> JpegPool:
@@ -59,7 +65,7 @@ class JpegPool:
         return len(self.photos)
 
     def sample(self, count: int, generator: torch.Generator, cut: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Tables, subsampling and phase for :func:`realsr.imaging.jpeg.jpeg`, drawn uniformly with replacement.
+        """Draw tables, subsampling and phase for :func:`realsr.imaging.jpeg.jpeg`, uniformly with replacement.
 
         Args:
             count: number of images.
@@ -74,21 +80,14 @@ class JpegPool:
         """The pool of these indices."""
         return JpegPool(self.tables[list(keep)], self.subsampling[list(keep)], [self.photos[i] for i in keep])
 
-    def to(self, device: torch.device | str) -> JpegPool:
-        """The same pool on another device."""
-        return JpegPool(self.tables.to(device), self.subsampling, self.photos)
-
 
 def collect_tables(photos: Sequence[Path], folder: Path, whole: bool = True) -> int:
-    """Fill the JPEG pool in ``folder`` from the photos' headers, going on from what is there.
+    """Fill the JPEG pool in ``folder`` from the headers of ``photos``, files as the camera wrote them.
 
-    Args:
-        photos: files as the camera wrote them; those that are not called .jpg or .jpeg, or are no JPEG, are left out.
-        folder: of the pool.
-        whole: whether these are all photos of the pool.
+    Files other than .jpg and .jpeg are left out. Give ``whole=False`` if these are not all photos of the pool.
 
     Returns:
-        How many have an entry; 0 is no error, some degradations only need the pool.
+        The number of photos with an entry; 0 is no error, since few degradations need the pool.
     """
     files = [photo for photo in photos if photo.suffix.lower() in (".jpg", ".jpeg")]
     if not files:
@@ -104,15 +103,15 @@ def collect_tables(photos: Sequence[Path], folder: Path, whole: bool = True) -> 
 
 
 def require_tables(photos: Sequence[Path], folder: Path) -> None:
-    """:func:`collect_tables`, for a degradation that cannot do without.
+    """As :func:`collect_tables`, for a degradation that needs the pool.
 
     Raises:
-        InputError: no photo is a JPEG file, and the pool holds nothing of other photos either.
+        InputError: no photo is a JPEG file, and the pool is empty.
     """
     if not collect_tables(photos, folder) and not any(folder.glob("*.npz")):
         raise InputError(
             f"{photos[0].parent}: none of {len(photos)} photos is a JPEG file with tables to compress LR by; choose a "
-            "degradation without jpeg, or data.jpeg_dir=POOL/jpeg, made of the camera's own files by python -m "
+            "degradation without jpeg, or data.pools.jpeg_dir=POOL/jpeg, made of the camera's own files by python -m "
             "realsr.collect data.source_dir=FILES pool_dir=POOL"
         )
 

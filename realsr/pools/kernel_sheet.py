@@ -1,4 +1,4 @@
-"""The contact sheet of a kernel pool: what was looked at in each photo, what came out, and how sure it is."""
+"""The contact sheet of a kernel pool: each photo with the places of its crops, its kernel and its confidence."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from realsr.estimation.kernels import Kernel, centre_of_mass, framed, widths_and
 from realsr.pools.folder import Entry, kernel_entries
 from realsr.reports.pictures import GAP, Picture, grid
 from realsr.reports.plots import drawn
+from realsr.runtime.evenly import evenly
 
 PHOTO, KERNEL, BAR = 160, 132, 8  # sides of a thumbnail and of a kernel; width of the bar that shows the confidence
-PANEL = 640  # width of the histogram, and the least of a sheet
+PANEL, COLUMNS = 640, 4  # width of the histogram, and the least of a sheet; cells in a row
 BLUE, CROPS = (90, 160, 255), (255, 110, 0)
 EXPLAINED = """
 Kernels are drawn by the square root from 0 (black) to 1/scale² and more (white), with blue at two standard deviations.
@@ -28,19 +29,18 @@ Widths = npt.NDArray[np.float64]
 
 
 def kernel_sheet(
-    folder: str | Path, scale: int, min_confidence: float = 0.0, columns: int = 4, limit: int = 48
+    folder: str | Path, scale: int, min_confidence: float = 0.0, limit: int = 48
 ) -> tuple[Picture, Widths]:
     """Draw a kernel pool; the least confident first.
 
-    A cell has the photo, with the places where crops were drawn in orange, its kernel on one gray scale for all
-    sheets of the scale, and above them the kernel's widths and angle, the confidence and what speaks against it. On top
-    is a histogram of the widths of the kernels that ``min_confidence`` keeps. What a pool does not say is left out.
+    A cell has the photo, with the places of the crops in orange, its kernel on one gray scale for all sheets of the
+    scale, and above them the kernel's widths and angle, the confidence and the first reason against it. On top is a
+    histogram of the widths of the kernels that ``min_confidence`` keeps. Fields that a pool lacks are left out.
 
     Args:
         folder: of the pool, or files of another program, as for ``KernelPool.load``.
         scale: of the kernels.
         min_confidence: kernels of less are marked.
-        columns: cells in a row.
         limit: cells at most; of a larger pool half of them are the least confident, the others an even choice.
 
     Returns:
@@ -59,7 +59,7 @@ def kernel_sheet(
     photos, rated = any("thumbnail" in e.arrays for e in shown), any("confidence" in e.manifest for e in shown)
     cells = [_cell(entry, scale, photos) for entry in shown]
     labels = [_label(entry, scale, min_confidence, rated) for entry in shown]
-    rows = [slice(i, i + columns) for i in range(0, len(shown), columns)]
+    rows = [slice(i, i + COLUMNS) for i in range(0, len(shown), COLUMNS)]
     sheet = grid([cells[row] for row in rows], [labels[row] for row in rows])
     sheet = np.pad(sheet, ((0, 0), (0, max(PANEL - sheet.shape[1], 0)), (0, 0)), constant_values=255)
     choice = "half of these the least confident" if rated else "evenly chosen"
@@ -70,11 +70,11 @@ def kernel_sheet(
 
 
 def thumbnails(rgb: npt.NDArray[Any], estimate: KernelEstimate) -> tuple[Picture, Picture]:
-    """The photo, and where crops were drawn in it (255 = most): ``(h, w, 3)`` and ``(h, w)`` uint8, h, w <= 160.
+    """The photo and its density of crops (255: most), ``(h, w, 3)`` and ``(h, w)`` uint8, h and w at most 160.
 
     Args:
         rgb: ``(H, W, 3)`` uint8 or uint16.
-        estimate: that was made of it.
+        estimate: that was made of the photo.
     """
     eight_bit = (rgb >> 8).astype(np.uint8) if rgb.dtype == np.uint16 else rgb
     density = np.zeros(rgb.shape[:2], np.float32)
@@ -88,10 +88,10 @@ def thumbnails(rgb: npt.NDArray[Any], estimate: KernelEstimate) -> tuple[Picture
 
 
 def kernel_on_fixed_scale(kernel: Kernel, scale: int) -> Picture:
-    """The middle ``8 * scale + 1`` pixels, by the square root from 0 (black) to ``1 / scale**2`` and more (white).
+    """The middle ``8 * scale + 1`` pixels of a kernel, by the square root from 0 (black) to ``1 / scale**2`` (white).
 
-    White is the height of a plain mean over an LR pixel. The square root shows wide kernels too, whose values are
-    small. The blue ellipse is at two standard deviations.
+    White is the value of a plain mean over an LR pixel. The square root shows wide kernels too, whose values are small.
+    The blue ellipse is at two standard deviations.
     """
     frame = 8 * scale + 1
     shown = np.sqrt(np.clip(framed(kernel, frame) * scale**2, 0, 1))
@@ -104,16 +104,19 @@ def kernel_on_fixed_scale(kernel: Kernel, scale: int) -> Picture:
 
 
 def chosen(sure: Sequence[float], limit: int) -> list[int]:
-    """Indices of what is shown, the least confident first; those of no confidence (infinity) last."""
+    """Indices of the kernels to show, the least confident first; those of unknown confidence (infinity) last.
+
+    >>> chosen([0.9, 0.1, 0.5, 0.7, 0.8], 4)
+    [1, 2, 3, 0]
+    """
     order = sorted(range(len(sure)), key=lambda i: sure[i])
-    if len(order) <= limit:
-        return order
-    worst = limit // 2 if min(sure) < math.inf else 0
-    return order[:worst] + [order[i] for i in np.linspace(worst, len(order) - 1, limit - worst).round().astype(int)]
+    worst = limit // 2 if min(sure, default=math.inf) < math.inf else 0
+    rest = order[worst:]
+    return order[:worst] + [rest[i] for i in evenly(limit - worst, len(rest))]
 
 
 def _cell(entry: Entry, scale: int, photos: bool) -> Picture:
-    """A bar of the confidence's colour, the photo (if any cell of the sheet has one), the kernel beside it."""
+    """A bar in the confidence's colour, the photo (if any cell of the sheet has one), and the kernel."""
     height, confidence = PHOTO if photos else KERNEL, entry.manifest.get("confidence")
     bar = np.full((height, BAR, 3), 255 if confidence is None else traffic_light(confidence), np.uint8)
     photo = with_density(entry.arrays) if "thumbnail" in entry.arrays else np.zeros((0, 0, 3), np.uint8)
@@ -128,7 +131,7 @@ def _centred(picture: Picture, size: tuple[int, int], background: int) -> Pictur
 
 
 def _label(entry: Entry, scale: int, min_confidence: float, rated: bool) -> str:
-    """The photo's name; the kernel's widths and angle; the confidence, if any cell of the sheet has one, and why."""
+    """The photo's name, the kernel's widths and angle, and the confidence, if any cell of the sheet has one."""
     wide, narrow, angle = widths_and_angle(entry.arrays[f"x{scale}"])
     lines = [str(entry.manifest["photo"]), f"{wide:.2f} x {narrow:.2f} px, {round(math.degrees(angle)) % 180}°"]
     if rated:
@@ -140,13 +143,13 @@ def _label(entry: Entry, scale: int, min_confidence: float, rated: bool) -> str:
 
 
 def traffic_light(confidence: float) -> tuple[int, ...]:
-    """Red, amber, green for 0, 0.5, 1, and what lies between."""
+    """RGB of a confidence: red for 0, amber for 0.5, green for 1, blended in between."""
     channels = ((200, 205, 30), (40, 140, 140), (40, 0, 60))
     return tuple(int(np.interp(confidence, (0, 0.5, 1), channel)) for channel in channels)
 
 
 def with_density(arrays: dict[str, npt.NDArray[Any]]) -> Picture:
-    """The thumbnail; pale, and orange where crops were drawn, if that is known."""
+    """The thumbnail, pale and with the crops in orange if their density is known."""
     photo = arrays["thumbnail"]
     if "density" not in arrays:
         return photo
@@ -156,7 +159,7 @@ def with_density(arrays: dict[str, npt.NDArray[Any]]) -> Picture:
 
 
 def width_histogram(widths: Widths, scale: int, title: str = "", width: int = PANEL) -> Picture:
-    """How many kernels are so wide along their wider and along their narrower axis; ``(H, width, 3)``, title on top."""
+    """Histogram of the kernels' widths along their wider and narrower axes, ``(H, width, 3)`` uint8."""
     names = [
         f"width along the {name} axis" + (f", median {np.median(column):.2f} px" if len(column) else "")
         for name, column in zip(("wider", "narrower"), widths.T, strict=True)

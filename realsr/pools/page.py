@@ -1,4 +1,4 @@
-"""``report.html`` beside a camera's pools: their pictures, what each photo gave, what was left out and why."""
+"""``report.html`` beside a camera's pools: pictures, a row for each photo, and reasons of rejected ones."""
 
 from __future__ import annotations
 
@@ -31,14 +31,7 @@ Record = dict[str, Any]  # of an entry, or of a pool, by the names in the templa
 
 
 def report_pools(kernels: Path, noise: Path) -> None:
-    """Write ``report.html`` beside the pools, and say where it is.
-
-    It is made anew from what lies in their folders, and depends on nothing else.
-
-    Args:
-        kernels: folder of the kernel pool; it may be missing.
-        noise: folder of the noise pool beside it; it may be missing, too.
-    """
+    """Write ``report.html`` beside the folders of the kernel and the noise pool, of which either may be missing."""
     path = kernels.parent / "report.html"
     title, pools = f"Pools of {path.parent.resolve().name}", {"kernels": _kernels(kernels), "noise": _noise(noise)}
     try:
@@ -50,12 +43,7 @@ def report_pools(kernels: Path, noise: Path) -> None:
 
 
 def _read(folder: Path, describe: Callable[[Entry], Record]) -> tuple[list[Record], Record]:
-    """Records of all entries, and what is said of a pool; memory holds one entry at a time, of pools of thousands too.
-
-    Args:
-        folder: of the pool, which may be missing.
-        describe: gives the record of an entry, or raises InputError.
-    """
+    """Records of all entries by ``describe``, and that of the pool; one entry at a time is in memory."""
     found: list[Record] = []
     skipped = read_skipped(folder)
     made = Counter[str]()
@@ -72,7 +60,7 @@ def _read(folder: Path, describe: Callable[[Entry], Record]) -> tuple[list[Recor
 
 
 def _kernels(folder: Path) -> Record:
-    """What the page says of the kernel pool in a folder: a row for every photo, the least sure first."""
+    """Record of a kernel pool, with a row for every photo, the least confident first."""
     found, pool = _read(folder, _kernel)
     found.sort(key=lambda record: record["confidence"])
     sure = [record["confidence"] for record in found]
@@ -90,7 +78,7 @@ def _kernels(folder: Path) -> Record:
 
 
 def _kernel(entry: Entry) -> Record:
-    """Of the largest scale of an entry; the confidence is infinite where it is not known."""
+    """Record of an entry's kernel for its largest scale; an unknown confidence is infinite."""
     scales = [int(name[1:]) for name in entry.arrays if name[0] == "x" and name[1:].isdigit()]
     if not scales:
         raise InputError("has no kernel")
@@ -117,7 +105,7 @@ def _kernel_pictures(record: Record, shown: bool) -> Record:
 
 
 def _noise(folder: Path) -> Record:
-    """What the page says of the noise pool in a folder: tiles, and what was rejected of each photo, and why."""
+    """Record of a noise pool, with a row for every photo: how many tiles were taken, and rejected by reason."""
     found, pool = _read(folder, _tiles)
     totals = {name: sum(record["counts"][name] for record in found) for name in REASONS}
     reasons = [name for name in REASONS if name and totals[name]]
@@ -128,22 +116,18 @@ def _noise(folder: Path) -> Record:
         "pictures": list(_tile_pictures(found, total)),
         "reasons": [(name, totals[name], REASONS[name]) for name in reasons],
         "head": ["photo", "tiles", "taken", *reasons, "noise level", "brightness"],
-        "rows": [
-            [
-                record["photo"],
-                sum(record["counts"].values()),
-                record["taken"],
-                *(record["counts"][name] for name in reasons),
-                record["level"],
-                record["brightness"],
-            ]
-            for record in found
-        ],
+        "rows": [_row(record, reasons) for record in found],
     }
 
 
+def _row(record: Record, reasons: Sequence[str]) -> list[Any]:
+    counts = record["counts"]
+    rejected = (counts[name] for name in reasons)
+    return [record["photo"], sum(counts.values()), record["taken"], *rejected, record["level"], record["brightness"]]
+
+
 def _tiles(entry: Entry) -> Record:
-    """How many tiles of a photo have each reason, and what those in the pool are like."""
+    """Record of a photo's tiles: their number by reason, and level and brightness of those in the pool."""
     arrays = entry.arrays
     if not {"tiles", "reason", "mean", "detrended"} <= set(arrays):
         raise InputError("is not of this version of realsr.collect: what was rejected is not known")
@@ -160,7 +144,7 @@ def _tiles(entry: Entry) -> Record:
 
 
 def _tile_pictures(found: Sequence[Record], total: int) -> Iterator[Markup]:
-    """An even choice of all tiles."""
+    """Pictures of an even choice of all tiles."""
     wanted = np.array(evenly(SHOWN, total), int)
     first = 0
     for record in found:

@@ -16,10 +16,10 @@ from realsr.runtime.errors import InputError, at_least
 
 
 class CountShards(Callback):
-    """Gives every job of a sweep over ``shard=0,1,...,N-1`` the option ``shards=N``, unless it is there."""
+    """Gives every job of a sweep over ``shard=0,1,...,N-1`` the option ``shards=N``, unless it is given."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Add the option to those that the sweeper hands to its jobs, whatever the launcher."""
+        """Add the option to those that the sweeper hands to its jobs, with any launcher."""
         task = config.hydra.overrides.task
         options = {option.get_key_element(): option for option in OverridesParser.create().parse_overrides(list(task))}
         if "shard" not in options or "shards" in options or not options["shard"].is_sweep_override():
@@ -34,7 +34,10 @@ def shard_of(photos: Sequence[Path], shard: int, shards: int) -> list[Path]:
     """Every ``shards``-th photo, from number ``shard`` on.
 
     Raises:
-        InputError: there is no such shard.
+        InputError: ``shard`` is not one of ``shards``.
+
+    >>> [str(photo) for photo in shard_of([Path("a"), Path("b"), Path("c")], 0, 2)]
+    ['a', 'c']
     """
     at_least(1, shards=shards)
     if not 0 <= shard < shards:
@@ -43,7 +46,7 @@ def shard_of(photos: Sequence[Path], shard: int, shards: int) -> list[Path]:
 
 
 def jobs_here(shards: int) -> int:
-    """How many of the shards Hydra's launcher may run on this machine at once."""
+    """Number of shards that Hydra's launcher may run on this machine at once."""
     config = HydraConfig.get()
     launcher = config.launcher._target_.rpartition(".")[2]
     if config.mode is not RunMode.MULTIRUN or launcher not in ("JoblibLauncher", "LocalLauncher"):

@@ -1,1 +1,1 @@
-"""What every command stands on: Hydra, errors, files, devices."""
+"""Hydra, errors, files, devices and worker processes, for all commands."""

@@ -1,54 +1,84 @@
-"""Names of files and folders on the command line: any name is taken, though Hydra's grammar would read more into it."""
+"""The command line: file names with any character, which Hydra's grammar would misread, and commands to copy."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Sequence
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from realsr.runtime.errors import InputError
+from realsr.runtime.help import conf_dir
 
-# options whose value is a path or a name; of `methods` each element is NAME:PATH
+# options whose value is a path or a name; in `methods` each element is NAME:PATH
 PATHS = re.compile(
-    r"\+*((data\.)?((val_)?[hl]r|root|title)|name|group|pools|methods|(.*[._])?(dir|dirpath|folder|crops"
+    r"\+*(((data|data\.validation|testset)\.)?([hl]r|root|title)|name|group|pools|methods|(.*[._])?(dir|dirpath|folder|crops"
     r"|ckpt|input|output|weights|backbone|init_from|init_discriminator_from))"
 )
-PLAIN = re.compile(r"[./]*[A-Za-z_][\w./-]*", re.ASCII)  # what Hydra takes for text as well, but for these words
+PLAIN = re.compile(r"[./]*[A-Za-z_][\w./-]*", re.ASCII)  # text to Hydra without quotes, but for these words
 WORDS = ("true", "false", "nan", "inf", "null")
-HYDRAS = {  # its options
+HYDRAS = {  # options of Hydra's parser, which is private; test_help.py compares them
     *("help", "hydra-help", "version", "cfg", "resolve", "package", "run", "multirun", "shell-completion", "info"),
     *("config-path", "config-name", "config-dir", "experimental-rerun"),
 }
-QUOTED = re.compile(r"'.*'|\".*\"|(choice|range|glob|shuffle|sort)\(.*\)", re.DOTALL)  # by the user, or a sweep's
+QUOTED = re.compile(r"'.*'|\".*\"|(choice|range|glob|shuffle|sort)\(.*\)", re.DOTALL)  # quoted already, or a sweep
+
+
+def and_next(result: str, *commands: Sequence[str]) -> str:
+    """The last lines of a command: where its result lies, and the commands that people run next, ready to be copied.
+
+    Paths below the working directory are shown relative to it.
+
+    Args:
+        result: where it lies.
+        commands: name and options of each.
+
+    >>> print(and_next("3 kernels in pools/my phone", ("gap", "data.source_dir=my phone", "photos=3")))
+    3 kernels in pools/my phone; next:
+      python -m realsr.gap 'data.source_dir=my phone' photos=3
+    """
+    lines = [f"  python -m realsr.{name} {shlex.join(options)}" for name, *options in commands]
+    return "\n".join([f"{result}; next:" if lines else result, *lines]).replace(f"{Path.cwd()}{os.sep}", "")
 
 
 def check_dashes(options: Sequence[str]) -> None:
-    """Raise InputError for an option with dashes that is none of Hydra's own: ours have none."""
+    """Refuse options with dashes that are not Hydra's.
+
+    Raises:
+        InputError: there is one; says how to write it.
+    """
     for option in options:
         key, _, value = option.lstrip("-").partition("=")
         if option.startswith("--") and key not in HYDRAS:
             raise InputError(f"{option}: no such option; options have no dashes, give {key}={value or '...'}")
 
 
-def quote_paths(options: Sequence[str], starts: Collection[str]) -> list[str]:
-    """Options of the command line, those that are paths quoted where Hydra would take them for something else.
+def quote_paths(options: Sequence[str]) -> list[str]:
+    """Quote the values of options that are paths, where Hydra's grammar would not take them for text.
 
-    ``start`` takes a file as well as the name of a group's option. Commas part values where several runs are asked for
-    (``-m``). A ``~`` for the home directory is read here, since some shells leave it as it is behind a ``=``.
+    ``start`` takes the name of a network or a file. Commas separate values in a sweep (``-m``). A leading ``~`` becomes
+    the home directory, since some shells leave it as it is after a ``=``.
 
     Args:
-        options: as they were given.
-        starts: the options of the group ``start``.
+        options: of the command line.
+
+    Raises:
+        InputError: a group is set to null, for which Hydra's message names no group.
+
+    >>> quote_paths(["input=my photos (1)", "start=none", "start=x4.pth", "scale=2"])
+    ["input='my photos (1)'", 'start=none', 'start.weights=x4.pth', 'scale=2']
     """
     several = bool({"-m", "--multirun"} & {*options})
-    return [_quote_option(option, several, starts) for option in options]
+    return [_quote_option(option, several) for option in options]
 
 
-def _quote_option(option: str, several: bool, starts: Collection[str]) -> str:
+def _quote_option(option: str, several: bool) -> str:
     key, equals, value = option.partition("=")
+    if value == "null" and (names := _names(key)):
+        raise InputError(f"{key}=null: choose {', '.join(names)}")
     values = value.split(",") if several else [value]
-    if key == "start" and not all(_may_be_group(each, starts) for each in values):
+    if key == "start" and not all(_may_be_group(each) for each in values):
         key = "start.weights"
     if not equals or not PATHS.fullmatch(key) or QUOTED.fullmatch(value):
         return option
@@ -58,13 +88,18 @@ def _quote_option(option: str, several: bool, starts: Collection[str]) -> str:
     return f"{key}={','.join(map(_quote, values))}"
 
 
-def _may_be_group(value: str, starts: Collection[str]) -> bool:
-    """Whether Hydra is to look for it, which lists what there is."""
-    return value in starts or bool(re.fullmatch(r"\w+", value, re.ASCII) and not Path(value).exists())
+def _names(group: str) -> list[str]:
+    """The options of a config group; none where there is no such group."""
+    return sorted(file.stem for file in Path(conf_dir(), group).glob("*.yaml")) if group else []
+
+
+def _may_be_group(value: str) -> bool:
+    """Whether ``start=value`` is for Hydra: a network's name, or a word for which Hydra lists the names."""
+    return value in _names("start") or bool(re.fullmatch(r"\w+", value, re.ASCII) and not Path(value).exists())
 
 
 def _quote(text: str) -> str:
-    """A value in quotes, if it needs them."""
+    """A value, in quotes if Hydra's grammar needs them."""
     kind, path = re.fullmatch(r"(\w+:)?(.*)", text, re.DOTALL).groups("")  # type: ignore[union-attr]
     text = kind + os.path.expanduser(path)  # noqa: PTH111  (which fails where there is no such user)
     if text in ("", "null") or QUOTED.fullmatch(text) or (PLAIN.fullmatch(text) and text.lower() not in WORDS):

@@ -1,4 +1,4 @@
-"""Hydra, once for all commands: one clear line for every mistake, exit codes."""
+"""Hydra for all commands: a config is composed and checked, and a mistake ends with one line and an exit code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -31,19 +31,23 @@ from realsr.runtime.hardware import pick_device
 from realsr.runtime.help import conf_dir
 from realsr.runtime.workers import STOP_SIGNALS
 
-NO_CLUSTER = 'Could not detect "srun"'  # what submitit says
-KILLED = ("TerminatedWorkerError", "UncompletedJobError")  # what joblib and submitit raise
-# in the folder of a run: the last validation's metrics, once it is done; why it failed, the first line for people
+NO_CLUSTER = 'Could not detect "srun"'  # submitit's message
+KILLED = ("TerminatedWorkerError", "UncompletedJobError")  # joblib's and submitit's exceptions
+# in a run's folder: metrics of the last validation, once it is done; why it failed, in the first line
 METRICS, FAILED = "metrics.json", "failed.txt"
-OPTIONS = "options.yaml"  # of its command line; Hydra's own file may be that of a second run that was refused there
+OPTIONS = "options.yaml"  # of its command line; Hydra's own file may be of a second run that was refused there
 
 
 def command(name: str, then: str = "") -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
-    """Make a function of a composed config the ``main`` of ``python -m realsr.<name>``.
+    """Decorator that makes a function of a composed config the ``main`` of ``python -m realsr.<name>``.
 
-    The config is checked before the function runs. A user's mistake is printed as one line and exits with 2; Ctrl-C and
-    what else is in STOP_SIGNALS exit with 130; ``then`` says how to go on after them. In a sweep that ends with a table
-    (``hydra.callbacks.table``) a run that fails does not end the others.
+    The config is checked before the function runs. Bad input ends with one line and exit code 2, Ctrl-C and the other
+    STOP_SIGNALS with 130. In a sweep that ends with a table (``hydra.callbacks.table``) a failed run does not end the
+    others.
+
+    Args:
+        name: of the primary config.
+        then: how to go on after an interruption.
     """
 
     def decorate(run: Callable[[DictConfig], Any]) -> Callable[[], None]:
@@ -56,32 +60,29 @@ def command(name: str, then: str = "") -> Callable[[Callable[[DictConfig], Any]]
                 if job.mode is RunMode.RUN and line:
                     stop(line, 2)  # from here, since Hydra would add lines
                 if job.mode is RunMode.MULTIRUN and "table" in job.callbacks:
-                    _leave_failure(e, line)  # the others go on, and the table at the end reports it
+                    _write_failure(e, line)  # the others go on, and the table at the end reports it
                     return math.nan
                 raise
 
         interrupted = "; ".join(filter(None, ("interrupted", then)))
 
         def main() -> None:
-            # have Hydra raise its exceptions instead of printing them over many lines
-            os.environ["HYDRA_FULL_ERROR"] = os.environ["OC_CAUSE"] = "1"
+            os.environ["HYDRA_FULL_ERROR"] = os.environ["OC_CAUSE"] = "1"  # Hydra raises, and prints nothing itself
             os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
             if isinstance(sys.stdout, io.TextIOWrapper):
-                sys.stdout.reconfigure(errors="backslashreplace")  # names of photos that it cannot show
+                sys.stdout.reconfigure(errors="backslashreplace")  # file names that the terminal cannot show
             for number in STOP_SIGNALS:
                 if signal.getsignal(number) is signal.SIG_DFL:
                     signal.signal(number, signal.default_int_handler)
             try:
                 check_dashes(sys.argv[1:])
-                options = quote_paths(sys.argv[1:], [file.stem for file in Path(conf_dir(), "start").iterdir()])
-                # between options argparse takes those after -m for unknown ones
-                sys.argv[1:] = sorted(options, key=lambda option: option not in ("-m", "--multirun"))
+                # -m first: argparse does not know the options after one that stands between them
+                sys.argv[1:] = sorted(quote_paths(sys.argv[1:]), key=lambda option: option not in ("-m", "--multirun"))
                 hydra.main(version_base="1.3", config_path=conf_dir(), config_name=name)(checked)()
             except KeyboardInterrupt:
                 stop(interrupted, 130)
             except SystemExit as e:
-                # Lightning leaves so after Ctrl-C, Hydra not at all
-                if e.code == 1:
+                if e.code == 1:  # Lightning's after Ctrl-C; Hydra has none
                     stop(interrupted, 130)
                 raise
             except Exception as e:
@@ -97,8 +98,8 @@ def command(name: str, then: str = "") -> Callable[[Callable[[DictConfig], Any]]
     return decorate
 
 
-def _leave_failure(error: Exception, line: str | None) -> None:
-    """Say in a line why a run of a sweep failed, also in its folder, there with the traceback of a fault of ours."""
+def _write_failure(error: Exception, line: str | None) -> None:
+    """Print why a run of a sweep failed, and write it into the run's folder, with a traceback if the program failed."""
     path, trace = output_dir() / FAILED, ""
     if line is None:
         line = f"{type(error).__name__}: {' '.join(str(error).split())[:200]} (a fault of the program, see {path})"
@@ -109,7 +110,12 @@ def _leave_failure(error: Exception, line: str | None) -> None:
 
 
 def explain(error: BaseException) -> str | None:
-    """One line for a mistake of the user's; None for an error of the program's."""
+    """One line about a mistake in the input or the config; None for a fault of the program.
+
+    >>> explain(InputError("scale=5: choose 2, 3 or 4"))
+    'scale=5: choose 2, 3 or 4'
+    >>> explain(TypeError("a fault of ours"))
+    """
     chain: list[BaseException] = []
     link: BaseException | None = error
     while link is not None and link not in chain:
@@ -122,11 +128,11 @@ def explain(error: BaseException) -> str | None:
 
 
 def _own_line(error: BaseException) -> str | None:
-    """What one of our errors or the system says."""
+    """The line of an InputError, or of an OSError with the file that it names."""
     if not isinstance(error, InputError | OSError) or isinstance(error, HydraException):  # some of Hydra's are both
         return None
     if str(error).startswith("Caught "):
-        # of a DataLoader's worker: PyTorch raises it anew with the traceback as its text, whose last line is the error
+        # from a DataLoader's worker; PyTorch makes the traceback its text, whose last line is the error
         return str(error).splitlines()[-1].partition(": ")[2]
     if isinstance(error, InputError):
         return str(error)
@@ -135,41 +141,58 @@ def _own_line(error: BaseException) -> str | None:
 
 
 def _config_line(error: BaseException) -> str | None:
-    """What OmegaConf, Lightning, W&B, Hydra or a launcher says of the configuration, in one line."""
+    """The message of OmegaConf, Lightning, W&B, Hydra or a launcher about the config, as one line."""
     text = str(error)
     if isinstance(error, YAMLError):
         return f"a config file is no YAML: {' '.join(text.split())}"
     if isinstance(error, OverrideParseException):
         return f"{error.override!r} is no option; write key=value, and \"key='value'\" with special characters in it"
     if isinstance(error, InstantiationException):
-        # a value that Lightning or torch refuses; other errors of a constructor are the program's
+        # a value that Lightning, PyTorch or spandrel refuses; other errors of a constructor are faults of the program
         cause, key = error.__cause__, text.partition("full_key: ")[2]
         refused = isinstance(cause, ValueError | ModuleNotFoundError) or "Misconfiguration" in type(cause).__name__
-        refused = refused or (isinstance(cause, TypeError) and key == "trainer")  # Lightning's for odd devices
-        refused = refused or "target 'spandrel." in text  # whose networks check none of their options
+        refused = refused or (isinstance(cause, TypeError) and key == "trainer")  # Lightning's, for odd devices
+        refused = refused or "target 'spandrel." in text  # its networks do not check their options
         return f"{key}: {' '.join(str(cause).split())}" if refused else None
-    if found := re.match(r"Could not override '([^']+)'", text):
-        return f"{found[1]}: no such option{_hint(found[1])}"
+    if text.startswith("Could not override '"):  # Hydra's next line advises to append it
+        key = text.split("'")[1]
+        return f"{key}: no such option{_hint(key)}"
     if found := re.search(r"Missing mandatory value: (\S+)", text):
         return f"{found[1]} is not set; give {found[1]}=... on the command line"
-    if text.startswith("Config group override"):
-        return f"{text}; give a group the name of one of its options, such as disc=none"
     config = isinstance(error, HydraException | OmegaConfBaseException) or text.startswith(NO_CLUSTER)
     config = config or "Misconfiguration" in type(error).__name__ or type(error).__module__.startswith("wandb.errors")
     return " ".join(text.partition("Config search path")[0].split()) if config else None
 
 
 def _hint(key: str) -> str:
-    """What Hydra does not say of an unknown option: with which option of its group there is one, or what it is like."""
+    """For an unknown option: the options of its group that have it, or the name that is most like it."""
     root = Path(conf_dir())
     group, _, name = key.rpartition(".")
     having = [f"{group}={file.stem}" for file in sorted((root / group).glob("*.yaml")) if f"\n{name}: " in _text(file)]
     if group and having:
         return f" but with {' and '.join(having)}"
-    files = list(root.rglob("*.yaml"))
-    words = {file.parent.name for file in files}.union(*(re.findall(r"(\w+):", _text(file)) for file in files))
-    parts = [part if part in words else nearest_of(part, words) or part for part in key.split(".")]
-    return f", did you mean {'.'.join(parts)}?" if parts != key.split(".") else ""
+    known = _option_names(root) - {key}
+    inside = sorted(option for option in known if re.fullmatch(rf"{re.escape(group)}\..+\.{re.escape(name)}", option))
+    close = " or ".join(inside) or nearest_of(key, known)
+    return f", did you mean {close}?" if close else ""
+
+
+def _option_names(root: Path) -> set[str]:
+    """Full names of the options in all files of conf/, and of its groups."""
+    names: set[str] = set()
+    for file in root.rglob("*.yaml"):
+        group = ".".join(file.parent.relative_to(root).parts)
+        header = re.search(r"# @package (\S+)", _text(file))
+        home = header[1].replace("_global_", "") if header else group
+        names |= {group, *_names_in(OmegaConf.to_container(OmegaConf.load(file)), home)}
+    return names - {""}
+
+
+def _names_in(node: Any, path: str) -> Iterator[str]:
+    for key, value in node.items() if isinstance(node, dict) else ():
+        name = f"{path}.{key}".lstrip(".")
+        yield name
+        yield from _names_in(value, name)
 
 
 def _text(file: Path) -> str:
@@ -177,21 +200,26 @@ def _text(file: Path) -> str:
 
 
 def output_dir() -> Path:
-    """The folder of this run, as an absolute path."""
+    """Absolute path of this run's folder."""
     return Path(HydraConfig.get().runtime.output_dir)
 
 
 def check_writable(folder: Path, need_bytes: int = 50_000_000, otherwise: str = "choose another folder") -> None:
-    """Fail now rather than after hours.
+    """Make a folder, and check that files can be written into it, before hours are spent.
+
+    Args:
+        folder: to write into.
+        need_bytes: of free space.
+        otherwise: what to do where it cannot be written to.
 
     Raises:
-        InputError: ``folder`` cannot be made or written to, or has less than ``need_bytes`` free.
+        InputError: the folder cannot be made or written to, or has less than ``need_bytes`` free.
     """
     probe = folder / ".write-probe"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"")
-        probe.unlink(missing_ok=True)  # another job of a sweep tries the same
+        probe.unlink(missing_ok=True)  # jobs of a sweep probe side by side
     except OSError as e:
         raise InputError(f"{folder}: cannot be written to ({e.strerror}); {otherwise}") from e
     free = shutil.disk_usage(folder).free
@@ -200,7 +228,7 @@ def check_writable(folder: Path, need_bytes: int = 50_000_000, otherwise: str = 
 
 
 def _pool_name(source_dir: str | None) -> str:
-    """A folder name that is readable and different for every source folder."""
+    """Name of the pools' folder: readable, and another for every source folder."""
     if not source_dir:
         raise InputError("no photos; give data.source_dir=DIR, your camera's photos (or pool_dir=DIR, its pools)")
     path = Path(source_dir).expanduser().resolve()
@@ -208,7 +236,7 @@ def _pool_name(source_dir: str | None) -> str:
 
 
 def _sweep_name(group: str | None) -> str | None:
-    """``group``, or the name of the folder that the runs of a sweep share."""
+    """``group``; where that is None, in a sweep, the name of the sweep's folder."""
     job = HydraConfig.get()
     return group or (Path(job.sweep.dir).name if job.mode is RunMode.MULTIRUN else "") or None
 
@@ -220,6 +248,6 @@ OmegaConf.register_new_resolver("given", lambda value: value is not None, replac
 
 
 def stop(line: str, status: int) -> NoReturn:
-    """End the command with a line on stderr."""
+    """End the command with a line on stderr and an exit status."""
     print(f"realsr: {line}", file=sys.stderr)
     sys.exit(status)

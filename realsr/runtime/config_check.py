@@ -1,4 +1,4 @@
-"""Every key and value of a composed config against what its target takes: Hydra checks the command line, no file."""
+"""Check the keys and values of a composed config against the signatures of its targets, which Hydra does not."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from realsr.runtime.errors import InputError
 
 SPECIAL_KEYS = {"_target_", "_partial_", "_args_", "_convert_", "_recursive_"}
 PLAIN = (int, float, str, bool, type(None))
-NAMES = ("ckpt", "hr", "input", "lr", "name", "output", "pool_dir", "pools", "start.weights")  # Path("") is .
+# names that must not be empty, since Path("") is the working directory
+NAMES = ("ckpt", "hr", "input", "lr", "name", "output", "pool_dir", "pools", "start.weights")
 
 
 def check_config(cfg: DictConfig, name: str) -> None:
-    """Compare every key with what its target accepts; Hydra itself checks the command line but no file.
+    """Check every key and value; Hydra checks keys on the command line, but not those of files.
 
     Args:
         cfg: a composed config.
-        name: of the primary config; what that composes to says which keys the top level has.
+        name: of the primary config, whose own composition has the keys of the top level.
 
     Raises:
-        InputError: an unknown key (with the nearest known one), or a value that was left at ``???``.
+        InputError: a key is unknown (names the nearest known one), a value is missing (``???``) or of a wrong type, or
+            an option of a group is for another command.
     """
     default = _default(name)
-    choices = default.hydra.runtime.choices
     known = [str(key) for key in default if key != "hydra"]
     groups = GlobalHydra.instance().config_loader().list_groups("")
     for key in map(str, cfg):
@@ -42,14 +42,6 @@ def check_config(cfg: DictConfig, name: str) -> None:
             header = "; a file in it begins with # @package _global_" if key in groups else ""
             raise InputError(f"{key}: no such option of realsr.{name}{header or nearest(key, known)}")
     values, defaults = OmegaConf.to_container(cfg), OmegaConf.to_container(default)
-    for group in choices:  # one group may have options of several commands: data of training and evaluation
-        sections = values.get(group), defaults.get(group)  # type: ignore[union-attr]
-        built = [_built(section) for section in sections]
-        if all(isinstance(section, dict) for section in sections) and built[0] != built[1]:
-            mine = HydraConfig.get().runtime.choices[group]
-            raise InputError(
-                f"{group}={mine}: is for another command; realsr.{name} takes such as {group}={choices[group]}"
-            )
     if missing := sorted(OmegaConf.missing_keys(cfg)):
         raise InputError(f"{missing[0]} is not set; give {missing[0]}=... on the command line")
     _check_plain(values, defaults, "")
@@ -58,15 +50,15 @@ def check_config(cfg: DictConfig, name: str) -> None:
 
 @functools.cache  # tests compose hundreds of configs
 def _default(name: str) -> DictConfig:
-    """What a primary config composes to without options, Hydra's own part included."""
+    """A primary config composed without options, with Hydra's own part."""
     return hydra.compose(name, return_hydra_config=True)
 
 
 def _check_plain(values: Any, defaults: Any, path: str) -> None:
-    """Values outside of targets are of the type that they have in conf/; ``null`` and ``???`` there stand for text."""
+    """Check that values outside of targets have the types of the defaults; there ``null`` and ``???`` mean text."""
     for key, value in values.items():
         default = defaults.get(key)
-        if value == "" and f"{path}{key}" in NAMES:  # as a variable of the shell may be
+        if value == "" and f"{path}{key}" in NAMES:  # of an unset shell variable
             option = path.removesuffix(".") or key  # start=FILE stands for start.weights=FILE
             raise InputError(f"{option}= is empty; give a name, or leave {option}= out")
         if isinstance(value, dict) and isinstance(default, dict):
@@ -80,17 +72,17 @@ def _check_plain(values: Any, defaults: Any, path: str) -> None:
 
 
 def _built(section: Any) -> bool:
-    """Whether it is a section that something is built of, which may be left out."""
+    """Whether a section has a ``_target_``; such a section may be null."""
     return isinstance(section, dict) and "_target_" in section
 
 
 def _stands_for(value: Any) -> bool:
-    """Whether it is another option's value and nothing else, which may be null."""
+    """Whether a value is a single reference to another option, which may be null."""
     return _refers(value) and value.startswith("${") and value.index("}") == len(value) - 1
 
 
 def _refers(value: Any) -> bool:
-    """Whether it takes its value from elsewhere."""
+    """Whether a value refers to other options."""
     return isinstance(value, str) and "${" in value
 
 
@@ -117,7 +109,7 @@ def _check_target(node: DictConfig, path: str) -> None:
     known = [p for p in parameters if p != "self"]
     try:
         hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    except NameError:  # names that another package imports for its type checker alone
+    except NameError:  # of names that a package imports for its type checker alone
         hints = {}
     for key in map(str, node):
         if key in SPECIAL_KEYS:
@@ -131,7 +123,11 @@ def _check_target(node: DictConfig, path: str) -> None:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a config's value may stand where ``hint`` is; what a section will become is not looked into."""
+    """Whether a config's value fits a type annotation; of a section with a ``_target_`` the result is not checked.
+
+    >>> _fits(4, int | None), _fits("4", int), _fits(4, float)
+    (True, False, True)
+    """
     if hint is Any:
         return True
     origin, options = get_origin(hint), get_args(hint)
@@ -154,7 +150,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _misfit(name: str, value: Any, wanted: Any) -> str:
-    """How to write what is wanted."""
+    """A line that says how to write a value of the wanted type."""
     shown = f"{name}={'null' if value is None else value}"
     if choices := _choices(wanted):
         return f"{shown}: choose {', '.join(choices)}"
@@ -166,7 +162,7 @@ def _misfit(name: str, value: Any, wanted: Any) -> str:
 
 
 def _choices(hint: Any) -> list[str]:
-    """What may be written where only certain words may."""
+    """The words that an annotation allows; none if it allows others too."""
     if get_origin(hint) is Literal:
         return [str(word) for word in get_args(hint)]
     if get_origin(hint) not in (Union, UnionType):
@@ -176,11 +172,15 @@ def _choices(hint: Any) -> list[str]:
 
 
 def nearest_of(word: str, known: Iterable[str]) -> str:
-    """The one of ``known`` that is most like ``word``; empty where none is."""
+    """The known word that is most like ``word``; empty if none is like it.
+
+    >>> nearest_of("crop_sise", ["batch_size", "crop_size"])
+    'crop_size'
+    """
     return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)), "")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """``, did you mean X?``, or nothing where none of ``known`` is like ``word``."""
+    """``, did you mean X?``, or nothing if no known word is like ``word``."""
     close = nearest_of(word, known)
     return f", did you mean {close}?" if close else ""

@@ -1,17 +1,18 @@
-"""The one exception that stands for a mistake of the user's, not of the program's."""
+"""InputError, the exception for bad input; all others are faults of the program."""
 
 from __future__ import annotations
 
+import math
 import re
 
 
 class InputError(ValueError):
-    """Bad input: says in one line what is wrong, where, and how to mend it.
+    """Bad input: one line that says what is wrong, where, and how to mend it.
 
-    The commands print the line and exit with status 2; everything else keeps its traceback.
+    The commands print the line and exit with status 2; other exceptions keep their traceback.
 
     Args:
-        line: what is wrong; it stays one line where a photo's name has line breaks.
+        line: the message; line breaks in it, as file names may have, are escaped.
     """
 
     def __init__(self, line: str) -> None:
@@ -20,16 +21,32 @@ class InputError(ValueError):
 
 
 def one_line(text: str) -> str:
-    """A text with its control characters written out, of which the names of files may have any."""
+    r"""Escape the control characters of a text, which file names may contain.
+
+    >>> one_line("two\nlines")
+    'two\\nlines'
+    """
     return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], text)
 
 
 def at_least(least: float, prefix: str = "", **values: float) -> None:
-    """Check numbers of the user's, given as ``name=value``.
+    """Check numbers of a config.
+
+    Args:
+        least: that each may be.
+        prefix: of their names in the message.
+        values: the numbers, by name.
 
     Raises:
-        InputError: one is under ``least`` (or NaN); names it as ``prefix + name``.
+        InputError: a value is no number, less than ``least``, NaN or infinite.
+
+    >>> at_least(1, "data.", batch_size=0)
+    Traceback (most recent call last):
+    ...
+    realsr.runtime.errors.InputError: data.batch_size=0: give 1 or more
     """
     for name, value in values.items():
-        if not (isinstance(value, (int, float)) and value >= least):
+        if not (isinstance(value, int | float) and value >= least):
             raise InputError(f"{prefix}{name}={value}: give {least:g} or more")
+        if math.isinf(value):
+            raise InputError(f"{prefix}{name}={value}: give a number that is not infinite")

@@ -1,4 +1,4 @@
-"""A few of many, from the first to the last."""
+"""An even choice of a few among many."""
 
 from __future__ import annotations
 
@@ -6,5 +6,9 @@ import numpy as np
 
 
 def evenly(count: int, total: int) -> list[int]:
-    """Indices of ``count`` at most out of ``total``, at even distances, the first and the last among them."""
+    """At most ``count`` indices below ``total`` at even distances, with the first and the last.
+
+    >>> evenly(3, 9)
+    [0, 4, 8]
+    """
     return np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()

@@ -1,4 +1,4 @@
-"""Files and folders: which are photos, what they are by content, and how they are written whole or not at all."""
+"""Files and folders: finding photos, hashes, atomic writes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import logging
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -20,31 +20,31 @@ log = logging.getLogger(__name__)
 
 SUFFIXES = tuple([".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif"])
 HEIC = (".heic", ".heif", ".hif")
-RAW = (  # of which LibRaw knows cameras
+RAW = (  # that LibRaw reads
     *(".dng", ".nef", ".nrw", ".cr2", ".cr3", ".crw", ".arw", ".srf", ".sr2", ".orf", ".rw2", ".raf", ".pef", ".srw"),
     *(".rwl", ".3fr", ".fff", ".iiq", ".mef", ".mos", ".mrw", ".erf", ".kdc", ".dcr", ".x3f"),
 )
 OTHERS = tuple([".jp2", ".j2k", ".jxl", ".psd", ".exr", ".hdr", ".tga"])  # pictures that are not read
-EXTRAS = {  # suffixes of photos that are read where an extra is installed: its name, and the package that it brings
+EXTRAS = {  # of suffixes that need an extra: its name, and its package
     **dict.fromkeys(HEIC, ("heic", "pillow_heif")),
     **dict.fromkeys(RAW, ("raw", "rawpy")),
 }
-THUMBNAILS = ("@eaDir", "#recycle", "Thumbs", "_thumbs")  # folders in which storage boxes keep what is no photo
-OURS = ("pools", "outputs", "quickstart")  # where the commands write unless they are told otherwise
+THUMBNAILS = ("@eaDir", "#recycle", "Thumbs", "_thumbs")  # folders of storage boxes
+OURS = ("pools", "outputs", "quickstart")  # where the commands write by default
 SHEET = "contact_sheet.png"  # of a pool
 
 
 def find_images(folder: str | Path) -> list[Path]:
-    """All image files under ``folder`` of the kinds that can be read here, sorted by path.
+    """All image files below a folder that can be read here, sorted by path.
 
-    Recursively; hidden ones are left out, thumbnails of storage boxes, and what the commands have written themselves:
-    contact sheets, and what lies in ``pools``, ``outputs`` and ``quickstart`` of the working directory, unless
-    ``folder`` does. A line counts pictures of kinds that are not read.
+    Left out are hidden files, thumbnails of storage boxes, and results of the commands: contact sheets, and the folders
+    ``pools``, ``outputs`` and ``quickstart`` of the working directory, unless ``folder`` lies in them. A warning counts
+    the pictures of kinds that cannot be read.
 
     Raises:
         InputError: the folder is missing, is a file, or holds no image.
     """
-    if not str(folder):
+    if not str(folder):  # Path("") is the working directory
         raise InputError("no photos; the name of their folder is empty, give data.source_dir=DIR")
     folder = Path(folder)
     if not folder.is_dir():
@@ -61,29 +61,34 @@ def find_images(folder: str | Path) -> list[Path]:
     ]
     unread = Counter(p.suffix.lower() for p in files if p.suffix.lower() in OTHERS or missing_extra(p.suffix.lower()))
     found = [p for p in files if p.suffix.lower() not in unread]
-    others = ", ".join(f"{count} {suffix}" for suffix, count in sorted(unread.items()))
-    extras = ",".join(sorted({EXTRAS[suffix][0] for suffix in unread if suffix in EXTRAS}))
-    mends = [f"pip install 'realsr[{extras}]' reads {'them' if set(unread) <= set(EXTRAS) else 'some of them'}"] * bool(
-        extras
-    )
-    mends += ["save the others as PNG or TIFF"] * any(suffix in OTHERS for suffix in unread)
-    left = f"{others}; {', '.join(mends)}"
     if not found:
-        but = f" but {left}" if unread else "; give a folder of photos"
+        but = f" but {_how_to_read(unread)}" if unread else "; give a folder of photos"
         raise InputError(f"{folder}: holds no image ({' '.join(SUFFIXES)}){but}")
     if unread:
-        warn_once(f"{folder}: left out {left}")
+        warn_once(f"{folder}: left out {_how_to_read(unread)}")
     return found
 
 
+def _how_to_read(unread: Mapping[str, int]) -> str:
+    """How many pictures of which suffixes cannot be read, and what helps.
+
+    >>> _how_to_read({".nef": 2, ".psd": 1})
+    "2 .nef, 1 .psd; pip install 'realsr[raw]' reads some of them, save the others as PNG or TIFF"
+    """
+    extras, others = sorted({EXTRAS[suffix][0] for suffix in unread if suffix in EXTRAS}), {*unread} - {*EXTRAS}
+    mends = [f"pip install 'realsr[{','.join(extras)}]' reads {'some of them' if others else 'them'}"] if extras else []
+    mends += ["save the others as PNG or TIFF"] if others else []
+    return f"{', '.join(f'{count} {suffix}' for suffix, count in sorted(unread.items()))}; {', '.join(mends)}"
+
+
 def missing_extra(suffix: str) -> str | None:
-    """The extra that would have to be installed to read files of a suffix (small letters), or None."""
+    """The extra to install for files of a suffix (in lower case), or None if they can be read without."""
     name, package = EXTRAS.get(suffix, ("", ""))
     return name if package and not _installed(package) else None
 
 
 def left_out(folder: Path) -> list[Path]:
-    """Where :func:`find_images` does not look, since the commands write there; resolved."""
+    """The folders where commands write, which :func:`find_images` leaves out; resolved."""
     here = folder.resolve()
     return [ours for name in OURS if (ours := Path(name).resolve()) not in (here, *here.parents)]
 
@@ -95,12 +100,18 @@ def _installed(package: str) -> bool:
 
 @functools.cache
 def warn_once(line: str) -> None:
-    """Log a warning, the first time that it is given."""
+    """Log a warning the first time it occurs."""
     log.warning("%s", line)
 
 
+@functools.cache
+def info_once(line: str) -> None:
+    """Log a line the first time it occurs."""
+    log.info("%s", line)
+
+
 def file_hash(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, as hexadecimal."""
+    """SHA-256 of a file's bytes, in hexadecimal."""
     digest = hashlib.sha256()
     with Path(path).open("rb") as file:
         while block := file.read(1 << 20):
@@ -110,7 +121,15 @@ def file_hash(path: str | Path) -> str:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears under ``path`` whole or not at all: written beside it, then renamed."""
+    """Open a file for writing that appears whole or not at all: it is written beside ``path`` and renamed.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with atomic_write(Path(folder, "new", "a.txt")) as file:
+    ...         _ = file.write(b"text")
+    ...     Path(folder, "new", "a.txt").read_text()
+    'text'
+    """
     name = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -123,7 +142,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         if name:
             Path(name).unlink(missing_ok=True)
         if isinstance(e, OSError):
-            e.filename = str(path)  # a full disk names no file, and the temporary one is nobody's
+            e.filename = str(path)  # which a full disk does not name
         raise
 
 

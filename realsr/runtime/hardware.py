@@ -1,4 +1,4 @@
-"""Which devices there are, how much of their memory is free, and whether an error says that there is none."""
+"""Devices, their free memory, and errors that mean there is none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from realsr import __version__
 from realsr.runtime.errors import InputError
 
-MMAP_MAX, TRIM_THRESHOLD = -4, -1  # glibc's settings in its malloc.h
+MMAP_MAX, TRIM_THRESHOLD = -4, -1  # of glibc's malloc.h
 OUT_OF_MEMORY = (
     *("out of memory", "can't allocate memory", "not enough memory", "failed to allocate", "bad allocation"),
     "alloc_failed",  # cuDNN and cuBLAS
@@ -24,10 +24,17 @@ OUT_OF_MEMORY = (
 
 
 def pick_device(accelerator: str, index: int | None = None) -> torch.device:
-    """``auto``, ``cpu`` or ``gpu`` to a device; ``index`` says which of several GPUs.
+    """The device for ``auto``, ``cpu`` or ``gpu``.
+
+    Args:
+        accelerator: ``auto`` takes a GPU where there is one.
+        index: of several GPUs.
 
     Raises:
         InputError: there is no such device.
+
+    >>> pick_device("cpu")
+    device(type='cpu')
     """
     gpus = [name for name, api in (("cuda", torch.cuda), ("mps", torch.backends.mps)) if api.is_available()]
     if accelerator not in ("auto", "cpu", "gpu"):
@@ -39,7 +46,11 @@ def pick_device(accelerator: str, index: int | None = None) -> torch.device:
 
 
 def count_devices(accelerator: str, wanted: int) -> int:
-    """How many devices of a kind to use; 0 wants all. The CPU may be used several times at once.
+    """How many devices of a kind to use. The CPU may be used several times at once.
+
+    Args:
+        accelerator: as for :func:`pick_device`.
+        wanted: their number; 0 takes all.
 
     Raises:
         InputError: there are fewer.
@@ -53,9 +64,9 @@ def count_devices(accelerator: str, wanted: int) -> int:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that can be taken on a device without harm; None where the system does not say."""
+    """Free memory of a device in bytes; None where the system does not tell."""
     if device.type == "cuda":
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # PyTorch keeps it for itself
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # in PyTorch's cache
         return int(torch.cuda.mem_get_info(device)[0]) + unused
     if device.type == "mps":
         return int(torch.mps.recommended_max_memory()) - int(torch.mps.current_allocated_memory())
@@ -65,24 +76,24 @@ def free_memory(device: torch.device) -> int | None:
     bounds = [1024 * int(found[1])] if found else []
     if most.isdigit() and used.isdigit():
         files = re.findall(r"^(?:in)?active_file (\d+)$", _text(f"{group}.stat"), re.MULTILINE)
-        bounds.append(int(most) - int(used) + sum(map(int, files)))  # the system gives up what it holds of files
+        bounds.append(int(most) - int(used) + sum(map(int, files)))  # the system frees its cache of files
     return min(bounds, default=None)
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A CPU tensor on a device, without waiting until the device is done with all that it was given before.
+    """Copy a small CPU tensor to a device without waiting for the device.
 
-    A plain ``.to(device)`` waits for that, in every step, and the device then has nothing to do until it is given more.
-    Small tensors need no pinned memory for it: CUDA takes a copy at once. Apple's MPS does not.
+    A plain ``.to(device)`` waits until the device has done all its work, and leaves it idle in every step. CUDA copies
+    small tensors at once, so that they need no pinned memory; Apple's MPS does not.
     """
     return tensor.to(device, non_blocking=device.type not in ("cpu", "mps"))
 
 
 def keep_memory() -> None:
-    """Have this process keep the memory that it frees on the CPU, for the next layer or tile, up to 2 GB.
+    """Let this process keep up to 2 GB of freed CPU memory for the next layer or tile.
 
-    Else Linux takes back every large tensor and clears its pages anew for the next one: half of the time of a large
-    tile. For commands, not for a library: it holds for all of the process. Without glibc nothing is changed.
+    Otherwise Linux takes back every large tensor and clears its pages for the next one, half of the time of a large
+    tile. It changes the whole process, so commands call it and the library does not. Without glibc nothing changes.
     """
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
@@ -91,7 +102,7 @@ def keep_memory() -> None:
 
 
 def versions() -> dict[str, str]:
-    """Of what a run depends on, by name; ``cuda``, ``cudnn`` and ``gpu`` where there is one."""
+    """Versions of the packages that results depend on, by name; with a GPU also ``cuda``, ``cudnn`` and ``gpu``."""
     found = {name: metadata.version(name) for name in ("torch", "numpy", "pytorch-lightning")}
     found |= {"realsr": __version__, "python": platform.python_version()}
     if torch.cuda.is_available():
@@ -101,7 +112,11 @@ def versions() -> dict[str, str]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether PyTorch, ONNX Runtime or Python say by it that there is no memory for what was asked."""
+    """Whether an error of PyTorch, ONNX Runtime or Python means that memory has run out.
+
+    >>> is_out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"))
+    True
+    """
     return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and any(words in str(error).lower() for words in OUT_OF_MEMORY)
     )

@@ -1,4 +1,4 @@
-"""``--help`` of the commands, from the comment at the head of ``conf/NAME.yaml``, before anything large is imported."""
+"""``--help`` of the commands: the comment at the head of ``conf/NAME.yaml``, without importing anything large."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def conf_dir() -> str:
 
 
 def help_of(name: str) -> str | None:
-    """What ``python -m realsr.<name> --help`` prints: the comment, the command's own groups, where the rest is.
+    """The text of ``python -m realsr.<name> --help``: the config's comment, the command's groups, where the rest is.
 
-    Of a module without a config, such as ``sweep``, its docstring. None: there is no such module.
+    A module without a config, such as ``sweep``, has its docstring. None: there is no such module.
     """
     root = Path(conf_dir())
     file, module = root / f"{name}.yaml", Path(__file__).parents[1] / f"{name}.py"
@@ -44,7 +44,7 @@ def help_of(name: str) -> str | None:
 
 
 def print_help(arguments: list[str]) -> None:
-    """Print the help and exit, if that is what a command was started for.
+    """Print the help and exit, if a command was started with ``--help``.
 
     Args:
         arguments: of the interpreter, ``sys.orig_argv``.

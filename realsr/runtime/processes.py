@@ -1,4 +1,4 @@
-"""Several devices, a process for each: they say things once and end together."""
+"""Training on several devices, with a process for each: who logs, checks of the launcher, and how all end."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ from realsr.runtime.errors import InputError
 
 
 def quiet_unless_first() -> None:
-    """Leave what is worth saying once to the first process; errors are told by the one that meets them."""
+    """Silence log lines and warnings in all processes but the first; errors are raised where they occur."""
     if rank_zero_only.rank:  # type: ignore[attr-defined]  # Lightning reads it from the environment that torchrun, srun or itself made
         logging.disable(logging.WARNING)
         warnings.simplefilter("ignore")
 
 
 def check_processes(trainer: Trainer, strategy: Any) -> None:
-    """Find out now what would train the same run several times, or wait for ever, or fail in the first step.
+    """Check the number of processes, which could train the same run several times, wait for ever or fail at once.
 
     Args:
-        trainer: as it was built.
-        strategy: as it was configured, None for Lightning's own choice.
+        trainer: as built.
+        strategy: as configured; None is Lightning's own choice.
 
     Raises:
-        InputError: torchrun or srun has started another number of processes than the trainer has devices, or none for
-            those of other machines; or several devices were asked for without ``trainer=ddp``.
+        InputError: several devices without ``trainer=ddp``; torchrun or srun started another number of processes than
+            the trainer has devices; or several machines without either.
     """
     devices = trainer.num_devices * trainer.num_nodes
-    by_turns = strategy == "ddp_find_unused_parameters_true"
+    finds_unused = strategy == "ddp_find_unused_parameters_true"
     if isinstance(strategy, DictConfig):
-        by_turns = strategy.get("find_unused_parameters", False)
-    if not by_turns and (strategy is not None or devices > 1):
+        finds_unused = strategy.get("find_unused_parameters", False)
+    if not finds_unused and (strategy is not None or devices > 1):
         raise InputError(
             "two networks are trained by turns, which needs trainer=ddp for several devices; give it with "
             "trainer.devices=N, and no trainer.strategy"
         )
-    if (started := _started()) not in (None, devices):
+    if (started := _started_processes()) not in (None, devices):
         raise InputError(
             f"{started} process{'es' * (started != 1)} for {devices} device{'s' * (devices != 1)}: torchrun or srun has"
             " to start as many; give trainer=ddp, trainer.devices=N for each machine, trainer.num_nodes= the machines"
@@ -59,23 +59,26 @@ def check_processes(trainer: Trainer, strategy: Any) -> None:
         raise InputError(f"trainer.num_nodes={trainer.num_nodes}: start it with torchrun or srun on each machine")
 
 
-def is_row_apart(trainer: DictConfig) -> bool:
-    """Whether this is a run of a sweep that would start the processes of other devices.
+def needs_own_command(trainer: DictConfig) -> bool:
+    """Whether a run of a sweep needs several devices, and so a command of its own.
 
-    Lightning starts them by the command of this one, so that each would run the whole sweep.
+    Lightning starts the other processes by the command line of this one; each would run the whole sweep.
     """
-    return HydraConfig.get().mode is RunMode.MULTIRUN and "strategy" in trainer and _started() is None
+    return HydraConfig.get().mode is RunMode.MULTIRUN and "strategy" in trainer and _started_processes() is None
 
 
-def run_apart(folder: Path) -> None:
-    """Run this row of a sweep as a command of its own, which writes into ``folder``.
+def run_as_command(folder: Path) -> None:
+    """Run this row of a sweep as a command of its own.
+
+    Args:
+        folder: of the run.
 
     Raises:
-        InputError: it failed, and has said why.
+        InputError: the command failed; it has printed why.
     """
     options = [*HydraConfig.get().overrides.task, f"hydra.run.dir={folder}"]
     command = [sys.executable, "-m", "realsr.train", *options]
-    process = subprocess.Popen(command, start_new_session=True)  # signals come from here, and once
+    process = subprocess.Popen(command, start_new_session=True)  # it gets signals from here alone
     try:
         code = process.wait()
     except KeyboardInterrupt:
@@ -86,18 +89,18 @@ def run_apart(folder: Path) -> None:
         raise InputError(f"the run in {folder} ended with exit code {code}, for the reason that it gives above")
 
 
-def _started() -> int | None:
-    """How many processes torchrun or srun has started; None: it was neither."""
+def _started_processes() -> int | None:
+    """The number of processes that torchrun or srun started; None without them."""
     by = "WORLD_SIZE" if "TORCHELASTIC_RUN_ID" in os.environ else "SLURM_STEP_NUM_TASKS"
     return int(os.environ[by]) if by in os.environ else None
 
 
 @contextmanager
 def ending_together(trainer: Trainer) -> Iterator[None]:
-    """An error in one process is told by it, and ends all.
+    """End all processes with one line when one of them fails.
 
-    torchrun and srun end the others themselves. Of those that Lightning starts, each would otherwise show in many lines
-    where it was when the first one left it, or the first one would be killed by Lightning's watch over the others.
+    torchrun and srun end the others themselves. Processes that Lightning started would each print a traceback when the
+    first one ends, or Lightning's watch over them would kill the first one.
     """
     try:
         yield
@@ -106,8 +109,8 @@ def ending_together(trainer: Trainer) -> Iterator[None]:
         others = [process for process in started if isinstance(process, subprocess.Popen)]
         if not others:
             raise
-        started.clear()  # nothing is left for Lightning to watch over
-        deadline = time.monotonic() + (0.0 if isinstance(e, InputError) else 3.0)  # a lost connection comes first
+        started.clear()  # ends Lightning's watch
+        deadline = time.monotonic() + (0.0 if isinstance(e, InputError) else 3.0)  # a lost connection is seen first
         while not any(process.poll() for process in others) and time.monotonic() < deadline:
             time.sleep(0.05)
         codes = [process.poll() or 0 for process in others]

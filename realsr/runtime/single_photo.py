@@ -1,4 +1,4 @@
-"""Training on a single photo: a thousand small runs in a row, each quiet, on one thread, and the same every time."""
+"""Training on a single photo: small runs, one after the other, quiet, on one thread and reproducible."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from realsr.runtime.errors import InputError
 
 
 def fit_photo(module: LightningModule, loader: DataLoader[Any], accelerator: str = "auto") -> None:
-    """Run through the loader once.
+    """Train a module in place, for one pass over a loader.
 
     Args:
-        module: that is trained, in place.
-        loader: of one photo's crops.
+        module: the network to train.
+        loader: crops of one photo.
         accelerator: Lightning's name of the device.
 
     Raises:
         InputError: there is no such accelerator.
-        KeyboardInterrupt: it was stopped.
+        KeyboardInterrupt: the run was stopped.
     """
     with _quiet(), one_thread():
         try:
             trainer = Trainer(barebones=True, max_epochs=1, accelerator=accelerator, devices=1)
-        except Exception as e:  # Lightning's own, and what it takes from the accelerator's library
+        except Exception as e:  # of Lightning, or of the accelerator's library
             raise InputError(f"accelerator={accelerator}: {' '.join(str(e).split())}; take cpu or auto") from e
         trainer.fit(module, loader)
     if trainer.interrupted:
@@ -39,7 +39,7 @@ def fit_photo(module: LightningModule, loader: DataLoader[Any], accelerator: str
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Crops are so small that more threads only wait for each other; and the result must not depend on them."""
+    """Compute on one thread: crops are too small for more, and results must not depend on their number."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -50,7 +50,7 @@ def one_thread() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Lightning's banner and advice are for one training, not for a thousand small ones in a row."""
+    """Silence Lightning's banner and advice, which would appear in each of a thousand small runs."""
     logger = logging.getLogger("pytorch_lightning")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""One function of many items, side by side in worker processes; a process that is killed takes its item at most."""
+"""Map a function over items in worker processes; a killed worker loses its own item alone."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-# what ends a command: Ctrl-C, a terminal that is closed, and what schedulers send before they kill
+# signals that end a command: Ctrl-C, a closed terminal, and those that schedulers send before they kill
 STOP_SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
 )
-GPU_WORKERS = 4  # not measured: small networks leave most of a GPU idle, but every process has its own context there
+GPU_WORKERS = 4  # not measured; small networks leave most of a GPU idle, but each process has a context there
 
 
 def default_workers(device: torch.device) -> int:
-    """A process for each core that this one may use; on a GPU a fixed number."""
+    """Number of worker processes: one for each core that this process may use, or :data:`GPU_WORKERS` on a GPU."""
     if device.type != "cpu":
         return GPU_WORKERS
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def ignore_signals(worker: int = 0) -> None:
-    """In a worker of a DataLoader: schedulers and Ctrl-C signal all processes, and the main one ends its workers."""
+    """Ignore STOP_SIGNALS, in a worker of a DataLoader: they go to all processes, and the main one ends its workers."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def end_workers() -> None:
-    """Kill the DataLoader workers that an error has left: deaf to SIGTERM, they would keep this process for ever."""
+    """Kill the DataLoader workers that an error left; they ignore SIGTERM, and this process would wait for them."""
     for worker in multiprocessing.active_children():
-        with suppress(RuntimeError):  # PyTorch's, of a worker that was killed
+        with suppress(RuntimeError):  # PyTorch's, about a killed worker
             worker.kill()
             worker.join()
 
@@ -58,24 +58,27 @@ def end_workers() -> None:
 def side_by_side(
     function: Callable[[Item], Result], items: Sequence[Item], workers: int
 ) -> Generator[tuple[Item, Result], None, None]:
-    """Call ``function`` for every item, in worker processes; a single worker or item stays in this process.
+    """Call a function for every item in worker processes; with one worker or item, in this process.
 
-    A worker has one thread, logs through this process and hears neither Ctrl-C nor SIGTERM: closing the iterator ends
-    it at once. Should this process be killed, a worker finishes its item and ends.
+    A worker has one thread, logs through this process and ignores Ctrl-C and SIGTERM. Closing the iterator kills the
+    workers. If this process is killed, each worker finishes its item and ends.
 
-    Not by joblib, whose workers each import PyTorch anew: 5 seconds of a core and 500 MB each, here 120 MB, since they
-    are forked from one process that has; and one that is killed would take with it what the others are at.
+    joblib's workers would each import PyTorch: 5 seconds of a core and 500 MB each. These take 120 MB, forked from one
+    process that has imported it. And a killed worker of joblib's ends the others.
 
     Args:
-        function: is pickled where there are workers, and so are items and results. What it raises ends them all.
-        items: the next one goes to the worker that is ready first.
-        workers: number of processes at most. On Windows there are none.
+        function: pickled, as are items and results. An exception in it ends all workers.
+        items: each goes to the next worker that is free.
+        workers: number of processes at most; none on Windows.
 
     Yields:
-        Each item with its result as they become ready; in order where they stay in this process.
+        Each item with its result, as they become ready; in order without workers.
 
     Raises:
-        InputError: workers were killed; the others have gone on with what was left.
+        InputError: workers were killed; the others have done the remaining items.
+
+    >>> list(side_by_side(abs, [-1, 2], workers=1))
+    [(-1, 1), (2, 2)]
     """
     workers = min(workers, len(items))
     if workers <= 1 or sys.platform == "win32":
@@ -92,7 +95,7 @@ def side_by_side(
             while idle and todo:
                 link = idle.pop()
                 busy[link] = todo.popleft()
-                with suppress(OSError):  # it was killed meanwhile, and its link is at an end
+                with suppress(OSError):  # the worker was killed meanwhile
                     link.send(busy[link])
             for link in wait(list(busy)):  # type: ignore[assignment]
                 try:
@@ -121,17 +124,17 @@ def side_by_side(
 
 
 def _start(function: Callable[[Item], Result], processes: list[BaseProcess]) -> Connection:
-    """Start a worker, add it to the processes, and give the link to it."""
+    """Start a worker, append it to the processes, and return the link to it."""
     context = multiprocessing.get_context("forkserver")
     ours, theirs = context.Pipe()
     processes.append(context.Process(target=_work, args=(function, theirs), daemon=True))
     processes[-1].start()
-    theirs.close()  # else the link would not end with the worker
+    theirs.close()  # so that the link ends with the worker
     return ours
 
 
 def _work(function: Callable[[Any], Any], link: Connection) -> None:
-    """In a worker: one item after another, until the other side is closed or is no more."""
+    """Loop of a worker: one item after another, until the link ends."""
     torch.set_num_threads(1)
     threadpool_limits(1)
     logged: SimpleQueue[logging.LogRecord] = SimpleQueue()
@@ -148,15 +151,15 @@ def _work(function: Callable[[Any], Any], link: Connection) -> None:
 
 
 def _start_server() -> None:
-    """Start, once, the process that workers are forked from: it imports what this one has imported, for all of them.
+    """Start, once, the process that workers are forked from; it imports for all of them what is imported here.
 
-    Workers inherit from it that signals are blocked, before they could hear one.
+    Workers inherit its blocked signals, so that no signal reaches them before they could ignore it.
     """
-    main = getattr(sys.modules["__main__"], "__spec__", None)  # each worker runs this module itself
+    main = getattr(sys.modules["__main__"], "__spec__", None)  # a worker runs this module itself
     names = [name for name in sys.modules if name.startswith("realsr.") and (main is None or name != main.name)]
-    names.append(type(multiprocessing.get_context()).__module__)  # joblib's jobs have one that workers have to find
+    names.append(type(multiprocessing.get_context()).__module__)  # in joblib's jobs it is one of joblib's
     forkserver.set_forkserver_preload(names)
-    resource_tracker.ensure_running()  # the server would start it, and unblock the signals
+    resource_tracker.ensure_running()  # else the server starts it, which unblocks the signals
     heard = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         forkserver.ensure_running()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,8 @@ from realsr.pools.kernel_sheet import kernel_sheet
 from realsr.reports.pictures import Picture, grid, save, sharpest_crop
 from realsr.runtime.errors import at_least
 from realsr.training.esrgan import is_logged
+
+log = logging.getLogger(__name__)
 
 PICTURE_LOGGERS = (WandbLogger, TensorBoardLogger)
 
@@ -118,6 +123,8 @@ class Throughput(Callback):
     FLOPs, and does not know of waiting for data.
     """
 
+    told = False
+
     def __init__(self) -> None:
         self.began: npt.NDArray[np.float64] | None = None
         self.spent, self.images = np.zeros(2), 0
@@ -140,6 +147,10 @@ class Throughput(Callback):
             self._pause()
             seconds, waited = self.spent
             module.log_dict({"speed/images_per_second": self.images / seconds, "speed/waiting": waited / seconds})
+            if not (self.told or sys.stdout.isatty()):  # a terminal has the bar
+                self.told, step = True, seconds * len(batch["hr"]) * trainer.world_size / self.images
+                left = timedelta(seconds=round(step * (trainer.max_steps - trainer.global_step)))
+                log.info("about %s to go, without validations", left)
             self.began, self.spent, self.images = self._now(), np.zeros(2), 0
 
     def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:

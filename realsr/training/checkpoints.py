@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 TOLD = ("seed", "data.", "model.", "trainer.", "callbacks.last.", "callbacks.best.")
 SHAPING = ("seed", "data.", "model.", "trainer.precision", "trainer.devices", "trainer.num_nodes")
 FREE = {
-    *("num_workers", "estimate_workers", "accelerator", "store_limit", "look_count", "lpips"),
+    *("num_workers", "workers", "accelerator", "store_limit", "look_count", "lpips"),
     *("dirpath", "default_root_dir", "enable_progress_bar"),
 }
 EXACT = ("realsr", "torch", "numpy", "cuda", "cudnn", "gpu")  # versions that a step's numbers may depend on

@@ -62,13 +62,13 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     if content and nothing_left(content, cfg.trainer.max_steps, folder):
         (folder / FAILED).unlink(missing_ok=True)
         return read_metrics(folder) or {}
+    data = instantiate(cfg.data)  # checks its options before anything is downloaded
     if cfg.start.weights is not None:
         cfg.model.generator = generator_spec(start_file(cfg.start.weights))
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     if ckpt is not None:
         check_same(ckpt, content, config)
     seed_everything(cfg.seed, verbose=False)
-    data = instantiate(cfg.data)
     model = instantiate(cfg.model)
     if model.frozen["perceptual"] is None and (model.discriminator is not None or cfg.model.perceptual is not None):
         log.warning("training without a perceptual loss (perceptual=none, or no weights): textures will be weaker")
@@ -107,7 +107,7 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
             file.write(json.dumps(metrics, indent=1).encode())
         named = sorted((k.removeprefix("val/"), v) for k, v in metrics.items() if k.startswith("val/"))
         shown = "  ".join(f"{name} {value:.4f}" for name, value in named)
-        log.info("done: %s; checkpoints in %s", shown or "no validation", folder / "checkpoints")
+        log.info("done: %s", shown or "no validation")
     return metrics
 
 

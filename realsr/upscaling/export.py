@@ -194,10 +194,11 @@ def about(generator: nn.Module, content: Mapping[str, Any], half: bool) -> dict[
     if spec := spec_of(content):
         metadata["generator"] = json.dumps(spec)
     data = inside(content, "config", "data")
-    if target := inside(data, "degradation", "_target_"):
-        pools = [name for name in ("kernel", "noise", "jpeg") if inside(data, f"{name}_dir")]
+    target, pools = inside(data, "degradation", "_target_"), inside(data, "pools")
+    if target and pools is not None:
+        drawn = [name for name in ("kernel", "noise", "jpeg") if inside(pools, f"{name}_dir")]
         name = str(target).rpartition(".")[2]
-        metadata["degradation"] = " + ".join(pools) or ("bicubic" if name == "Degradation" else name)
+        metadata["degradation"] = " + ".join(drawn) or ("bicubic" if name == "Degradation" else name)
     return metadata
 
 

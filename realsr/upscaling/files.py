@@ -160,7 +160,8 @@ def upscale_files(
     skipped = len(targets) - len(todo)
     there = f", {skipped} were there already and stay as they are (overwrite=true makes them anew)" if skipped else ""
     count = f"{len(written)} photo{'s' * (len(written) != 1)}"
-    log.info("%s written to %s%s%s", count, output, there, f", {len(failed)} failed" if failed else "")
+    fails = f", {len(failed)} failed" if failed else ""
+    log.info("%s written to %s%s%s; open it in a file browser", count, output, there, fails)
     if failed:
         count = f"{len(failed)} of {len(targets)} files failed: " if len(targets) > 1 else ""
         raise InputError(f"{count}{failed[0]}")

@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from realsr.networks.tiling import Tiles
+from realsr.runtime.command_line import and_next
 from realsr.runtime.errors import InputError
 from realsr.runtime.hardware import keep_memory
 from realsr.runtime.workers import ignore_signals
@@ -100,7 +101,8 @@ def serve(cfg: DictConfig, root: Path) -> None:
         css=CSS,
         app_kwargs={"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=names)]},
     )
-    log.info("%s on %s: open %s (Ctrl-C ends it)", Path(cfg.ckpt).name, network.device, url)
+    where = f"{Path(cfg.ckpt).name} on {network.device}: open {url} (Ctrl-C ends it); for folders of photos"
+    log.info(and_next(where, ("upscale", f"ckpt={cfg.ckpt}", "input=photos", "output=large")))
     if cfg.host not in LOOPBACK and cfg.auth is None:
         log.warning("host=%s: everybody who reaches this machine can use the page; auth=NAME:PASSWORD", cfg.host)
     try:

@@ -27,6 +27,7 @@ from realsr.degradation.paper import Degradation
 from realsr.estimation.kernels import gaussian_kernel
 from realsr.imaging.resample import blur_subsample
 from realsr.pools.pool import KernelPool, NoisePool
+from realsr.pools.sampling import NoiseDraw
 
 HEIGHT, WIDTH, SUB, SCALE, CROP, BATCH, TILE = 1356, 2040, 480, 4, 128, 16, 256
 
@@ -184,9 +185,12 @@ def our_stages(ours):
     moved = batch.to(ours.device)
     hr = moved / 255
     lr = torch.rand(BATCH, 3, CROP // SCALE, CROP // SCALE, device=ours.device)
-    kernels = ours.kernels.sample(BATCH, ours.generator)
+    kernels, draw = ours.kernels.sample(BATCH, ours.generator), NoiseDraw()
     settle = torch.cuda.synchronize if ours.device.type == "cuda" else lambda: None
     pinned = batch.pin_memory() if ours.device.type == "cuda" else batch
+
+    def noisy():
+        return lr + draw.noise(ours.noise, draw.draw(ours.noise, BATCH, lr.shape[-2:], ours.generator), lr)
 
     def on_device(function):
         return lambda _: (function(), settle()), 50
@@ -196,7 +200,7 @@ def our_stages(ours):
         "transfer": on_device(lambda: pinned.to(ours.device, non_blocking=True)),
         "to float": on_device(lambda: moved / 255),
         "blur and subsample": on_device(lambda: blur_subsample(hr, kernels, SCALE, ours.margin)),
-        "noise": on_device(lambda: lr + ours.noise.sample(BATCH, tuple(lr.shape[-2:]), ours.generator)),
+        "noise": on_device(noisy),
         "all of the degradation": on_device(lambda: ours.degradation(hr, ours.generator, ours.margin)),
     }
     if ours.device.type == "cpu":

@@ -28,7 +28,8 @@ from realsr.pools.collect import collect_noise
 from realsr.pools.estimate import estimate_kernels
 from realsr.pools.folder import kernel_entries
 from realsr.pools.jpeg_tables import collect_tables
-from realsr.pools.pool import KernelPool, NoisePool, without_slope
+from realsr.pools.pool import KernelPool, NoisePool
+from realsr.pools.sampling import without_slope
 from realsr.runtime.errors import InputError
 from realsr.runtime.help import conf_dir
 

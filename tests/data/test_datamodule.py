@@ -53,8 +53,12 @@ def test_batches_are_what_training_expects(data):
 
 def test_noise_is_collected_once_for_lr_and_for_the_kernels(data, caplog):
     caplog.set_level("INFO")
-    data(fresh=True)
+    module = data(fresh=True)
     assert sum(" tiles of " in record.getMessage() for record in caplog.records) == 1
+    caplog.clear()
+    module.prepare_data()  # as Trainer.validate calls them once more after fit
+    module.setup("validate")
+    assert caplog.messages == []
 
 
 def test_the_development_is_fitted_for_kernels_that_are_missing_alone(data, monkeypatch):
@@ -62,7 +66,7 @@ def test_the_development_is_fitted_for_kernels_that_are_missing_alone(data, monk
     monkeypatch.setattr(
         "realsr.degradation.camera_fit.fit_development", lambda *pools: fits.append(pools) or fit_development(*pools)
     )
-    kernels = data(fresh=True).folders["kernel_dir"]
+    kernels = data(fresh=True).pools.folders.kernel
     assert len(fits) == 1
     data()
     assert len(fits) == 1
@@ -88,9 +92,9 @@ def test_lr_is_the_degraded_hr(data):
 
 
 def test_validation_of_a_few_pixels_is_refused_before_lr_is_made(data, monkeypatch):
-    monkeypatch.setattr("realsr.data.datamodule.degraded", None)  # a colour mosaic of less than 3 pixels fails there
+    monkeypatch.setattr("realsr.data.validation.degraded", None)  # a colour mosaic of less than 3 pixels fails there
     with pytest.raises(InputError, match="has 8x8 pixels, and 19 on a side are needed for SSIM"):
-        data("degradation=bicubic", "data.val_size=8")
+        data("degradation=bicubic", "data.validation.size=8")
 
 
 @pytest.mark.parametrize("augment", ["flips", COLOURS])
@@ -137,8 +141,7 @@ def test_held_out_photos_kernels_and_noise_stay_out_of_training(data):
     trained = {image.name for image in module.crops.clean}
     assert names
     assert not names & trained
-    validated = module.folders["val_kernel_dir"], module.folders["val_noise_dir"], None
-    held_kernels, held_noise, _ = module.pools.side(validated, True, module.val_seed)
+    _, (held_kernels, held_noise, _) = module.pools.split(module.validation.folders, module.validation.seed)
     assert not set(held_kernels.photos) & set(module.degradation.kernels.photos)
     assert not set(held_noise.photos) & set(module.degradation.noise.photos)
 
@@ -150,8 +153,8 @@ def test_kernels_of_too_little_confidence_are_not_used(data, tmp_path, caplog):
 
     def photos(*overrides):
         module = data(*overrides)
-        held = module.pools.side((module.folders["val_kernel_dir"], None, None), True, module.val_seed).kernels
-        return {*module.degradation.kernels.photos, *held.photos}
+        _, held = module.pools.split(module.validation.folders, module.validation.seed)
+        return {*module.degradation.kernels.photos, *held.kernels.photos}
 
     assert photos() == {"noise.png", "photo0.png", "photo1.png", "photo2.png"}
     assert "noise.png: confidence 0." in caplog.text
@@ -172,7 +175,7 @@ def test_seeds_share_validation_and_what_training_may_see(data):
     for a, b in zip(first.pairs, other.pairs, strict=True):
         assert torch.equal(a.hr, b.hr) and torch.equal(a.lr, b.lr)
     assert not torch.equal(batches(first, 1)[0]["hr"], batches(other, 1)[0]["hr"])
-    moved = [data(f"data.val_seed={seed}").pairs[0].hr for seed in range(1, 5)]
+    moved = [data(f"data.validation.seed={seed}").pairs[0].hr for seed in range(1, 5)]
     assert not all(torch.equal(first.pairs[0].hr, hr) for hr in moved)
 
 
@@ -180,12 +183,18 @@ def test_an_ablation_row_is_validated_on_the_full_degradation(data):
     full = data()
     row = data(
         "degradation=bicubic",
-        f"data.val_kernel_dir={full.folders['kernel_dir']}",
-        f"data.val_noise_dir={full.folders['noise_dir']}",
+        f"data.validation.kernel_dir={full.pools.kernel_dir}",
+        f"data.validation.noise_dir={full.pools.noise_dir}",
     )
     assert row.degradation.kernels is None
     assert row.degradation.noise is None
     for one, other in zip(full.pairs, row.pairs, strict=True):
+        assert torch.equal(one.lr, other.lr)
+
+
+def test_validation_without_pools_is_bicubic(data):
+    without = data("data.validation.kernel_dir=null", "data.validation.noise_dir=null")
+    for one, other in zip(without.pairs, data("degradation=bicubic").pairs, strict=True):
         assert torch.equal(one.lr, other.lr)
 
 
@@ -202,14 +211,14 @@ def test_a_rival_is_trained_on_its_own_degradation_and_validated_on_the_cameras(
 
 def test_paired_folders_are_taken_as_they_are(data, photo_folder):
     hr, lr = photo_folder("hr", 2, 96, 128), photo_folder("lr", 2, 24, 32)
-    pairs = data(f"data.val_hr={hr}", f"data.val_lr={lr}").pairs
+    pairs = data(f"data.validation.hr={hr}", f"data.validation.lr={lr}").pairs
     assert [(pair.name, tuple(pair.lr.shape), tuple(pair.hr.shape)) for pair in pairs] == [
         (f"photo{i}", (3, 24, 32), (3, 96, 128)) for i in range(2)
     ]
 
 
 def test_ground_truth_alone_is_degraded_with_held_out_kernels(data, photo_folder):
-    pairs = data(f"data.val_hr={photo_folder('hr', 2, 96, 130)}").pairs
+    pairs = data(f"data.validation.hr={photo_folder('hr', 2, 96, 130)}").pairs
     assert [tuple(pair.lr.shape) for pair in pairs] == [(3, 24, 32)] * 2
     assert [tuple(pair.hr.shape) for pair in pairs] == [(3, 96, 128)] * 2
 
@@ -298,14 +307,14 @@ def test_photos_are_compressed_with_tables_of_the_photos(data, tmp_path):
         Image.open(photo).save(photo.with_suffix(".jpg"), quality=quality)
         photo.unlink()
     module = data("degradation=noise_jpeg")
-    held = module.pools.side((None, None, module.folders["val_jpeg_dir"]), True, module.val_seed).jpeg
+    held = module.pools.split(module.validation.folders, module.validation.seed)[1].jpeg
     train = module.degradation.jpeg
     assert sorted(held.photos + train.photos) == ["photo0.jpg", "photo1.jpg", "photo2.jpg"]
     assert not (train.tables == held.tables).flatten(1).all(1).any()
     compressed, plain = batches(module, 1)[0], batches(data("degradation=noise"), 1)[0]
     assert torch.equal(compressed["hr"], plain["hr"])
     assert not torch.equal(compressed["lr"], plain["lr"])
-    row = data("degradation=noise", f"data.val_jpeg_dir={module.folders['jpeg_dir']}")
+    row = data("degradation=noise", f"data.validation.jpeg_dir={module.pools.jpeg_dir}")
     assert row.degradation.jpeg is None
     for one, other in zip(module.pairs, row.pairs, strict=True):
         assert torch.equal(one.lr, other.lr)

@@ -13,28 +13,41 @@ from PIL import Image
 from realsr.data.datamodule import RealSRData
 from realsr.data.folders import find_pairs
 from realsr.data.held_out import folder_contents, held_out_lines, held_out_text, seen_in_training
+from realsr.data.photos import HRPhotos
+from realsr.data.run_pools import PoolBuilder, RunPools
+from realsr.data.validation import Validation
 from realsr.degradation.paper import Degradation
 from realsr.estimation.noise import NoiseRule
+from realsr.pools.export import export_kernels
 from realsr.pools.folder import Entry
-from realsr.pools.pool import export_kernels
 from realsr.runtime.errors import InputError
 from realsr.runtime.files import file_hash
 
 
 @pytest.fixture
 def data(tmp_path, photo_folder):
-    """``data(val_hr=...)``: on three photos of the camera and three clean ones, bicubic unless pools are given."""
+    """``data(hr=...)``: on three photos of the camera and three clean ones, bicubic unless pools are given.
+
+    Options beside folders of photos are ``Validation``'s, or of the pools of training if they are in ``pools``.
+    """
     folders = {"source_dir": photo_folder("camera", noise=0.02), "clean_dir": photo_folder("clean")}
 
     def never():
         raise AssertionError("a kernel is estimated")
 
-    def make(**options):
-        sizes = {"crop_size": 32, "val_size": 64, "look_count": 0, "num_workers": 0}
-        pools = {"kernel_dir": None, "noise_dir": None, "store_dir": tmp_path / "hr", "build_pools": False}
-        how = {"degradation": functools.partial(Degradation, 4), "estimator": never, "collector": NoiseRule(16, 16)}
-        how["augment"] = A.Compose([])
-        module = RealSRData(**{**folders, **pools, **how, **sizes, **options})
+    def make(pools=None, build=False, samples_dir=None, **options):
+        photos = folders | {name: options.pop(name) for name in folders if name in options}
+        given = dict.fromkeys(("kernel_dir", "noise_dir", "jpeg_dir")) | (pools or {})
+        module = RealSRData(
+            **photos,
+            photos=HRPhotos(tmp_path / "hr", A.Compose([])),
+            pools=RunPools(**given, builder=PoolBuilder(never, NoiseRule(16, 16)), build=build),
+            degradation=functools.partial(Degradation, 4),
+            validation=Validation(**{**given, "size": 64, "look_count": 0, **options}),
+            samples_dir=samples_dir,
+            crop_size=32,
+            num_workers=0,
+        )
         module.prepare_data()
         module.setup("fit")
         return module
@@ -64,27 +77,27 @@ def copy_of(photo, folder, form):
 
 
 @pytest.mark.parametrize("form", ["renamed png", "tiff", "bmp", "16 bit tiff", "turned png"])
-def test_a_training_photo_in_val_hr_is_refused_in_whatever_file(data, tmp_path, form):
+def test_a_training_photo_in_validation_hr_is_refused_in_whatever_file(data, tmp_path, form):
     val = copy_of(tmp_path / "clean" / "photo1.png", tmp_path / "val", form)
     with pytest.raises(InputError, match=r"val/other\.\w+: is a training photo.*photo1 in data.clean_dir=.*n \(1 of"):
-        data(val_hr=val)
+        data(hr=val)
 
 
 def test_the_whole_photo_of_a_cleaned_up_one_is_refused_before_pools_are_made(data, tmp_path):
     """Training has a source photo at half its size."""
     val = copy_of(tmp_path / "camera" / "photo2.png", tmp_path / "val", "bmp")
     with pytest.raises(InputError, match=r"val/other.bmp: is a training photo.*photo2 in data.source_dir=.*camera"):
-        data(val_hr=val, kernel_dir=tmp_path / "kernels", build_pools=True)
+        data(hr=val, pools={"kernel_dir": tmp_path / "kernels"}, build=True)
     assert not (tmp_path / "kernels").exists()
 
 
-def test_a_training_photo_in_val_lr_is_refused(data, tmp_path, photo_folder):
+def test_a_training_photo_in_validation_lr_is_refused(data, tmp_path, photo_folder):
     """That its ground truth is of another camera does not help."""
     lr = copy_of(tmp_path / "camera" / "photo0.png", tmp_path / "lr", "tiff")
     hr = photo_folder("hr", 1, 640, 768)
     (hr / "photo0.png").rename(hr / "other.png")
     with pytest.raises(InputError, match=r"lr/other.tiff: is a training.*photo0 in data.source_dir=.* \(1 of the 2"):
-        data(val_hr=hr, val_lr=lr)
+        data(hr=hr, lr=lr)
 
 
 def test_other_photos_pass_and_it_is_said(data, tmp_path, caplog):
@@ -94,7 +107,7 @@ def test_other_photos_pass_and_it_is_said(data, tmp_path, caplog):
     changed = np.asarray(Image.open(val / "other.bmp")).copy()
     changed[5, 7, 2] ^= 1
     Image.fromarray(changed).save(val / "other.bmp")
-    module = data(val_hr=val)
+    module = data(hr=val)
     assert "held out: 1 photo; none is in training (checked by content)" in caplog.text
     assert len(module.crops.clean) == len(module.crops.source) == 3
     assert module.held_out["photos"] == {"training": 6, "validation": 1, "shared": 0, "photos": ["other"]}
@@ -103,7 +116,7 @@ def test_other_photos_pass_and_it_is_said(data, tmp_path, caplog):
 def test_the_embedded_sample_passes(data, tmp_path):
     pytest.importorskip("skimage")
     folders = {name: tmp_path / "s" / name for name in ("camera", "clean", "test_hr", "test_lr_x4")}
-    given = dict(zip(("source_dir", "clean_dir", "val_hr", "val_lr"), folders.values(), strict=True))
+    given = dict(zip(("source_dir", "clean_dir", "hr", "lr"), folders.values(), strict=True))
     module = data(samples_dir=tmp_path / "s", **given)
     assert held_out_text(module.held_out) == "2 photos; none is in training (checked by content)"
     content = {"held_out": module.held_out}
@@ -122,7 +135,7 @@ def test_twins_of_what_is_held_out_leave_training(data, tmp_path):
         photo = tmp_path / "clean" / f"photo{index}.png"
         Image.open(photo).save(tmp_path / "clean" / f"twin{index}.tiff")
         shutil.copy(photo, tmp_path / "camera" / f"same{index}.png")
-    module = data(val_count=1)
+    module = data(count=1)
     (held,) = module.held_out["photos"]["photos"]
     number = held[-1]
     trained = {image.name for image in (*module.crops.source, *module.crops.clean)}
@@ -190,8 +203,8 @@ def test_kernels_of_validation_leave_training_whatever_they_are_called(data, ker
     if form == "mat":
         export_kernels(val, tmp_path / "mat", "mat")
         val = tmp_path / "mat"
-    module = data(kernel_dir=pool, val_kernel_dir=val)
-    held = module.pools.side((val, None, None), True, module.val_seed).kernels.kernels[:, 2:-2, 2:-2]
+    module = data(pools={"kernel_dir": pool}, kernel_dir=val)
+    held = module.pools.split(module.validation.folders, 0)[1].kernels.kernels[:, 2:-2, 2:-2]
     trained = module.degradation.kernels.kernels
     assert len(held) == 2
     assert min(float((one - other).abs().max()) for one in trained for other in held) > 1e-3
@@ -208,32 +221,32 @@ def test_a_noise_tile_of_validation_leaves_training(data, tiles):
     """Another photo's file has one of the held-out tiles; tiles without noise are in both."""
     white = np.full((1, 16, 16, 3), 255, np.uint8)
     photos = {f"photo{i}": np.concatenate([noise(i), white]) for i in range(10)}
-    plain = data(noise_dir=tiles("pool", photos))
+    plain = data(pools={"noise_dir": tiles("pool", photos)})
     (held,) = plain.held_out["noise"]["photos"]
     assert plain.held_out["noise"] == {"training": 36, "validation": 4, "left_out": 0, "shared": 0, "photos": [held]}
     other = next(photo for photo in photos if photo != held)
     photos[other] = np.concatenate([photos[other], photos[held][1:2]])
-    module = data(noise_dir=tiles("pool", photos))
+    module = data(pools={"noise_dir": tiles("pool", photos)})
     assert module.held_out["noise"]["left_out"] == 1
     assert torch.equal(module.degradation.noise.tiles, plain.degradation.noise.tiles)
     assert module.degradation.noise.photos == plain.degradation.noise.photos
 
 
 def test_a_single_kernel_is_said_to_be_in_training(data, kernels, caplog):
-    module = data(kernel_dir=kernels("kernels", {"photo": 3}))
+    module = data(pools={"kernel_dir": kernels("kernels", {"photo": 3})})
     assert len(module.degradation.kernels) == 1
     assert "too few kernels to hold any out: validation sees those of training" in caplog.text
     assert "training has 1 of the kernels as well" in held_out_text(module.held_out)
 
 
-def test_kernels_and_noise_of_photos_in_val_lr_leave_training(data, kernels, tmp_path, photo_folder, caplog):
+def test_kernels_and_noise_of_photos_in_validation_lr_leave_training(data, kernels, tmp_path, photo_folder, caplog):
     """A pool of another folder's photos, of which one is a validation photo by now, under another name."""
     hr, lr = photo_folder("hr", 2, 96, 128), photo_folder("lr", 2, 24, 32)
     pool = kernels("kernels", {f"photo{number}": number for number in range(8)})
-    names = data(val_hr=hr, val_lr=lr, kernel_dir=pool).degradation.kernels.photos
+    names = data(hr=hr, lr=lr, pools={"kernel_dir": pool}).degradation.kernels.photos
     path = pool / f"{names[2]}.npz"
     Entry(path, Entry.read(path).arrays, {"photo": names[2], "sha256": file_hash(lr / "photo1.png")}).write()
-    module = data(val_hr=hr, val_lr=lr, kernel_dir=pool)
+    module = data(hr=hr, lr=lr, pools={"kernel_dir": pool})
     assert module.degradation.kernels.photos == [name for name in names if name != names[2]]
     assert "1 of 7 kernels are left out of training: validation has them, or their photos" in caplog.text
     text = "2 photos; none is in training (checked by content); left out of training for that: 1 kernel"

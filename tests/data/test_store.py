@@ -170,7 +170,9 @@ def test_a_write_that_is_killed_leaves_nothing_that_is_used(tmp_path, photo_fold
 def test_the_limit_is_honoured_before_anything_is_written(tmp_path, photo_folder, fill, caplog):
     caplog.set_level("INFO")
     photos = photo_folder("photos", 4, 40, 50)  # 24 kB decoded
-    with pytest.raises(InputError, match=r"4 decoded HR images need 2.4e-05 GB; 0 GB .* data.store_limit=2e-05: set"):
+    with pytest.raises(
+        InputError, match=r"4 decoded HR images need 2.4e-05 GB; 0 GB .* data.photos.store_limit=2e-05: set"
+    ):
         fill(photos, limit=20e-6)
     assert not list((tmp_path / "store").glob("*.strips"))
     assert "4 decoded HR images take 2.4e-05 GB" in caplog.text
@@ -184,7 +186,7 @@ def test_the_limit_is_honoured_before_anything_is_written(tmp_path, photo_folder
 def test_a_disk_without_room_is_named(tmp_path, photo_folder, fill, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=24_000))
-    with pytest.raises(InputError, match=r"set pool_dir or data.store_dir to a larger disk"):
+    with pytest.raises(InputError, match=r"set pool_dir or data.photos.store_dir to a larger disk"):
         fill(photo_folder("photos", 4, 40, 50))
 
 

@@ -90,8 +90,8 @@ def test_noise_is_that_of_shot_and_read_on_the_sensor():
         ({"blur": [0.9, 0.1]}, r"data\.degradation\.blur=\[0\.9,0\.1\]: give 0\.08"),
         ({"quality": [0, 90]}, r"data\.degradation\.quality=\[0,90\]: give 1 to 100"),
         ({"shot": [0, 1]}, r"data\.degradation\.shot=\[0,1\]"),
-        ({"noise": object()}, r"degradation=any_camera draws from no pools; give data\.noise_dir=null"),
-        ({"kernels": object()}, r"give data\.kernel_dir=null"),
+        ({"noise": object()}, r"degradation=any_camera draws from no pools; give data\.pools\.noise_dir=null"),
+        ({"kernels": object()}, r"give data\.pools\.kernel_dir=null"),
     ],
 )
 def test_mistakes_are_named(changes, says):

@@ -40,6 +40,13 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def shuffled(degrade, images: torch.Tensor, order, rng, cut: bool) -> torch.Tensor:
+    """The images through these steps, drawn once."""
+    for step in degrade.steps(order, images.shape[-2:], rng, cut):
+        images = step(images).clamp(0, 1)
+    return images
+
+
 @pytest.fixture(scope="module")
 def hr() -> torch.Tensor:
     return torch.stack([scene(96, 112, seed) for seed in range(8)])
@@ -79,7 +86,7 @@ def test_noise_has_the_covariance_that_was_drawn(kind, monkeypatch):
     monkeypatch.setattr(bsrgan, "noise_mixing", lambda *a: mixings.append(noise_mixing(*a)) or mixings[-1])
     for level in (3, 10, 20):
         degrade = degradation(noise_level=[level, level], noise_kinds=[float(i == kind) for i in range(3)])
-        field = degrade.shuffled(torch.full((1, 3, 200, 200), 0.5), ["noise"], drawn(level), False)[0] - 0.5
+        field = shuffled(degrade, torch.full((1, 3, 200, 200), 0.5), ["noise"], drawn(level), False)[0] - 0.5
         one, wanted = mixings[-1].double().numpy(), level / 255
         found = np.cov(field.flatten(1).double().numpy())
         np.testing.assert_allclose(found, one @ one.T, atol=0.03 * wanted**2)
@@ -177,9 +184,9 @@ def test_without_noise_a_camera_gives_the_picture_back():
     plain = torch.rand(16, 3, 1, 1, generator=seeded())
     plain = torch.cat([plain, torch.tensor([[0.0, 0, 0], [1, 1, 1], [1, 0, 0], [0, 1, 0], [0, 0, 1]])[..., None, None]])
     plain = plain.expand(-1, -1, 12, 12)
-    torch.testing.assert_close(degrade.shuffled(plain, ["sensor"], drawn(), False), plain, atol=3e-3, rtol=0)
+    torch.testing.assert_close(shuffled(degrade, plain, ["sensor"], drawn(), False), plain, atol=3e-3, rtol=0)
     smooth = 0.2 + 0.6 * imresize(torch.rand(4, 3, 3, 3, generator=seeded()), 32).clamp(0, 1)
-    assert (degrade.shuffled(smooth, ["sensor"], drawn(), False) - smooth).abs().mean() < 1 / 255
+    assert (shuffled(degrade, smooth, ["sensor"], drawn(), False) - smooth).abs().mean() < 1 / 255
 
 
 def test_sensor_noise_grows_with_the_signal(monkeypatch):
@@ -191,7 +198,7 @@ def test_sensor_noise_grows_with_the_signal(monkeypatch):
     monkeypatch.setattr(degrade, "_camera", lambda rng: plain)
     for level in (0.3, 0.5, 0.7):
         signal = float(untoned(degamma(torch.tensor(level))))
-        made = degrade.shuffled(torch.full((1, 3, 400, 400), level), ["sensor"], drawn(), False)
+        made = shuffled(degrade, torch.full((1, 3, 400, 400), level), ["sensor"], drawn(), False)
         red = untoned(degamma(made[0, 0, ::2, ::2])).double().numpy()
         assert math.isclose(red.var(), shot * signal + read, rel_tol=0.03)
         assert math.isclose(red.mean(), signal, abs_tol=0.002)
@@ -211,8 +218,8 @@ def test_every_order_occurs_and_shares_are_the_papers():
     assert share == pytest.approx(expected, abs=0.02)
     assert all("halve" not in order[1:] for order in orders)
     assert not any("halve" in degradation(scale=2).order(rng) for _ in range(100))
-    assert degradation().coding(500, seeded(), cut=True)[2].unique().tolist() == list(range(16))
-    assert degradation().coding(50, seeded(), cut=False)[2].unique().tolist() == [0]
+    assert degradation().draw(500, (16, 16), seeded(), margin=4).coding[2].unique().tolist() == list(range(16))
+    assert degradation().draw(50, (16, 16), seeded()).coding[2].unique().tolist() == [0]
 
 
 def test_draws_fill_the_papers_ranges(monkeypatch):
@@ -220,7 +227,8 @@ def test_draws_fill_the_papers_ranges(monkeypatch):
     seen: dict[str, list[tuple]] = {}
 
     def watch(name, answer):
-        def watched(*given, **_):
+        def watched(*given, **named):
+            given = *given, *named.values()
             seen.setdefault(name, []).append(given)
             return answer(*given)
 
@@ -232,7 +240,7 @@ def test_draws_fill_the_papers_ranges(monkeypatch):
     watch("gaussian_kernel", lambda size, *_: np.ones((size, size)))
     watch("blur", lambda image, _: image)
     watch("moved_gaussian", lambda *_: np.ones((1, 1)))
-    watch("blur_subsample", lambda image, *_: image)
+    watch("downscaled", lambda image, *_: image)
     watch("jpeg", lambda image, *_: image)
     watch("noise_mixing", lambda *_: torch.zeros(3, 3))
     watch("resized", lambda image, *_: image)
@@ -241,9 +249,9 @@ def test_draws_fill_the_papers_ranges(monkeypatch):
     ways = {factor: degradation(resizes=["nearest", "down_up"], halve=0) for factor in (2, 4)}
     for _ in range(1_500):
         for step in ("isotropic", "anisotropic", "noise", "jpeg"):
-            ways[4].shuffled(image, [step], rng, cut=False)
+            shuffled(ways[4], image, [step], rng, cut=False)
         for factor, degrade in ways.items():
-            degrade.shuffled(image, ["halve"] * (factor == 2) + ["resize"], rng, cut=False)
+            shuffled(degrade, image, ["halve"] * (factor == 2) + ["resize"], rng, cut=False)
     sizes, sigmas, angles = (np.array([given[i] for given in seen["gaussian_kernel"]]) for i in range(3))
     assert sorted(set(sizes)) == list(range(7, 22, 2))
     assert (sigmas[::2, 0] == sigmas[::2, 1]).all()
@@ -263,10 +271,10 @@ def test_draws_fill_the_papers_ranges(monkeypatch):
 def test_down_up_resizes_twice(hr, monkeypatch):
     sizes = []
     monkeypatch.setattr(bsrgan, "resized", lambda image, size, way: sizes.append(size) or resized(image, size, way))
-    lr = degradation(resizes=["down_up"], up_least=4).shuffled(hr, ["resize"], drawn(), False)
+    lr = shuffled(degradation(resizes=["down_up"], up_least=4), hr, ["resize"], drawn(), False)
     assert sizes == [[96, 112], [24, 28]]  # up by four is the size that it had
     torch.testing.assert_close(lr, resized(hr, [24, 28], "bicubic"), atol=0.2, rtol=0)
-    degradation(resizes=["down_up"]).shuffled(hr, ["resize"], drawn(), False)
+    shuffled(degradation(resizes=["down_up"]), hr, ["resize"], drawn(), False)
     assert 12 <= sizes[2][0] <= 96 and sizes[3] == [24, 28]
 
 
@@ -275,14 +283,14 @@ def test_steps_are_taken_in_their_order(hr):
     degrade = degradation(jpeg_share=1, sensor_share=1)
     for seed, image in enumerate(hr.split(1)):
         order, rng = degrade.order(drawn(seed)), drawn(seed)
-        whole = degrade.shuffled(image, order, drawn(seed), False)
+        whole = shuffled(degrade, image, order, drawn(seed), False)
         assert whole.shape == (1, 3, 24, 28)
         for step in order:
             steps = ["halve"] if step == "halve" else [step]
             if step == "resize" and "halve" in order:
-                image = degradation(scale=2).shuffled(image, steps, rng, False)
+                image = shuffled(degradation(scale=2), image, steps, rng, False)
             else:
-                image = degrade.shuffled(image, steps, rng, False)
+                image = shuffled(degrade, image, steps, rng, False)
         assert torch.equal(image, whole), order
 
 
@@ -291,10 +299,10 @@ def test_blurs_are_scipys_and_noise_is_added(hr, monkeypatch):
     monkeypatch.setattr(bsrgan, "gaussian_kernel", lambda *a: kernels.append(gaussian_kernel(*a)) or kernels[-1])
     monkeypatch.setattr(bsrgan, "noise_mixing", lambda *a: mixings.append(noise_mixing(*a)) or mixings[-1])
     for step in ("isotropic", "anisotropic"):
-        ours = degradation().shuffled(hr[:1], [step], drawn(), False)[0]
+        ours = shuffled(degradation(), hr[:1], [step], drawn(), False)[0]
         expected = [ndimage.correlate(plane, kernels[-1], mode="reflect") for plane in hr[0].double().numpy()]
         np.testing.assert_allclose(ours, np.clip(expected, 0, 1), atol=1e-5)
-    ours = degradation().shuffled(hr[:1], ["noise"], drawn(3), False)[0] - hr[0]
+    ours = shuffled(degradation(), hr[:1], ["noise"], drawn(3), False)[0] - hr[0]
     inside = ((hr[0] > 0.2) & (hr[0] < 0.8)).all(0)
     field = torch.linalg.lstsq(mixings[-1].double(), ours[:, inside].double()).solution
     assert float((mixings[-1].double() @ field - ours[:, inside]).abs().max()) < 1e-6
@@ -319,7 +327,7 @@ def dot(count: int) -> torch.Tensor:
 def test_resizing_moves_nothing(way):
     """Pixel i of LR lies at 4i + 1.5 of HR, as bicubic's, whatever is drawn."""
     image, rng, degrade = dot(1), drawn(), degradation(resizes=[way], **GEOMETRY)
-    lr = torch.cat([degrade.shuffled(image, degrade.order(rng), rng, cut=True) for _ in range(24)])
+    lr = torch.cat([shuffled(degrade, image, degrade.order(rng), rng, cut=True) for _ in range(24)])
     shift = position(lr) - (position(image) - 1.5) / 4
     assert shift.abs().max() < (0.05 if way == "down_up" else 1e-3)  # LR pixels; linear interpolation on a coarse grid
     assert shift.mean(0).abs().max() < 5e-3
@@ -337,8 +345,8 @@ def test_margin_covers_blurs_and_resize_in_hr(way):
     assert margin == 32
     order, start, side = ["isotropic", "anisotropic", "resize"], (40, 60), 64
     crop = whole[..., start[0] - margin : start[0] + side + margin, start[1] - margin : start[1] + side + margin]
-    ours = degrade.shuffled(crop, order, drawn(), True)[..., margin // 4 : -margin // 4, margin // 4 : -margin // 4]
-    expected = degrade.shuffled(whole, order, drawn(), True)[..., start[0] // 4 :, start[1] // 4 :]
+    ours = shuffled(degrade, crop, order, drawn(), True)[..., margin // 4 : -margin // 4, margin // 4 : -margin // 4]
+    expected = shuffled(degrade, whole, order, drawn(), True)[..., start[0] // 4 :, start[1] // 4 :]
     torch.testing.assert_close(ours, expected[..., : side // 4, : side // 4], atol=1e-5, rtol=0)
 
 
@@ -350,9 +358,10 @@ def test_an_image_depends_on_no_other(hr):
 
 
 def test_the_last_jpeg_is_last(hr):
-    degrade, draws = degradation(), seeded(1)
-    before = degrade.downscaled(hr, draws, 16)
-    expected = jpeg(before, *degrade.coding(8, draws, cut=True))
+    degrade = degradation()
+    drawn = degrade.draw(8, hr.shape[-2:], seeded(1), 16)
+    before = degrade.picture(hr, drawn, 16)
+    expected = jpeg(before, *drawn.coding)
     assert torch.equal(degrade(hr, seeded(1), 16), expected)
     assert not torch.equal(before, expected)
 
@@ -362,7 +371,7 @@ def test_no_value_is_asked_from_the_device():
     degrade, rng = degradation(sensor_share=1, jpeg_share=1), drawn()
     for _ in range(12):
         image = torch.empty(1, 3, 64, 48, device="meta")
-        assert degrade.shuffled(image, degrade.order(rng), rng, cut=True).shape == (1, 3, 16, 12)
+        assert shuffled(degrade, image, degrade.order(rng), rng, cut=True).shape == (1, 3, 16, 12)
 
 
 def test_nothing_moves_on_the_whole():
@@ -419,7 +428,9 @@ def test_with_next_to_nothing_it_is_bicubic():
 
 def test_pools_are_refused():
     pool = KernelPool(torch.full((1, 9, 9), 1 / 81), ["a"])
-    with pytest.raises(InputError, match=r"draws from no pools; give data\.kernel_dir=null.*data\.val_hr"):
+    with pytest.raises(
+        InputError, match=r"draws from no pools; give data\.pools\.kernel_dir=null.*data\.validation\.hr"
+    ):
         degradation(kernels=pool)
 
 

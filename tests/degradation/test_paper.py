@@ -41,7 +41,8 @@ def test_equals_the_steps_by_hand(hr, kernels, noise):
         expected = imresize(hr, 1 / 4).double().numpy()
     expected = np.round(expected.clip(0, 1) * 255) / 255
     if noise:
-        expected = (expected + noise_pool().sample(3, (24, 28), generator).numpy()).clip(0, 1)
+        drawn = NoiseDraw().draw(noise_pool(), 3, (24, 28), generator)
+        expected = (expected + NoiseDraw().noise(noise_pool(), drawn, torch.zeros(3, 3, 24, 28)).numpy()).clip(0, 1)
     assert ours.dtype == torch.float32 and ours.shape == (3, 3, 24, 28)
     difference = np.abs(ours.numpy() - expected)
     assert (difference > 1e-5).mean() < 1e-3  # where rounding error tips the 8-bit rounding,
@@ -165,12 +166,28 @@ def test_autocast_does_not_coarsen_jpeg(hr):
         assert torch.equal(degrade(hr, seeded()), expected)
 
 
-def test_pools_follow_the_data_to_its_device():
+def test_pools_follow_the_degradation_to_its_device():
     """On the meta device, which computes nothing: an operation that mixed devices or asked for a value would fail."""
-    pool = jpeg_pool().to("meta")
-    assert pool.tables.device.type == "meta"
+    moved = Degradation(4, kernel_pool(), noise_pool(), jpeg_pool()).to("meta")
+    assert {buffer.device.type for buffer in moved.buffers()} == {"meta"} and len([*moved.buffers()]) == 3
+    pool = moved.jpeg
     tables, subsampling, phase = pool.sample(3, seeded(), cut=True)
     assert jpeg(torch.empty(3, 3, 32, 24, device="meta"), tables, subsampling, phase).shape == (3, 3, 32, 24)
+
+
+@pytest.mark.parametrize("margin", [0, 8])
+def test_parameters_are_drawn_apart_from_applying_them(hr, margin):
+    """The same parameters degrade any images of the size, as often as wanted, and draw nothing more."""
+    degrade = Degradation(4, kernel_pool(), noise_pool(), jpeg_pool(), KernelDraw(turn=True), NoiseDraw(0.5))
+    generator, margin = seeded(3), margin and degrade.margin
+    drawn = degrade.draw(3, hr.shape[-2:], generator, margin)
+    assert len(drawn.kernels) == drawn.noise.shape[1] == len(drawn.coding[0]) == 3
+    expected = degrade(hr, other := seeded(3), margin)
+    assert torch.equal(generator.get_state(), other.get_state())
+    for images in (hr, 1 - hr, hr):
+        again = degrade.degrade(images, drawn, margin)
+        assert torch.equal(again, degrade(images, seeded(3), margin))
+    assert torch.equal(again, expected)
 
 
 def test_settings_of_the_draws_reach_training_and_not_validation(hr):

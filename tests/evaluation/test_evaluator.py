@@ -61,6 +61,9 @@ def test_the_command_writes_tables_and_pictures_that_agree(checkpoint, photo_fol
         values = image_metrics(sr, truth, 4)
         assert {key: float(row[key]) for key in values} == pytest.approx(values, abs=1e-9)
     assert "0 of 3" in done.stdout
+    first, *_, last = done.stdout.splitlines()
+    assert first == "comparing bicubic, model on 3 photos, x4; results that lie in outputs/evaluate stay"
+    assert last.startswith("open outputs/evaluate/report.html in a browser")
     assert "| against bicubic | PSNR |" in (folder / "table.md").read_text()
     for name in ("table.md", "report.html", "compare/photo0.png"):
         assert (folder / name).stat().st_size > 0
@@ -223,9 +226,8 @@ def test_windows_paths_and_colons():
     [
         (["methods=[]"], "nothing to evaluate"),
         ([], "no test images: give hr=DIR"),
-        (["data=df2k_val"], "data.root is not set"),
-        (["data=df2k_val", "data.root=nowhere"], "nowhere/DIV2K_valid_HR: no such folder"),
-        (["data=folders"], "data=folders: is for another command; realsr.evaluate takes such as data=folder"),
+        (["testset=df2k_val"], "testset.root is not set"),
+        (["testset=df2k_val", "testset.root=nowhere"], "nowhere/DIV2K_valid_HR: no such folder"),
         (["hr=hr", "ckpt=missing.ckpt"], "missing.ckpt: no such checkpoint"),
         (["hr=hr", "report.side=8"], "report.side=8: give 64 to 16383"),
         (["hr=hr", "methods=[zssr]", "scale=3"], "scale=3: ZSSR doubles photos"),
@@ -234,7 +236,7 @@ def test_windows_paths_and_colons():
         (["hr=hr", "methods=[k_zssr]", "estimator.iterations=0"], "estimator.iterations=0: give 1 or more"),
         (["hr=hr", "seed=-1"], "seed=-1: give 0 to"),
         (["hr=hr", "seed=18446744073709551616"], "give 0 to 4294967295"),
-        (["hr=hr", "data=samples_val"], "hr=hr: goes with data=folder; here it is quickstart/photos/test_hr"),
+        (["hr=hr", "testset=samples"], "hr=hr: goes with testset=folder; here it is quickstart/photos/test_hr"),
     ],
 )
 def test_mistakes(compose, photo_folder, tmp_path, monkeypatch, given, says):
@@ -262,8 +264,8 @@ def test_the_papers_sets_by_name(compose, photo_folder, tmp_path, name):
     else:
         shutil.copytree(photo_folder("lr", 1, 64, 64), root / "DPEDiphone-va")
     given = [
-        f"data={name}",
-        f"data.root={root}",
+        f"testset={name}",
+        f"testset.root={root}",
         f"output={tmp_path / 'out'}",
         "metrics.lpips=null",
         "metrics.niqe=null",
@@ -339,7 +341,7 @@ def test_a_checkpoint_of_another_program_says_nothing_of_its_pools(content):
 
 
 def test_pools_that_were_emptied_since_are_left_out_of_the_report(tmp_path, caplog):
-    content = {"config": {"data": {"kernel_dir": str(tmp_path), "noise_dir": None, "scale": 4}}}
+    content = {"config": {"data": {"pools": {"kernel_dir": str(tmp_path), "noise_dir": None, "scale": 4}}}}
     assert pool_pictures([Method("a", bicubic(4).run, {}, content)]) == {}
     assert "left out of the report" in caplog.text and "kernel pool is empty" in caplog.text
 
@@ -419,7 +421,7 @@ def test_another_file_of_weights_measures_again(compose, photo_folder, tmp_path)
 
 def test_a_test_photo_that_training_saw_is_told_at_once(fit, compose, photo_folder, tmp_path, capsys):
     """By its pixels: the copy has another name and format."""
-    folder = fit("run", "degradation=bicubic", "trainer.max_steps=1", "data.val_count=1")
+    folder = fit("run", "degradation=bicubic", "trainer.max_steps=1", "data.validation.count=1")
     held = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["held_out"]["photos"]["photos"]
     test = tmp_path / "test"
     for photo in find_images(tmp_path / "clean"):

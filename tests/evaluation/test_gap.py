@@ -101,6 +101,15 @@ def test_the_command_writes_table_picture_and_figures(embedded, pools, tmp_path,
     figures = json.loads((tmp_path / "outputs/gap/gap.json").read_text())
     assert list(figures["variants"]) == [*LEARNT, "kernel_noise_jpeg", "camera", "again"]
     assert figures["variants"]["again"] == figures["variants"]["kernel_noise"]
+    count = len(find_images(embedded / "photos"))
+    first, *_, where, train = told.splitlines()
+    assert (
+        first
+        == f"comparing {count} photos in {embedded / 'photos'} with LR by 7 degradations, 40 patches of each photo"
+    )
+    assert where == "picture: outputs/gap/gap.png, figures: outputs/gap/gap.json; next:"
+    train_it = f"experiment=laptop degradation=camera data.source_dir={embedded / 'photos'} pool_dir={pools}"
+    assert train == f"  python -m realsr.train {train_it}"
     assert "nearest is camera" in told and "train with degradation=camera" in told
     assert "part of that comes from the scenes and not from the degradation" in told
     assert re.search(rf"kernel_noise.*{figures['variants']['kernel_noise']['auc']:.3f}", told)

@@ -154,6 +154,8 @@ def test_the_command_tabulates_a_folder_at_any_time(swept, tmp_path, monkeypatch
     folder, _ = swept
     monkeypatch.setattr(sys, "argv", ["sweep", str(folder)])
     sweep.main()
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert (first, last) == (f"tabulating the runs in {folder}", f"table: {folder / 'table.md'}")
     assert (folder / "table.csv").exists()
     (folder / "runs.csv").unlink()
     (folder / "runs.csv").mkdir()

@@ -224,7 +224,9 @@ def test_the_pool_holds_every_jpeg_photo(photos, tmp_path, caplog):
 
 
 def test_a_folder_without_jpeg_says_what_to_do(photos, tmp_path):
-    with pytest.raises(InputError, match=r"none of 1 photos is a JPEG file.*without jpeg.*data.jpeg_dir=") as error:
+    with pytest.raises(
+        InputError, match=r"none of 1 photos is a JPEG file.*without jpeg.*data.pools.jpeg_dir="
+    ) as error:
         require_tables(photos[3:], tmp_path / "jpeg")
     assert "\n" not in str(error.value)
     require_tables(photos[:3], tmp_path / "jpeg")

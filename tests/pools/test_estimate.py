@@ -119,9 +119,7 @@ def test_the_cameras_noise_is_asked_for_where_a_kernel_is_missing(photo_folder, 
     photos = photo_folder("photos", 2, 160, 192, 0.02)
     options = [*TINY, f"data.source_dir={photos}", f"pool_dir={tmp_path}", "workers=1"]
     asked = []
-    monkeypatch.setattr(
-        "realsr.estimate.camera_noise", lambda photos, *_: asked.append([p.name for p in photos])
-    )
+    monkeypatch.setattr("realsr.estimate.camera_noise", lambda photos, *_: asked.append([p.name for p in photos]))
     run(compose("estimate", *options, "estimator=kernelgan", "estimator.channels=8"))
     assert not asked
     run(compose("estimate", *options, "shards=2", "shard=1"))

@@ -9,9 +9,10 @@ from hydra.utils import instantiate
 from scipy.io import loadmat, savemat
 
 from realsr.estimation.kernels import gaussian_kernel, x4_from_x2
+from realsr.pools.export import check_form, export_kernels, write_kernels
 from realsr.pools.folder import Entry
-from realsr.pools.interchange import check_form, is_foreign, read_kernels, write_kernels
-from realsr.pools.pool import KernelPool, export_kernels
+from realsr.pools.interchange import is_foreign, read_kernels
+from realsr.pools.pool import KernelPool
 from realsr.runtime.errors import InputError
 
 
@@ -185,11 +186,11 @@ def test_kernels_that_move_the_picture_are_reported(tmp_path, caplog):
     assert not caplog.text
 
 
-@pytest.mark.parametrize("given", ["data.kernel_dir", "pool_dir"])
+@pytest.mark.parametrize("given", ["data.pools.kernel_dir", "pool_dir"])
 def test_training_takes_them_as_they_are(compose, tiny, tmp_path, given):
     folder = kernelgan_results(tmp_path / "theirs" / "kernels", "abcd")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    value = folder if given == "data.kernel_dir" else folder.parent
+    value = folder if given == "data.pools.kernel_dir" else folder.parent
     data = instantiate(compose("train", *tiny, "degradation=kernel", f"{given}={value}").data)
     data.prepare_data()
     data.setup("fit")

@@ -144,9 +144,9 @@ def test_nothing_is_read_where_no_logger_takes_pictures(tmp_path):
 
 def test_one_option_reaches_training_pictures_and_estimation(compose, tiny):
     cfg = compose("train", *tiny, "pool.min_confidence=0.5")
-    assert cfg.data.min_confidence == cfg.callbacks.pools.min_confidence == 0.5
+    assert cfg.data.pools.min_confidence == cfg.callbacks.pools.min_confidence == 0.5
     assert compose("estimate", "data.source_dir=photos", "pool.min_confidence=0.5").pool.min_confidence == 0.5
-    assert compose("train", *tiny).data.min_confidence == 0
+    assert compose("train", *tiny).data.pools.min_confidence == 0
 
 
 # -- thumbnails ------------------------------------------------------------------------------------------------------

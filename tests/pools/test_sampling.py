@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -9,13 +11,18 @@ from scipy import ndimage
 
 from realsr.estimation.kernels import centre_index, centre_of_mass, gaussian_kernel
 from realsr.pools.folder import Entry
-from realsr.pools.pool import KernelPool, NoisePool, brightness, hold_out, without_slope
-from realsr.pools.sampling import KernelDraw, NoiseDraw
+from realsr.pools.pool import KernelPool, NoisePool, brightness, hold_out
+from realsr.pools.sampling import KernelDraw, NoiseDraw, without_slope
 from realsr.runtime.errors import InputError
 
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def noise_for(images: torch.Tensor, pool: NoisePool, seed: int = 0, **how: object) -> torch.Tensor:
+    draw = NoiseDraw(**how)
+    return draw.noise(pool, draw.draw(pool, len(images), images.shape[-2:], seeded(seed)), images)
 
 
 def off_centre(size: int) -> torch.Tensor:
@@ -39,13 +46,11 @@ def test_the_default_draws_are_the_papers_to_the_bit():
     expected = pool.kernels[torch.randint(5, (40,), generator=seeded(1))]
     assert torch.equal(KernelDraw().sample(pool, 40, 4, seeded(1)), expected)
     tiles = torch.randint(0, 256, (20, 3, 16, 16), generator=seeded(), dtype=torch.uint8)
-    generator, plain = seeded(2), NoiseDraw()
+    generator = seeded(2)
     index, top, left = (torch.randint(n, (7,), generator=generator) for n in (20, 9, 5))
     cuts = [tiles[i, :, y : y + 8, x : x + 12].float() for i, y, x in zip(index, top, left, strict=True)]
     expected = torch.stack([(cut - cut.mean((1, 2), keepdim=True)) / 255 for cut in cuts])
-    noise = NoisePool(tiles, ["a"] * 20)
-    drawn = noise.sample(7, (8, 12), seeded(2), torch.rand(7, 3, 8, 12), plain.nearest, plain.detrend)
-    assert torch.equal(drawn, noise.sample(7, (8, 12), seeded(2)))
+    drawn = noise_for(torch.rand(7, 3, 8, 12), NoisePool(tiles, ["a"] * 20), 2)
     torch.testing.assert_close(drawn, expected, rtol=0, atol=1e-7)
 
 
@@ -115,14 +120,14 @@ def test_noise_is_of_the_tiles_nearest_in_brightness(nearest, count):
     weights = np.array([0.299, 0.587, 0.114])
     levels = (pool.tiles.double().numpy() / 255).mean((2, 3)) @ weights
     wanted = images.double().numpy().mean((2, 3)) @ weights
-    drawn = pool.sample(6 * 600, (16, 16), seeded(), images.repeat(600, 1, 1, 1), nearest)
+    drawn = noise_for(images.repeat(600, 1, 1, 1), pool, nearest=nearest)
     which = drawn[:, 0].flatten(1).argmax(1).view(600, 6).numpy()
     among = min(max(round(nearest * count), 8), count)
     for image in range(6):
         expected = np.argsort(np.abs(levels - wanted[image]), kind="stable")[:among]
         assert set(which[:, image]) <= set(expected)
         assert len(set(which[:, image])) > 0.9 * among
-    again = pool.sample(6 * 600, (16, 16), seeded(), images.repeat(600, 1, 1, 1), nearest)
+    again = noise_for(images.repeat(600, 1, 1, 1), pool, nearest=nearest)
     assert torch.equal(again, drawn)
 
 
@@ -130,10 +135,19 @@ def test_brightness_is_matched_after_hold_out():
     for part in hold_out(coloured_pool(), 0.3, seed=0):
         levels = brightness(part.tiles / 255)
         dark = torch.zeros(50, 3, 16, 16)
-        drawn = part.sample(50, (16, 16), seeded(), dark, 0.01)
+        drawn = noise_for(dark, part, nearest=0.01)
         darkest = [part.tiles[i].float() / 255 for i in levels.argsort()[:8]]
         darkest = torch.stack([tile - tile.mean((1, 2), keepdim=True) for tile in darkest])
         assert torch.cdist(drawn.flatten(1), darkest.flatten(1)).min(1).values.max() < 1e-3
+
+
+def test_a_pool_is_pickled_and_moves_with_its_brightness():
+    pool, images = coloured_pool(), torch.full((3, 3, 16, 16), 0.4)
+    expected = noise_for(images, pool, nearest=0.1)
+    assert len([*pool.buffers()]) == 3 and not pool.state_dict()
+    again = pickle.loads(pickle.dumps(pool))
+    assert again.photos == pool.photos and torch.equal(noise_for(images, again, nearest=0.1), expected)
+    assert noise_for(images.to("meta"), again.to("meta"), nearest=0.1).device.type == "meta"
 
 
 @pytest.mark.parametrize("size", [(16, 16), (9, 14), (1, 12), (24, 20)])
@@ -153,8 +167,9 @@ def test_a_pool_of_gradients_gives_no_noise_without_planes():
         2, 1, 1, 1
     )
     pool = NoisePool(tiles, ["a", "b"])
-    assert pool.sample(5, (12, 12), seeded()).abs().max() > 5 / 255
-    assert pool.sample(5, (12, 12), seeded(), detrend="plane").abs().max() < 1e-6
+    images = torch.rand(5, 3, 12, 12)
+    assert noise_for(images, pool).abs().max() > 5 / 255
+    assert noise_for(images, pool, detrend="plane").abs().max() < 1e-6
 
 
 def test_values_out_of_range_are_refused():

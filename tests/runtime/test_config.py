@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -15,12 +16,11 @@ from realsr.runtime.config_check import _fits
 from realsr.runtime.errors import InputError
 from realsr.runtime.help import conf_dir
 
+OF_TRAINING = ("data", "degradation", "noise", "estimator", "collector", "model", "disc", "gan", "logger", "trainer")
 GROUPS = {
     group: sorted(path.stem for path in (Path(conf_dir()) / group).glob("*.yaml"))
-    for group in ("data", "degradation", "noise", "estimator", "collector", "model", "disc", "gan", "logger", "trainer")
+    for group in (*OF_TRAINING, "testset")
 }
-SETS = ("df2k_val", "dped_val", "folder", "samples_val")  # of realsr.evaluate
-GROUPS["data"] = [option for option in GROUPS["data"] if option not in SETS]
 EXPERIMENTS = sorted(path.stem for path in (Path(conf_dir()) / "experiment").glob("*.yaml"))
 ABLATIONS, RIVALS = (
     OmegaConf.load(Path(conf_dir()) / "sweep" / f"{name}.yaml").hydra.sweeper.params.ablation.split(",")
@@ -42,7 +42,7 @@ def build(cfg):
     return parts["data"], parts["model"], trainer
 
 
-@pytest.mark.parametrize(("group", "option"), [(g, o) for g, options in GROUPS.items() for o in options])
+@pytest.mark.parametrize(("group", "option"), [(g, o) for g in OF_TRAINING for o in GROUPS[g]])
 def test_every_option_composes_and_instantiates(compose, photo_folder, group, option, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     common = [override for override in SMALL if not override.startswith(f"{group}=")]
@@ -105,14 +105,14 @@ def test_the_published_tracks_are_set_as_their_authors_did(compose, photo_folder
     folder = photo_folder("photos", 2)
     common = [f"data.source_dir={folder}", "perceptual=none", "lpips=null"]
     track1 = compose("train", "experiment=realsr_df2k", *common)
-    assert track1.data.kernel_dir is None
-    assert track1.data.noise_dir is not None
+    assert track1.data.pools.kernel_dir is None
+    assert track1.data.pools.noise_dir is not None
     assert (track1.collector.max_variance, track1.collector.min_mean) == (20, 0)
     assert track1.model.discriminator._target_.endswith("VGGDiscriminator")
     track2 = compose("train", "experiment=realsr_dped", *common)
-    assert track2.data.kernel_dir is not None
+    assert track2.data.pools.kernel_dir is not None
     assert (track2.collector.max_variance, track2.collector.min_mean) == (20, 50)
-    assert track2.data.source_share == 1.0
+    assert track2.data.photos.source_share == 1.0
     paper = compose("train", f"data.source_dir={folder}")
     weights = (paper.model.pixel_weight, paper.model.perceptual_weight, paper.model.adversarial_weight)
     assert weights == (0.01, 1.0, 0.005)
@@ -128,8 +128,8 @@ def test_ablation_rows_differ_from_the_method_in_one_factor(compose, photo_folde
     method = {"kernel_dir": True, "noise_dir": True, "disc": "PatchDiscriminator", "degradation": "Degradation"}
     this = {
         "degradation": cfg.data.degradation._target_.rpartition(".")[2],
-        "kernel_dir": cfg.data.kernel_dir is not None,
-        "noise_dir": cfg.data.noise_dir is not None,
+        "kernel_dir": cfg.data.pools.kernel_dir is not None,
+        "noise_dir": cfg.data.pools.noise_dir is not None,
         "disc": cfg.model.discriminator._target_.rpartition(".")[2],
     }
     differ = {key for key in method if method[key] != this[key]}
@@ -142,8 +142,8 @@ def test_ablation_rows_differ_from_the_method_in_one_factor(compose, photo_folde
         "camera": {"degradation"},
     }
     assert differ == expected[row]
-    assert cfg.data.val_kernel_dir is not None
-    assert cfg.data.val_noise_dir is not None
+    assert cfg.data.validation.kernel_dir is not None
+    assert cfg.data.validation.noise_dir is not None
     assert cfg.name == row
     build(cfg)
 
@@ -172,8 +172,8 @@ def test_rivals_are_trained_as_their_papers_say_in_the_size_of_the_experiment(co
     )
     assert cfg.factors.degradation == ("bsrgan" if row == "bsrgan" else "bicubic")
     assert cfg.model.adversarial._target_.endswith("RelativisticAverage")
-    assert (cfg.data.kernel_dir, cfg.data.noise_dir) == (None, None)
-    assert (cfg.data.val_kernel_dir is None, cfg.data.val_noise_dir is None) == (False, False)
+    assert (cfg.data.pools.kernel_dir, cfg.data.pools.noise_dir) == (None, None)
+    assert (cfg.data.validation.kernel_dir is None, cfg.data.validation.noise_dir is None) == (False, False)
     assert (cfg.name, cfg.group) == (row, "rivals")
     if experiment == "quickstart":
         begun = cfg.start.weights is not None
@@ -186,7 +186,10 @@ def test_rows_keep_their_own_degradation_in_an_experiment_that_has_one(compose):
         compose("train", "+sweep=ablation", f"ablation={row}", "experiment=realsr_dped", "data.source_dir=x")
         for row in ABLATIONS
     ]
-    factors = {(c.data.kernel_dir, c.data.jpeg_dir, c.data.noise_dir, c.model.discriminator._target_) for c in rows}
+    factors = {
+        (c.data.pools.kernel_dir, c.data.pools.jpeg_dir, c.data.pools.noise_dir, c.model.discriminator._target_)
+        for c in rows
+    }
     assert len(factors) == len(ABLATIONS)
 
 
@@ -223,15 +226,18 @@ def test_the_other_commands_compose(compose, name):
     compose(name, *given.get(name, []))
 
 
-@pytest.mark.parametrize("name", SETS)
-def test_sets_to_evaluate_on_compose_there_and_not_in_training(compose, name):
-    root = ["data.root=x"] if name in ("df2k_val", "dped_val") else []
-    cfg = OmegaConf.to_container(compose("evaluate", "ckpt=a", f"data={name}", *root), resolve=True)
-    assert {"title", "hr", "lr", "paper"} <= cfg["data"].keys()
-    with pytest.raises(
-        InputError, match=f"data={name}: is for another command; realsr.train takes such as data=folders"
-    ):
-        compose("train", f"data={name}", *root)
+@pytest.mark.parametrize("name", GROUPS["testset"])
+def test_test_sets_compose(compose, name):
+    root = ["testset.root=x"] if name in ("df2k_val", "dped_val") else []
+    cfg = OmegaConf.to_container(compose("evaluate", "ckpt=a", f"testset={name}", *root), resolve=True)
+    assert {"title", "hr", "lr", "paper"} <= cfg["testset"].keys()
+
+
+@pytest.mark.parametrize(("name", "option"), [("train", "testset=folder"), ("evaluate", "data=folders")])
+def test_training_data_and_test_sets_are_groups_of_their_own_commands(compose, name, option):
+    with pytest.raises(ConfigCompositionException) as error:
+        compose(name, option)
+    assert f"Could not override '{option.partition('=')[0]}'" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -257,6 +263,8 @@ def test_options_that_hydra_lets_pass_are_checked_against_signatures(compose, ov
         ("dics=patch", "did you mean disc?"),
         ("data.crop_sise=3", "did you mean data.crop_size?"),
         ("model.pixel_wieght=3", "did you mean model.pixel_weight?"),
+        ("data.cleanup=1", "data.cleanup: no such option, did you mean data.photos.cleanup?"),
+        ("data.noise_dir=x", "did you mean data.pools.noise_dir or data.validation.noise_dir?"),
     ],
 )
 def test_hydras_own_errors_become_one_line_with_the_nearest_option(compose, override, says):

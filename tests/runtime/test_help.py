@@ -10,9 +10,11 @@ from pathlib import Path
 
 import hydra
 import pytest
+from hydra._internal.utils import get_args_parser
 from omegaconf import OmegaConf
 
 from realsr import __version__
+from realsr.runtime.command_line import HYDRAS
 from realsr.runtime.help import conf_dir, help_of
 
 COMMANDS = sorted(path.stem for path in Path(conf_dir()).glob("*.yaml"))
@@ -79,6 +81,11 @@ def test_the_version_is_the_same_everywhere():
     assert f'version = "{__version__}"' in (root / "pyproject.toml").read_text()
     assert f"version: {__version__}" in (root / "CITATION.cff").read_text()
     assert f"## {__version__}" in (root / "CHANGELOG.md").read_text()
+
+
+def test_the_options_with_dashes_are_hydras():
+    options = {name for action in get_args_parser()._actions for name in action.option_strings}
+    assert {name[2:] for name in options if name.startswith("--")} == HYDRAS
 
 
 def test_an_option_with_dashes_is_answered_with_how_to_write_it(tmp_path):

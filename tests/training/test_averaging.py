@@ -92,7 +92,7 @@ def test_a_checkpoint_holds_the_recursion_over_every_step_of_a_gan_run(train_on_
 @pytest.mark.parametrize("averaged", [True, False])
 def test_all_that_follows_takes_the_average_unless_told_otherwise(fit, compose, photo_folder, tmp_path, averaged):
     hr, lr = photo_folder("hr", count=2, height=128, width=160), photo_folder("lr", count=2, height=32, width=40)
-    options = [f"data.val_hr={hr}", f"data.val_lr={lr}", "model.optimizer.lr=0.01"]
+    options = [f"data.validation.hr={hr}", f"data.validation.lr={lr}", "model.optimizer.lr=0.01"]
     folder = fit("run", *options, "ema=true" if averaged else "ema=false")
     ckpt = folder / "checkpoints" / "last.ckpt"
     psnr, pictures = {}, {}

@@ -225,7 +225,7 @@ def test_wandb_mode_decides(monkeypatch, tmp_path, mode, files):
     assert os.environ["WANDB_MODE"] == mode
 
 
-def test_speed_is_of_training_alone_and_waiting_is_for_data(fit, monkeypatch):
+def test_speed_is_of_training_alone_and_waiting_is_for_data(fit, monkeypatch, caplog):
     """By a clock that passes 2 s while a batch is read, 3 s in a step, and 40 s in a validation."""
     clock = SimpleNamespace(now=0.0)
     for module in (callbacks, timed):
@@ -243,6 +243,7 @@ def test_speed_is_of_training_alone_and_waiting_is_for_data(fit, monkeypatch):
     slow(HRCrops, "__getitem__", 1)  # two in a batch
     slow(ESRGAN, "training_step", 3)
     slow(ESRGAN, "validation_step", 10)
+    caplog.set_level("INFO")
     folder = fit("run", "trainer.max_steps=12", "trainer.val_check_interval=3", "trainer.log_every_n_steps=6")
     rows = [row for row in csv_rows(folder) if row["speed/images_per_second"]]
     assert [int(row["step"]) for row in rows] == [6, 12]
@@ -251,6 +252,7 @@ def test_speed_is_of_training_alone_and_waiting_is_for_data(fit, monkeypatch):
     for row in rows:
         assert float(row["speed/images_per_second"]) == pytest.approx(6 * 2 / seconds)
         assert float(row["speed/waiting"]) == pytest.approx(4 * 2 / seconds)
+    assert [line for line in caplog.messages if "to go" in line] == ["about 0:00:26 to go, without validations"]
 
 
 def test_tensorboard_shows_the_same(fit, tmp_path):

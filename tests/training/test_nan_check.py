@@ -44,7 +44,12 @@ def test_stop_names_the_loss_and_the_file_and_keeps_the_last_good_checkpoint(fit
         return batch
 
     monkeypatch.setattr(RealSRData, "on_after_batch_transfer", on_after_batch_transfer)
-    options = [f"data.clean_dir={tmp_path}/grays", "data.source_share=0", "data.batch_size=1", "trainer.max_steps=9"]
+    options = [
+        f"data.clean_dir={tmp_path}/grays",
+        "data.photos.source_share=0",
+        "data.batch_size=1",
+        "trainer.max_steps=9",
+    ]
     with pytest.raises(InputError) as error:
         fit("run", *options)
     line = explain(error.value)

@@ -20,7 +20,8 @@ def test_a_model_of_the_sample_is_trained_and_enlarges_by_its_scale(compose, tmp
         "train",
         *(f"scale={scale}", "data=samples", f"data.samples_dir={photos}", f"pool_dir={tmp_path / 'pools'}"),
         *("model=compact", "model.generator.num_feat=16", "model.generator.num_conv=1", "disc=none", "perceptual=none"),
-        *("lpips=null", f"data.crop_size={24 * scale}", "data.batch_size=4", "data.num_workers=0", "data.look_count=1"),
+        *("lpips=null", f"data.crop_size={24 * scale}", "data.batch_size=4"),
+        *("data.num_workers=0", "data.validation.look_count=1"),
         *("model.optimizer.lr=1e-3", "model.ema_decay=0.9", "trainer.max_steps=150", "trainer.val_check_interval=150"),
         *("accelerator=cpu", "callbacks.progress=null", "callbacks.pictures=null"),
     )

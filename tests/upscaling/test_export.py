@@ -82,7 +82,8 @@ def checkpoint(path, name, seed=0):
         state |= {f"{part}.{k}": v for k, v in network.state_dict().items()}
     state |= {f"discriminator.{k}": v for k, v in PatchDiscriminator(4).state_dict().items()}
     degradation = {"_target_": "realsr.degradation.paper.Degradation", "scale": 4}
-    data = {"degradation": degradation, "kernel_dir": "/home/anna/pools/k", "noise_dir": "n", "jpeg_dir": None}
+    pools = {"kernel_dir": "/home/anna/pools/k", "noise_dir": "n", "jpeg_dir": None}
+    data = {"degradation": degradation, "pools": pools}
     torch.save({"state_dict": state, "config": {"model": {"generator": SPECS[name]}, "data": data}}, path)
     return path
 
@@ -334,7 +335,10 @@ def test_the_command_writes_a_file_and_says_how_far_it_is(tmp_path):
     done = subprocess.run(start, cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "a.onnx: RealESRGAN Compact x4, float32, 0.1 MB; read back, it differs by" in done.stdout
-    assert len(done.stdout.splitlines()) == 1
+    first, _, where, upscale = done.stdout.splitlines()
+    assert first == "writing the network of a.ckpt as format=onnx and reading it back"
+    assert where == "a.onnx is for ONNX Runtime and programs that have it, and for us; next:"
+    assert upscale == "  python -m realsr.upscale ckpt=a.onnx input=photos output=large"
     again = subprocess.run(start, cwd=tmp_path, capture_output=True, text=True)
     assert again.returncode == 2
     assert again.stderr == "realsr: a.onnx: is there already; overwrite=true replaces it, output=FILE writes another\n"

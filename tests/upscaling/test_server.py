@@ -77,6 +77,7 @@ def server(folder):
         stderr=subprocess.STDOUT,
         text=True,
     )
+    assert re.fullmatch(r"loading .*model\.ckpt and a page to try it on photos\n", process.stdout.readline())
     said = process.stdout.readline()
     found = re.search(r"model\.ckpt on cpu: open (http://127\.0\.0\.1:" + str(port) + ")/", said)
     assert found, said + process.stdout.read()

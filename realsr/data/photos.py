@@ -1,0 +1,61 @@
+"""Photos as HR images: cleaned up, decoded once, cut into crops for training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import albumentations as A
+
+from realsr.data.datasets import HRCrops
+from realsr.data.store import StoredImage, prepare_hr, stored_hr
+from realsr.runtime.errors import InputError, at_least
+from realsr.runtime.files import find_images
+
+
+@dataclass(frozen=True)
+class HRPhotos:
+    """HR images of the camera's photos (source) and of clean ones.
+
+    Args:
+        store_dir: folder for decoded images.
+        augment: of the crops, see :class:`realsr.data.datasets.HRCrops`.
+        store_limit: GB that ``store_dir`` may hold; None: 95 % of what is free.
+        cleanup: factor by which source photos are downscaled, which takes noise and blur away (RealSR, section 3.2).
+        source_share: share of the crops that come from source photos, where there are clean ones too.
+    """
+
+    store_dir: str
+    augment: A.Compose
+    store_limit: float | None = None
+    cleanup: float = 0.5
+    source_share: float = 0.5
+
+    def __post_init__(self) -> None:
+        at_least(0, "data.photos.", store_limit=self.store_limit or 0)
+        if not 0 <= self.source_share <= 1:
+            raise InputError(f"data.photos.source_share={self.source_share} is no share, give 0 to 1")
+        if not 0 < self.cleanup <= 1:
+            raise InputError(
+                f"data.photos.cleanup={self.cleanup}: source photos are cleaned by making them smaller, give 0 to 1"
+            )
+
+    def prepare(self, source_dir: str | None, clean_dir: str | None, crop_size: int, workers: int) -> None:
+        """Decode the photos of both folders, but those too small for a crop; goes on where it was interrupted.
+
+        Raises:
+            InputError: a folder holds no photo, or there is no room for the images.
+        """
+        factors = (source_dir, self.cleanup), (clean_dir, 1.0)
+        sets = [(find_images(folder), factor) for folder, factor in factors if folder is not None]
+        prepare_hr(sets, Path(self.store_dir), crop_size, self.store_limit, workers)
+
+    def stored(self, folder: str | None, crop_size: int, source: bool) -> list[StoredImage]:
+        """The images of one folder that :meth:`prepare` has made; none where there is no folder."""
+        photos = [] if folder is None else find_images(folder)
+        return stored_hr(photos, Path(self.store_dir), self.cleanup if source else 1.0, crop_size)
+
+    def crops(self, source: Sequence[StoredImage], clean: Sequence[StoredImage], side: int, seed: int) -> HRCrops:
+        """Random crops of ``side`` pixels of these images."""
+        return HRCrops(source, clean, self.source_share, side, seed, self.augment)
