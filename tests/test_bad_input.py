@@ -613,6 +613,7 @@ def test_values_that_are_no_names_are_left_to_hydra():
         assert quote_paths([option]) == [option]
     assert quote_paths(["start=compat"]) == ["start=compat"]  # Hydra lists what there is
     assert quote_paths(["methods=[bicubic,a:~/x (1).pth]"]) == [f"methods=[bicubic,'a:{Path.home()}/x (1).pth']"]
+    assert quote_paths(["methods=[bicubic,'a:x,y.pth',b:it's]"]) == [r"methods=[bicubic,'a:x,y.pth','b:it\'s']"]
     assert quote_paths(["output=~/new"]) == [f"output={Path.home()}/new"]  # as some shells do
     assert quote_paths(["ckpt=a (1),b", "-m", "start=none,x.pth"])[0] == "ckpt='a (1)',b"
 

@@ -126,7 +126,11 @@ def _pair(lr_file: Path, hr_file: Path, scale: int) -> PairFiles:
     lr, hr = image_size(lr_file), image_size(hr_file)
     used = [large // scale for large in hr]
     if min(used) < 1 or any(not u <= s <= -(-g // scale) for s, g, u in zip(lr, hr, used, strict=True)):
-        raise InputError(f"{lr_file}: {lr[1]}x{lr[0]} pixels times {scale} are not the {hr[1]}x{hr[0]} of {hr_file}")
+        other = [k for k in range(2, 9) if (lr[0] * k, lr[1] * k) == hr]
+        raise InputError(
+            f"{lr_file}: {lr[1]}x{lr[0]} pixels times {scale} are not the {hr[1]}x{hr[0]} of {hr_file}; "
+            + (f"give scale={other[0]}" if other else "cut them to show the same, or take both out")
+        )
     cropped = any(s != u or g != u * scale for s, g, u in zip(lr, hr, used, strict=True))
     return PairFiles(hr_file.stem, lr_file, hr_file, (used[0], used[1]), scale, cropped)
 

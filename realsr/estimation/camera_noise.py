@@ -1,9 +1,9 @@
-"""What a camera's noise is follows from its photos: the rule ``collector=auto`` for tiles of noise.
+"""The rule ``collector=auto``, which finds tiles of noise without bounds that are set by hand.
 
-Noise is alike everywhere in a tile and has no direction; a scene is not, whatever its strength. That alone leaves few
-tiles of texture. The others show how strong the camera's noise is by brightness and how smooth it is, and what is
-stronger or smoother is left out. Photos of several ISO speeds, and colours in which a channel is dark, are noisier than
-others of the same brightness, so each photo has a strength of its own, which the camera's bounds.
+Noise is stationary in a tile and isotropic; a scene is neither, whatever its contrast. These two tests alone leave few
+tiles of texture. The remaining tiles show how strong the camera's noise is by brightness and how smooth it is; tiles
+that are stronger or smoother are left out. Photos of high ISO speed, and colours with a dark channel, are noisier than
+others of the same brightness, so each photo has a strength of its own, bounded by the camera's.
 """
 
 from __future__ import annotations
@@ -21,28 +21,29 @@ from realsr.runtime.evenly import evenly
 
 Floats = npt.NDArray[np.floating]
 
-# Tiles of 32 pixels, of which the true noise is known, of six simulated cameras (realsr.data.cameras) and 22 scenes:
-# of those with hardly any scene (a tenth of the noise's variance) 95 of 100 are under each bound, of those whose
-# scene has four times the noise's variance 96 of 100 are over one of them.
+# Measured on tiles of 32 pixels of six simulated cameras (realsr.data.cameras) and 22 scenes: 95 % of the tiles whose
+# scene has less than a tenth of the noise's variance are under each bound, 96 % of those whose scene has four times the
+# noise's variance are over one of them.
 MAX_STRUCTURE, MAX_DIRECTION, MAX_UNEVENNESS = 0.15, 0.2, 0.6
 MAX_BLOCKINESS = 1.5  # noise that was stored as JPEG of quality 80 has 0.2 to 0.9
 MAX_SLOPE = 0.5  # share of a plane in the variance: LR crops would get it with the noise
 LEVELS = 16  # of brightness in a step of the envelope
-STEEPEST = 2.0  # the factor by which noise may be stronger from step to step: 1.8 in the shadows of a gamma curve
-LEAST = 4  # tiles that tell how strong noise is
-LOW = 0.25  # the quantile of the variance that is taken for the noise's: what is not noise has more
+STEEPEST = 2.0  # largest ratio of the noise's variance between steps: 1.8 in the shadows of a gamma curve
+LEAST = 4  # tiles from which the strength of the noise is measured
+LOW = 0.25  # quantile of the variance that is taken for the noise's, since scenes only add variance
 NOISIEST = 16.0  # times the variance that the quietest photos have: four stops of ISO
 
 
 @dataclass(frozen=True)
 class AutoRule(TileRule):
-    """Tiles that the camera's noise explains.
+    """Tiles whose variance is explained by the camera's noise.
 
     Attributes:
-        tile_size: side in pixels; larger LR crops get tiles mirrored over them. Small photos and small flat regions
-            have small tiles only, and under 24 pixels noise can hardly be told from a scene.
-        tolerance: how many times the noise's variance a tile may have. Tiles of noise differ by a tenth.
-        per_photo: tiles of a photo, even in brightness, so that no large sky rules the pool.
+        tile_size: side in pixels; LR crops that are larger get mirrored tiles. Small flat regions hold only small
+            tiles, but under 24 pixels noise can hardly be told from a scene.
+        stride: step in pixels between tiles.
+        tolerance: largest variance of a tile in units of the noise's, which itself differs by a tenth between tiles.
+        per_photo: most tiles of one photo, evenly chosen by brightness, so that no large sky dominates the pool.
     """
 
     tile_size: int = 32
@@ -55,7 +56,7 @@ class AutoRule(TileRule):
         at_least(1, "collector.", stride=self.stride, tolerance=self.tolerance, per_photo=self.per_photo)
 
     def reasons(self, tiles: TileStatistics) -> Reasons:
-        """What a tile shows that noise does not."""
+        """Signs of a scene, of clipping or of compression in a tile."""
         return first_reason({
             "clipped": tiles.clipped > 0.01,
             "no noise": tiles.detrended < NO_NOISE,
@@ -67,7 +68,7 @@ class AutoRule(TileRule):
         })  # fmt: skip
 
     def choose(self, photos: Sequence[TileStatistics]) -> list[Reasons]:
-        """Of all photos: what is as strong and as smooth as the noise, and not too much of one photo."""
+        """Keep what is as strong and as smooth as the noise, and not too many tiles of one photo."""
         strengths = relative_strengths(photos)
         smoothest = _smoothest(
             [tiles.correlation[s < self.tolerance] for tiles, s in zip(photos, strengths, strict=True)]
@@ -84,7 +85,7 @@ class AutoRule(TileRule):
         return first_reason(against)
 
     def advice(self, rejected: Mapping[str, int]) -> str:
-        """What the tiles show in place of noise, and which photos would help."""
+        """The reasons by frequency, and photos that would help."""
         return (
             f"of {sum(rejected.values())} tiles are {listed(rejected)}; add photos of this camera, taken as the others "
             "are, of something plain that is neither black nor white (a wall, an even sky, out of focus), or train "
@@ -101,15 +102,18 @@ def relative_strengths(photos: Sequence[TileStatistics]) -> list[Floats]:
 
 
 def lower_envelope(mean: Floats, variance: Floats) -> Floats:
-    """How strong noise is by brightness, of tiles most of which are noise.
+    """Variance of the noise by brightness, from tiles most of which are noise.
 
     Args:
         mean: ``(T,)`` brightness of tiles in 8-bit levels.
         variance: ``(T,)`` in squared levels.
 
     Returns:
-        ``(256 / LEVELS,)`` variance in the middle of each step of brightness, with no rise steeper than ``STEEPEST``,
-        so that steps in which there is only a scene, or nothing, follow from others; 1 where there are no tiles.
+        ``(256 / LEVELS,)`` variance in the middle of each step of brightness. It rises by at most ``STEEPEST`` per
+        step, so steps without noise are bounded by their neighbours; 1 where there are no tiles.
+
+    >>> lower_envelope(np.full(8, 100.0), np.full(8, 6.0))[5:8]
+    array([12.,  6., 12.])
     """
     steps = (mean // LEVELS).astype(int)
     inside = [variance[steps == step] for step in range(256 // LEVELS)]
@@ -121,10 +125,10 @@ def lower_envelope(mean: Floats, variance: Floats) -> Floats:
 
 
 def _smoothest(correlations: Sequence[Floats]) -> float:
-    """The correlation that noise hardly exceeds, told by the lower half, where no scene is.
+    """The correlation of neighbours that noise rarely exceeds, extrapolated from its lowest quarter.
 
-    Of a normal distribution 1.1 standard deviations over the mean; in the trial above it leaves out one of ten tiles of
-    noise, and of faint scenes (under the noise) half of what all else lets through.
+    For a normal distribution it lies 1.1 standard deviations over the mean. In the trial above it rejects one of ten
+    tiles of noise, and half of the faint scenes (weaker than the noise) that pass everything else.
     """
     every = np.concatenate([*correlations, []])
     if not len(every):

@@ -1,4 +1,4 @@
-"""Where estimators look: crops are drawn by how much gradient they hold, since flat ones tell nothing."""
+"""The crops that estimators see: drawn by the density of gradients, since flat crops tell nothing of a blur."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ PARTS = 4  # of the photo, each of which gives patch matching an estimate
 
 
 def gradient_map(image: npt.NDArray[np.floating], window: int = 5, quantile: float = 0.97) -> Map:
-    """Density of gradients, mean one: a sum of three shares, averaged over ``window x window`` pixels.
+    """Density of gradients as in the KernelGAN program, averaged over ``window x window`` pixels, of mean one.
 
-    The gray image's gradient magnitude, and for each direction the pixels whose slope lies above the ``quantile``
-    (counted, not weighed, so that a few extreme edges do not take all). A frame of ``window`` pixels is left out.
+    The sum of three normalised maps: the gray image's gradient magnitude, and for each axis the pixels whose slope lies
+    above the ``quantile`` (counted, not weighted, so that a few extreme edges do not dominate).
 
     Args:
         image: ``(H, W, 3)`` in [0, 1].
-        window: of the average, and width of the frame.
+        window: of the average; a border of this width is zero.
         quantile: in [0, 1].
 
     Returns:
@@ -42,10 +42,10 @@ def gradient_map(image: npt.NDArray[np.floating], window: int = 5, quantile: flo
 
 
 def edge_density(image: Tensor, scale: int) -> Map:
-    """:func:`gradient_map` of a photo ``(3, H, W)`` at ``1/scale`` of its size, enlarged to ``(H, W)`` again.
+    """:func:`gradient_map` of a photo ``(3, H, W)`` at ``1/scale`` of its size, enlarged to ``(H, W)``.
 
     Raises:
-        InputError: it has no edge to learn from.
+        InputError: the photo has no edges.
     """
     small = gradient_map(imresize(image.double(), 1 / scale).permute(1, 2, 0).numpy())
     if not small.any():
@@ -54,12 +54,16 @@ def edge_density(image: Tensor, scale: int) -> Map:
 
 
 def detailed_window(image: npt.NDArray[Any], side: int, step: int = 8) -> tuple[slice, slice]:
-    """Rows and columns of the window of at most ``side x side`` pixels with most edges; all of a smaller image.
+    """Rows and columns of the ``side x side`` window with most edges, or of the whole of a smaller image.
 
     Args:
         image: ``(H, W, C)``.
         side: in pixels.
-        step: of the pixels that are looked at, so that the largest photos cost little.
+        step: only every ``step``-th pixel is read, so that large photos cost little.
+
+    >>> image = np.zeros((64, 64, 3)); image[32:48, 40:56] = np.arange(16)[:, None]
+    >>> detailed_window(image, 24)
+    (slice(32, 56, None), slice(40, 64, None))
     """
     height, width = image.shape[:2]
     if max(height, width) <= side:
@@ -75,9 +79,9 @@ def detailed_window(image: npt.NDArray[Any], side: int, step: int = 8) -> tuple[
 
 
 def crop_probability(density: Map, crop: int) -> Map:
-    """Probability of each pixel to be the centre of a crop, ``(H, W)``, summing to one.
+    """Probability of each pixel to be the centre of a crop, ``(H, W)``, sum one.
 
-    The density averaged over the half crop; zero where the crop would not fit. Uniform if nothing remains.
+    The density averaged over half the crop's side; zero where the crop would not fit; uniform if nothing remains.
     """
     weight = _zero_frame(_box_mean(density, crop // 2), crop // 2)
     total = weight.sum()
@@ -85,7 +89,7 @@ def crop_probability(density: Map, crop: int) -> Map:
 
 
 def draw_corners(probability: Map, crop: int, count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Top-left corners ``(count, 2)`` of crops, made even, by the probability ``(H, W)`` of their centres."""
+    """Draw top-left corners ``(count, 2)`` of crops, even numbers, by the probability ``(H, W)`` of their centres."""
     centre = rng.choice(probability.size, size=count, p=probability.ravel())
     corner = np.stack(np.unravel_index(centre, probability.shape), 1) - crop // 2
     corner = np.clip(corner, 0, np.array(probability.shape) - crop)
@@ -93,18 +97,18 @@ def draw_corners(probability: Map, crop: int, count: int, rng: np.random.Generat
 
 
 class CropPairs(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
-    """One item an iteration: a crop for the generator and a real one, of its output's size, for the critic.
+    """KernelGAN's data: per iteration a crop for the generator and a real crop, of its output's size, for the critic.
 
     Args:
         image: ``(3, H, W)`` in [0, 1].
-        iterations: number of items; all corners are drawn up front.
-        crop: the generator's input size; the image must be at least that large.
+        iterations: number of items; all corners are drawn in advance.
+        crop: the generator's input size in pixels.
         real: the critic's crop size.
-        scale: the generator's crops are drawn by the gradients of the photo at this smaller scale.
+        scale: downscaling factor at which gradients are computed for the generator's crops.
         seed: of the draw.
 
     Raises:
-        InputError: the image is smaller than a crop, or has no edge to learn from.
+        InputError: the image is smaller than a crop, or has no edges.
     """
 
     def __init__(self, image: Tensor, iterations: int, crop: int, real: int, scale: int, seed: int) -> None:
@@ -131,22 +135,22 @@ class CropPairs(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
 
 
 class PatchCrops(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
-    """One item an iteration: crops of each part of the photo at full size, and smaller ones out of their midst.
+    """Patch matching's data: per iteration large crops of each part of the photo, and a small crop inside each.
 
-    Both are drawn by the gradients of the photo at half its size, where noise is less, and the small ones lie inside
-    the large ones: so none of the two sets holds more edges than the other, which would be taken for sharpness.
+    Both are drawn by the gradients of the photo at half its size, where noise is weaker. Since the small crops lie
+    inside the large ones, neither set holds more edges, which would be taken for sharpness.
 
     Args:
         image: ``(3, H, W)`` in [0, 1].
-        iterations: number of items; all corners are drawn up front.
-        crops: a part.
+        iterations: number of items; all corners are drawn in advance.
+        crops: of a part, per iteration.
         large: side of the crops to downscale.
         small: side of the crops to compare with.
         seed: of the draw.
-        foreign: ``(H, W)``, crops with more than a hundredth of such pixels are left out if enough others remain.
+        foreign: ``(H, W)``; crops with more than 1 % of such pixels are left out if enough others remain.
 
     Attributes:
-        clear: share of the crops, by the probability to be drawn, that have fewer foreign pixels.
+        clear: probability of a crop to have fewer foreign pixels.
 
     Raises:
         InputError: the image is smaller than a crop, or has no edge to learn from.
@@ -194,7 +198,7 @@ class PatchCrops(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
 
 
 def _parts(probability: Map) -> list[Map]:
-    """Halve the photo between above and below, and both halves between left and right, by equal probability."""
+    """Split the photo into upper and lower halves, and each into left and right, of equal probability."""
     quarters = [quarter for half in _halves(probability, 0) for quarter in _halves(half, 1)]
     return [quarter / quarter.sum() for quarter in quarters]
 

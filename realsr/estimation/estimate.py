@@ -27,20 +27,20 @@ MAX_SIDE = 2048  # pixels of a photo that are looked at, on both sides
 
 @dataclass(frozen=True)
 class KernelEstimate:
-    """What came out for a photo.
+    """The estimate of one photo.
 
     Attributes:
-        scale: that was asked for.
-        kernels: by scale, all that the estimator gives. Correlation kernels, sum 1, float64.
-        confidence: from 0 to 1.
-        reasons: what speaks against the kernel; empty if nothing does.
-        window: the part of the photo that was looked at, as slices of rows and columns.
-        density: of the crops in it, ``(H, W)``, mean one.
+        scale: the requested scale.
+        kernels: by scale, for all scales of the estimator; correlation kernels, sum 1, float64.
+        confidence: in [0, 1].
+        reasons: why the confidence is low; empty if it is not.
+        window: rows and columns of the part of the photo that was used.
+        density: of the crops in the window, ``(H, W)``, mean one.
         losses: last value of every loss, unweighted.
-        iterations: that were run.
-        blur: of the lens, covariance in squared pixels of the photo, ``(2, 2)``, for
-            :func:`realsr.estimation.shrinkage.shrunk`; None where it is no Gaussian, or is to stay as it is.
-        response: what the camera's development makes of small details, which is in the kernels too, ``(T, T)``.
+        iterations: number of iterations.
+        blur: covariance ``(2, 2)`` of the lens' blur in squared pixels of the photo, for
+            :func:`realsr.estimation.shrinkage.shrunk`; None if it is no Gaussian or is not to be shrunk.
+        response: kernel ``(T, T)`` of the camera's development on small details, which the kernels contain.
     """
 
     scale: int
@@ -56,7 +56,7 @@ class KernelEstimate:
 
     @property
     def kernel(self) -> Kernel:
-        """The one for ``scale``, ``(K, K)``."""
+        """The kernel of ``scale``, ``(K, K)``."""
         return self.kernels[self.scale]
 
 
@@ -67,22 +67,28 @@ def estimate_kernel(
     accelerator: str = "auto",
     noise: NoiseModel | None = None,
 ) -> KernelEstimate:
-    """Estimate the kernel with which sharp HR images are to be blurred so that they look like the photo.
+    """Estimate the kernel that makes sharp HR images as blurred as the photo when they are downscaled.
 
-    Of photos with more than 2048 pixels on a side, the window of that size with most edges is used. The result
-    depends on the photo and the estimator's settings alone, not on threads or on what runs beside it.
+    Of photos with more than 2048 pixels on a side, the window of that size with most edges is used. The result depends
+    on the photo and the estimator's settings alone.
 
     Args:
-        image: ``(3, H, W)`` RGB or ``(1, H, W)`` gray in [0, 1]; or an array ``(H, W, 3)`` of 8 or 16 bits, or an RGB
-            image of Pillow's.
-        scale: subsampling factor that the kernel is meant for.
+        image: ``(3, H, W)`` RGB or ``(1, H, W)`` gray in [0, 1]; or an array ``(H, W, 3)`` of 8 or 16 bits, or a
+            Pillow image in RGB.
+        scale: subsampling factor of the kernel.
         estimator: builds the module to train, e.g. ``functools.partial(KernelGAN, iterations=1500)``.
         accelerator: Lightning's name of the device.
-        noise: of the camera; None: that of the photo's flat tiles, and where it has none, white noise.
+        noise: the camera's; None measures it in the photo's flat tiles, or takes it for white if there are none.
 
     Raises:
-        InputError: the photo is too small, has no edges to learn from, or is no image; the estimator does not give
-            kernels of this scale; or there is no such accelerator.
+        InputError: the photo is too small, has no edges, or is no image; the estimator does not give kernels of this
+            scale; or there is no such accelerator.
+
+    >>> from functools import partial
+    >>> photo = torch.rand(3, 80, 80, generator=torch.Generator().manual_seed(0))
+    >>> found = estimate_kernel(photo, 2, partial(PatchMatching, iterations=2, crops_per_part=1), "cpu")
+    >>> found.kernel.shape, sorted(found.kernels), found.reasons[0]
+    ((17, 17), [2, 3, 4], '86% of the detail is noise')
     """
     module = estimator()
     check_scale(scale, module)
@@ -106,7 +112,7 @@ def estimate_kernel(
 
 
 def check_scale(scale: int, module: Estimator) -> None:
-    """Raise InputError for a scale that the estimator gives no kernels for."""
+    """Raise InputError for a scale of which the estimator gives no kernels."""
     if scale not in module.scales:
         offered = ", ".join(f"x{scale}" for scale in module.scales)
         other = f"; with estimator.scale={scale} for x{scale}" if isinstance(module, KernelGAN) else ""
@@ -114,7 +120,7 @@ def check_scale(scale: int, module: Estimator) -> None:
 
 
 def _part(image: Tensor | npt.NDArray[Any]) -> tuple[Tensor, tuple[slice, slice]]:
-    """What is looked at, ``(3, H, W)`` in [0, 1], and where it lies."""
+    """The part of the photo to use, ``(3, H, W)`` in [0, 1], and its rows and columns."""
     kinds = ("torch.float32", "torch.float64") if isinstance(image, Tensor) else ("uint8", "uint16")
     colours = 0 if isinstance(image, Tensor) else -1
     if image.ndim != 3 or image.shape[colours] not in (1, 3) or 0 in image.shape or str(image.dtype) not in kinds:
@@ -127,6 +133,6 @@ def _part(image: Tensor | npt.NDArray[Any]) -> tuple[Tensor, tuple[slice, slice]
     part = torch.from_numpy(pixels[window]).movedim(-1, 0) if isinstance(image, Tensor) else to_float(pixels[window])
     if not bool(torch.isfinite(part).all()):
         raise InputError("the photo has NaN or infinite pixels")
-    if (most := float(part.max())) > 2:  # noise may lead a little beyond 1
+    if (most := float(part.max())) > 2:  # noise may exceed 1 a little
         raise InputError(f"the photo has pixels of {most:g}, must be in [0, 1]")
     return part.float().expand(3, -1, -1), window

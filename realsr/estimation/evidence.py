@@ -1,4 +1,4 @@
-"""How far a photo's kernel by patch matching is to be trusted: what the photo shows, and how well its parts agree."""
+"""Confidence in a kernel by patch matching: from what the photo shows and how well its parts agree."""
 
 from __future__ import annotations
 
@@ -12,22 +12,25 @@ from torch import Tensor
 
 from realsr.estimation.crops import CLEAR
 
-FINE, INTERLACED = 0.08, 1.1  # the bounds of what photos have, see `NoiseModel.fineness` and `interlacing`
-EDGES = 4000  # pixels with edges, under which the four parts see much the same and their agreement says little
+FINE, INTERLACED = 0.08, 1.1  # bounds of photos' `NoiseModel.fineness` and `interlacing`
+EDGES = 4000  # pixels with edges, under which the four parts overlap so much that their agreement means little
 SIGNAL, ROUND = 0.7, 0.05
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a photo shows of its blur.
+    """Evidence that a photo gives for its blur.
 
     Attributes:
-        signal: share of the detail that is no noise.
-        roundness: mean square of the slopes along the direction with least, over that along the one with most.
+        signal: share of the detail that is not noise.
+        roundness: smallest over largest mean square of the gradients along a direction.
         edges: number of pixels with edges.
         clear: share of the detail that is not beside clipped or drawn pixels.
         fineness: of the noise, see :meth:`realsr.estimation.noise_model.NoiseModel.fineness`.
         interlacing: see :func:`interlacing`.
+
+    >>> Evidence(signal=0.35, roundness=0.5, edges=9000, clear=1, fineness=1, interlacing=0.5).confidence(0.98, 0.0)
+    (0.49, ['65% of the detail is noise'])
     """
 
     signal: float
@@ -38,10 +41,10 @@ class Evidence:
     interlacing: float
 
     def confidence(self, agreement: float, border: float) -> tuple[float, list[str]]:
-        """How far to trust a kernel, 0 to 1, and what speaks against it.
+        """Confidence in [0, 1] and the reasons that lower it.
 
         Args:
-            agreement: the least of the correlations of the parts' kernels with the photo's.
+            agreement: smallest correlation of a part's kernel with the photo's.
             border: share of the kernel at its border.
         """
         against = {
@@ -57,17 +60,16 @@ class Evidence:
         bounds = (self.signal, SIGNAL), (self.roundness, ROUND), (self.edges, EDGES), (self.clear, CLEAR)
         evidence = math.prod(min(value / bound, 1.0) for value, bound in bounds)
         evidence *= 0.3 ** ((self.fineness < FINE) + (self.interlacing > INTERLACED))
-        return max(agreement, 0.0) * evidence * max(1 - 10 * border, 0.0), [
-            why for why, holds in against.items() if holds
-        ]
+        confidence = max(agreement, 0.0) * evidence * max(1 - 10 * border, 0.0)
+        return confidence, [reason for reason, holds in against.items() if holds]
 
 
 def foreign_pixels(image: Tensor, flat: bool) -> npt.NDArray[np.bool_]:
-    """Pixels ``(H, W)`` that tell nothing of the camera's blur: blown out, or drawn over the photo (text, bars).
+    """Pixels ``(H, W)`` without information on the camera's blur: blown out, or drawn over the photo (text, bars).
 
     Args:
         image: ``(3, H, W)`` in [0, 1].
-        flat: whether pixels that are the same as all around them are foreign, as where each has noise of its own.
+        flat: whether pixels that equal all their neighbours count too, which is right for photos with noise.
     """
     white = (image.amin(0) >= 254 / 255).numpy()
     if not flat:

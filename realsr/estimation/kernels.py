@@ -1,8 +1,7 @@
 """Kernel maths: Gaussians, centring, clean-up after KernelGAN, x4 from x2, and how right a kernel is.
 
-A kernel is a square float64 array ``(K, K)`` that sums to one and is applied by correlation in the phase
-convention of :mod:`realsr.imaging.resample`. Facts of the KernelGAN paper (Bell-Kligler et al., NeurIPS 2019) are cited
-where a number comes from it.
+A kernel is a square float64 array ``(K, K)`` that sums to one and is applied by correlation in the phase convention of
+:mod:`realsr.imaging.resample`. Numbers of the KernelGAN paper (Bell-Kligler et al., NeurIPS 2019) are cited in place.
 """
 
 from __future__ import annotations
@@ -19,19 +18,23 @@ from realsr.imaging.resample import cubic
 
 Kernel = npt.NDArray[np.float64]
 Array = npt.NDArray[np.float64]
-GRID, TAPS = 64, 11  # sides of the frequencies that a response is worked out at, and of the response
-DIVISION = 0.01  # squared gain under which a frequency counts as lost, and is not brought back
-HR_BLUR = 0.25  # variance in HR pixels of the blur that sharp photographs have themselves, see bench_kernel_accuracy.py
+GRID, TAPS = 64, 11  # sides of the frequency grid on which a response is computed, and of the response
+DIVISION = 0.01  # squared gain under which a frequency counts as lost and is not restored
+HR_BLUR = 0.25  # variance in HR pixels of the blur of sharp photographs themselves, see bench_kernel_accuracy.py
 
 
 def centre_index(size: int, scale: int) -> float:
-    """Where the centre of mass belongs, as an index on both axes, for a kernel that moves nothing."""
+    """Index of the centre of mass, on both axes, of a kernel that does not shift the image.
+
+    >>> centre_index(17, scale=2), centre_index(33, scale=4)
+    (8.5, 17.5)
+    """
     return size // 2 + (scale - 1) / 2
 
 
-def centre_of_mass(kernel: Kernel) -> npt.NDArray[np.float64]:
+def centre_of_mass(kernel: Kernel) -> Array:
     """``(row, column)`` of the centre of mass, in indices (the centre of element 0 is 0)."""
-    return np.array(ndimage.center_of_mass(kernel), dtype=np.float64)
+    return np.array(ndimage.center_of_mass(kernel))
 
 
 def gaussian_kernel(size: int, sigmas: tuple[float, float], angle: float, scale: int) -> Kernel:
@@ -42,6 +45,12 @@ def gaussian_kernel(size: int, sigmas: tuple[float, float], angle: float, scale:
         sigmas: standard deviations along the two axes, in pixels of the large image.
         angle: of the first axis against the x axis, in radians, counter-clockwise with y up.
         scale: subsampling factor that the kernel is meant for; 1 centres it on ``K//2``.
+
+    Raises:
+        ValueError: a standard deviation is not positive.
+
+    >>> gaussian_kernel(5, (1.0, 0.5), 0.0, scale=1)[2].round(3)
+    array([0.043, 0.192, 0.317, 0.192, 0.043])
     """
     if min(sigmas) <= 0:
         raise ValueError(f"sigmas are {sigmas}, must be positive")
@@ -52,7 +61,7 @@ def gaussian_kernel(size: int, sigmas: tuple[float, float], angle: float, scale:
     return normalise(np.exp(-0.5 * ((along / sigmas[0]) ** 2 + (across / sigmas[1]) ** 2)))
 
 
-def gaussian_of(size: int, covariance: npt.NDArray[np.float64], scale: int) -> Kernel:
+def gaussian_of(size: int, covariance: Array, scale: int) -> Kernel:
     """Gaussian of a covariance ``[[xx, xy], [xy, yy]]`` in squared pixels, y down; see :func:`gaussian_kernel`."""
     values, vectors = np.linalg.eigh(covariance)
     angle = math.atan2(-vectors[1, 1], vectors[0, 1])
@@ -60,44 +69,46 @@ def gaussian_of(size: int, covariance: npt.NDArray[np.float64], scale: int) -> K
 
 
 def of_eigenvalues(matrices: Array, function: Callable[[Array], Array]) -> Array:
-    """A function of symmetric matrices ``(..., n, n)``: of their eigenvalues."""
+    """Apply a function to the eigenvalues of symmetric matrices ``(..., n, n)``."""
     values, vectors = np.linalg.eigh(matrices)
     return np.asarray((vectors * function(values)[..., None, :]) @ np.swapaxes(vectors, -1, -2))
 
 
-def kernel_of_blur(blur: npt.NDArray[np.float64], scale: int, size: int) -> Kernel:
-    """The kernel that gives sharp HR images a Gaussian blur when they are downscaled by ``scale``.
+def kernel_of_blur(blur: Array, scale: int, size: int) -> Kernel:
+    """The kernel ``(size, size)`` that gives sharp HR images a Gaussian blur when they are downscaled by ``scale``.
 
     Args:
-        blur: covariance ``[[xx, xy], [xy, yy]]`` in squared LR pixels, y down, of the photo.
+        blur: covariance ``[[xx, xy], [xy, yy]]`` of the photo's blur in squared LR pixels, y down.
         scale: subsampling factor.
         size: side of the kernel.
     """
     # a sampled Gaussian narrower than a third of a pixel is a single point
-    return gaussian_of(size, of_eigenvalues(blur * scale**2 - HR_BLUR * np.eye(2), lambda of: of.clip(0.1)), scale)
+    return gaussian_of(
+        size, of_eigenvalues(blur * scale**2 - HR_BLUR * np.eye(2), lambda values: values.clip(0.1)), scale
+    )
 
 
-def frequencies(side: int) -> npt.NDArray[np.float64]:
-    """Those of ``fft2`` in cycles a pixel, whatever their direction, ``(side, side)``."""
+def frequencies(side: int) -> Array:
+    """Magnitude of the frequencies of ``fft2`` in cycles per pixel, ``(side, side)``."""
     along = np.fft.fftfreq(side)
     return np.hypot(along[:, None], along)
 
 
-def kernel_of_gains(gains: npt.NDArray[np.float64]) -> Kernel:
-    """The kernel ``(11, 11)`` that multiplies frequencies, those of :func:`frequencies` ``(64, 64)``, by real gains."""
+def kernel_of_gains(gains: Array) -> Kernel:
+    """The kernel ``(11, 11)`` that multiplies :func:`frequencies` by real gains ``(64, 64)``."""
     inner = slice(GRID // 2 - TAPS // 2, GRID // 2 + TAPS // 2 + 1)
     return normalise(np.fft.fftshift(np.fft.ifft2(gains).real)[inner, inner])
 
 
 def inverse(response: Kernel) -> Kernel:
-    """The kernel ``(11, 11)`` that undoes a symmetric one as far as it left anything (Wiener's filter)."""
+    """Wiener filter ``(11, 11)`` that inverts a symmetric kernel, except at frequencies that it has suppressed."""
     size = len(response)
     gains = np.fft.fft2(np.roll(np.pad(response, (0, GRID - size)), (-(size // 2),) * 2, (0, 1))).real
     return kernel_of_gains(gains / (gains**2 + DIVISION))
 
 
 def developed(kernel: Kernel, response: Kernel, scale: int) -> Kernel:
-    """A kernel followed by a response in pixels of the image that is ``scale`` times smaller; of the same size."""
+    """A kernel followed by a response that is applied after subsampling by ``scale``; of the kernel's size."""
     spread = np.zeros((scale * (len(response) - 1) + 1,) * 2)
     spread[::scale, ::scale] = response
     return normalise(signal.convolve(kernel, spread, mode="same"))
@@ -116,19 +127,21 @@ def normalise(kernel: npt.NDArray[np.floating]) -> Kernel:
 
 
 def framed(kernel: Kernel, size: int) -> Kernel:
-    """In a frame of another size, with zeros around or the border cut off; index ``K//2`` comes to ``size//2``."""
+    """Pad with zeros or crop to ``(size, size)``; index ``K//2`` becomes ``size//2``."""
     start = size + kernel.shape[0] // 2 - size // 2
     return np.pad(kernel, size)[start : start + size, start : start + size]
 
 
 def recentre(kernel: Kernel, scale: int) -> Kernel:
-    """Grow the kernel and move its centre of mass to where the phase convention wants it.
+    """Move the centre of mass to :func:`centre_index`, in a larger frame.
 
-    The frame grows by the whole pixels that the shift needs, plus one, on every side, so nothing is cut off
-    (13 x 13 becomes 17 x 17 after KernelGAN). Cubic-spline interpolation, as in the KernelGAN program.
+    The frame grows on every side by the whole pixels of the shift and one more, so that nothing is cut off (13 x 13
+    becomes 17 x 17 after KernelGAN). Cubic-spline interpolation, as in the KernelGAN program.
+
+    >>> centre_of_mass(recentre(gaussian_kernel(13, (1.5, 1.0), 0.5, scale=1), scale=2)).round(3)
+    array([8.5, 8.5])
     """
-    size = kernel.shape[0]
-    shift = centre_index(size, scale) - centre_of_mass(kernel)
+    shift = centre_index(kernel.shape[0], scale) - centre_of_mass(kernel)
     grow = math.ceil(float(np.abs(shift).max())) + 1
     return normalise(ndimage.shift(np.pad(kernel, grow), shift))
 
@@ -139,27 +152,26 @@ def suppress_small(kernel: npt.NDArray[np.floating], count: int = 40) -> Kernel:
     return normalise(np.clip(kernel - threshold, 0, None))
 
 
-def postprocess(raw: npt.NDArray[np.floating], scale: int = 2) -> Kernel:
-    """The composed kernel of a trained KernelGAN generator to the kernel that is kept: clean, then centred."""
-    return recentre(suppress_small(raw), scale)
-
-
 def x4_from_x2(kernel: Kernel) -> Kernel:
-    """The x4 kernel that two x2 steps with the same kernel make up (KernelGAN, section 3.3).
+    """The x4 kernel of two x2 steps with the same kernel (KernelGAN, section 3.3), ``(2K - 1, 2K - 1)``.
 
-    Between the two blurs lies a subsampling by 2, which spreads the second kernel: ``k4 = k2 * (k2 with zeros
-    between)``. Cut to twice the frame less one (17 to 33) and normalised; its centre is that of x4 by itself.
+    The subsampling by 2 between the two blurs spreads the second kernel: ``k4 = k2 * (k2 with zeros between)``, cropped
+    and normalised. The result is centred for x4 if the kernel is centred for x2.
+
+    >>> four = x4_from_x2(gaussian_kernel(17, (1.0, 1.0), 0.0, scale=2))
+    >>> four.shape, round(widths_and_angle(four)[0], 3)  # sqrt(1 + 4) times as wide
+    ((33, 33), 2.236)
     """
     size = kernel.shape[0]
     spread = np.zeros((2 * size - 1, 2 * size - 1))
     spread[::2, ::2] = kernel
     full = signal.convolve2d(kernel, spread)
-    cut = 3 * (size // 2) - (2 * size - 1) // 2  # where K//2 of both lies in `full`, less where it belongs
+    cut = 3 * (size // 2) - (2 * size - 1) // 2  # K//2 of both lies at 3 * (K//2) in `full`
     return normalise(full[cut : cut + 2 * size - 1, cut : cut + 2 * size - 1])
 
 
 def bicubic_kernel(scale: int) -> Kernel:
-    """Antialiased bicubic downscaling by ``scale``, written as a kernel: what a method without kernels assumes."""
+    """Antialiased bicubic downscaling by ``scale`` as a kernel: the assumption of methods without kernels."""
     reach = math.ceil(2 * scale + (scale - 1) / 2)
     offsets = torch.arange(2 * reach + 1, dtype=torch.float64) - centre_index(2 * reach + 1, scale)
     taps = cubic(offsets / scale).numpy()
@@ -167,7 +179,7 @@ def bicubic_kernel(scale: int) -> Kernel:
 
 
 def aligned(kernel: Kernel, frame: int) -> Kernel:
-    """Centre of mass moved to the middle of a ``frame x frame`` array, the rest cut off or zero."""
+    """Move the centre of mass to the middle of a ``frame x frame`` array, padded with zeros or cropped."""
     room = np.pad(np.asarray(kernel, dtype=np.float64), frame)  # for any shift
     start = (room.shape[0] - frame) // 2
     shift = start + (frame - 1) / 2 - centre_of_mass(room)
@@ -175,10 +187,14 @@ def aligned(kernel: Kernel, frame: int) -> Kernel:
 
 
 def kernel_psnr(kernel: Kernel, truth: Kernel, frame: int = 21) -> float:
-    """PSNR in dB (peak 1) of two kernels after both are aligned in one frame.
+    """PSNR in dB (peak 1) of two kernels whose centres of mass were aligned; infinite for equal kernels.
 
-    DIV2KRK's frames are 11 for x2 and 21 for x4. Pixel errors before alignment mean little: an off-centre kernel
-    only moves the picture.
+    DIV2KRK's frames are 11 for x2 and 21 for x4. Without alignment pixel errors mean little: an off-centre kernel
+    only shifts the image.
+
+    >>> truth = gaussian_kernel(21, (2.0, 1.5), 0.3, scale=4)
+    >>> round(kernel_psnr(gaussian_kernel(21, (2.2, 1.5), 0.3, scale=4), truth), 1)
+    64.1
     """
     error = float(((aligned(kernel, frame) - aligned(truth, frame)) ** 2).mean())
     return math.inf if error == 0 else -10 * math.log10(error)
@@ -187,22 +203,24 @@ def kernel_psnr(kernel: Kernel, truth: Kernel, frame: int = 21) -> float:
 def max_normalised_correlation(kernel: Kernel, truth: Kernel) -> float:
     """MNC, the kernel similarity of Hu and Yang (ECCV 2012): the largest cross-correlation over all shifts.
 
-    In [-1, 1]; 1 for equal shapes whatever their place and size.
+    In [-1, 1]; 1 for equal shapes whatever their position and size.
+
+    >>> round(max_normalised_correlation(bicubic_kernel(4), gaussian_kernel(33, (4.0, 2.5), 0.3, scale=4)), 2)
+    0.77
     """
     correlation = signal.correlate2d(kernel, truth)
     return float(correlation.max() / (np.linalg.norm(kernel) * np.linalg.norm(truth)))
 
 
-def covariance(kernel: Kernel) -> npt.NDArray[np.float64]:
-    """Second central moments ``[[yy, yx], [xy, xx]]`` in squared pixels: width and orientation in one."""
+def covariance(kernel: Kernel) -> Array:
+    """Second central moments ``[[yy, yx], [xy, xx]]`` in squared pixels."""
     weight = np.asarray(kernel, dtype=np.float64) / kernel.sum()
-    y, x = np.indices(kernel.shape) - centre_of_mass(weight)[:, None, None]
-    yx = float((weight * y * x).sum())
-    return np.array([[(weight * y * y).sum(), yx], [yx, (weight * x * x).sum()]])
+    offsets = (np.indices(kernel.shape) - centre_of_mass(weight)[:, None, None]).reshape(2, -1)
+    return np.asarray((offsets * weight.ravel()) @ offsets.T)
 
 
-def gaussian_like(kernel: Kernel, frequency: float) -> npt.NDArray[np.float64]:
-    """Covariance ``[[xx, xy], [xy, yy]]`` of the Gaussian that leaves as much of this frequency, in cycles a pixel.
+def gaussian_like(kernel: Kernel, frequency: float) -> Array:
+    """Covariance ``[[xx, xy], [xy, yy]]`` of the Gaussian with the kernel's gain at a frequency in cycles per pixel.
 
     In squared pixels, y down. Moments of a kernel with halos and ripples say little about its width.
     """
@@ -216,10 +234,12 @@ def gaussian_like(kernel: Kernel, frequency: float) -> npt.NDArray[np.float64]:
 
 
 def widths_and_angle(kernel: Kernel) -> tuple[float, float, float]:
-    """``(wide, narrow, angle)``: standard deviations along the principal axes, in pixels, and where the wider points.
+    """``(wide, narrow, angle)``: standard deviations along the principal axes in pixels, and the wider axis' angle.
 
-    Of what is positive, without the halos of sharpening. The angle is that of :func:`gaussian_kernel`: in radians,
-    counter-clockwise from the x axis with y up; in [0, pi].
+    Negative values, the halos of sharpening, are left out. The angle is that of :func:`gaussian_kernel`, in [0, pi].
+
+    >>> [round(value, 3) for value in widths_and_angle(gaussian_kernel(33, (3.0, 1.5), 0.5, scale=4))]
+    [3.0, 1.5, 0.5]
     """
     variances, axes = np.linalg.eigh(covariance(kernel.clip(0)))
     narrow, wide = np.sqrt(np.clip(variances, 0, None))

@@ -1,4 +1,4 @@
-"""Noise: tiles of photos that show nothing else, and the paper's rule for them."""
+"""Tiles of photos that show noise only: what is measured of a tile, and the paper's rule."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from realsr.runtime.errors import at_least
 
 Mask = npt.NDArray[np.bool_]
 Reasons = npt.NDArray[np.uint8]
-"""For every tile why it is not in the pool, as an index into :data:`REASONS`; those of ``IN_POOL`` are in it."""
+"""``(T,)``: why a tile is not in the pool, as an index into :data:`REASONS`; the tiles of ``IN_POOL`` are in it."""
 REASONS = {
     "": "taken by the rule",
-    "added": "taken since there were fewer than `collector.keep_best`",
+    "added": "taken to reach `collector.keep_best`",
     "too much variance": "`collector.max_variance` or more",
     "too dark": "`collector.min_mean` or less",
     "clipped": "more than 1 % of the pixels are black or white, where noise is cut off",
@@ -35,13 +35,13 @@ REASONS = {
     "enough": "noise, but the photo has `collector.per_photo` others",
 }
 IN_POOL = ("", "added")
-STATISTICS = 2  # version of what is measured of a tile: pools of others are made anew
-NO_NOISE = 0.1  # variance of a tile of two levels, one of which every ninth pixel has
+STATISTICS = 2  # version of TileStatistics: pools of other versions are made anew
+NO_NOISE = 0.1  # variance in squared levels of a tile in which one pixel of nine differs by one level
 
 
 @dataclass(frozen=True)
 class TileRule(ABC):
-    """Which tiles of a camera's photos are noise; its fields are the pool's settings.
+    """Chooses the tiles of a camera's photos that are noise; its fields are the pool's settings.
 
     Attributes:
         tile_size: side in pixels.
@@ -53,37 +53,33 @@ class TileRule(ABC):
 
     @abstractmethod
     def reasons(self, tiles: TileStatistics) -> Reasons:
-        """What speaks against the tiles of a photo, looked at alone; 0 where nothing does."""
+        """Why each tile is rejected by itself; 0 where it is not."""
 
     def candidates(self, tiles: TileStatistics) -> Mask:
-        """The tiles of a photo that may be taken."""
+        """The tiles of a photo that :meth:`choose` may take."""
         return self.reasons(tiles) == 0
 
     @abstractmethod
     def choose(self, photos: Sequence[TileStatistics]) -> list[Reasons]:
-        """What speaks against each candidate of each photo, all photos looked at."""
+        """Why each candidate of each photo is rejected, given the candidates of all photos."""
 
     @abstractmethod
     def advice(self, rejected: Mapping[str, int]) -> str:
-        """What to do where no tile is taken, given how many have which reason."""
+        """Advice where no tile is taken, given the number of tiles by reason."""
 
 
 @dataclass(frozen=True)
 class TileStatistics:
-    """What rules look at, one entry for every tile of a photo, row by row.
+    """Measures of the tiles of a photo, ``(T,)`` each, row by row.
 
     Attributes:
         corner: ``(T, 2)`` int, top-left ``(y, x)`` in pixels.
-        variance: ``(T,)`` of the gray tile in squared 8-bit levels (population variance).
-        mean: ``(T,)`` of the gray tile in 8-bit levels, [0, 255].
-        clipped: ``(T,)`` share of pixels that have a channel at 0 or at 255: there the noise is cut off.
-        detrended: ``(T,)`` variance of the gray tile without its plane, of which the next ones are too.
-        slope: ``(T,)`` of :func:`realsr.estimation.flatness.slope`, the largest of gray, red and blue.
-        structure: ``(T,)``, as the next ones of the function of that name.
-        direction: ``(T,)``.
-        unevenness: ``(T,)``.
-        blockiness: ``(T,)``.
-        correlation: ``(T,)``.
+        variance: of the gray tile in squared 8-bit levels (population variance).
+        mean: of the gray tile in 8-bit levels, [0, 255].
+        clipped: share of pixels with a channel at 0 or at 255, where the noise is cut off.
+        detrended: variance of the gray tile without its plane, on which the measures below are taken too.
+        slope: of :func:`realsr.estimation.flatness.slope`, the largest of gray, red and blue.
+        structure, direction, unevenness, blockiness, correlation: see :mod:`realsr.estimation.flatness`.
     """
 
     corner: npt.NDArray[np.int32]
@@ -100,11 +96,11 @@ class TileStatistics:
 
     @classmethod
     def of(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> TileStatistics:
-        """Those of a pool's file."""
+        """From the arrays of a pool's file."""
         return cls(**{field.name: arrays[field.name] for field in dataclasses.fields(cls)})
 
     def where(self, mask: Mask) -> TileStatistics:
-        """Those of some of the tiles."""
+        """Measures of the tiles in ``mask``."""
         return TileStatistics.of({name: values[mask] for name, values in vars(self).items()})
 
 
@@ -115,6 +111,10 @@ def tile_statistics(image: npt.NDArray[np.uint8], tile_size: int, stride: int) -
         image: ``(H, W, 3)`` uint8 RGB.
         tile_size: side in pixels (256 in the authors' program).
         stride: step in pixels (256 there: tiles that do not overlap).
+
+    >>> found = tile_statistics(np.full((64, 96, 3), 100, np.uint8), tile_size=32, stride=32)
+    >>> found.mean, found.corner[-1]
+    (array([100., 100., 100., 100., 100., 100.]), array([32, 64], dtype=int32))
     """
     if min(image.shape[:2]) < tile_size:
         return TileStatistics(np.zeros((0, 2), np.int32), *np.zeros((2, 0)), *np.zeros((8, 0), np.float32))
@@ -135,49 +135,51 @@ def tile_statistics(image: npt.NDArray[np.uint8], tile_size: int, stride: int) -
 
 
 def first_reason(against: Mapping[str, Mask]) -> Reasons:
-    """The first that applies to each tile, 0 where none does; names of :data:`REASONS`."""
+    """The first reason of each tile, 0 where none applies; the keys are names of :data:`REASONS`."""
     codes = [list(REASONS).index(name) for name in against]
     return np.select([*against.values()], codes, 0).astype(np.uint8)
 
 
 def in_pool(reasons: Reasons) -> Mask:
-    """Which tiles are taken."""
+    """Whether each tile is in the pool."""
     return reasons < len(IN_POOL)
 
 
 def count_reasons(reasons: Reasons) -> dict[str, int]:
-    """How many tiles have each reason, by name."""
+    """Number of tiles by the name of the reason."""
     return dict(zip(REASONS, np.bincount(reasons, minlength=len(REASONS)).tolist(), strict=True))
 
 
 def listed(rejected: Mapping[str, int]) -> str:
-    """The reasons why tiles are not taken, the most frequent first: ``120 scene, 3 clipped``."""
+    """The reasons of rejected tiles, the most frequent first.
+
+    >>> listed({"": 7, "clipped": 3, "scene": 120, "stripes": 0})
+    '120 scene, 3 clipped'
+    """
     counts = sorted(((-count, name) for name, count in rejected.items() if count and name not in IN_POOL))
     return ", ".join(f"{-count} {name}" for count, name in counts)
 
 
-def witnesses(tiles: TileStatistics, max_clipped: float = 0.01) -> Mask:
-    """Tiles that can witness noise at all.
-
-    Not those with more than ``max_clipped`` of their pixels at 0 or 255, nor those without any variance.
-    """
+def shows_noise(tiles: TileStatistics, max_clipped: float = 0.01) -> Mask:
+    """Tiles in which noise can be seen: at most ``max_clipped`` of the pixels at 0 or 255, and some variance."""
     return (tiles.clipped <= max_clipped) & (tiles.variance > 0)
 
 
 @dataclass(frozen=True)
 class NoiseRule(TileRule):
-    """The paper's rule: flat tiles, none darker than a bound.
+    """The paper's rule (RealSR, section 3.2): tiles of low variance that are not too dark.
 
     The authors take tiles of 256 pixels with a gray variance under 20, and a gray mean over 0 (DF2K) or over 50
-    (DPED). Other cameras need other bounds, and the variance does not tell noise from a faint scene, nor from a white
-    sky without noise: :class:`realsr.estimation.camera_noise.AutoRule` does.
+    (DPED). Other cameras need other bounds, and the variance does not distinguish noise from a faint scene or from a
+    white sky without noise: :class:`realsr.estimation.camera_noise.AutoRule` does.
 
     Attributes:
         tile_size: at least the side of the LR crops.
+        stride: step in pixels between tiles.
         max_variance: of the gray tile, in squared 8-bit levels; tiles of less are taken.
         min_mean: of the gray tile, in 8-bit levels; tiles of more are taken.
-        keep_best: where the rule gives fewer tiles than this from all photos together, the flattest others that
-            are neither clipped black nor white fill up to this number, whatever they show: variance does more harm.
+        keep_best: where all photos together give fewer tiles, the flattest unclipped others are added up to this
+            number, whatever they show.
     """
 
     tile_size: int = 256
@@ -191,30 +193,30 @@ class NoiseRule(TileRule):
         at_least(0, "collector.", max_variance=self.max_variance, keep_best=self.keep_best)
 
     def reasons(self, tiles: TileStatistics) -> Reasons:
-        """Whether a tile is under both bounds."""
+        """Compare with both bounds."""
         dark = tiles.mean <= self.min_mean
         return first_reason({"too much variance": tiles.variance >= self.max_variance, "too dark": dark})
 
     def candidates(self, tiles: TileStatistics) -> Mask:
-        """Those that pass, and those that may fill up."""
+        """Tiles that pass, and tiles that ``keep_best`` may add."""
         passed = self.reasons(tiles) == 0
-        return passed | witnesses(tiles) if self.keep_best else passed
+        return passed | shows_noise(tiles) if self.keep_best else passed
 
     def choose(self, photos: Sequence[TileStatistics]) -> list[Reasons]:
-        """Of all photos: the flattest are added until there are ``keep_best``."""
+        """Add the flattest tiles of all photos until there are ``keep_best``."""
         chosen = [self.reasons(tiles) for tiles in photos]
         missing = self.keep_best - sum(int((reasons == 0).sum()) for reasons in chosen)
         others = sorted(
             (float(tiles.variance[index]), photo, int(index))
             for photo, tiles in enumerate(photos)
-            for index in np.flatnonzero((chosen[photo] > 0) & witnesses(tiles))
+            for index in np.flatnonzero((chosen[photo] > 0) & shows_noise(tiles))
         )
         for _, photo, index in others[: max(missing, 0)]:
             chosen[photo][index] = list(REASONS).index("added")
         return chosen
 
     def advice(self, rejected: Mapping[str, int]) -> str:
-        """Which bound rejects how many tiles; to raise one blindly would let scenes in."""
+        """How many tiles each bound rejects; a bound that is raised blindly lets scenes in."""
         return (
             f"{rejected['too much variance']} tiles have a variance of collector.max_variance={self.max_variance:g} or "
             f"more, {rejected['too dark']} others a mean of collector.min_mean={self.min_mean:g} or less; "

@@ -1,7 +1,7 @@
-"""A camera's noise in numbers: how the noise of neighbouring pixels hangs together, and how strong it is by brightness.
+"""Model of a camera's noise: its autocovariance, and its variance by brightness.
 
-Sensor noise is white, but a camera's processing leaves it smooth over a few pixels, and stronger in the dark than in
-the light or the other way. Both are read off flat tiles, of a noise pool or of one photo.
+Sensor noise is white, but a camera's processing correlates it over a few pixels and makes it depend on brightness. Both
+are measured on flat tiles, of a noise pool or of one photo.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from realsr.estimation.kernels import Array, framed, of_eigenvalues
 from realsr.estimation.noise import NO_NOISE, cut_tiles, tile_statistics
 from realsr.imaging.colour import LUMA
 
-REACH = 6  # pixels over which noise hangs together
-ENOUGH = 2**25  # values of tiles that are looked at
-GROUPS = 8  # of tiles of like brightness
-RULE, TILES, LEAST = AutoRule(), 1000, 4  # which tiles of a photo are noise; how many are looked at, and needed
-CALM, MOST = 0.3, 0.02  # if so large a share of tiles has less than this part of the variance, it was no noise
+REACH = 6  # pixels over which noise is correlated
+ENOUGH = 2**25  # most values of tiles that are used
+GROUPS = 8  # of tiles of similar brightness
+RULE, TILES, LEAST = AutoRule(), 1000, 4  # which tiles of a photo are noise; how many are measured, and needed
+CALM, MOST = 0.3, 0.02  # where over MOST of the tiles have under CALM of the variance, it was texture
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,16 @@ class NoiseModel:
     """Noise of the gray picture (BT.601), whose range is [0, 1].
 
     Attributes:
-        covariance: ``(2R + 1, 2R + 1)``, autocovariance at distances of up to R rows and columns, the mean over tiles.
+        covariance: ``(2R + 1, 2R + 1)``, mean autocovariance at distances of up to R rows and columns.
         levels: ``(L,)`` brightness in [0, 1], rising.
         variances: ``(L,)`` at these levels.
-        response: ``(T, T)``, what the camera's development, which noise passes as the picture does, makes of small
-            details, see :meth:`realsr.degradation.development.Development.response`; a single 1 where it is not known.
+        response: ``(T, T)``, kernel of the camera's development on small details (noise passes it as the picture
+            does), see :meth:`realsr.degradation.development.Development.response`; a single 1 where it is not known.
+
+    >>> noise = np.random.default_rng(0).normal(128, 3, (200, 32, 32, 1)).round().astype(np.uint8).repeat(3, 3)
+    >>> model = NoiseModel.of_tiles(noise)
+    >>> round(255 * model.variance**0.5, 1), round(model.fineness(), 1)  # strength in levels; white
+    (3.0, 1.0)
     """
 
     covariance: Array
@@ -46,15 +51,12 @@ class NoiseModel:
 
     @classmethod
     def white(cls, level: float) -> NoiseModel:
-        """Of this standard deviation at all brightnesses, every pixel for itself."""
+        """White noise of this standard deviation at all brightnesses."""
         return cls(np.array([[level**2]]), np.zeros(1), np.array([level**2]))
 
     @classmethod
     def of_tiles(cls, tiles: npt.NDArray[np.uint8]) -> NoiseModel:
-        """The model of flat tiles ``(N, T, T, 3)`` uint8, N at least one.
-
-        The plane that fits best is taken from each.
-        """
+        """The model of flat tiles ``(N, T, T, 3)`` uint8, N at least one, each without its least-squares plane."""
         gray = tiles[:: tiles.size // ENOUGH + 1] @ (np.array(LUMA) / 255)
         level, flat = gray.mean((1, 2)), without_plane(gray)
         groups = [group for group in np.array_split(np.argsort(level), GROUPS) if len(group)]
@@ -68,7 +70,8 @@ class NoiseModel:
     def of_photo(cls, image: npt.NDArray[np.uint8]) -> NoiseModel | None:
         """The model of the flat tiles of a photo ``(H, W, 3)`` uint8; None where it has fewer than four.
 
-        Noise is everywhere in a photo: what is much stronger than other tiles as bright is texture, and gives None.
+        Noise is everywhere in a photo: where other tiles of the same brightness have much less, the tiles were texture,
+        and the result is None.
         """
         stride = max(RULE.stride, math.isqrt(image.shape[0] * image.shape[1] // TILES))
         seen = tile_statistics(image, RULE.tile_size, stride)
@@ -83,9 +86,9 @@ class NoiseModel:
         return model if calmer < MOST else None
 
     def fineness(self, grid: int = 32) -> float:
-        """Mean power at wavelengths under 3.3 pixels along either axis, over that at all wavelengths.
+        """Mean power at wavelengths under 3.3 pixels along either axis, over the mean power of all.
 
-        White noise and none have 1, photos of cameras 0.1 and more, enlarged ones less: their noise is smoothed.
+        1 for white noise and for none; at least 0.1 for photos of cameras; less for enlarged photos.
         """
         if self.variance <= 0:
             return 1.0
@@ -96,29 +99,29 @@ class NoiseModel:
         return float(power[np.maximum.outer(frequency, frequency) > 0.3].mean() / power.mean())
 
     def as_strong_as(self, other: NoiseModel) -> NoiseModel:
-        """So much of it that it has the other's variance at most of the other's brightnesses."""
+        """Scaled to the other's variance, by the median ratio over the other's brightness levels."""
         there = np.interp(other.levels, self.levels, self.variances)
         return self.times(float(np.median(other.variances / np.maximum(there, 1e-12))))
 
     def times(self, factor: float) -> NoiseModel:
-        """Of so many times the variance."""
+        """Variance scaled by ``factor``."""
         return replace(self, covariance=factor * self.covariance, variances=factor * self.variances)
 
     def within(self, patches: Array) -> NoiseModel:
-        """The noise, or so much of it as a photo has room for whose patches have this covariance ``(p**2, p**2)``.
+        """Scaled down where a photo, whose patches have this covariance ``(p**2, p**2)``, has less noise.
 
-        In three of four directions a photo has at least as much variance as its noise. Photos of lower ISO speed than
-        those that the camera's noise was found in would else be taken for noise.
+        In three of four directions a photo has at least the variance of its noise. Without this, photos of lower ISO
+        speed than the noise pool's would be taken for noise.
         """
         if self.variance <= 0:
             return self
-        # an autocovariance that was measured may leave a direction with nothing, or less
+        # a measured autocovariance may give a direction a variance of zero or less
         least = 1e-3 * self.variance
         own = of_eigenvalues(self.of_patches(math.isqrt(len(patches))), lambda of: of.clip(least))
         return self.times(min(float(np.quantile(linalg.eigvalsh(patches, own), 0.25)), 1.0))
 
     def filtered(self, kernel: Array) -> NoiseModel:
-        """Of a picture that was correlated with a symmetric kernel, as far as its neighbours are told of."""
+        """Noise after correlation with a symmetric kernel, cut to the same distances."""
         spread = signal.convolve(self.covariance, signal.convolve(kernel, kernel))
         covariance = framed(spread, len(self.covariance))
         gain = covariance.max() / max(self.covariance.max(), 1e-12)
@@ -126,33 +129,33 @@ class NoiseModel:
 
     @property
     def variance(self) -> float:
-        """The mean over tiles."""
+        """Mean variance over tiles."""
         return float(self.covariance[len(self.covariance) // 2, len(self.covariance) // 2])
 
     def gains(self, levels: Array) -> Array:
-        """How many times stronger noise is at these brightnesses in [0, 1] than in the mean."""
+        """Standard deviation at these brightness levels in [0, 1] over the mean's."""
         return np.sqrt(np.interp(levels, self.levels, self.variances) / max(self.variance, 1e-12))
 
     def at(self, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> Array:
-        """Autocovariance at these distances in pixels."""
+        """Autocovariance at these distances in pixels; 0 beyond R."""
         reach = len(self.covariance) // 2
         near = (abs(rows) <= reach) & (abs(columns) <= reach)
         return np.where(near, self.covariance[(near * rows) + reach, (near * columns) + reach], 0.0)
 
     def of_patches(self, side: int) -> Array:
-        """Covariance of the noise in patches, ``(side**2, side**2)``."""
+        """Covariance of noise in patches, ``(side**2, side**2)``."""
         y, x = np.divmod(np.arange(side**2), side)
         return self.at(y[:, None] - y, x[:, None] - x)
 
     def of_slopes(self) -> Array:
-        """Covariance ``(2, 2)`` of noise in slopes (rows, columns), each half a difference of pixels two apart."""
+        """Covariance ``(2, 2)`` of noise in central differences along rows and columns."""
         apart = self.at(np.array([0, 2, 0, 1, 1]), np.array([0, 0, 2, -1, 1]))
         mixed = (apart[3] - apart[4]) / 2
         return np.array([[(apart[0] - apart[1]) / 2, mixed], [mixed, (apart[0] - apart[2]) / 2]])
 
 
 def _autocovariance(tile: Array) -> Array:
-    """Of a tile ``(T, T)`` of mean zero, ``(2R + 1, 2R + 1)``, by the FFT of the tile with zeros around it."""
+    """Autocovariance ``(2R + 1, 2R + 1)`` of a tile ``(T, T)`` of mean zero, by the FFT of the zero-padded tile."""
     side = len(tile)
     distance = np.arange(-min(REACH, side - 1), min(REACH, side - 1) + 1)
     sums = np.fft.irfft2(np.abs(np.fft.rfft2(tile, s=(2 * side, 2 * side))) ** 2, s=(2 * side, 2 * side))
@@ -163,16 +166,19 @@ def _autocovariance(tile: Array) -> Array:
 def noise_level(gray: Array, patch: int = 7) -> float:
     """Standard deviation of the white noise in a photo (Liu, Tanaka and Okutomi, IEEE TIP 2013).
 
-    Texture fills few directions of the space of patches and noise all of them, so the least eigenvalue of the
-    patches' covariance is the noise's variance. It is taken over the patches whose gradients could be noise alone,
-    which are found in a few rounds. Clipped patches are left out.
+    Texture fills few directions of patch space and noise all of them, so the smallest eigenvalue of the patches'
+    covariance is the noise's variance. It is taken over patches whose gradients noise alone can explain, which are
+    found iteratively. Clipped patches are left out.
 
     Args:
-        gray: ``(H, W)`` in [0, 1], both sides longer than a patch by three at least.
+        gray: ``(H, W)`` in [0, 1], both sides at least three pixels longer than a patch.
         patch: side of the patches.
 
     Returns:
         In units of ``gray``; 0 for a photo that is clipped nearly everywhere.
+
+    >>> round(255 * noise_level(np.random.default_rng(0).normal(0.5, 4 / 255, (80, 80))))
+    4
     """
     inner = gray[1:-1, 1:-1]
     windows = sliding_window_view(inner, (patch, patch))
@@ -180,7 +186,7 @@ def noise_level(gray: Array, patch: int = 7) -> float:
     whole = slice(patch // 2, -(patch // 2)), slice(patch // 2, -(patch // 2))  # where filters see no border
     usable = (ndimage.minimum_filter(inner, patch) > 1 / 255) & (ndimage.maximum_filter(inner, patch) < 254 / 255)
     energy, usable = ndimage.uniform_filter(steepness, patch)[whole] * patch**2, usable[whole]
-    # of white noise, the gradients' energy in a patch is about a gamma variable of this shape and scale 2 * variance
+    # the gradients' energy of white noise in a patch is nearly gamma distributed with scale 2 * variance
     quantile = float(stats.gamma.ppf(1 - 1e-6, patch**2 / 2, scale=2))
     variance, weak = 0.0, usable
     for _ in range(6):
@@ -192,7 +198,7 @@ def noise_level(gray: Array, patch: int = 7) -> float:
 
 
 def _least_eigenvalue(windows: Array, mask: npt.NDArray[np.bool_], count: int = 50_000) -> float:
-    """Of the covariance of the patches in ``mask``, or of evenly chosen ``count`` of them."""
+    """Smallest eigenvalue of the covariance of the patches in ``mask``, of about ``count`` of them at most."""
     rows, columns = np.nonzero(mask)
     step = max(len(rows) // count, 1)
     chosen = windows[rows[::step], columns[::step]]

@@ -1,12 +1,12 @@
-"""A photo's blur without a critic: match patches of the photo with patches of the photo downscaled.
+"""A photo's blur without a critic: match patches of the photo with patches of the downscaled photo.
 
 KernelGAN's premise (Bell-Kligler et al., NeurIPS 2019, section 2) is that small patches of a scene look alike at all
-scales. Here the two sets of patches are compared by sliced Wasserstein distance (Bonneel et al., 2015) in place of a
-critic, and the blur is a Gaussian of three numbers in place of a network.
+scales. Here sliced Wasserstein distance (Bonneel et al., 2015) replaces the critic, and a Gaussian of three parameters
+replaces the generator.
 
-With blur of covariance ``B`` in the photo's pixels, the photo correlated with a kernel of covariance ``K`` and
-subsampled by 2 has blur ``(B + K) / 4`` in its own pixels. It looks like the photo where that is ``B``, so
-``B = K / 3``: the kernel that matches is narrower than the one that made the photo (4 B in HR pixels at x2).
+A photo of blur ``B`` (a covariance in its pixels) that is correlated with a kernel of covariance ``K`` and subsampled
+by 2 has blur ``(B + K) / 4`` in its new pixels. It looks like the photo where that equals ``B``, so ``B = K / 3``: the
+matching kernel is narrower than the kernel that made the photo, which is 4 B in HR pixels at x2.
 """
 
 from __future__ import annotations
@@ -30,46 +30,45 @@ from realsr.imaging.colour import LUMA
 from realsr.imaging.resample import blur
 from realsr.runtime.errors import InputError, at_least
 
-WINDOW = 50  # iterations whose parameters are averaged; a block of them is a batch
-NOISY = 0.7 / 255  # standard deviation of noise, over which it is no chance that no neighbour differs from a pixel
-WHITE = 0.85  # fineness of noise over which nothing has processed it, nor the finest detail
-SHARPEST = 0.15  # squared pixels: half the contrast left of 0.48 cycles a pixel, of the lens and the pixels' own area
+WINDOW = 50  # iterations of a batch, over which parameters are averaged
+NOISY = 0.7 / 255  # standard deviation of noise over which equal neighbours are no coincidence
+WHITE = 0.85  # fineness of noise over which neither it nor the finest detail was processed
+SHARPEST = 0.15  # squared pixels: half the contrast is left at 0.48 cycles per pixel, by lens and pixel area
 PATCH = 7  # side of the patches
-USUAL = torch.tensor([0.3, 0.3, 0.0])  # parameters of a blur of 1.35 pixels in all directions
-PRIOR = 0.003  # weight of the squared distance to it, which decides where the photo says nothing
+USUAL = torch.tensor([0.3, 0.3, 0.0])  # parameters of an isotropic blur of 1.35 pixels
+PRIOR = 0.003  # weight of the squared distance to it, which matters where the photo has no evidence
 EVEN = 0.04  # weight of the squared logarithm of the contrast between both scales
 
 
 class PatchMatching(LightningModule):
-    """Fits the Gaussian blur under which the photo's patches are distributed alike at both scales.
+    """Fits the Gaussian blur under which the photo's patches have the same distribution at both scales.
 
-    The photo is divided into four parts with equally many edges. Each gives an estimate, all in one batch; their
-    geometric mean is the result, and their agreement part of the confidence. Noise is matched too: what the downscaled
-    crops lack of the photo's noise (:class:`realsr.estimation.noise_model.NoiseModel`) is added to them.
+    The photo is divided into four parts with equally many edges. Each part gives an estimate, all in one batch; the
+    result is their geometric mean, and their agreement enters the confidence. The noise that the crops lose by
+    downscaling (:class:`realsr.estimation.noise_model.NoiseModel`) is added to them.
 
-    Three things are kept apart from the lens' blur. What the development makes of small details is the same in all of a
-    camera's photos, and its noise tells it: it is undone in the photo first, and comes back in the kernels. Scenes have
-    more or less contrast at fine scales than at coarse ones: the downscaled crops may differ in contrast by a factor
-    that is fitted too. Where the noise is not white, which is where the finest detail is processed, patches are
-    compared a little smoothed.
+    Three effects are separated from the lens' blur. The development of small details is common to a camera's photos and
+    measured from its noise: the photo is filtered by its inverse first, and the kernels contain it again. Scenes have
+    more or less contrast at fine scales than at coarse ones: a contrast factor is fitted too. Where the noise is not
+    white, the finest detail was processed as well: there patches are smoothed a little before they are compared.
 
-    A batch is a window of 50 iterations, ``(large, small)`` of :class:`realsr.estimation.crops.PatchCrops`.
+    A batch has up to 50 iterations, ``(large, small)`` of :class:`realsr.estimation.crops.PatchCrops`.
 
     Args:
         iterations: at most.
-        settled: fitting ends once the parameters' means over 50 iterations and over all parts differ by less than
-            this from those of the 50 before; 0 runs all iterations.
-        crops_per_part: in an iteration.
+        settled: fitting ends once the parameters' means over 50 iterations and all parts change by less than this from
+            one batch to the next; 0 runs all iterations.
+        crops_per_part: crops of each part in an iteration.
         crop: side of the large crops in pixels.
-        kernel_size: side of the kernel at ratio 2, 13 as KernelGAN's; those that are kept are larger by four (17 for
-            x2, 25 for x3, 33 for x4).
-        projections: random directions an iteration, in which the whitened patches are sorted and compared.
+        kernel_size: side of the kernel at ratio 2, 13 as KernelGAN's; the resulting kernels are larger (17 for x2, 25
+            for x3, 33 for x4).
+        projections: random directions per iteration, along which the whitened patches are sorted and compared.
         learning_rate: of Adam.
-        smooth: share that a pixel of a patch gives to each neighbour along both axes, where the noise is not white;
-            half of it where the development is known.
+        smooth: share that a pixel of a patch gives to each neighbour along both axes where the noise is not white; half
+            of it where the development is known.
         seed: of crops, noise and directions.
-        shrink: whether a pool draws the kernel towards those of the camera's other photos as far as it is no more
-            unlike them than scenes make it (:func:`realsr.estimation.shrinkage.shrunk`).
+        shrink: whether a pool shrinks the kernels towards those of the camera's other photos
+            (:func:`realsr.estimation.shrinkage.shrunk`).
     """
 
     scales: tuple[int, ...] = (2, 3, 4)
@@ -93,7 +92,7 @@ class PatchMatching(LightningModule):
         at_least(0, "estimator.", settled=settled, learning_rate=learning_rate, smooth=smooth, seed=seed)
         if smooth > 0.33:
             raise InputError(f"estimator.smooth={smooth}: is the share that goes to each neighbour, give 0 to 0.33")
-        # so that noise, which the kernel smears, and a few patches fit into the smaller crops
+        # so that noise, which the kernel correlates, and a few patches fit into the smaller crops
         at_least(RATIO * max(kernel_size, 2 * PATCH) + kernel_size, "estimator.", crop=crop)
         self.iterations, self.settled, self.count, self.crop = iterations, settled, crops_per_part, crop
         self.kernel_size, self.projections, self.learning_rate = kernel_size, projections, learning_rate
@@ -111,15 +110,15 @@ class PatchMatching(LightningModule):
         self.losses: dict[str, Tensor] = {}
 
     def crops(self, image: Tensor, noise: NoiseModel | None = None) -> DataLoader[tuple[Tensor, Tensor]]:
-        """What the module is to be fitted on.
+        """The loader to fit the module on.
 
         Args:
             image: a photo ``(3, H, W)`` in [0, 1].
-            noise: of the camera, whose strength is that of the photo's flat tiles, for ISO speeds differ; None: theirs
-                alone; without any white noise, as strong as the least textured patches show.
+            noise: the camera's, which is scaled to the photo's flat tiles since ISO speeds differ; None takes that of
+                the flat tiles, or, without any, white noise of the strength that the flattest patches show.
 
         Raises:
-            InputError: the photo is smaller than a crop, or has no edge to learn from.
+            InputError: the photo is smaller than a crop, or has no edges.
         """
         own = NoiseModel.of_photo(to_uint(image))
         noise = own if noise is None else noise if own is None else noise.as_strong_as(own)
@@ -137,13 +136,13 @@ class PatchMatching(LightningModule):
         self.add_noise(noise)
         self.smoothing = patches.smoothing(PATCH, 0.0 if white else self.smooth / (1 + (self.response.size > 1)))
         values, vectors = torch.linalg.eigh(spread)
-        least = 1e-6 * float(values.sum())  # of a photo in the dark as of one in the sun
+        least = 1e-6 * float(values.sum())  # relative, for dark photos
         self.whitening = (vectors / (values.clamp_min(0) + least).sqrt()).float()
         detail = float(values[:-1].sum())  # without the first direction, which is the patch's brightness
         if detail <= 0:
             raise InputError("hardly an edge to estimate a kernel from, nearly all of the photo is flat")
         of_noise = torch.from_numpy(noise.of_patches(PATCH)) @ vectors[:, :-1]
-        # where no noise can be measured, as in a clipped photo, all that fills every direction may be noise
+        # where no noise can be measured, as in a clipped photo, the smallest eigenvalue may be noise in all directions
         strength = float((vectors[:, :-1] * of_noise).sum()) or (len(values) - 1) * max(float(values[0]), 0.0)
         slopes = np.stack(np.gradient(gray)).reshape(2, -1)
         low, high = np.linalg.eigvalsh(slopes @ slopes.T / slopes.shape[1] - noise.of_slopes())
@@ -158,7 +157,7 @@ class PatchMatching(LightningModule):
         return DataLoader(data, batch_size=WINDOW, generator=torch.Generator())
 
     def add_noise(self, noise: NoiseModel) -> None:
-        """Match this noise from now on."""
+        """Set the noise of the photo that is matched."""
         self.covariance = torch.from_numpy(noise.covariance).float()
         self.gains = torch.from_numpy(noise.gains(np.arange(256) / 255)).float()
 
@@ -167,13 +166,13 @@ class PatchMatching(LightningModule):
         return torch.optim.Adam([self.theta, self.contrast], self.learning_rate)
 
     def on_train_start(self) -> None:
-        """Draws come from generators of this photo's own, so nothing that runs beside it can change them."""
+        """Draw from a generator of this photo alone, so that nothing that runs beside it changes the result."""
         self.draws = torch.Generator(self.device).manual_seed(self.seed)
         for name in ("usual", "whitening", "smoothing", "covariance", "gains"):
             setattr(self, name, getattr(self, name).to(self.device))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """A window of iterations, after which the mean parameters tell whether the fit has settled."""
+        """Up to 50 iterations; training ends once their mean parameters have settled."""
         optimizer: Any = self.optimizers(use_pl_optimizer=False)
         total = torch.zeros_like(self.theta)
         for large, small in zip(*batch, strict=True):
@@ -190,14 +189,11 @@ class PatchMatching(LightningModule):
             self.trainer.should_stop = True
 
     def distance(self, large: Tensor, small: Tensor) -> Tensor:
-        """Squared sliced Wasserstein distance of the large crops, downscaled, to the small ones.
+        """Squared sliced Wasserstein distance of the downscaled large crops to the small ones, of each part ``(4,)``.
 
         Args:
             large: ``(4, crops, crop, crop)`` gray in [0, 1].
             small: ``(4, crops, output_size, output_size)``.
-
-        Returns:
-            Of each part, ``(4,)``.
         """
         kernels = patches.gaussians(self.theta, self.kernel_size)
         fake = F.conv2d(large.transpose(0, 1), kernels[:, None], stride=RATIO, groups=PARTS).transpose(0, 1)
@@ -215,7 +211,7 @@ class PatchMatching(LightningModule):
         return {scale: K.developed(self._lens(self.mean_blur(), scale), self.response, scale) for scale in self.scales}
 
     def confidence(self) -> tuple[float, list[str]]:
-        """How far to trust the kernel, 0 to 1, and what speaks against it."""
+        """Confidence in the kernel in [0, 1], and the reasons that lower it."""
         lens = self._lens(self.mean_blur(), RATIO)
         parts = [K.max_normalised_correlation(self._lens(part, RATIO), lens) for part in self.blur()]
         border = 1 - float(lens[2:-2, 2:-2].sum())
@@ -227,9 +223,9 @@ class PatchMatching(LightningModule):
 
     @torch.no_grad()
     def blur(self) -> K.Array:
-        """Covariance of the blur that each part of the photo has, in the photo's squared pixels, ``(4, 2, 2)`` (x, y).
+        """Covariance of each part's blur in the photo's squared pixels, ``(4, 2, 2)`` (x, y).
 
-        Mean of the last two windows. Of a camera whose development is known, it is no sharper than lenses are.
+        Mean of the last two batches. Where the development is known, it is at least as wide as the sharpest lens.
         """
         theta = torch.stack(self.means[-2:]).mean(0).double().cpu()
         root = patches.triangle(theta)
@@ -240,7 +236,7 @@ class PatchMatching(LightningModule):
         return K.kernel_of_blur(blur, scale, (self.kernel_size + 3) * scale // 2 + 1)
 
     def _missing_noise(self, kernels: Tensor, shape: torch.Size) -> Tensor:
-        """What the photo's noise lacks after correlation with the kernels and subsampling, drawn anew."""
+        """Noise with the power that the photo's noise loses by correlation with the kernels and subsampling."""
         spectrum = patches.missing_spectrum(self.covariance, kernels, shape[-1])
         grid = spectrum.shape[1]
         white = torch.fft.rfft2(self._normal(*shape[:2], grid, grid))

@@ -1,6 +1,6 @@
-"""What patches of photos look like: their spectrum, their noise by brightness, their edges.
+"""Statistics of patches: power spectrum, noise by brightness, widths of edges.
 
-Patches are ``(N, 3, P, P)`` RGB in [0, 1]; levels are those of 8 bits, 0 to 255; frequencies are in cycles a pixel.
+Patches are ``(N, 3, P, P)`` RGB in [0, 1]; levels are those of 8 bits, 0 to 255; frequencies are in cycles per pixel.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from torch import Tensor
 from realsr.imaging.colour import luma
 
 Array = npt.NDArray[np.float64]
-BANDS = np.array([0.08, 0.125, 0.175, 0.225, 0.275, 0.325, 0.375, 0.425, 0.475, 0.6, 0.71])  # edges, cycles a pixel
-CALM = 0.1  # share of the places, of each brightness, whose detail is taken for noise
+BANDS = np.array([0.08, 0.125, 0.175, 0.225, 0.275, 0.325, 0.375, 0.425, 0.475, 0.6, 0.71])  # edges, cycles per pixel
+CALM = 0.1  # share of the patches, at each brightness, whose detail is taken for noise
 BRIGHTNESS = np.linspace(0, 255, 9)  # edges of the bins
-USUAL = 3.5  # logarithm of the power of noise of 6 levels: about it, brightness by itself says nothing
-EDGE_STEP, EDGE_REACH = 40.0, 5  # levels that an edge rises at least; pixels on each side of it that are looked at
+USUAL = 3.5  # logarithm of the power of noise of 6 levels, subtracted so that brightness alone has no effect
+EDGE_STEP, EDGE_REACH = 40.0, 5  # smallest rise of an edge in levels; pixels on each side over which it is measured
 
 
 def opponent(patches: Tensor) -> Tensor:
@@ -33,7 +33,12 @@ def opponent(patches: Tensor) -> Tensor:
 
 
 def power_spectrum(channels: Tensor) -> Tensor:
-    """Power of ``(N, C, P, P)`` in the ``BANDS``, ``(N, C, B)``, in squared levels; that of white noise is flat."""
+    """Power of ``(N, C, P, P)`` in the ``BANDS``, ``(N, C, B)``, in squared levels; white noise has its variance.
+
+    >>> noise = 6 * torch.randn(100, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    >>> round(power_spectrum(noise).mean().item())
+    36
+    """
     side = channels.shape[-1]
     window = torch.hann_window(side, periodic=False, dtype=channels.dtype)
     window = window[:, None] * window
@@ -45,11 +50,11 @@ def power_spectrum(channels: Tensor) -> Tensor:
 
 
 def features(patches: Tensor) -> Array:
-    """What the classifier sees of each patch, ``(N, F)``.
+    """Features of each patch for the classifier of :mod:`realsr.evaluation.separation`, ``(N, F)``.
 
-    Logarithms of: power in ``BANDS`` of luma and colour differences; quantiles of the local variance of their finest
-    detail, which tell noise (everywhere) from texture (here and there); and the finest power times the brightness,
-    since noise may depend on it. The brightness itself, and what is coarse, belong to what a photo shows.
+    Logarithms of the power in ``BANDS`` of luma and colour differences; of quantiles of the local variance of their
+    finest detail, which distinguish noise (everywhere) from texture (in places); and the finest power times the
+    brightness, on which noise may depend. Brightness itself and coarse detail are :func:`content`.
     """
     channels = opponent(patches)
     power = (power_spectrum(channels) + 0.1).log()
@@ -64,7 +69,7 @@ def features(patches: Tensor) -> Array:
 
 
 def content(patches: Tensor) -> Array:
-    """What a patch shows and a degradation hardly changes, ``(N, 5)``: mean colour, coarse contrast, coarse slope."""
+    """Features ``(N, 5)`` that a degradation hardly changes: mean colour, coarse contrast, coarse slope."""
     channels = opponent(patches)
     mean = channels.mean((2, 3)) / 64
     coarse = F.avg_pool2d(channels[:, :1], 8)[:, 0].flatten(1)
@@ -74,12 +79,12 @@ def content(patches: Tensor) -> Array:
 
 @dataclass(frozen=True)
 class Curves:
-    """What the patches of a domain look like.
+    """Statistics of a set of patches.
 
     Attributes:
-        noise: ``(8,)`` standard deviation of the noise in calm places, in levels, by ``BRIGHTNESS``; NaN without any.
-        noise_power: ``(B,)`` power of calm patches' luma in ``BANDS``, in squared levels.
-        colour: correlation of the noise of red and green, red and blue, green and blue.
+        noise: ``(8,)`` standard deviation of the noise in flat blocks, in levels, by ``BRIGHTNESS``; NaN without any.
+        noise_power: ``(B,)`` power of flat patches' luma in ``BANDS``, in squared levels.
+        colour: ``(3,)`` correlation of the noise of red and green, red and blue, green and blue.
         power: ``(B,)`` geometric mean of all patches' power of luma in ``BANDS``.
         edges: ``(E,)`` widths of the edges in pixels.
     """
@@ -92,12 +97,17 @@ class Curves:
 
     @property
     def noise_level(self) -> float:
-        """Mean of the levels over the brightnesses that there are."""
+        """Mean of ``noise`` over the brightness bins that are not empty."""
         return float(np.nanmean(self.noise))
 
 
 def curves(patches: Tensor) -> Curves:
-    """Measure patches; noise is taken from the calmest tenth of the places of each brightness, so is a little low."""
+    """Measure patches; noise is taken from the flattest tenth at each brightness.
+
+    >>> patches = 0.5 + 5 / 255 * torch.randn(50, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    >>> round(curves(patches).noise_level)
+    5
+    """
     channels, levels = opponent(patches), 255 * patches.double()
     power = power_spectrum(channels[:, :1])[:, 0]
     detail = levels - F.avg_pool2d(F.pad(levels, [2] * 4, mode="reflect"), 5, 1)  # of white noise, 24 parts in 25
@@ -115,22 +125,25 @@ def curves(patches: Tensor) -> Curves:
 
 
 def _calmest(brightness: Array, energy: Array) -> list[npt.NDArray[np.int64]]:
-    """Indices of the places of least energy in each bin of brightness; none of bins with few places."""
+    """Indices of the items of least energy in each bin of brightness; none of bins with few items."""
     bins = np.digitize(brightness, BRIGHTNESS[1:-1])
     groups = [np.flatnonzero(bins == b) for b in range(len(BRIGHTNESS) - 1)]
     return [g[np.argsort(energy[g])][: math.ceil(CALM * len(g)) if len(g) >= 20 else 0] for g in groups]
 
 
 def edge_widths(gray: Tensor, rise: float = EDGE_STEP) -> Array:
-    """Widths of the edges in ``(N, H, W)``, in pixels: the step divided by the steepest slope, along rows and columns.
+    """Widths of the edges of ``(N, H, W)`` in pixels: the step over the steepest slope, along rows and columns.
 
-    An edge is where a pixel differs more from the next than anywhere within five pixels, and the picture rises or
-    falls over these by ``rise`` levels or more; a step in one pixel has width 1.
+    An edge is a maximum of the slope within five pixels, over which the image rises or falls by at least ``rise``
+    levels. A step within one pixel has width 1.
+
+    >>> set(edge_widths(torch.tensor([0.0] * 8 + [50, 100] + [100] * 7).expand(1, 17, 17)).tolist())
+    {2.0}
     """
     found = []
     for picture in (gray, gray.transpose(1, 2)):
         lines = picture.reshape(-1, picture.shape[-1])
-        for first in range(0, len(lines), 4096):  # some at a time, for the memory
+        for first in range(0, len(lines), 4096):  # in chunks, for the memory
             line = lines[first : first + 4096]
             steepest = line.diff(dim=1).abs()
             around = F.max_pool1d(steepest[:, None], 2 * EDGE_REACH + 1, 1, EDGE_REACH)[:, 0]

@@ -1,4 +1,4 @@
-"""Whether a network that was adapted to a camera is better there than the one that it started from."""
+"""A network that was adapted to a camera, compared there with the network that it started from."""
 
 from __future__ import annotations
 
@@ -26,15 +26,9 @@ def validation_means(
     lpips: LPIPSLoss | None = None,
     device: torch.device | str = "cpu",
 ) -> dict[str, float]:
-    """Means of the metrics, over pairs with ground truth and over photos without.
+    """Means of the metrics over validation pairs and over the camera's photos, which have no ground truth.
 
-    Args:
-        network: ``(1, 3, H, W)`` in [0, 1] to ``(1, 3, s*H, s*W)``, on ``device``.
-        scale: s.
-        pairs: of validation.
-        photos: of the camera, of which only ``lr`` is there.
-        lpips: a metric, or None.
-        device: of the network.
+    The network maps ``(1, 3, H, W)`` in [0, 1] to ``(1, 3, s*H, s*W)``, on ``device``.
     """
     found: list[dict[str, float]] = []
     for pair in [*pairs, *photos]:
@@ -45,23 +39,22 @@ def validation_means(
     return {name: float(np.mean(each)) for name, each in values.items() if each}
 
 
-def verdict(start: dict[str, float], adapted: dict[str, float]) -> str:
-    """One line: both networks' means, and which is better by those that tell."""
-    shown: list[str] = []
-    better: list[str] = []
-    worse: list[str] = []
-    for name, metric in MEASURES.items():
-        if name in start and name in adapted:
-            shown.append(f"{metric.name} {metric.written(start[name])} -> {metric.written(adapted[name])}")
-            gain = metric.better * (adapted[name] - start[name])
-            if metric.better and name in ("psnr", "lpips", "niqe"):
-                (better if gain > 0 else worse).append(metric.name)
-    if not better and not worse:
-        judgement = "neither is better by these"
-    elif not worse:
-        judgement = f"the adapted network is better by {' and '.join(better)}"
-    elif not better:
-        judgement = f"the start is better by {' and '.join(worse)}; more photos or steps may help, or take the start"
-    else:
-        judgement = f"the adapted network is better by {' and '.join(better)}, the start by {' and '.join(worse)}"
-    return f"start -> adapted: {', '.join(shown)}; {judgement}"
+def compare_means(start: dict[str, float], adapted: dict[str, float]) -> str:
+    """One line: both networks' means, and which network is better by PSNR, LPIPS and NIQE.
+
+    >>> print(compare_means({"psnr": 28.0, "lpips": 0.25}, {"psnr": 29.0, "lpips": 0.2}))
+    start -> adapted: PSNR 28.00 -> 29.00, LPIPS 0.2500 -> 0.2000; the adapted network is better by PSNR and LPIPS
+    """
+    both = [(name, metric) for name, metric in MEASURES.items() if name in start and name in adapted]
+    shown = [f"{m.name} {m.written(start[name])} -> {m.written(adapted[name])}" for name, m in both]
+    gains = {m.name: m.better * (adapted[n] - start[n]) for n, m in both if n in ("psnr", "lpips", "niqe")}
+    better, worse = ([name for name, gain in gains.items() if (gain > 0) == wanted] for wanted in (True, False))
+    sides = [
+        f"the {side} by {' and '.join(names)}"
+        for side, names in (("adapted network", better), ("start", worse))
+        if names
+    ]
+    result = ", ".join(sides).replace(" by", " is better by", 1) or "neither is better by these"
+    if worse and not better:
+        result += "; more photos or steps may help, or take the start"
+    return f"start -> adapted: {', '.join(shown)}; {result}"

@@ -1,4 +1,4 @@
-"""Every method on every photo, measured: what was made already is not made again."""
+"""Every method on every photo, measured; results of an earlier run are not made again."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import time
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,13 +40,13 @@ TRUTH = "ground truth"
 
 @dataclass(frozen=True)
 class Evaluator:
-    """What measures the results.
+    """Measures results.
 
     Attributes:
-        scale: of the methods, also the border that PSNR and SSIM shave.
+        scale: of the methods; also the border that PSNR and SSIM shave.
         lpips: None leaves it out.
-        niqe: None leaves it out; of photos without ground truth.
-        settings: what the two depend on, as plain values.
+        niqe: for photos without ground truth; None leaves it out.
+        settings: of LPIPS and NIQE, as plain values.
     """
 
     scale: int
@@ -54,25 +55,25 @@ class Evaluator:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def measure(self, sr: Tensor, hr: Tensor | None) -> dict[str, float]:
-        """Metrics of ``(3, H, W)`` against the truth, or, without one, of what can be said of it alone."""
+        """Metrics of ``(3, H, W)`` against the ground truth, or those of one picture where there is none."""
         if hr is None:
             return photo_metrics(sr[None], self.niqe)
         return image_metrics(sr[None], hr[None], self.scale, self.lpips)
 
     def key(self) -> dict[str, Any]:
-        """What its values depend on besides the pictures."""
+        """Everything besides the pictures that the values depend on."""
         there = {"lpips": self.lpips is not None, "niqe": self.niqe is not None}
         return {"border": self.scale, "there": there, "settings": dict(self.settings), "realsr": __version__}
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came out.
+    """The results of an evaluation.
 
     Attributes:
-        results: metrics by method and photo; of a photo on which a method failed there are none.
-        seconds: that each method took for each photo, when it was run.
-        kernels: that were estimated for a photo, by photo.
+        results: metrics by method and photo, without the photos on which the method failed.
+        seconds: by method and photo, when the method was run.
+        kernels: estimated kernels by photo.
         failures: a line each.
     """
 
@@ -82,17 +83,16 @@ class Evaluation:
     failures: list[str]
 
     def fail(self, line: str) -> None:
-        """Note a result that is missing."""
+        """Log and keep a failure."""
         self.failures.append(line)
         log.error("%s", line)
 
 
 def evaluate(photos: Sequence[PairFiles], methods: Sequence[Method], evaluator: Evaluator, folder: Path) -> Evaluation:
-    """Run every method on every photo, and measure; what ``folder`` holds already is not made again.
+    """Run every method on every photo and measure; results that ``folder`` holds already are kept.
 
-    Each result is ``<method>/<photo>.png`` and, beside it, a JSON file of what it was made from and its metrics; a
-    part of the photo by all methods is ``compare/<photo>.png``. A photo that is damaged, or on which a method fails,
-    does not stop the others.
+    Each result is ``<method>/<photo>.png`` and a JSON file with its origin and metrics; ``compare/<photo>.png`` shows a
+    part of the photo by all methods. A damaged photo, or one on which a method fails, does not stop the others.
 
     Args:
         photos: with ground truth or without.
@@ -101,7 +101,7 @@ def evaluate(photos: Sequence[PairFiles], methods: Sequence[Method], evaluator: 
         folder: for the results.
 
     Raises:
-        InputError: ``folder`` is no place for results; a photo is too small to be measured.
+        InputError: ``folder`` cannot take the results; a photo is too small to be measured.
     """
     check_writable(folder)
     names = [method.name for method in methods]
@@ -136,14 +136,7 @@ def evaluate(photos: Sequence[PairFiles], methods: Sequence[Method], evaluator: 
 
 
 def view(pair: Pair, methods: Sequence[str], folder: Path, side: int) -> dict[str, Picture]:
-    """The busiest ``side x side`` pixels at most of a photo, by every method that has a result, and of the truth.
-
-    Args:
-        pair: of the photo.
-        methods: by name.
-        folder: that :func:`evaluate` wrote.
-        side: in pixels.
-    """
+    """The most detailed ``side x side`` pixels of a photo by every method with a result in ``folder``, and of HR."""
     paths = {name: folder / name / f"{pair.name}.png" for name in methods}
     cells = {name: read_image(path).rgb for name, path in paths.items() if path.exists()}
     if pair.hr is not None:
@@ -155,7 +148,7 @@ def view(pair: Pair, methods: Sequence[str], folder: Path, side: int) -> dict[st
 
 
 def check_apart(photos: Sequence[PairFiles], methods: Sequence[str], folder: Path) -> None:
-    """Raise InputError if results would be written over the photos."""
+    """Raise InputError if results would overwrite the photos."""
     ours = [(folder / name).resolve() for name in (*methods, COMPARE)]
     for path in (path for files in photos for path in files.paths):
         if any(path.resolve().is_relative_to(place) for place in ours):
@@ -163,7 +156,7 @@ def check_apart(photos: Sequence[PairFiles], methods: Sequence[str], folder: Pat
 
 
 def check_sizes(photos: Sequence[PairFiles], niqe: bool = False) -> None:
-    """Raise InputError if a photo is too small for SSIM, or without truth for NIQE, before anything is made."""
+    """Raise InputError if a photo is too small for SSIM, or, without ground truth, for NIQE."""
     for files in photos:
         least = least_side(files.scale)
         height, width = (side * files.scale for side in files.size)
@@ -177,14 +170,16 @@ def check_sizes(photos: Sequence[PairFiles], niqe: bool = False) -> None:
 
 
 def _result(method: Method, pair: Pair, evaluator: Evaluator, folder: Path) -> dict[str, Any]:
-    """The record of a method's picture of a photo, made now or read."""
+    """Make or read a method's picture of a photo, and its record."""
     picture, path = folder / f"{pair.name}.png", folder / f"{pair.name}.json"
     hr = None if pair.hr is None else _digest(pair.hr)
     keys = {**method.made_by, "lr": _digest(pair.lr)}, {**evaluator.key(), "hr": hr}
     made_by, measured_by = json.loads(json.dumps(keys))  # as they will be read
-    record, sr = _read_record(path), _read_picture(picture)
+    record, sr = _read_record(path), None
+    with suppress(InputError):  # no picture yet, or a damaged one
+        sr = to_float(read_image(picture).rgb)
     if sr is None or record.get("made_by") != made_by or record["picture"] != _digest(sr):
-        for old in (path, picture):  # the record would tell of another picture than the one that is written next
+        for old in (path, picture):  # a killed run must not leave an old record beside a new picture
             old.unlink(missing_ok=True)
         start = time.perf_counter()
         sr, kernel = method.run(pair.lr)
@@ -204,7 +199,7 @@ def _result(method: Method, pair: Pair, evaluator: Evaluator, folder: Path) -> d
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    """A record of an earlier run, nothing if it is not whole."""
+    """A record of an earlier run, empty if it is damaged."""
     try:
         record: dict[str, Any] = json.loads(path.read_bytes())
         return record if record.pop("check") == _check(record) else {}
@@ -216,23 +211,16 @@ def _check(record: Mapping[str, Any]) -> int:
     return zlib.crc32(json.dumps(record).encode())
 
 
-def _read_picture(path: Path) -> Tensor | None:
-    try:
-        return to_float(read_image(path).rgb)
-    except InputError:
-        return None
-
-
 def _digest(image: Tensor) -> str:
     return content_hash(to_uint(image, np.uint16))
 
 
 def build_evaluator(scale: int, metrics: Mapping[str, Any], accelerator: str) -> Evaluator:
-    """What measures, of the nodes ``lpips`` and ``niqe`` of a config; null or missing leaves one out."""
+    """The evaluator of a config's nodes ``lpips`` and ``niqe``; null or missing leaves one out."""
     nodes = {name: node for name, node in metrics.items() if node}
     built = {name: instantiate(node) for name, node in nodes.items()}
     settings: dict[str, Any] = {name: OmegaConf.to_container(node, resolve=True) for name, node in nodes.items()}
-    for node in settings.values():  # a file is known by its content
+    for node in settings.values():  # files are compared by their content
         node |= {key: file_hash(node[key]) for key in ("backbone", "weights") if node.get(key)}
     if built.get("lpips") is not None:
         built["lpips"].to(pick_device(accelerator))

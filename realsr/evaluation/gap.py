@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,28 @@ from realsr.data.store import scaled
 from realsr.degradation.paper import Degradation
 from realsr.estimation.patch_statistics import BANDS, BRIGHTNESS, Curves, content, curves, features
 from realsr.evaluation.separation import Separation, compare, separation
-from realsr.imaging import quantize, read_image, to_float
+from realsr.evaluation.tables import print_cells
+from realsr.imaging import image_size, quantize, read_image, to_float
+from realsr.imaging.resample import resized
 from realsr.pools.jpeg_tables import JpegPool
 from realsr.pools.pool import KernelPool, NoisePool
 from realsr.reports.pictures import Picture
 from realsr.reports.plots import draw_intervals, draw_lines, drawn
 from realsr.runtime.errors import InputError
+from realsr.runtime.evenly import evenly
+from realsr.runtime.files import atomic_write, find_images
 
 log = logging.getLogger(__name__)
 
 RIM = 4  # LR pixels around a made patch that are cut off: there the blur saw a mirrored border
+
+HEADINGS = {  # of the distances in the table
+    "noise": "noise",
+    "noise_spectrum": "noise dB",
+    "colour": "colours",
+    "spectrum": "power dB",
+    "edges": "edges px",
+}
 
 Degrade = Callable[[Tensor, torch.Generator], Tensor]
 Patches = dict[str, Tensor]
@@ -36,7 +49,7 @@ Patches = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Gap:
-    """What a degradation leaves between made LR and the camera's photos.
+    """The difference that a degradation leaves between made LR and the camera's photos.
 
     Attributes:
         separation: of the classifier that tells them apart.
@@ -48,52 +61,55 @@ class Gap:
     distances: dict[str, float]
     curves: Curves
 
+    def row(self) -> dict[str, float]:
+        """All its figures."""
+        return {**asdict(self.separation), **self.distances, "noise_level": self.curves.noise_level}
 
-def measure(real: Patches, hr: Patches, variants: Mapping[str, Degrade], seed: int = 0) -> dict[str, Gap]:
-    """Measure degradations against real patches; those of one name on both sides are never apart in training and test.
+
+def choose_photos(folder: str, count: int, side: int, factor: float = 1.0) -> list[Path]:
+    """At most ``count`` photos of a folder, evenly chosen, that are large enough; only their headers are read.
 
     Args:
-        real: by photo, ``(n, 3, P, P)`` in [0, 1].
-        hr: by photo, ``(n, 3, s*(P + 8), s*(P + 8))``, what LR is made of, the same for all variants.
-        variants: by name, ``(hr, generator) -> lr``.
-        seed: of the draws.
+        folder: with its sub-folders.
+        count: of the photos that are looked at; those that are too small are named in the log and left out.
+        side: in pixels, of the patches that will be cut.
+        factor: by which the photos are scaled first.
 
     Raises:
-        InputError: there are fewer than two photos on a side.
+        InputError: there is no such folder, or no photo in it.
     """
-    if min(len(real), len(hr)) < 2:
+    photos, found = find_images(folder), []
+    for photo in (photos[i] for i in evenly(count, len(photos))):
+        try:
+            height, width = (resized(length, factor) for length in image_size(photo))
+        except InputError as e:
+            log.warning("skipped: %s", e)
+            continue
+        if min(height, width) >= side:
+            found.append(photo)
+        else:
+            log.warning("skipped: %s: %dx%d pixels, patches need %d", photo, width, height, side)
+    return found
+
+
+def check_counts(real: int, hr: int) -> None:
+    """Raise InputError if there are fewer than two photos on a side."""
+    if min(real, hr) < 2:
         raise InputError(
-            f"{len(real)} camera photos and {len(hr)} that LR is made of are large enough: the measure needs two on "
-            "each side; give more or larger photos (data.source_dir, data.clean_dir), or a smaller patch"
+            f"{real} camera photos and {hr} that LR is made of are large enough: the measure needs two on each side; "
+            "give more or larger photos (data.source_dir, data.clean_dir), or a smaller patch"
         )
-    seen = {name: features(patches) for name, patches in real.items()}
-    real_curves, gaps = curves(torch.cat(list(real.values()))), {}
-    for variant, degrade in variants.items():
-        generator = torch.Generator().manual_seed(draw_seed(seed, 0))
-        made = {name: quantize(degrade(patches, generator)[..., RIM:-RIM, RIM:-RIM]) for name, patches in hr.items()}
-        apart = separation(seen, {name: features(patches) for name, patches in made.items()}, seed)
-        made_curves = curves(torch.cat(list(made.values())))
-        gaps[variant] = Gap(apart, compare(real_curves, made_curves), made_curves)
-    return gaps
-
-
-def content_gap(real: Patches, hr: Patches, scale: int, seed: int = 0) -> Separation:
-    """How well the two sides are told apart by what they show: mean colours and coarse contrast alone."""
-    bicubic = Degradation(scale)
-    made = {name: bicubic(patches, torch.Generator())[..., RIM:-RIM, RIM:-RIM] for name, patches in hr.items()}
-    shown, seen = ({name: content(patches) for name, patches in side.items()} for side in (real, made))
-    return separation(shown, seen, seed)
 
 
 def cut_patches(photos: Sequence[Path], side: int, count: int, seed: int, factor: float = 1.0) -> Patches:
     """``count`` crops at random places of each photo, by its name, ``(count, 3, side, side)`` in [0, 1].
 
     Args:
-        photos: files; those that are too small or cannot be read are left out with a word.
+        photos: files of :func:`choose_photos`; damaged ones are named in the log and left out.
         side: in pixels.
         count: of each photo.
         seed: of the places.
-        factor: the photos are scaled by first.
+        factor: by which the photos are scaled first.
     """
     cut: Patches = {}
     for photo in photos:
@@ -103,13 +119,67 @@ def cut_patches(photos: Sequence[Path], side: int, count: int, seed: int, factor
             log.warning("skipped: %s", e)
             continue
         height, width = image.shape[-2:]
-        if min(height, width) < side:
-            log.warning("skipped: %s: %dx%d pixels, patches need %d", photo, width, height, side)
-            continue
         rng = np.random.default_rng([seed, len(cut)])
         corners = zip(rng.integers(0, height - side + 1, count), rng.integers(0, width - side + 1, count), strict=True)
         cut[photo.stem] = torch.stack([image[:, y : y + side, x : x + side] for y, x in corners])
     return cut
+
+
+def load_variants(
+    nodes: Mapping[Any, DictConfig], scale: int, min_confidence: float, compressed: bool
+) -> dict[str, Degrade]:
+    """Degradations as their options compose them, with whole pools.
+
+    Args:
+        nodes: of ``degradation@variants`` in conf/gap.yaml, by name.
+        scale: of HR against LR.
+        min_confidence: of the kernels.
+        compressed: whether the photos are JPEG files; else the variants that need JPEG tables are left out.
+    """
+    found: dict[str, Degrade] = {}
+    for name, node in nodes.items():
+        pools = node.get("pools", {})
+        kernel_dir, noise_dir, jpeg_dir = (pools.get(f"{kind}_dir") for kind in ("kernel", "noise", "jpeg"))
+        if jpeg_dir and pools.get("jpeg_required", True) and not compressed:
+            log.info("not compared, since the photos are no JPEG files: %s", name)
+            continue
+        kernels = None if kernel_dir is None else KernelPool.load(kernel_dir, scale, min_confidence)
+        noise = None if noise_dir is None else NoisePool.load(noise_dir)
+        jpeg = JpegPool.load(jpeg_dir) if jpeg_dir and any(Path(jpeg_dir).glob("*.npz")) else None
+        found[str(name)] = instantiate(node.degradation)(kernels=kernels, noise=noise, jpeg=jpeg)
+    return found
+
+
+def measure(real: Patches, hr: Patches, variants: Mapping[str, Degrade], seed: int = 0) -> dict[str, Gap]:
+    """Measure degradations against real patches; photos of one name on both sides are in the same fold.
+
+    Args:
+        real: by photo, ``(n, 3, P, P)`` in [0, 1].
+        hr: by photo, ``(n, 3, s*(P + 8), s*(P + 8))``, from which each variant makes LR.
+        variants: by name, ``(hr, generator) -> lr``.
+        seed: of the draws.
+
+    Raises:
+        InputError: there are fewer than two photos on a side.
+    """
+    check_counts(len(real), len(hr))
+    real_features = {name: features(patches) for name, patches in real.items()}
+    real_curves, gaps = curves(torch.cat(list(real.values()))), {}
+    for variant, degrade in variants.items():
+        generator = torch.Generator().manual_seed(draw_seed(seed, 0))
+        made = {name: quantize(degrade(patches, generator)[..., RIM:-RIM, RIM:-RIM]) for name, patches in hr.items()}
+        apart = separation(real_features, {name: features(patches) for name, patches in made.items()}, seed)
+        made_curves = curves(torch.cat(list(made.values())))
+        gaps[variant] = Gap(apart, compare(real_curves, made_curves), made_curves)
+    return gaps
+
+
+def content_gap(real: Patches, hr: Patches, scale: int, seed: int = 0) -> Separation:
+    """How well the scenes alone tell the two sides apart: by mean colours and coarse contrast."""
+    bicubic = Degradation(scale)
+    made = {name: bicubic(patches, torch.Generator())[..., RIM:-RIM, RIM:-RIM] for name, patches in hr.items()}
+    shown, seen = ({name: content(patches) for name, patches in side.items()} for side in (real, made))
+    return separation(shown, seen, seed)
 
 
 def picture(real: Curves, gaps: Mapping[str, Gap]) -> Picture:
@@ -140,29 +210,39 @@ def picture(real: Curves, gaps: Mapping[str, Gap]) -> Picture:
     return drawn(paint, 940, 980)
 
 
-def advice(gaps: Mapping[str, Gap], apart: Separation, options: Mapping[str, str]) -> str:
-    """Which variant to train with, and whether other clean photos would help.
+def advice(gaps: Mapping[str, Gap], scenes: Separation, options: Mapping[str, str]) -> str:
+    """Which variant to train with, which others are as near, and whether other clean photos would help.
 
     Args:
         gaps: by variant.
-        apart: by what the photos show.
+        scenes: the separation by the scenes alone.
         options: of ``degradation``, by variant.
     """
     nearest = min(gaps, key=lambda name: gaps[name].separation.auc)
-    auc = gaps[nearest].separation.auc
-    told = f"nearest is {nearest}, AUC {auc:.3f}: train with degradation={options.get(nearest, nearest)}"
-    if apart.auc > 0.65 and auc <= apart.high:
-        told += "; LR can hardly come nearer by another: give data.clean_dir scenes like the camera's"
-    return told
+    best = gaps[nearest].separation
+    line = f"nearest is {nearest}, AUC {best.auc:.3f}: train with degradation={options.get(nearest, nearest)}"
+    if close := [n for n, gap in gaps.items() if n != nearest and gap.separation.low <= best.high]:
+        line += f"; not clearly different from it, since the intervals overlap: {', '.join(close)}"
+    if scenes.auc > 0.65 and best.auc <= scenes.high:
+        line += "; LR can hardly come nearer by another: give data.clean_dir scenes like the camera's"
+    return line
 
 
-def load_variant(node: DictConfig, scale: int, min_confidence: float) -> Degrade:
-    """A degradation as its option composes it, with whole pools; without JPEG's where there is none."""
-    pools = node.get("pools", {})
-    kernel_dir, noise_dir, jpeg_dir = (pools.get(f"{kind}_dir") for kind in ("kernel", "noise", "jpeg"))
-    kernels = None if kernel_dir is None else KernelPool.load(kernel_dir, scale, min_confidence)
-    noise = None if noise_dir is None else NoisePool.load(noise_dir)
-    has_tables = jpeg_dir is not None and any(Path(jpeg_dir).glob("*.npz"))
-    jpeg = JpegPool.load(jpeg_dir) if has_tables else None
-    degradation: Degrade = instantiate(node.degradation)(kernels=kernels, noise=noise, jpeg=jpeg)
-    return degradation
+def print_gaps(gaps: Mapping[str, Gap], scenes: Separation, title: str) -> None:
+    """The table on the terminal: a row for each variant, and how much of the separation the scenes explain."""
+    rows = [
+        [name, str(gap.separation), *(f"{gap.distances[key]:.2f}" for key in HEADINGS)] for name, gap in gaps.items()
+    ]
+    notes = (
+        "AUC 0.5: LR and photos look alike, 1: always told apart; in brackets 95 % of bootstrap samples of the photos",
+        "part of that comes from the scenes and not from the degradation: by mean colour and coarse contrast alone, "
+        f"which a degradation hardly changes, the AUC is {scenes}",
+    )
+    print_cells([["LR made by", "AUC", *HEADINGS.values()], *rows], title, notes)
+
+
+def write_gaps(path: Path, gaps: Mapping[str, Gap], scenes: Separation) -> None:
+    """All figures as JSON."""
+    figures = {"variants": {name: gap.row() for name, gap in gaps.items()}, "content": asdict(scenes)}
+    with atomic_write(path) as file:
+        file.write(json.dumps(figures, indent=1).encode())

@@ -1,4 +1,4 @@
-"""What can stand in a row of the table: bicubic, zero-shot learning on the photo itself, networks from files."""
+"""The methods that an evaluation compares: bicubic, zero-shot learning on the photo itself, networks from files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
@@ -22,13 +21,12 @@ from realsr.evaluation.zssr import ZSSR, zero_shot
 from realsr.evaluation.zssr.upscale import check_zero_shot_scale
 from realsr.imaging.resample import imresize
 from realsr.networks.tiling import TILE, upscale_tiled
-from realsr.networks.weights import checkpoint_file, generator_of, read_checkpoint
+from realsr.networks.weights import checkpoint_file, read_checkpoint
 from realsr.pools.estimate import plain_settings
 from realsr.runtime.errors import InputError
 from realsr.runtime.files import file_hash
 from realsr.runtime.hardware import pick_device
-from realsr.upscaling.backends import Network, load_model
-from realsr.upscaling.backends.pytorch import TorchNetwork
+from realsr.upscaling.backends import Accelerator, load_model
 from realsr.upscaling.library import picture
 
 log = logging.getLogger(__name__)
@@ -40,11 +38,11 @@ NAME = r"\w[\w.+-]*"
 
 
 class Enlarged(NamedTuple):
-    """What a method makes of a photo.
+    """The result of a method on a photo.
 
     Attributes:
         sr: ``(3, s*H, s*W)`` in [0, 1] on the CPU.
-        kernel: that was estimated for it, where one was.
+        kernel: the photo's estimated kernel, if the method estimates one.
     """
 
     sr: Tensor
@@ -53,13 +51,13 @@ class Enlarged(NamedTuple):
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the table.
+    """A method that enlarges photos.
 
     Attributes:
-        name: also of its folder.
-        run: makes ``(3, H, W)`` in [0, 1] on the CPU larger.
+        name: in tables, and of the folder of its results.
+        run: enlarges ``(3, H, W)`` in [0, 1] on the CPU.
         made_by: all that the result depends on besides the photo, as plain values.
-        checkpoint: the content of its file, for what it says of its training; without tensors.
+        checkpoint: what its file says of its training, without tensors.
     """
 
     name: str
@@ -69,7 +67,12 @@ class Method:
 
 
 def bicubic(scale: int) -> Method:
-    """What everything is compared with."""
+    """The baseline.
+
+    >>> import torch
+    >>> bicubic(4).run(torch.rand(3, 8, 6)).sr.shape
+    torch.Size([3, 32, 24])
+    """
     made_by = {"method": "bicubic", "scale": scale, "realsr": __version__}
     return Method("bicubic", lambda lr: Enlarged(imresize(lr, scale).clamp(0, 1)), made_by)
 
@@ -82,54 +85,48 @@ def network(
     tile: int = TILE,
     overlap: int = -1,
     keep_colours: bool = False,
-    device: torch.device | str = "cpu",
+    accelerator: Accelerator = "cpu",
 ) -> Method:
     """A generator from a file; see :func:`realsr.upscaling.backends.load_model` and :mod:`realsr.networks.tiling`.
 
     Raises:
-        InputError: there is none in it, or one of another scale.
+        InputError: the file holds no generator, or one of another scale.
     """
     path = checkpoint_file(path)
-    device = torch.device(device)
-    if path.suffix.lower() == ".onnx":
-        content: dict[str, Any] = {}
-        model: Network = load_model(path, accelerator="cpu" if device.type == "cpu" else "auto")
-    else:
-        content = read_checkpoint(path)
-        model = TorchNetwork(generator_of(content, path, ema), device)
+    model = load_model(path, accelerator=accelerator, ema=ema)
+    content = {} if path.suffix.lower() == ".onnx" else read_checkpoint(path)
     if model.scale != scale:
         raise InputError(f"{path}: enlarges by {model.scale}, not by {scale}; give scale={model.scale}")
 
     def run(lr: Tensor) -> Enlarged:
         try:
-            return Enlarged(
-                picture(upscale_tiled(model, lr[None].to(model.device), scale, tile, overlap, keep_colours)[0])
-            )
+            sr = upscale_tiled(model, lr[None].to(model.device), scale, tile, overlap, keep_colours)[0]
+            return Enlarged(picture(sr))
         except (RuntimeError, MemoryError) as e:  # no memory; a community's network that does not take such a size
             reason = " ".join(str(e).split())[:150] or type(e).__name__
             raise InputError(f"the network fails ({reason}); for less memory give tile=64") from e
 
     made_by = {"method": "network", "weights": file_hash(path), "ema": ema, "tile": tile}
     made_by |= {"overlap": model.overlap if overlap < 0 else overlap, "keep_colours": keep_colours}
-    made_by |= {"device": device.type, "realsr": __version__}
-    told: dict[str, Any] = {key: content[key] for key in ("config", "pools", "versions", "held_out") if key in content}
-    return Method(name, run, made_by, told)
+    made_by |= {"device": pick_device(accelerator).type, "realsr": __version__}
+    training = {key: value for key, value in content.items() if key in ("config", "pools", "versions", "held_out")}
+    return Method(name, run, made_by, training)
 
 
 def zssr(
     scale: int, module: partial[ZSSR], accelerator: str = "auto", estimator: partial[Estimator] | None = None
 ) -> Method:
-    """Zero-shot learning with bicubic downscaling (Shocher et al., CVPR 2018), or with the photo's estimated kernel.
+    """Zero-shot learning: ``zssr`` with bicubic downscaling (Shocher et al., CVPR 2018).
 
-    With an estimator it is ``k_zssr`` (Bell-Kligler et al., NeurIPS 2019).
+    With an estimator it is ``k_zssr``, with the photo's estimated kernel (Bell-Kligler et al., NeurIPS 2019).
 
     Raises:
-        InputError: an option is wrong, or the scale.
+        InputError: an option or the scale is wrong.
     """
     check_zero_shot_scale(scale)
     name, device = "zssr" if estimator is None else "k_zssr", pick_device(accelerator).type
     made_by = {"method": name, "scale": scale, "zssr": plain_settings(module), "device": device, "realsr": __version__}
-    module()  # looks at its options now rather than at every photo
+    module()  # checks its options
     if estimator is None:
         return Method(name, lambda lr: Enlarged(zero_shot(lr, scale, module, None, accelerator)), made_by)
     estimator()
@@ -144,16 +141,22 @@ def zssr(
 
 
 def split_names(specs: Sequence[str]) -> list[tuple[str, str | None]]:
-    """``bicubic``, ``zssr``, ``k_zssr`` or ``NAME:FILE`` each, to name and file.
+    """Split ``bicubic``, ``zssr``, ``k_zssr`` or ``NAME:FILE`` into name and file.
 
     Raises:
-        InputError: one is none of these, or two have one name.
+        InputError: one is none of these, or two have the same name.
+
+    >>> split_names(["bicubic", "mine:run/last.ckpt"])
+    [('bicubic', None), ('mine', 'run/last.ckpt')]
     """
     found: list[tuple[str, str | None]] = []
     for spec in specs:
         name, colon, path = str(spec).partition(":")
         if not colon and name not in ("bicubic", *ZERO_SHOT):
-            raise InputError(f"methods: {spec!r} is none of bicubic, zssr, k_zssr; a network is given as NAME:FILE")
+            raise InputError(
+                f"methods: {spec!r} is none of bicubic, zssr, k_zssr; a network is given as NAME:FILE, in quotes where "
+                "the file has a comma in its name: \"methods=[bicubic,'NAME:a,b.ckpt']\""
+            )
         if colon and (not path or not re.fullmatch(NAME, name) or name.lower() in RESERVED):
             raise InputError(f"methods: {spec!r}: give NAME:FILE, with a NAME of letters and digits of its own")
         if name.lower() in (other.lower() for other, _ in found):  # one folder, where file names have no cases
@@ -163,9 +166,9 @@ def split_names(specs: Sequence[str]) -> list[tuple[str, str | None]]:
 
 
 def build_methods(cfg: DictConfig) -> list[Method]:
-    """The rows that a config asks for: ``methods``, and ``model`` for ``ckpt``."""
+    """The methods of a config: ``methods``, and ``model`` for ``ckpt``."""
     specs = [*map(str, cfg.methods), *([] if cfg.ckpt is None else [f"model:{cfg.ckpt}"])]
-    options = cfg.ema, cfg.tile, cfg.overlap, cfg.keep_colours, pick_device(cfg.accelerator)
+    options = cfg.ema, cfg.tile, cfg.overlap, cfg.keep_colours, cfg.accelerator
     simple: dict[str, Callable[[], Method]] = {
         "bicubic": lambda: bicubic(cfg.scale),
         "zssr": lambda: zssr(cfg.scale, instantiate(cfg.zssr), cfg.accelerator),

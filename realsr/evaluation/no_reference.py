@@ -1,4 +1,4 @@
-"""What can be measured of a photo without ground truth: NIQE, the noise left, the width of edges.
+"""Measures of a photo without ground truth: NIQE, the noise that is left, the width of edges.
 
 None of them sees whether the picture is true: they tell how it looks, not whether the scene looked like that.
 """
@@ -9,12 +9,13 @@ import logging
 import math
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from realsr.estimation.flatness import without_plane
 from realsr.estimation.patch_statistics import EDGE_REACH, EDGE_STEP, edge_widths
 from realsr.imaging import quantize
 from realsr.imaging.colour import luma
@@ -23,23 +24,23 @@ from realsr.runtime.errors import InputError
 
 log = logging.getLogger(__name__)
 
-BLOCK = 16  # side of the places in which noise is looked for: four pixels of LR at scale 4, the grain of its noise
-CALM = 0.05  # share of the places whose detail is taken for noise
-NIQE_BLOCK = 96  # the side of NIQE's blocks in its first scale
+BLOCK = 16  # side of the blocks whose noise is measured: four pixels of LR at scale 4, the grain of its noise
+CALM = 0.05  # share of the blocks whose detail is taken for noise
+NIQE_BLOCK = 96  # side of NIQE's blocks in its first scale
 NIQE_EXACT = 2**22  # pixels up to which it is computed in float64, in 1.8 GB
-NOISE_REACH = 6.0  # standard deviations of noise that an edge rises more: pure noise spans about 4 of them
+NOISE_REACH = 6.0  # standard deviations of noise that an edge must rise more: pure noise spans about 4 of them
 
 
 class NIQE:
     """Natural Image Quality Evaluator (Mittal et al., IEEE SPL 2013) by the ``deepinv`` package; lower is better.
 
-    How far the statistics of 96x96 blocks lie from those of pristine photos: 2 to 4 for good photos, 7 and more for
-    blurred or noisy ones. As the original program: the whole picture, nothing shaved, gray by MATLAB's ``rgb2gray``
-    rounded to 8 bits; what is left over of the blocks at the right and the bottom is not seen. PIRM 2018's
-    "perceptual index" instead takes luma of studio range and shaves 4 pixels, which moved single photos by up to 0.6;
-    the report of NTIRE 2020 does not say which it took, so compare with its table only roughly. Blocks without any
-    structure (a clipped sky) are left out, where the original program's value explodes. In float64 up to 4 megapixels;
-    beyond in float32, which takes 0.1 GB a megapixel in place of 0.4 and moves such large pictures by 0.0005.
+    The distance of the statistics of 96x96 blocks from those of pristine photos: 2 to 4 for good photos, 7 and more for
+    blurred or noisy ones. As in the original program nothing is shaved, gray is MATLAB's ``rgb2gray`` rounded to 8
+    bits, and incomplete blocks at the right and the bottom are left out. PIRM 2018's "perceptual index" takes luma of
+    studio range and shaves 4 pixels instead, which moved single photos by up to 0.6; the report of NTIRE 2020 does not
+    say which it took. Blocks without any structure (a clipped sky) are left out, where the original's value explodes.
+    Above 4 megapixels it is computed in float32, which takes 0.1 GB a megapixel in place of 0.4 and moves such large
+    pictures by 0.0005.
 
     Args:
         weights: a file with the pristine photos' statistics: deepinv's ``niqe_weights.pt`` or BasicSR's
@@ -59,12 +60,8 @@ class NIQE:
                 offered = DeepinvNIQE("download", dtype=torch.float64)
             except (OSError, RuntimeError) as e:
                 reason = str(e).splitlines()[0]
-                raise InputError(
-                    f"cannot download NIQE's weights ({reason}); give them as metrics.niqe.weights=FILE"
-                ) from e
-            mean, covariance = offered.mu_p, offered.cov_p
-        else:
-            mean, covariance = read_pristine(weights)
+                raise InputError(f"cannot download NIQE's weights ({reason}); give metrics.niqe.weights=FILE") from e
+        mean, covariance = (offered.mu_p, offered.cov_p) if weights is None else read_pristine(weights)
         self.metrics = {}
         for dtype in (torch.float64, torch.float32):
             metric = self.metrics[dtype] = DeepinvNIQE(None, round_tensor=True, dtype=dtype)
@@ -91,7 +88,11 @@ class NIQE:
 
 
 def fits_niqe(height: int, width: int) -> bool:
-    """Whether a picture of this size holds the two blocks that NIQE needs at least."""
+    """Whether a picture holds the two blocks that NIQE needs at least.
+
+    >>> fits_niqe(96, 192), fits_niqe(191, 191)
+    (True, False)
+    """
     return (height // NIQE_BLOCK) * (width // NIQE_BLOCK) >= 2
 
 
@@ -106,29 +107,28 @@ def read_pristine(file: str) -> tuple[Tensor, Tensor]:
     """
     if not Path(file).is_file():
         raise InputError(f"{file}: no such file of NIQE weights")
+    content: dict[str, Any]
     if Path(file).suffix == ".npz":
         names = "mu_pris_param", "cov_pris_param"
         try:
-            with np.load(file) as arrays:
-                content = {name: torch.as_tensor(arrays[name]) for name in names if name in arrays}
-        except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as e:
+            content = dict(np.load(file))
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as e:
             raise InputError(f"{file}: is no .npz file that can be read ({e})") from e
     else:
         names, content = ("mu", "cov"), read_checkpoint(file)
-    mean, covariance = (content.get(name) for name in names)
-    if not isinstance(mean, Tensor) or not isinstance(covariance, Tensor):
-        raise InputError(f"{file}: holds no NIQE weights, which are the arrays {names[0]} and {names[1]}")
-    mean, covariance = mean.double().flatten(), covariance.double()
-    if mean.shape != (36,) or covariance.shape != (36, 36) or not (mean.isfinite().all() & covariance.isfinite().all()):
-        raise InputError(f"{file}: NIQE weights are 36 means and 36x36 covariances, all finite; these are not")
-    return mean, covariance
+    found = [content.get(name) for name in names]
+    arrays = [torch.as_tensor(array).double() for array in found if isinstance(array, Tensor | np.ndarray)]
+    if [array.numel() for array in arrays] != [36, 36 * 36] or not all(array.isfinite().all() for array in arrays):
+        shapes = "36 means and 36x36 covariances, all finite"
+        raise InputError(f"{file}: holds no NIQE weights, which are the arrays {' and '.join(names)}: {shapes}")
+    return arrays[0].flatten(), arrays[1].view(36, 36)
 
 
 def load_niqe(weights: str | None = None) -> NIQE | None:
-    """NIQE if it is to be had; else None, and one line in the log that says why.
+    """NIQE, or None and a line in the log if it cannot be had.
 
     Raises:
-        InputError: a file was given and is wrong, or cannot be used.
+        InputError: ``weights`` is wrong, or cannot be used.
     """
     try:
         return NIQE(weights)
@@ -140,48 +140,41 @@ def load_niqe(weights: str | None = None) -> NIQE | None:
 
 
 def noise_left(sr: Tensor) -> float:
-    """Standard deviation in the calmest places of ``(1, 3, H, W)`` in [0, 1], in levels of 8 bits, mean of channels.
+    """Standard deviation in the flattest blocks of ``(1, 3, H, W)`` in [0, 1], in 8-bit levels, mean of the channels.
 
-    The places are 16x16 blocks without what rises or falls evenly in them; the calmest twentieth counts, without blocks
-    that touch 0 or 255, where noise is clipped. NaN where there is no such block. White noise is found to 5 %; of
-    grain as wide as 4 pixels (noise that was upscaled) about three quarters are. A camera's noise changes with the
-    brightness and the calmest places have least of it: 0.4 to 0.8 of the photo's mean. So it ranks results of the
-    same photo rather than measuring its camera.
+    Blocks are 16x16 without their least-squares plane; blocks with a pixel at 0 or 255, where noise is clipped, are
+    left out, and the flattest twentieth counts. NaN where there is no block. White noise is found to 5 %; of grain as
+    wide as 4 pixels (noise that was upscaled) about three quarters are. A camera's noise depends on the brightness, so
+    the result is 0.4 to 0.8 of the photo's mean: it ranks results of one photo rather than measuring its camera.
 
-    What it cannot tell: noise from fine texture, true or invented, in a picture without a flat place (a wall of
-    bricks reads 3 levels); noise that is left in the detail alone; and a picture that was smoothed to death reads 0.
+    It cannot tell noise from fine texture, true or invented, in a picture without a flat block (a wall of bricks has 3
+    levels), misses noise that is left in the detail alone, and is 0 for a picture that was smoothed too much.
+
+    >>> noise = 5 / 255 * torch.randn(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+    >>> round(noise_left(0.5 + noise))
+    5
     """
-    height, width = (side // BLOCK * BLOCK for side in sr.shape[-2:])
-    if not height or not width:
-        return math.nan
-    ramp = torch.linspace(-1, 1, BLOCK, dtype=torch.float64, device=sr.device)
-    ramp = ramp / (ramp**2).mean().sqrt()
-    found = []
-    for top in range(0, height, 16 * BLOCK):  # in strips, for the memory
-        levels = 255 * sr[..., top : min(top + 16 * BLOCK, height), :width].double()
-        across = ramp.repeat(width // BLOCK)
-        down = ramp.repeat(levels.shape[2] // BLOCK)[:, None]
-        flat, right, lower, power = (
-            F.avg_pool2d(x, BLOCK) for x in (levels, levels * across, levels * down, levels**2)
-        )
-        rest = power - flat**2 - right**2 - lower**2  # a plane fitted by least squares, its parts orthogonal
-        inside = (F.max_pool2d(levels, BLOCK) < 255) & (F.max_pool2d(-levels, BLOCK) < 0)
-        found.append(rest.mean(1)[inside.all(1)])
-    variances = torch.cat(found).clamp(min=0).sort().values * BLOCK**2 / (BLOCK**2 - 3)
-    if not len(variances):
-        return math.nan
-    return float(variances[: math.ceil(CALM * len(variances))].mean()) ** 0.5
+    found = [np.zeros(0)]
+    for top in range(0, sr.shape[2], 16 * BLOCK):  # in strips, for the memory
+        strip = sr[0, :, top : top + 16 * BLOCK].cpu()
+        rows, columns = (side // BLOCK for side in strip.shape[1:])
+        levels = 255 * strip[:, : rows * BLOCK, : columns * BLOCK].double().numpy()
+        blocks = levels.reshape(3, rows, BLOCK, columns, BLOCK).swapaxes(2, 3)
+        inside = ((blocks.min((-1, -2)) > 0) & (blocks.max((-1, -2)) < 255)).all(0)
+        found.append((without_plane(blocks) ** 2).mean((0, -1, -2))[inside])
+    variances = np.sort(np.concatenate(found)) * BLOCK**2 / (BLOCK**2 - 3)
+    return float(variances[: math.ceil(CALM * len(variances))].mean()) ** 0.5 if len(variances) else math.nan
 
 
 def edge_width(sr: Tensor, noise: float = 0.0) -> float:
     """Median width of the edges of ``(1, 3, H, W)`` in [0, 1], in its pixels; NaN where there is none.
 
-    See :func:`realsr.estimation.patch_statistics.edge_widths`: the step over the steepest slope, so sigma * 2.5 for a
-    step that a Gaussian blurred; 1.6 to 2.6 in good photos, 4.4 to 5.8 in their bicubic x4 upscaling. Up to about 6
-    pixels it grows with the blur as it should, beyond more slowly, since it looks 5 pixels to each side.
+    By :func:`realsr.estimation.patch_statistics.edge_widths`, the step over the steepest slope: 2.5 sigma for a step
+    that a Gaussian blurred; 1.6 to 2.6 in good photos, 4.4 to 5.8 in their bicubic x4 upscaling. Beyond about 6 pixels
+    it grows more slowly than the blur, since it sees 5 pixels to each side.
 
-    What it cannot tell: halos of a sharpening filter, jagged and invented edges make it smaller as true sharpness does.
-    Strong noise makes slopes steeper: edges must rise by 40 levels, and 6 times ``noise`` (levels) more.
+    Halos of sharpening, jagged edges and invented edges lower it as true sharpness does. Strong noise makes slopes
+    steeper, so edges must rise by 40 levels and 6 times ``noise`` (levels) more.
     """
     if min(sr.shape[-2:]) < 2 * EDGE_REACH + 2:
         return math.nan
@@ -190,15 +183,9 @@ def edge_width(sr: Tensor, noise: float = 0.0) -> float:
 
 
 def photo_metrics(sr: Tensor, niqe: NIQE | None = None) -> dict[str, float]:
-    """All metrics of one photo without ground truth.
+    """``niqe`` (unless None), ``noise`` (:func:`noise_left`) and ``edges`` (:func:`edge_width`) of ``(1, 3, H, W)``.
 
-    Args:
-        sr: ``(1, 3, H, W)`` in [0, 1]; rounded to 8 bits here.
-        niqe: None leaves NIQE out.
-
-    Returns:
-        ``niqe``; ``noise``, see :func:`noise_left`; ``edges``, see :func:`edge_width`. NaN where there is nothing to
-        measure.
+    The picture, in [0, 1], is rounded to 8 bits here. NaN where there is nothing to measure.
 
     Raises:
         InputError: too small for NIQE.

@@ -1,10 +1,9 @@
-"""The page of an evaluation: table, list of every photo, before/after sliders, what was trained on, how it was made.
+"""``report.html`` of an evaluation: tables, a list of every photo, before/after sliders, pools, how it was made.
 
-The sliders are plain HTML, a range input over two stacked pictures, and a little JavaScript. Components that are well
-kept (img-comparison-slider, MIT; @cloudfour/image-compare, ISC) compare two given pictures; zoom and the choice of
-methods would be ours all the same, and what is left, a line that moves, a range input does by itself with its keys and
-its name for screen readers. They come by npm, too, which nothing else here needs. Without JavaScript, and on paper, the
-pictures stand side by side.
+The sliders are plain HTML, a range input over two stacked pictures, and a little JavaScript. Well-kept components
+(img-comparison-slider, MIT; @cloudfour/image-compare, ISC) compare two given pictures; zoom and the choice of methods
+would be ours all the same, and a range input has its keys and its name for screen readers already. Without JavaScript,
+and on paper, the pictures stand side by side.
 """
 
 from __future__ import annotations
@@ -15,20 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from realsr.evaluation.tables import MEASURES, Metric, Results
+from realsr.evaluation.tables import MEASURES, Cells, Metric, Results
 from realsr.reports.page import picture, write_page
 from realsr.reports.pictures import Picture
 
 
 @dataclass(frozen=True)
 class Views:
-    """What is shown of one photo.
+    """The pictures of one photo.
 
     Attributes:
-        name: as the results name it.
+        name: of the photo in the results.
         pictures: by method, ``(h, w, 3)`` uint8, all of one size; others than the methods of the results may be among
             them, as "ground truth".
-        kernel: ``(h, w, 3)`` uint8, the blur that was estimated for this photo, or None.
+        kernel: ``(h, w, 3)`` uint8, of the photo's estimated kernel, or None.
     """
 
     name: str
@@ -39,7 +38,7 @@ class Views:
 def report_evaluation(
     path: Path,
     title: str,
-    tables: Sequence[Sequence[Sequence[str]]],
+    tables: Sequence[Cells],
     notes: Sequence[str],
     views: Iterable[Views],
     results: Results,
@@ -51,16 +50,12 @@ def report_evaluation(
     Args:
         path: of the file.
         title: heading of the page.
-        tables: of means, of differences: of each its head, then a row for every method.
-        notes: sentences that belong to the table, as warnings; ``code`` is between backticks, here and in ``about``.
-        views: photos to look at. They are taken one at a time, so that memory need not hold them all.
-        results: of every method, of which the others are compared with the first; values may be missing, infinite or
-            NaN. The sliders open with the first and the last method.
-        pools: by heading, pictures of kernels and noise tiles that a checkpoint was trained with.
-        about: what made this page: command, versions, hardware, time.
-
-    Raises:
-        ValueError: the pictures of a photo differ in size.
+        tables: of means and of differences.
+        notes: sentences below the tables; ``code`` is between backticks, here and in ``about``.
+        views: of the photos to show, taken one at a time to save memory.
+        results: of every method; the others are compared with the first. Values may be missing, infinite or NaN.
+        pools: by heading, pictures of the kernels and noise tiles that a network was trained with.
+        about: command, versions, hardware and time.
     """
     shown = [_photo(view, results) for view in views]
     write_page(
@@ -81,56 +76,48 @@ def report_evaluation(
 
 
 def _photo(view: Views, results: Results) -> dict[str, Any]:
-    """The pictures, which the script stacks, and what was measured of each."""
+    """The pictures of a photo with their metrics, for the template."""
     height, width = next(iter(view.pictures.values())).shape[:2]
     figures = []
     for method, pixels in view.pictures.items():
-        if pixels.shape[:2] != (height, width):
-            raise ValueError(f"{view.name}: {method} has {pixels.shape[:2]} pixels, not {(height, width)}")
         values = results.get(method, {}).get(view.name, {})
-        text = ", ".join(f"{_metric(key).name} {_metric(key).written(value)}" for key, value in values.items())
+        text = ", ".join(f"{MEASURES[key].name} {MEASURES[key].written(value)}" for key, value in values.items())
         figures.append((method, picture(pixels, f"{view.name}: {method}", photo=True), text))
     kernel = None if view.kernel is None else picture(view.kernel, f"{view.name}: estimated kernel")
     sizes = {"width": width, "height": height}
     return {"name": view.name, "methods": list(view.pictures), "figures": figures, "kernel": kernel, **sizes}
 
 
-def _metric(key: str) -> Metric:
-    """Of this key; one that is not known is written with four digits."""
-    return MEASURES.get(key, Metric(key, 4, 0))
-
-
 def _photos(results: Results) -> list[str]:
-    """Every photo that a method has values of."""
     return list(dict.fromkeys(photo for of_method in results.values() for photo in of_method))
 
 
 def _lists(results: Results) -> list[dict[str, Any]]:
-    """For every metric the rows of its table: a photo, and its values by every method."""
+    """For every metric the rows of its table: a photo and its values by every method."""
     given = {key for of_method in results.values() for values in of_method.values() for key in values}
     lists = []
-    for key in [key for key in MEASURES if key in given] + sorted(given - set(MEASURES)):
-        of = _metric(key)
-        by_photo = {p: [column.get(p, {}).get(key) for column in results.values()] for p in _photos(results)}
-        rows = [(photo, list(_numbers(values, of))) for photo, values in by_photo.items()]
-        lists.append({"key": key, "name": of.name, "heading": of.heading, "rows": rows})
+    for key, metric in MEASURES.items():
+        if key in given:
+            by_photo = {p: [column.get(p, {}).get(key) for column in results.values()] for p in _photos(results)}
+            rows = [(photo, list(_numbers(values, metric))) for photo, values in by_photo.items()]
+            lists.append({"key": key, "name": metric.name, "heading": metric.heading, "rows": rows})
     return lists
 
 
-def _numbers(values: Sequence[float | None], of: Metric) -> Iterator[dict[str, Any]]:
-    """The first method's value, then every other's and how much it differs."""
-    known = [of.better * value for value in values if value is not None and not math.isnan(value)]
+def _numbers(values: Sequence[float | None], metric: Metric) -> Iterator[dict[str, Any]]:
+    """The first method's value, then of every other its value and its difference from the first."""
+    known = [metric.better * value for value in values if value is not None and not math.isnan(value)]
     first = values[0]
     for i, value in enumerate(values):
-        best = of.better != 0 and value is not None and bool(known) and of.better * value == max(known)
-        yield {"value": _exact(value), "text": of.written(value), "best": best, "look": ""}
+        best = metric.better != 0 and value is not None and bool(known) and metric.better * value == max(known)
+        yield {"value": _exact(value), "text": metric.written(value), "best": best, "look": ""}
         if i:
             difference = None if first is None or value is None else 0.0 if first == value else value - first
-            gain = 0 if difference is None else of.better * round(difference, of.digits)
+            gain = 0 if difference is None else metric.better * round(difference, metric.digits)
             look = "gain" if gain > 0 else "loss" if gain < 0 else "same"
-            yield {"value": _exact(difference), "text": of.written(difference, "+"), "best": False, "look": look}
+            yield {"value": _exact(difference), "text": metric.written(difference, "+"), "best": False, "look": look}
 
 
 def _exact(value: float | None) -> str:
-    """As JavaScript reads it, whose name of infinity is its own."""
+    """As JavaScript reads it, which spells infinity out."""
     return f"{math.nan if value is None else value:.9g}".replace("inf", "Infinity")

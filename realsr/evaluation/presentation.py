@@ -1,4 +1,4 @@
-"""What people see of an evaluation: the table, the report, what made it."""
+"""What people see of an evaluation: the tables, the report, how it was made."""
 
 from __future__ import annotations
 
@@ -45,35 +45,27 @@ def present(
     paper: Mapping[str, Any] = MappingProxyType({}),
     notes: Sequence[str] = (),
 ) -> None:
-    """Print the table, and write it and ``report.html`` into ``folder``.
+    """Print the tables, and write them and ``report.html`` into the folder of the results.
 
-    Args:
-        done: the results.
-        title: of the table and the report.
-        methods: that they are of.
-        photos: likewise.
-        folder: that :func:`realsr.evaluation.evaluator.evaluate` wrote.
-        count: of the photos to look at in the report, evenly chosen.
-        side: of what is shown of each photo in pixels, at most.
-        paper: ``source`` and ``rows`` of figures to be put beside ours.
-        notes: sentences below the table.
+    The report shows ``count`` photos, evenly chosen, of each at most ``side x side`` pixels. ``paper`` has ``source``
+    and ``rows`` of published figures to be put beside ours; ``notes`` are sentences below the tables.
     """
     photos = [files for files in photos if any(files.name in column for column in done.results.values())]
-    first = [*seen_photos(methods, photos), *notes]
-    tables = tabulate(done.results, paper, first)
+    tables = tabulate(done.results, paper, [*seen_photos(methods, photos), *notes])
     write_tables(tables, done.results, folder)
     print_tables(tables, title)
     held_out = [f"{m.name}: {' '.join(held_out_lines(m.checkpoint))}" for m in methods if "config" in m.checkpoint]
     notes = [*tables.notes, *done.failures, *held_out]
-    chosen = [photos[i] for i in evenly(count, len(photos))]
-    pictures = views(chosen, [method.name for method in methods], folder, side, done)
+    shown = views(
+        [photos[i] for i in evenly(count, len(photos))], [method.name for method in methods], folder, side, done
+    )
     report = folder / "report.html"
-    report_evaluation(report, title, tables.cells, notes, pictures, done.results, pool_pictures(methods), about(done))
+    report_evaluation(report, title, tables.cells, notes, shown, done.results, pool_pictures(methods), about(done))
     log.info("open %s in a browser; pictures, table.md, images.csv and metrics.json are beside it", report)
 
 
 def seen_photos(methods: Sequence[Method], photos: Sequence[PairFiles]) -> list[str]:
-    """A line for each checkpoint of ours that was trained on some of the photos."""
+    """A line for each of our checkpoints that was trained on some of the photos."""
     ours = [method for method in methods if "held_out" in method.checkpoint]
     contents = folder_contents(photos) if ours else {}
     seen = {method.name: seen_in_training(method.checkpoint, contents) for method in ours}
@@ -88,25 +80,16 @@ def seen_photos(methods: Sequence[Method], photos: Sequence[PairFiles]) -> list[
 def views(
     photos: Sequence[PairFiles], methods: Sequence[str], folder: Path, side: int, done: Evaluation
 ) -> Iterator[Views]:
-    """Of each photo the part with most detail, one photo at a time.
-
-    Args:
-        photos: to be shown.
-        methods: by name.
-        folder: that :func:`realsr.evaluation.evaluator.evaluate` wrote.
-        side: of the parts in pixels, at most.
-        done: what it gave.
-    """
+    """The part of each photo with most detail, by every method of which ``folder`` has a result."""
     for files in photos:
         pair = files.read()
-        pictures = view(pair, methods, folder, side)
         kernel = done.kernels.get(pair.name)
-        if pictures:
+        if pictures := view(pair, methods, folder, side):
             yield Views(pair.name, pictures, None if kernel is None else kernel_picture(kernel))
 
 
 def pool_pictures(methods: Sequence[Method]) -> dict[str, list[Picture]]:
-    """Kernels and noise tiles that networks were trained with, as far as their pools are still where they were."""
+    """Kernels and noise tiles that networks were trained with, where their pools still exist."""
     found: dict[str, list[Picture]] = {}
     for method in methods:
         pools, validation = (inside(method.checkpoint, "config", "data", part) for part in ("pools", "validation"))
@@ -129,18 +112,14 @@ def pool_pictures(methods: Sequence[Method]) -> dict[str, list[Picture]]:
 
 
 def about(done: Evaluation) -> dict[str, str]:
-    """What made the results: command, versions, machine, and how long each method took when it was run."""
+    """Command, versions, machine, time, and the seconds per photo of each method when it was run."""
     took = ", ".join(f"{name} {statistics.fmean(s.values()):.2g} s" for name, s in done.seconds.items() if s)
+    spec = getattr(sys.modules["__main__"], "__spec__", None)  # of python -m NAME
+    module = spec.name if spec else Path(sys.argv[0]).name
     return {
-        "Command": f"`{shlex.join(['python', '-m', *_command()])}`",
+        "Command": f"`{shlex.join(['python', '-m', module, *sys.argv[1:]])}`",
         "Versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
         "Machine": f"{platform.system()}, {platform.machine()}, {torch.get_num_threads()} threads",
         "A photo took": took,
         "Date": time.strftime("%Y-%m-%d %H:%M"),
     }
-
-
-def _command() -> list[str]:
-    """The module that runs, by the name that ``python -m`` takes, and its options."""
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return [spec.name if spec else Path(sys.argv[0]).name, *sys.argv[1:]]

@@ -1,4 +1,4 @@
-"""How far apart two sets of patches lie: real ones of a camera, and made ones."""
+"""The difference between two sets of patches: a camera's and made ones."""
 
 from __future__ import annotations
 
@@ -19,16 +19,21 @@ from sklearn.preprocessing import StandardScaler
 from realsr.estimation.patch_statistics import Array, Curves
 
 FOLDS = 5
-PENALTY = 0.01  # of the squared slopes against the mean loss of a patch, both classes weighing the same
+PENALTY = 0.01  # weight of the squared coefficients against the mean loss, both classes weighted equally
 
 
 def compare(real: Curves, made: Curves) -> dict[str, float]:
-    """How far the curves of two domains lie apart.
+    """Distances between the statistics of real and of made patches.
 
     Returns:
-        ``noise`` (mean difference of the noise's standard deviations, levels, over the brightnesses that both have),
-        ``noise_spectrum`` and ``spectrum`` (root mean square over the bands, dB), ``colour`` (largest difference of
-        the correlations), ``edges`` (earth mover's distance of the widths, pixels; NaN where a side has none).
+        ``noise`` (mean difference of the noise's standard deviations in levels, over brightness bins that both have),
+        ``noise_spectrum`` and ``spectrum`` (root mean square over the bands in dB), ``colour`` (largest difference of
+        the correlations), ``edges`` (earth mover's distance of the widths in pixels; NaN where a side has none).
+
+    >>> real = Curves(np.full(8, 3.0), np.full(10, 9.0), np.zeros(3), np.full(10, 50.0), np.array([2.0, 3.0]))
+    >>> made = Curves(np.full(8, 5.0), np.full(10, 25.0), np.zeros(3), np.full(10, 50.0), np.array([2.0, 2.0]))
+    >>> {name: round(value, 2) for name, value in compare(real, made).items()}
+    {'noise': 2.0, 'noise_spectrum': 4.43, 'colour': 0.0, 'spectrum': 0.0, 'edges': 0.5}
     """
 
     def decibels(a: Array, b: Array) -> float:
@@ -47,10 +52,10 @@ def compare(real: Curves, made: Curves) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Separation:
-    """How well a classifier tells two domains apart in photos that it has not seen.
+    """How well a classifier separates two sets of patches on held-out photos.
 
     Attributes:
-        auc: area under its ROC curve: 0.5 where there is nothing to tell, 1 for two domains.
+        auc: area under its ROC curve, 0.5 for equal sets, 1 for sets that are always told apart.
         low: 2.5 % quantile over bootstrap samples of the photos.
         high: 97.5 % quantile.
     """
@@ -67,10 +72,10 @@ def separation(real: Mapping[str, Array], made: Mapping[str, Array], seed: int =
     """Train a logistic regression to tell made patches from real ones, and test it on held-out photos.
 
     Args:
-        real: features ``(n, F)`` of each real photo's patches, by its name.
-        made: likewise of each photo that LR was made of. A photo and what is made of it, which share a name, are never
-            apart in training and test.
-        seed: of the bootstrap, which draws photos with replacement, since patches of one photo are alike.
+        real: features ``(n, F)`` of each real photo's patches, by the photo's name.
+        made: features of the patches made of each photo, by the photo's name. Photos of one name on both sides are in
+            the same fold.
+        seed: of the bootstrap, which draws photos with replacement, since patches of one photo are correlated.
     """
     sides = [*real.values(), *made.values()]
     counts = [len(side) for side in sides]
@@ -91,12 +96,16 @@ def separation(real: Mapping[str, Array], made: Mapping[str, Array], seed: int =
 
     photos = np.arange(len(real)), np.arange(len(made))
     with np.errstate(invalid="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # of few photos, no two of one fold may be drawn
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # few photos: a draw may have no pair in one fold
         drawn = stats.bootstrap(photos, mean, vectorized=False, n_resamples=1000, method="percentile", rng=seed)
         low, high = np.nanquantile(drawn.bootstrap_distribution, [0.025, 0.975])
     return Separation(float(mean(*photos)), float(low), float(high))
 
 
 def auc(real: Array, made: Array) -> float:
-    """Probability that a made patch scores higher than a real one; ties count half."""
+    """Probability that a made patch scores higher than a real one; ties count half.
+
+    >>> auc(np.array([0.0, 1.0]), np.array([1.0, 2.0]))
+    0.875
+    """
     return float(roc_auc_score(np.repeat([0, 1], [len(real), len(made)]), np.concatenate([real, made])))

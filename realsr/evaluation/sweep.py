@@ -1,4 +1,4 @@
-"""One table and one picture of the runs of a Hydra multirun."""
+"""The table and the picture of the runs of a Hydra multirun."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class Run:
 
     Attributes:
         folder: of the run.
-        row: the options that tell it from other runs, without the seed.
+        row: the options that differ from those of other runs, without the seed.
         seed: of the run.
-        metrics: of the last validation, as :data:`MEASURES` names them; None: the run is not done.
-        failure: why it is not done, or could not be run again; None: all is well.
+        metrics: of the last validation, by the keys of :data:`MEASURES`; None if the run has not finished.
+        failure: why it has not finished, or could not be run again; None if it succeeded.
     """
 
     folder: Path
@@ -52,10 +52,10 @@ class Run:
 
 
 class SweepTable(Callback):
-    """The :func:`report` when all runs have ended, also to W&B where they log to it; exits with 2 if one failed."""
+    """Makes the :func:`report` at the end of a multirun, also in W&B if it is a logger; exits with 2 after failures."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Collect what the runs left."""
+        """Collect the results of the runs."""
         folder = Path(config.hydra.sweep.dir)
         try:
             runs = report(folder)
@@ -72,7 +72,7 @@ class SweepTable(Callback):
 
 
 def report(folder: Path) -> list[Run]:
-    """Print the table of a sweep; write ``table.md``, ``table.csv``, ``runs.csv`` and ``compare.png`` into its folder.
+    """Print a sweep's table; write ``table.md``, ``table.csv``, ``runs.csv`` and ``compare.png`` into its folder.
 
     Raises:
         InputError: there is no run in the folder.
@@ -102,7 +102,7 @@ def read_runs(folder: Path) -> list[Run]:
     """The runs below a folder in the order in which they were launched.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no run.
     """
     found = []
     for path in folder.rglob(".hydra/overrides.yaml"):  # Hydra writes it last
@@ -135,13 +135,16 @@ def _result(run: Path) -> tuple[dict[str, float] | None, str | None]:
 
 
 def row_names(runs: Sequence[Iterable[str]]) -> list[str]:
-    """Name runs by what of their command lines is not the same in all, the seed left out.
+    """Name runs by the options that differ between them, without the seed.
 
     Args:
-        runs: the options of each, such as ``["ablation=patch", "seed=1"]``.
+        runs: the command line options of each.
 
     Returns:
-        ``key=value`` of each such option, or only the value where runs differ in one; ``default`` where there is none.
+        ``key=value`` of each such option, only the value if runs differ in one option, ``default`` without any.
+
+    >>> row_names([["disc=patch", "seed=0"], ["disc=patch", "seed=1"], ["disc=vgg128", "seed=0"]])
+    ['patch', 'patch', 'vgg128']
     """
     given = [dict(option.lstrip("+").partition("=")[::2] for option in options) for options in runs]
     keys = [key for key in dict.fromkeys(key for options in given for key in options) if key not in SAME]
@@ -152,7 +155,7 @@ def row_names(runs: Sequence[Iterable[str]]) -> list[str]:
 
 
 def frame(runs: Sequence[Run], folder: Path) -> pd.DataFrame:
-    """A line for every run, with a column for each metric that any has."""
+    """A line for every run, a column for each metric that a run has."""
     keys = [key for key in MEASURES if any(key in (run.metrics or {}) for run in runs)]
     lines = [
         {"folder": str(run.folder.relative_to(folder)), "run": run.row, "seed": run.seed, "failure": run.failure}
@@ -163,18 +166,14 @@ def frame(runs: Sequence[Run], folder: Path) -> pd.DataFrame:
 
 
 def by_row(each: pd.DataFrame) -> pd.DataFrame:
-    """A line for every row: of each metric mean, sample standard deviation and number of values; runs and failed ones.
-
-    Args:
-        each: of :func:`frame`.
-    """
+    """From :func:`frame` a line for every row: mean, standard deviation and count of each metric; failed runs."""
     rows, parts = each.groupby("run", sort=False), {"": "mean", "_std": "std", "_n": "count"}
     found = {f"{key}{end}": rows[key].agg(how) for key in MEASURES if key in each for end, how in parts.items()}
     return pd.DataFrame({**found, "runs": rows.size(), "failed": rows.size() - rows["done"].sum()}).reset_index()
 
 
 def for_people(rows: pd.DataFrame) -> Cells:
-    """``mean ± standard deviation (runs)`` of each metric of :func:`by_row`; how many failed, if any did."""
+    """From :func:`by_row` ``mean ± standard deviation (runs)`` of each metric, and the number of failed runs if any."""
     keys, incomplete = [key for key in MEASURES if key in rows], rows["failed"].any()
     cells = [["run", *(MEASURES[key].name for key in keys), *(["failed"] if incomplete else [])]]
     for row in rows.to_dict("records"):
@@ -191,16 +190,16 @@ def _cell(mean: float, deviation: float, count: int, digits: int) -> str:
 def compare(runs: Iterable[Run]) -> Picture | None:
     """The same crop of each validation image by every row, between LR (by bicubic) and HR; a line for each image.
 
-    Only runs of one seed are shown, that which most rows have, and of these the ones that were validated on the same
-    images as the first. None: there is no picture in the runs' folders.
+    The runs are those of the most frequent seed that were validated on the same images as the first. None if there is
+    no picture in the runs' folders.
     """
     shown = [run for run in runs if run.metrics is not None and (run.folder / "validation").is_dir()]
     if not shown:
         return None
     ((seed, _),) = Counter(run.seed for run in shown).most_common(1)
     first, *others = (run for run in shown if run.seed == seed)
-    wanted = _targets(first)
-    same = [first, *(run for run in others if _targets(run) == wanted)]
+    wanted = _references(first)
+    same = [first, *(run for run in others if _references(run) == wanted)]
     columns = [("LR", first, "bicubic"), *((run.row, run, "sr") for run in same), ("HR", first, "hr")]
     cells, labels = [], []
     for name in sorted(wanted):
@@ -211,8 +210,8 @@ def compare(runs: Iterable[Run]) -> Picture | None:
     return grid(cells, labels) if cells else None
 
 
-def _targets(run: Run) -> dict[str, bytes]:
-    """What tells whether two runs show the same crops, by image: the truth, or bicubic where there is none."""
+def _references(run: Run) -> dict[str, bytes]:
+    """HR of each crop, or bicubic without ground truth, by which two runs show the same crops."""
     folder = run.folder / "validation"
     names = {path.stem.removesuffix("_sr") for path in folder.glob("*_sr.png")}
     files = {name: [folder / f"{name}_{kind}.png" for kind in ("hr", "bicubic")] for name in names}
@@ -220,13 +219,7 @@ def _targets(run: Run) -> dict[str, bytes]:
 
 
 def send(runs: Sequence[Run], folder: Path, logger: DictConfig) -> None:
-    """A run named ``table`` in the sweep's group: the table, every run's metrics and the picture.
-
-    Args:
-        runs: of the sweep.
-        folder: of the sweep; W&B's files go there when offline.
-        logger: of the sweep's runs, as configured.
-    """
+    """Log the table, every run's metrics and the picture to W&B, as a run named ``table`` in the sweep's group."""
     target = instantiate(logger, name="table", save_dir=str(folder))
     try:
         each = frame(runs, folder)

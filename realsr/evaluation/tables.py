@@ -1,4 +1,4 @@
-"""What an evaluation says in numbers: means with their intervals, differences, the paper's figures beside them."""
+"""Tables of an evaluation: means with their intervals, differences, and the paper's figures beside them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,17 @@ from realsr.runtime.errors import InputError
 from realsr.runtime.files import atomic_write
 
 Cells = list[list[str]]  # a head, then rows
-FEWEST = 4  # images that an interval takes: of fewer it would be from the worst to the best
+FEWEST = 4  # images that an interval needs: with fewer it would reach from the worst to the best
 
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric is written. ``better`` is 1 where higher is better, -1 where lower is, and 0 where neither is."""
+    """A metric's name, digits and unit; ``better`` is 1 where higher is better, -1 where lower is, 0 where neither is.
+
+    >>> psnr = Metric("PSNR", 2, 1, "dB")
+    >>> psnr.heading, psnr.written(26.784), psnr.written(0.5, "+", (0.1, 0.9)), psnr.written(math.inf)
+    ('PSNR in dB, higher is better', '26.78', '+0.50 (+0.10 to +0.90)', '∞')
+    """
 
     name: str
     digits: int
@@ -34,15 +39,12 @@ class Metric:
 
     @property
     def heading(self) -> str:
-        """Name, unit, and which values are the better ones."""
+        """Name, unit and direction."""
         better = {1: ", higher is better", -1: ", lower is better", 0: ""}[self.better]
         return self.name + (f" in {self.unit}" if self.unit else "") + better
 
     def written(self, value: float | None, sign: str = "", bounds: tuple[float, float] | None = None) -> str:
-        """``26.78 (26.10 to 27.40)``, with a ``sign="+"`` if asked for, or the value alone.
-
-        A dash stands where it is missing, ∞ for the PSNR of equal images.
-        """
+        """The value, with ``sign="+"`` also where it is positive, and its interval; a dash where it is missing."""
         if bounds is not None:
             return f"{self.written(value, sign)} ({' to '.join(self.written(bound, sign) for bound in bounds)})"
         if value is None:
@@ -67,13 +69,13 @@ MEASURES = {  # in the order of tables; the last three are of photos without tru
 
 
 class Tables(NamedTuple):
-    """What came out of an evaluation.
+    """The tables of an evaluation.
 
     Attributes:
         cells: of the means, and of the differences from the first method where there are some.
-        notes: what has to be known to read them.
+        notes: sentences that explain them.
         mean: by method and metric.
-        interval: of the means, where there are images enough.
+        interval: of the means, where there are enough images.
     """
 
     cells: list[Cells]
@@ -83,12 +85,17 @@ class Tables(NamedTuple):
 
 
 def tabulate(results: Results, paper: Mapping[str, Any] | None = None, notes: Sequence[str] = ()) -> Tables:
-    """Compare methods on the images of which all have a value; one without any result takes nothing from the others.
+    """Compare methods on the images for which all have a value; methods without any result are left out of that.
 
     Args:
-        results: by method, image and metric. The first method is what others are compared with.
+        results: by method, image and metric. The others are compared with the first method.
         paper: ``source`` and ``rows`` of published figures, by method and metric.
-        notes: what comes first in the notes.
+        notes: the first notes.
+
+    >>> results = {"bicubic": {"a": {"psnr": 25.0}, "b": {"psnr": 27.0}}, "mine": {"a": {"psnr": 26.0}}}
+    >>> means, differences = tabulate(results).cells
+    >>> means, differences[1]
+    ([['method', 'PSNR'], ['bicubic', '25.00'], ['mine', '26.00']], ['mine', '+1.00, 1 of 1'])
     """
     paper, values = paper or {}, by_metric(results)
     mean = {m: {key: float(v[m].mean()) for key, v in values.items() if m in v} for m in results}
@@ -112,14 +119,14 @@ def tabulate(results: Results, paper: Mapping[str, Any] | None = None, notes: Se
 
 
 def frame(results: Results) -> pd.DataFrame:
-    """A row for every method and image, a column for every metric that one has; NaN where there is no value."""
+    """A row for every method and image, a column for every metric; NaN where there is no value."""
     rows = [{"method": m, "image": image, **values} for m, of in results.items() for image, values in of.items()]
     keys = [key for key in MEASURES if any(key in row for row in rows)]
     return pd.DataFrame(rows, columns=["method", "image", *keys], dtype=object).astype(dict.fromkeys(keys, float))
 
 
 def by_metric(results: Results) -> dict[str, pd.DataFrame]:
-    """Of every metric its values, images by methods, of those images of which every method has one."""
+    """For every metric a table of images by methods, of the images for which every method has a value."""
     table, methods = frame(results), [method for method in results if results[method]]
     wide = {
         key: table.pivot(index="image", columns="method", values=key)[methods].dropna() for key in table.columns[2:]
@@ -128,12 +135,14 @@ def by_metric(results: Results) -> dict[str, pd.DataFrame]:
 
 
 def bootstrap_interval(values: Sequence[float] | pd.Series[float]) -> tuple[float, float]:
-    """95 % interval of the mean over images, if other photos of the same kind had been measured.
+    """95 % bootstrap interval of the mean over images, by percentiles (Efron and Tibshirani 1993, chapter 13).
 
-    By percentiles (Efron and Tibshirani 1993, chapter 13); the same images are drawn for every method. It knows nothing
-    of how the method itself would vary, trained again. Infinity, the PSNR of equal images, makes the bounds infinite
-    that it reaches. Of the differences of two methods it is much narrower than two intervals beside each other, since
-    that some photos are harder than others cancels out.
+    The same images are drawn for every method. The variance of training a method again is not in it. An infinite value,
+    the PSNR of equal images, may make bounds infinite. The interval of a difference of two methods is much narrower
+    than their own intervals, since the difficulty of the photos cancels.
+
+    >>> bootstrap_interval([25.0, 26.0, 27.0, 30.0])
+    (25.5, 29.0)
     """
     with np.errstate(invalid="ignore"):  # inf - inf
         found = stats.bootstrap((np.asarray(values),), np.mean, n_resamples=10_000, method="percentile", rng=0)
@@ -145,7 +154,7 @@ def summary(
     interval: Mapping[str, Mapping[str, tuple[float, float]]],
     paper: Mapping[str, Mapping[str, float]],
 ) -> Cells:
-    """A head, then a row a method as ``26.78 (26.10 to 27.40)``, then the paper's methods that are not among ours."""
+    """A head, a row for each method, and a row for each of the paper's methods that is not among ours."""
     keys, cited = ([key for key in MEASURES if any(key in row for row in rows.values())] for rows in (mean, paper))
     cells = [["method", *(MEASURES[key].name for key in keys), *(f"paper's {MEASURES[key].name}" for key in cited)]]
     for method in dict.fromkeys([*mean, *paper]):
@@ -156,22 +165,19 @@ def summary(
 
 
 def differences(values: Mapping[str, pd.DataFrame], methods: Sequence[str]) -> Cells:
-    """How far from the first method every other is, and on how many photos it is better.
-
-    Empty where there is only one method, or nothing of which one direction is better.
-    """
+    """Differences from the first method, and the number of photos on which a method is better; may be empty."""
     first, *others = methods
-    told = {key: v for key, v in values.items() if MEASURES[key].better and first in v and len(v.columns) > 1}
+    ranked = {key: v for key, v in values.items() if MEASURES[key].better and first in v and len(v.columns) > 1}
     rows = [
-        [method, *(_difference(key, v[method] - v[first]) for key, v in told.items())]
+        [method, *(_difference(key, v[method] - v[first]) for key, v in ranked.items())]
         for method in others
-        if any(method in v for v in told.values())
+        if any(method in v for v in ranked.values())
     ]
-    return [[f"against {first}", *(MEASURES[key].name for key in told)], *rows] if rows else []
+    return [[f"against {first}", *(MEASURES[key].name for key in ranked)], *rows] if rows else []
 
 
 def _difference(key: str, gained: pd.Series[float]) -> str:
-    """``+1.10 (+0.20 to +1.90), 3 of 4`` of the differences by image; those of infinite values tell nothing."""
+    """``+1.10 (+0.20 to +1.90), 3 of 4`` from the finite differences by image."""
     of, gained = MEASURES[key], gained[np.isfinite(gained)]
     if gained.empty:
         return ""
@@ -187,8 +193,9 @@ def check_paper(paper: Mapping[str, Any]) -> None:
     )
     if not whole or (rows and not isinstance(paper.get("source"), str)):
         raise InputError("data.paper: give source, a text, and rows, numbers by method and metric, as in df2k_val.yaml")
-    if unknown := {key for row in rows.values() for key in row} - MEASURES.keys():
-        raise InputError(f"data.paper: {min(map(str, unknown))} is none of the metrics {', '.join(MEASURES)}")
+    for key in (key for row in rows.values() for key in row):
+        if key not in MEASURES:
+            raise InputError(f"data.paper: {key} is none of the metrics {', '.join(MEASURES)}")
 
 
 def print_tables(tables: Tables, title: str) -> None:
@@ -199,7 +206,7 @@ def print_tables(tables: Tables, title: str) -> None:
 
 
 def print_cells(cells: Cells, title: str = "", lines: Sequence[str] = ()) -> None:
-    """A table on the terminal, and lines below it; 160 columns wide where it is none."""
+    """Print a table with lines below it; 160 columns wide where the output is no terminal."""
     console = Console(markup=False, emoji=False, highlight=False, width=None if sys.stdout.isatty() else 160)
     (first, *others), *rows = cells
     table = Table(first, *(Column(heading, justify="right") for heading in others), title=title or None)
@@ -216,31 +223,25 @@ def print_cells(cells: Cells, title: str = "", lines: Sequence[str] = ()) -> Non
 
 
 def markdown(cells: Cells) -> str:
-    """A table of Markdown."""
+    """The table in Markdown.
+
+    >>> markdown([["run", "PSNR"], ["a", "25.00"]]).splitlines()
+    ['| run | PSNR |', '| --- | --- |', '| a | 25.00 |']
+    """
     rows = [[cell.replace("|", r"\|") for cell in row] for row in cells]
     return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], ["---"] * len(rows[0]), *rows[1:]))
 
 
 def write_tables(tables: Tables, results: Results, folder: Path) -> None:
-    """``table.md``, ``images.csv`` (a line for every method and image) and ``metrics.json`` (all of it).
-
-    JSON has no name for what is not finite: there it is null.
-    """
+    """Write ``table.md``, ``images.csv`` (a line for every method and image) and ``metrics.json`` (all figures)."""
     parts = [*map(markdown, tables.cells), "\n".join(f"- {line}" for line in tables.notes)]
-    everything = {"mean": tables.mean, "interval": tables.interval, "images": results}
+    figures = json.dumps({"mean": tables.mean, "interval": tables.interval, "images": results})
+    strict = json.loads(figures, parse_constant=lambda name: None)  # JSON has no NaN and no infinity
     contents = {
         "table.md": "\n\n".join(filter(None, parts)) + "\n",
         "images.csv": frame(results).to_csv(index=False, na_rep="nan"),
-        "metrics.json": json.dumps(_finite(everything), indent=1, allow_nan=False),
+        "metrics.json": json.dumps(strict, indent=1, allow_nan=False),
     }
     for name, content in contents.items():
         with atomic_write(folder / name) as file:
             file.write(content.encode("utf-8", "replace"))  # names of files that are no text
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, tuple):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

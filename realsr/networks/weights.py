@@ -48,7 +48,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     path = checkpoint_file(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such checkpoint")
+        folder = " (the folder holds no checkpoints/last.ckpt: give that of a run, or a file)" if path.is_dir() else ""
+        raise InputError(f"{path}: no such checkpoint{folder}")
     check_content(path)
     if is_ncnn(path):
         return dict(read_ncnn(path))

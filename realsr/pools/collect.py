@@ -23,8 +23,8 @@ from realsr.estimation.noise import (
     cut_tiles,
     in_pool,
     listed,
+    shows_noise,
     tile_statistics,
-    witnesses,
 )
 from realsr.imaging import read_8_bit
 from realsr.imaging.models import tell_cameras
@@ -120,7 +120,7 @@ def _choose(found: Mapping[Path, tuple[Path, TileStatistics]], rule: TileRule) -
         why = "" if counts[""] else f" ({listed(counts)})"
         log.info("%s: %d of %d tiles%s", photo.name, sum(counts[name] for name in IN_POOL), sum(counts.values()), why)
         total = {name: count + counts[name] for name, count in total.items()}
-        noiseless += int((in_pool(reasons) & ~witnesses(tiles)).sum())
+        noiseless += int((in_pool(reasons) & ~shows_noise(tiles)).sum())
     if noiseless:
         log.warning("%d tiles have no noise, they are constant or clipped; collector=auto leaves such out", noiseless)
     return total

@@ -83,7 +83,8 @@ def _quote_option(option: str, several: bool) -> str:
     if not equals or not PATHS.fullmatch(key) or QUOTED.fullmatch(value):
         return option
     if key.endswith("methods"):
-        return f"{key}=[{','.join(map(_quote, value[1:-1].split(',')))}]" if re.fullmatch(r"\[.+\]", value) else option
+        elements = re.findall(r"""'[^']*'(?=,|$)|"[^"]*"(?=,|$)|[^,]+""", value[1:-1])  # commas in quotes part nothing
+        return f"{key}=[{','.join(map(_quote, elements))}]" if re.fullmatch(r"\[.+\]", value) else option
     return f"{key}={','.join(map(_quote, values))}"
 
 

@@ -18,7 +18,7 @@ from torch import nn
 
 from realsr.data.datamodule import RealSRData
 from realsr.data.datasets import share
-from realsr.evaluation.adaptation import validation_means, verdict
+from realsr.evaluation.adaptation import compare_means, validation_means
 from realsr.evaluation.tables import MEASURES
 from realsr.networks.community import untold_options
 from realsr.networks.starts import start_file
@@ -124,7 +124,7 @@ def compare_with_start(start: nn.Module, model: ESRGAN, data: RealSRData) -> dic
         validation_means(network.to(model.device), model.scale, data.pairs, data.looks, model.lpips, model.device)
         for network in (start, model.eval())
     ]
-    log.info(verdict(*means))
+    log.info(compare_means(*means))
     return {f"start/{name}": value for name, value in means[0].items()}
 
 

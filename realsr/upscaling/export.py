@@ -1,32 +1,108 @@
-"""A generator as a file that other programs open without us."""
+"""Writes a generator as a file that other programs open without our code."""
 
 from __future__ import annotations
 
 import json
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from realsr import __version__
 from realsr.networks.community import CommunityNetwork, scale_of
-from realsr.networks.onnx_graph import architecture, first_reason
+from realsr.networks.names import State
+from realsr.networks.onnx_graph import architecture, first_reason, onnx_graph
 from realsr.networks.rrdb import RRDBNet
 from realsr.networks.sizes import padded, sizes_of
-from realsr.networks.weights import checkpoint_file, generator_of, inside, read_checkpoint, spec_of
+from realsr.networks.weights import checkpoint_file, generator_of, inside, load_generator, read_checkpoint, spec_of
 from realsr.runtime.config import check_writable
 from realsr.runtime.config_check import nearest
 from realsr.runtime.errors import InputError
-from realsr.upscaling.export_formats import EXPORTS, Opened
+from realsr.upscaling.backends.graphs import package
+from realsr.upscaling.backends.ncnn_graph import ncnn_graph
+from realsr.upscaling.backends.ncnn_net import opened
+from realsr.upscaling.backends.onnx_runtime import onnx_runtime
 
 log = logging.getLogger(__name__)
 
 SIZES = [(1, 24, 20), (2, 33, 17), (1, 1, 1), (1, 7, 1), (1, 1, 30)]  # images, LR height, LR width
-LIMIT, HALF_LIMIT = 1e-4, 0.02  # of the largest value that the network gives, or of 1 where that is less
+LIMIT, HALF_LIMIT = 1e-4, 0.02  # largest error relative to the network's largest output, or to 1 if that is less
+
+Opened = Callable[[Tensor], Tensor]
+
+
+class Export(NamedTuple):
+    """A format.
+
+    Attributes:
+        suffix: of the file.
+        write: writes a network, in float16 or not, and its description to a file.
+        open: opens such a file as ``(N, 3, h, w)`` to ``(N, 3, scale*h, scale*w)``, float32 on the CPU.
+        instead: advice for networks that this format cannot hold.
+        weights: whether the file holds weights alone, so that readers have to know the architecture.
+        half: whether the format is always float16.
+        twin: suffix of a second file that belongs to it.
+    """
+
+    suffix: str
+    write: Callable[[nn.Module, bool, Mapping[str, str], Path], Any]
+    open: Callable[[Path], Opened]
+    instead: str
+    weights: bool = False
+    half: bool = False
+    twin: str | None = None
+
+
+def _state(network: nn.Module, half: bool) -> State:
+    """The weights by the names of BasicSR, which ours are; every reader of RRDBNets knows them."""
+    inner = network.network if isinstance(network, CommunityNetwork) else network
+    weights = {key: value.detach().cpu().clone().contiguous() for key, value in inner.state_dict().items()}
+    return {key: value.half() if half and value.is_floating_point() else value for key, value in weights.items()}
+
+
+def _write_safetensors(network: nn.Module, half: bool, about: Mapping[str, str], file: Path) -> None:
+    save_file(_state(network, half), file, dict(about))
+
+
+def _write_pth(network: nn.Module, half: bool, about: Mapping[str, str], file: Path) -> None:
+    """Tensors alone, for ``weights_only``, under the key of RealESRGAN_x4plus.pth, which its own program expects."""
+    torch.save({"params_ema": _state(network, half)}, file)
+
+
+def _write_onnx(network: nn.Module, half: bool, about: Mapping[str, str], file: Path) -> None:
+    package("onnxruntime", "format=onnx", "onnx")  # to compare the file
+    file.write_bytes(onnx_graph(network, half, about))
+
+
+def _open_onnx(path: Path) -> Opened:
+    run = onnx_runtime(path.read_bytes(), "cpu")
+    return lambda lr: torch.from_numpy(run(lr.numpy()))
+
+
+def _write_ncnn(network: nn.Module, half: bool, about: Mapping[str, str], file: Path) -> None:
+    """The two files of ncnn, which have no place for the description."""
+    package("ncnn", "format=ncnn", "ncnn")  # to compare the file
+    graph = ncnn_graph(onnx_graph(network), half)
+    file.write_text(graph.layers)
+    file.with_suffix(".bin").write_bytes(graph.weights)
+
+
+def _open_ncnn(path: Path) -> Opened:
+    run = opened(path)
+    return lambda lr: torch.cat([torch.from_numpy(run(one[None].numpy())) for one in lr])
+
+
+EXPORTS = {
+    "safetensors": Export(".safetensors", _write_safetensors, load_generator, "format=onnx", True),
+    "pth": Export(".pth", _write_pth, load_generator, "format=safetensors, which says how its network is built", True),
+    "onnx": Export(".onnx", _write_onnx, _open_onnx, "format=safetensors"),
+    "ncnn": Export(".param", _write_ncnn, _open_ncnn, "format=onnx", half=True, twin=".bin"),
+}
 
 
 def export(
@@ -37,22 +113,21 @@ def export(
     ema: bool = True,
     overwrite: bool = False,
 ) -> Path:
-    """Write the generator of a checkpoint in another format, read it back and compare what it computes.
+    """Write the generator of a checkpoint in another format, read it back and compare the outputs.
 
     Args:
         ckpt: anything that :func:`realsr.networks.weights.load_generator` opens.
-        output: the file; by default beside ``ckpt``, with the suffix of the format.
-        format: key of :data:`realsr.upscaling.export_formats.EXPORTS`.
+        output: the file; None is beside ``ckpt`` with the suffix of the format.
+        format: key of :data:`EXPORTS`.
         half: whether to write float16.
-        ema: whether to take the averaged weights, where there are some.
-        overwrite: whether to replace an earlier file.
+        ema: whether to take the averaged weights, if there are some.
+        overwrite: whether to replace an existing file.
 
     Returns:
         The file.
 
     Raises:
-        InputError: what is asked for cannot be written, or does not compute what the network does; then no
-            file is left.
+        InputError: the file cannot be written, or computes something else; then no file is left.
     """
     if format not in EXPORTS:
         raise InputError(f"format={format}: choose {', '.join(EXPORTS)}{nearest(format, EXPORTS)}")
@@ -60,12 +135,12 @@ def export(
     content = read_checkpoint(ckpt)
     kind = EXPORTS[format]
     generator = generator_of(content, ckpt, ema)
-    # Upscayl reads the scale off the name
+    # Upscayl reads the scale from the name
     ending = f"-x{scale_of(generator)}" if format == "ncnn" else "-fp16" if half else ""
     target = _target(ckpt, Path(output) if output is not None else None, format, ending, overwrite)
     half = half or kind.half
     check_writable(target.parent, 10_000_000 + 4 * sum(p.numel() for p in generator.parameters()))
-    # under its name there is never a file that was not compared
+    # the file gets its name after the comparison
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
         file = Path(folder) / target.name
         kind.write(generator, half, about(generator, content, half), file)
@@ -74,7 +149,7 @@ def export(
         hint = "half=false" if half and not kind.half else kind.instead
         try:
             worst = difference(generator, kind.open(file))
-        except Exception as e:  # of whatever opens it; only networks of others bring this about
+        except Exception as e:  # the reader's own, at foreign networks
             reason = str(e).removeprefix(f"{file}: ") if isinstance(e, InputError) else first_reason(e)
             raise InputError(f"{target}: not written, read back it does not run ({reason}); take {hint}") from e
         if not worst <= (HALF_LIMIT if half else LIMIT):  # nor NaN
@@ -107,38 +182,42 @@ def _target(ckpt: Path, output: Path | None, format: str, ending: str, overwrite
 
 
 def about(generator: nn.Module, content: Mapping[str, Any], half: bool) -> dict[str, str]:
-    """What a file says of its network: by what it was written, scale, how it is built, what it was trained on.
+    """Description of a network for its file: version, architecture, scale, precision, degradation of its training.
 
     Args:
         generator: the network.
-        content: of the checkpoint that it is from; those of other programs say nothing of how they were made.
+        content: of its checkpoint; those of other programs do not say how they were trained.
         half: whether its weights are float16.
     """
-    says = {"realsr": __version__, "architecture": architecture(generator), "scale": str(scale_of(generator))}
-    says["precision"] = "float16" if half else "float32"
+    metadata = {"realsr": __version__, "architecture": architecture(generator), "scale": str(scale_of(generator))}
+    metadata["precision"] = "float16" if half else "float32"
     if spec := spec_of(content):
-        says["generator"] = json.dumps(spec)
+        metadata["generator"] = json.dumps(spec)
     data = inside(content, "config", "data")
     target, pools = inside(data, "degradation", "_target_"), inside(data, "pools")
     if target and pools is not None:
         drawn = [name for name in ("kernel", "noise", "jpeg") if inside(pools, f"{name}_dir")]
         name = str(target).rpartition(".")[2]
-        says["degradation"] = " + ".join(drawn) or ("bicubic" if name == "Degradation" else name)
-    return says
+        metadata["degradation"] = " + ".join(drawn) or ("bicubic" if name == "Degradation" else name)
+    return metadata
 
 
 @torch.inference_mode()
 def difference(network: nn.Module, opened: Opened) -> float:
-    """How far two networks are apart on noise of :data:`SIZES`, at most: of the largest value of the first, or of 1.
+    """Largest difference of two networks on noise of :data:`SIZES`, relative to the first's largest output, or to 1.
 
     Raises:
-        ValueError: the second gives another size.
+        ValueError: the second network gives another size.
+
+    >>> nearest = nn.Upsample(scale_factor=2)
+    >>> difference(nearest, nearest), round(difference(nearest, lambda lr: nearest(lr) + 0.25), 3)
+    (0.0, 0.25)
     """
     generator = torch.Generator().manual_seed(0)
     found = []
     for count, height, width in SIZES:
         lr = padded(torch.rand(count, 3, height, width, generator=generator), sizes_of(network))
-        sr, result = network(lr.clone()), opened(lr.clone())  # some networks change what they are given
+        sr, result = network(lr.clone()), opened(lr.clone())  # some networks change their input
         if result.shape != sr.shape:
             raise ValueError(f"{tuple(lr.shape)} gives {tuple(result.shape)}, not {tuple(sr.shape)}")
         found.append((result - sr).abs().max() / sr.abs().max().clamp(min=1))
@@ -146,9 +225,9 @@ def difference(network: nn.Module, opened: Opened) -> float:
 
 
 def _advice(network: nn.Module, weights: bool) -> str:
-    """What other programs cannot do with the file, if anything; ``weights``: it holds those alone."""
+    """What other programs cannot do with the file, if anything; ``weights``: it holds weights alone."""
     if weights:
-        # spandrel reads the number of features and blocks off a file, and takes the growth to be the paper's
+        # spandrel finds the number of features and blocks in a file, and assumes the paper's growth
         known = isinstance(network, CommunityNetwork) or (type(network) is RRDBNet and network.growth == 32)
         new = "chaiNNer, ComfyUI and what else reads with spandrel do not know this network; "
         return "" if known else new + "format=onnx brings it along"

@@ -1,4 +1,4 @@
-"""Photo files in, enlarged files out: one after the other, each whole or not at all."""
+"""Enlarges photo files: each result is written whole or not at all."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from realsr.upscaling.time_estimate import long_wait
 log = logging.getLogger(__name__)
 
 Band = npt.NDArray[Any]
-Report = Callable[[float], Any]  # told which share of a photo is done
+Report = Callable[[float], Any]  # is given the share of a photo that is done
 Enlarge = Callable[..., Any]  # upscale_file with all but its files and report=
-OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # by which no other photo could be written either
+OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # errors that would fail every other photo too
 
 
 def upscale_file(
@@ -48,21 +48,21 @@ def upscale_file(
     report: Report = lambda share: None,
     pace: float | None = None,
 ) -> None:
-    """Upscale a file to a file, which appears whole or not at all, and is read and written as the rows get done.
+    """Upscale a file to a file, which appears whole or not at all; rows are read and written as they are computed.
 
-    Gray, alpha, 16 bits, ICC profile, EXIF, XMP and resolution are kept as far as the format of ``target`` goes.
+    Gray, alpha, 16 bits, ICC profile, EXIF, XMP and resolution are kept where the format of ``target`` has them.
 
     Args:
         source: the photo.
-        target: its suffix names the format.
+        target: its suffix is that of the format.
         model: from :func:`realsr.upscaling.backends.load_model`.
-        scale: see :func:`realsr.upscaling.library.upscale`.
-        tiles: likewise.
-        keep_colours: likewise.
+        scale: see :func:`realsr.upscaling.library.upscale`, as of ``tiles`` and ``keep_colours``.
+        tiles: how the photo is cut.
+        keep_colours: whether the result gets the photo's colours.
         quality: of JPEG and WebP, 1 to 100.
         most_pixels: larger photos are refused.
-        report: is told which share of the photo is done.
-        pace: seconds a megapixel (:mod:`realsr.upscaling.time_estimate`); what will take long is said.
+        report: is given the share of the photo that is done.
+        pace: seconds per megapixel (:mod:`realsr.upscaling.time_estimate`), to log the time of a slow photo.
 
     Raises:
         InputError: the photo cannot be read, the result cannot be written in that format, or the network fails.
@@ -80,11 +80,11 @@ def upscale_file(
     bands = photo_bands(photo, model, scale, tiles, keep_colours, report)
     try:
         _write_behind(lambda rows: write_rows(target, rows, height, width, photo, quality), bands)
-    except (RuntimeError, MemoryError) as e:  # a community's network that does not take such a size, say
+    except (RuntimeError, MemoryError) as e:  # such as a foreign network that does not take such a size
         reason = "there is no memory for it" if is_out_of_memory(e) else " ".join(str(e).split())[:200]
         raise InputError(f"{source}: cannot be upscaled ({reason or type(e).__name__}); try a smaller tile=") from e
     except InputError as e:
-        if str(e).startswith(one_line(f"{source}: ")):  # the photo is damaged where it was read just now
+        if str(e).startswith(one_line(f"{source}: ")):  # the photo is damaged
             raise
         raise InputError(f"{source}: {e}") from e
 
@@ -92,16 +92,14 @@ def upscale_file(
 def upscale_files(
     enlarge: Sequence[Enlarge], source: Path, output: Path, suffix: str | None = ".png", overwrite: bool = False
 ) -> list[Path]:
-    """Upscale a file, or a folder with its sub-folders.
-
-    A file that cannot be read does not stop the others.
+    """Upscale a file, or a folder with its sub-folders. A file that fails does not stop the others.
 
     Args:
         enlarge: :func:`upscale_file` with all but its files and ``report``, one for each device.
         source: photo, or folder of photos.
-        output: folder of the results, which lie in it as the photos do in theirs; for a single photo also a file.
+        output: folder of the results, with the sub-folders of ``source``; for a single photo also a file.
         suffix: of the results; None: each photo's own.
-        overwrite: False leaves results that are there.
+        overwrite: False leaves existing results.
 
     Returns:
         The files written.
@@ -116,38 +114,49 @@ def upscale_files(
     written: list[Path] = []
     failed: list[str] = []
     stopped = threading.Event()
-    waiting: Queue[tuple[Path, Path]] = Queue()
-    for item in todo.items():
-        waiting.put(item)
+    devices: Queue[Enlarge] = Queue()
+    for make in enlarge:
+        devices.put(make)
 
-    def work(make: Enlarge) -> None:
-        while not stopped.is_set():
-            try:
-                path, target = waiting.get_nowait()
-            except Empty:
-                return
-            before = 0.0
+    def work(path: Path, target: Path) -> None:
+        before = 0.0
 
-            def report(share: float) -> None:
-                nonlocal before
-                if stopped.is_set():
-                    raise InterruptedError
-                progress.advance(bar, share - before)
-                before = share
+        def report(share: float) -> None:
+            nonlocal before
+            if stopped.is_set():
+                raise InterruptedError
+            progress.advance(bar, share - before)
+            before = share
 
-            try:
-                with _naming(path, target):
-                    make(path, target, report=report)
-                written.append(target)
-            except InputError as e:
-                failed.append(str(e))
-                log.error("%s", e)
-            progress.advance(bar, 1 - before)
+        if stopped.is_set():
+            return
+        make = devices.get()
+        try:
+            with _naming(path, target):
+                make(path, target, report=report)
+            written.append(target)
+        except InputError as e:
+            failed.append(str(e))
+            log.error("%s", e)
+        finally:
+            devices.put(make)
+        progress.advance(bar, 1 - before)
 
     with Progress(disable=not todo, speed_estimate_period=3600) as progress:  # a tile may take a minute
         bar = progress.add_task("upscaling", total=len(todo))
-        progress.advance(bar, 0)  # from when on the time that remains is reckoned
-        _on_each(work, enlarge, stopped)
+        progress.advance(bar, 0)  # from now on the remaining time is estimated
+        if len(enlarge) == 1:  # in this thread, so that Ctrl-C ends it at once
+            for path, target in todo.items():
+                work(path, target)
+        else:
+            with ThreadPoolExecutor(len(enlarge)) as pool:
+                running = [pool.submit(work, *item) for item in todo.items()]
+                try:
+                    for future in as_completed(running):
+                        future.result()
+                except BaseException:
+                    stopped.set()
+                    raise
     skipped = len(targets) - len(todo)
     there = f", {skipped} were there already and stay as they are (overwrite=true makes them anew)" if skipped else ""
     count = f"{len(written)} photo{'s' * (len(written) != 1)}"
@@ -159,24 +168,9 @@ def upscale_files(
     return sorted(written)
 
 
-def _on_each(work: Callable[[Enlarge], None], enlarge: Sequence[Enlarge], stopped: threading.Event) -> None:
-    """A thread for each device; this one where there is one, so that Ctrl-C ends it at once."""
-    if len(enlarge) == 1:
-        work(enlarge[0])
-        return
-    with ThreadPoolExecutor(len(enlarge)) as pool:
-        running = [pool.submit(work, make) for make in enlarge]
-        try:
-            for future in as_completed(running):
-                future.result()
-        except BaseException:
-            stopped.set()
-            raise
-
-
 @contextmanager
 def _naming(path: Path, target: Path) -> Iterator[None]:
-    """What fails at this result alone, such as a name that is too long, as an InputError."""
+    """Turn an OSError of this result alone, such as a name that is too long, into an InputError."""
     try:
         yield
     except InterruptedError:
@@ -188,10 +182,9 @@ def _naming(path: Path, target: Path) -> Iterator[None]:
 
 
 def _write_behind(write: Callable[[Iterator[Band]], None], bands: Iterator[Band]) -> None:
-    """Have bands written in another thread while the next one is made in this; what fails in one ends both.
+    """Write bands in another thread while the next one is made in this; an error in one ends both.
 
-    No error is kept where it was seen: it knows the frames that it passed, and so the photo, whose memory such
-    a ring would hold.
+    No error is stored: its traceback refers to frames that hold the photo, which a reference cycle would keep alive.
     """
     queue: Queue[Band | None] = Queue(1)
     whole = False
@@ -223,6 +216,6 @@ def _write_behind(write: Callable[[Iterator[Band]], None], bands: Iterator[Band]
             whole = False
             with suppress(Empty):
                 queue.get_nowait()
-            queue.put_nowait(None)  # without waiting, in which a second Ctrl-C would leave the other thread for ever
+            queue.put_nowait(None)  # without waiting: a second Ctrl-C would leave the other thread for ever
             raise
         running.pop().result()

@@ -1,4 +1,4 @@
-"""Upscaling as a library, ``from realsr import load_model, upscale``: tensors, Pillow's images, files."""
+"""Upscaling as a library, ``from realsr import load_model, upscale``: tensors, Pillow images, files."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from realsr.networks.tiling import Tiles, clamped, upscale_bands
 from realsr.runtime.errors import InputError
 from realsr.upscaling.backends import Network
 
-MARGIN = 4  # LR pixels around a band that bicubic looks at, and more
-SCALES = (0.01, 100)  # of results: bicubic below would look at more pixels than there are
+MARGIN = 4  # LR pixels around a band, at least as many as bicubic needs
+SCALES = (0.01, 100)  # smallest and largest scale of a result
 
 
 @overload
@@ -48,22 +48,28 @@ def upscale(
     tiles: Tiles | None = None,
     keep_colours: bool = False,
 ) -> Tensor | Image.Image:
-    """An image enlarged, of any size, in bounded memory on the model's device.
+    """Enlarge an image of any size, in bounded memory on the model's device.
 
     Args:
-        image: a tensor ``(3, H, W)`` or ``(N, 3, H, W)`` in [0, 1], on any device; an image of Pillow's; or a file.
-        model: from :func:`realsr.load_model`; ``realsr.Ensemble(model)`` asks it in eight turns, for a little more.
-        scale: of the result; None is the model's own, others are resized to in the end by bicubic.
+        image: a tensor ``(3, H, W)`` or ``(N, 3, H, W)`` in [0, 1], on any device; a Pillow image; or a file.
+        model: from :func:`realsr.load_model`; ``realsr.Ensemble(model)`` is its self-ensemble, a little better.
+        scale: of the result; None is the model's own, others are reached by bicubic resizing of its output.
         tiles: how the image is cut, see :class:`realsr.networks.tiling.Tiles`.
         keep_colours: whether the result gets the image's colours, see :func:`realsr.imaging.colour.match_colours`.
 
     Returns:
-        A tensor in [0, 1] of the same kind on the same device; of all else an image of Pillow's, of the same mode
-        where that is gray or RGB, with alpha or without, with the ICC profile and EXIF in ``info``. It has 8 bits:
-        :func:`realsr.upscaling.files.upscale_file` keeps 16, and has no need to hold the result.
+        For a tensor one of the same type and device in [0, 1]; else a Pillow image of the same mode (gray or RGB, with
+        or without alpha), with the ICC profile and EXIF in ``info``. It has 8 bits:
+        :func:`realsr.upscaling.files.upscale_file` keeps 16, and does not hold the result in memory.
 
     Raises:
-        InputError: the file cannot be read, or image or model are of no such kind.
+        InputError: the file cannot be read, or image or model are of another type.
+
+    >>> from realsr.networks.edsr import EDSR
+    >>> from realsr.upscaling.backends.pytorch import TorchNetwork
+    >>> model = TorchNetwork(EDSR(features=4, blocks=1), torch.device("cpu"))
+    >>> upscale(torch.rand(3, 8, 6), model).shape, upscale(Image.new("L", (6, 8)), model, scale=3).size
+    (torch.Size([3, 32, 24]), (18, 24))
     """
     if not (hasattr(model, "scale") and hasattr(model, "device")):
         raise InputError(f"model: a {type(model).__name__} is none; take realsr.load_model(FILE)")
@@ -77,10 +83,10 @@ def upscale(
 
 
 def result_size(photo: Photo, model: Network, scale: float | None = None) -> tuple[int, int]:
-    """Height and width of what becomes of a photo.
+    """Height and width of a photo's result.
 
     Raises:
-        InputError: the scale is none of :data:`SCALES`, or there is no pixel.
+        InputError: the scale lies outside :data:`SCALES`, or the photo has no pixels.
     """
     ratio = _ratio(model, scale)
     if not photo.rgb.size:
@@ -96,15 +102,9 @@ def photo_bands(
     keep_colours: bool = False,
     report: Callable[[float], Any] = lambda share: None,
 ) -> Iterator[npt.NDArray[Any]]:
-    """A photo enlarged: colours by the network, alpha by bicubic; gray and bit depth are kept.
+    """Enlarge a photo, colours by the network and alpha by bicubic; gray and bit depth are kept.
 
-    Args:
-        photo: as :func:`realsr.imaging.read_image` gives it.
-        model: see :func:`upscale`.
-        scale: likewise.
-        tiles: likewise.
-        keep_colours: likewise.
-        report: see :func:`realsr.networks.tiling.upscale_bands`.
+    The arguments are those of :func:`upscale` and of :func:`realsr.networks.tiling.upscale_bands`.
 
     Yields:
         Bands of rows, top to bottom: ``(h, W, C)`` of the photo's type, C = 1 for gray, 3 for RGB, one more with alpha.
@@ -130,7 +130,11 @@ def photo_bands(
 
 
 def spread_colours(rgb: npt.NDArray[Any], alpha: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """``(h, w, 3)`` in which pixels of alpha 0, which hide anything, have the colour of the nearest other one."""
+    """Give pixels of alpha 0, whose colours are arbitrary, the colour of the nearest visible pixel; ``(h, w, 3)``.
+
+    >>> spread_colours(np.array([[[9, 9, 9], [1, 2, 3]]]), np.array([[0, 255]])).tolist()
+    [[[1, 2, 3], [1, 2, 3]]]
+    """
     hidden = alpha == 0
     if not hidden.any() or hidden.all():
         return rgb
@@ -139,10 +143,10 @@ def spread_colours(rgb: npt.NDArray[Any], alpha: npt.NDArray[Any]) -> npt.NDArra
 
 
 def picture(sr: Tensor) -> Tensor:
-    """What a network gives, clamped to [0, 1].
+    """Clamp a network's output to [0, 1].
 
     Raises:
-        InputError: it gives NaN, which would become black, or infinite values.
+        InputError: it has NaN, which would become black, or infinite values.
     """
     if not math.isfinite(sr.sum()):
         raise InputError("the network gives NaN or infinite values; take precision=32-true, or else another network")
@@ -150,25 +154,25 @@ def picture(sr: Tensor) -> Tensor:
 
 
 def _ratio(model: Network, scale: float | None) -> float:
-    """Of the result's size to that of the model's output."""
+    """Size of the result over that of the model's output."""
     check_result_scale(scale)
     return 1.0 if scale is None else scale / model.scale
 
 
 def check_result_scale(scale: float | None) -> None:
-    """Raise InputError for a scale that is none of :data:`SCALES`; None is the model's own."""
+    """Raise InputError for a scale outside :data:`SCALES`; None is the model's own."""
     if scale is not None and not (isinstance(scale, int | float) and SCALES[0] <= scale <= SCALES[1]):
         raise InputError(f"scale={scale}: give a number from {SCALES[0]} to {SCALES[1]}")
 
 
 def _levels(sr: Tensor, photo: Photo) -> Tensor:
-    """[0, 1] to the levels of the photo's type; 16 bits as int16 of the same bits, which every device knows."""
+    """[0, 1] to levels of the photo's type; 16 bits as int16 of the same bits, since not every device has uint16."""
     levels = sr.clamp(0, 1).mul(np.iinfo(photo.rgb.dtype).max).round().to(torch.int32)
     return levels.to(torch.uint8) if photo.rgb.dtype == np.uint8 else (levels - (levels >> 15 << 16)).to(torch.int16)
 
 
 def _with_alpha(bands: Iterator[Tensor], photo: Photo, scale: int, ratio: float) -> Iterator[Tensor]:
-    """Bands with the photo's alpha, if there is one, enlarged by bicubic as their last channel."""
+    """Append the photo's alpha, if there is one, enlarged by bicubic as the last channel of the bands."""
     top = 0
     for band in bands:
         bottom = top + band.shape[1] // scale
@@ -185,10 +189,8 @@ def _upscale_tensor(
     images: Tensor, model: Network, scale: float | None, tiles: Tiles | None, keep_colours: bool
 ) -> Tensor:
     if images.ndim not in (3, 4) or images.shape[-3] != 3 or not images.is_floating_point() or not images.numel():
-        shape = tuple(images.shape)
-        raise InputError(
-            f"{images.dtype} of shape {shape} is no image: give floats (3, H, W) or (N, 3, H, W) in [0, 1]"
-        )
+        kind = f"{images.dtype} of shape {tuple(images.shape)}"
+        raise InputError(f"{kind} is no image: give floats (3, H, W) or (N, 3, H, W) in [0, 1]")
     if not torch.isfinite(images).all():
         raise InputError("the image has NaN or infinite values; give numbers from 0 to 1")
     height, width = images.shape[-2:]

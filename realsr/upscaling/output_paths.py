@@ -1,7 +1,8 @@
-"""Where the results of photos go: never over a photo, never two to one name, never outside the output folder."""
+"""Where results go: never over a photo, never two to one name, never outside the output folder."""
 
 from __future__ import annotations
 
+import mimetypes
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,27 +15,26 @@ from realsr.runtime.files import EXTRAS, find_images
 
 
 def targets_of(source: Path, output: Path, suffix: str | None) -> dict[Path, Path]:
-    """Where each photo's result goes; files in an ``output`` inside ``source`` are results of an earlier run.
+    """The result's file of each photo; files in an ``output`` inside ``source`` are results of an earlier run.
 
-    Photos whose results would have one name, since their own differ in the suffix alone, keep that in it.
+    Photos whose results would have the same name, since their own differ in the suffix alone, keep it in the name.
 
     Args:
         source: photo, or folder of photos.
-        output: folder of the results; for a single photo also a file, told by its suffix.
+        output: folder of the results; for a single photo also a file, recognised by its suffix.
         suffix: of the results; None: each photo's own.
 
     Raises:
-        InputError: nothing to upscale, a result would take the place of a photo, or lie outside ``output``.
+        InputError: nothing to upscale, a result would overwrite a photo, or lie outside ``output``.
     """
     if not (source.is_file() or source.is_dir()):
-        raise InputError(
-            f"{source}: {'is neither a file nor a folder' if source.exists() else 'no such file or folder'}"
-        )
+        what = "is neither a file nor a folder" if source.exists() else "no such file or folder"
+        raise InputError(f"{source}: {what}")
     if _is_picture(output):
         return {source: _single(source, output)}
     root, files = (source.parent, [source]) if source.is_file() else (source, find_images(source))
     own, inside = root.resolve(), output.resolve()
-    if output.exists() and output.samefile(root):  # by any name: some disks take capitals for small letters
+    if output.exists() and output.samefile(root):  # also where disks ignore the case of names
         raise InputError(f"output={output}: holds the photos themselves, which would be overwritten; choose another")
     if source.is_dir() and inside.is_relative_to(own):
         files = [path for path in files if not path.parent.resolve().is_relative_to(inside)]
@@ -51,9 +51,13 @@ def targets_of(source: Path, output: Path, suffix: str | None) -> dict[Path, Pat
 
 
 def _is_picture(output: Path) -> bool:
-    """Whether ``output`` is the name of a picture, not of a folder."""
-    suffix = output.suffix.lower()
-    known = suffix in FORMATS or suffix in EXTRAS or suffix in Image.registered_extensions()
+    """Whether ``output`` is the name of a picture, of any format, and not of a folder.
+
+    >>> _is_picture(Path("x.svg")), _is_picture(Path("large.v2"))
+    (True, False)
+    """
+    suffix, (kind, _) = output.suffix.lower(), mimetypes.guess_type(output.name)
+    known = suffix in {*FORMATS, *EXTRAS, *Image.registered_extensions()} or (kind or "").startswith("image/")
     return known and not output.is_dir()
 
 
@@ -68,21 +72,17 @@ def _single(source: Path, output: Path) -> Path:
 
 
 def _named(photos: Sequence[Path], root: Path, output: Path, suffix: str | None) -> dict[Path, Path]:
-    """Results by photo, each with a name of its own; some disks take capitals and small letters for the same."""
-    whole: set[Path] = set()  # those that keep their suffix in the name
+    """Results by photo, of different names even where disks ignore their case."""
+    whole: set[Path] = set()  # photos that keep their suffix in the name
     while True:
         targets = {}
         for path in photos:
-            name, ending = path.relative_to(root), _suffix(path, suffix)
-            plain = output / name.with_suffix(ending)
+            own = path.suffix.lower()
+            ending = suffix or (own if own in FORMATS else ".png")
+            plain = output / path.relative_to(root).with_suffix(ending)
             targets[path] = plain.with_name(path.name + ending) if path in whole else plain
         uses = Counter(str(target).lower() for target in targets.values())
         alike = {path for path, target in targets.items() if uses[str(target).lower()] > 1}
         if alike <= whole:
             return targets
-        whole |= alike  # whose longer names may be those of others
-
-
-def _suffix(path: Path, suffix: str | None) -> str:
-    own = path.suffix.lower()
-    return suffix or (own if own in FORMATS else ".png")
+        whole |= alike  # whose longer names may collide again

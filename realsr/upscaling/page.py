@@ -1,6 +1,7 @@
-"""The page of ``realsr.app``: a photo dropped, before and after with a slider, the result to be downloaded.
+"""The page of ``realsr.app``: upload a photo, compare before and after with a slider, download the result.
 
-Gradio's settings are read when it is imported, so :mod:`realsr.app` makes them before it imports this module.
+Gradio reads its settings when it is imported, so :mod:`realsr.upscaling.server` makes them before it imports this
+module.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from realsr.upscaling.files import upscale_file
 
 DOWNLOADS = {"PNG": ".png", "JPEG": ".jpg", "WebP": ".webp"}
 WHOLE, DETAIL = "whole photo", "detail, pixel by pixel"
-MOST, SIDE = 2048, 768  # pixels that are shown of the longer side of a whole photo, and of the detail
+MOST, SIDE = 2048, 768  # longer side in pixels of the pictures of a whole photo, and of the detail
 CSS = """
 .gradio-container {max-width: 60rem !important; width: 100%; margin: auto}
 #divider .head > :last-child, #divider .min_value, #divider .max_value {display: none}
@@ -42,17 +43,25 @@ PROGRESS, SHOWN, HIDDEN = gr.Progress(), gr.update(visible=True), gr.update(visi
 
 
 @dataclass
-class Desk:
-    """What the page's buttons do; what belongs to an open page lies in a folder of its own, which goes with it."""
+class Actions:
+    """The actions of the page's buttons. The files of each open page lie in its own folder, deleted when it is closed.
+
+    Attributes:
+        network: enlarges the photos.
+        root: of the folders and of Gradio's uploads.
+        options: of :func:`realsr.upscaling.files.upscale_file`.
+        max_megapixels: of a photo.
+        stops: by open page, stops the work that it began last.
+    """
 
     network: Network
-    root: Path  # of the folders; Gradio's uploads are there too
-    options: dict[str, Any]  # of upscale_file
-    max_megapixels: float  # of a photo
-    stops: dict[str, Event] = field(default_factory=dict)  # by open page, of the work that it began last
+    root: Path
+    options: dict[str, Any]
+    max_megapixels: float
+    stops: dict[str, Event] = field(default_factory=dict)
 
     def take(self, upload: dict[str, Any], request: gr.Request) -> tuple[Any, ...]:
-        """An upload becomes the page's photo: place for the next, the photo, a line, the button, no results."""
+        """Make an upload the page's photo. Updates upload, photo, status line, button and results."""
         self.stop(request)
         folder = self._folder(request)
         shutil.rmtree(folder, ignore_errors=True)
@@ -71,7 +80,7 @@ class Desk:
         return None, str(source), line, gr.update(interactive=True), HIDDEN
 
     def begin(self, request: gr.Request) -> tuple[Any, ...]:
-        """Work is wanted: no button for it but one to stop it, no line, no results."""
+        """Begin to enlarge. Updates the buttons to enlarge and to stop, status line and results."""
         self.stop(request)
         self.stops[str(request.session_hash)] = Event()
         return HIDDEN, SHOWN, "", HIDDEN
@@ -79,7 +88,7 @@ class Desk:
     def enlarge(
         self, photo: dict[str, Any], scale: float, kind: str, request: gr.Request, progress: gr.Progress = PROGRESS
     ) -> tuple[Any, ...]:
-        """The photo enlarged: the line about it, the results, of these the file, the pictures and which."""
+        """Enlarge the photo. Updates status line, results, download, slider, divider and choice of views."""
         start, source, results = time.monotonic(), Path(photo["path"]), self._folder(request) / "results"
         target, nothing = results / f"{source.stem}_x{scale:g}{DOWNLOADS[kind]}", (HIDDEN, *[gr.skip()] * 4)
         stop = self.stops.get(str(request.session_hash))
@@ -99,37 +108,36 @@ class Desk:
         except (InputError, OSError) as e:
             return _wrong(e, source.parent), *nothing
         line, seconds = f"{width} × {height} pixels, {target.stat().st_size / 1e6:.1f} MB", time.monotonic() - start
+        last, choices = len(views) - 1, [(name, i) for i, name in enumerate(views)]
         return (
             _line(f"{line}, {seconds:.0f} s" if seconds >= 1 else line),
             SHOWN,
             gr.update(value=str(target), label=f"Download {target.name}"),
-            gr.update(value=_files(results, len(views) - 1), slider_position=50),
+            gr.update(value=_files(results, last), slider_position=50),
             50,
-            gr.update(
-                choices=[(name, i) for i, name in enumerate(views)], value=len(views) - 1, visible=len(views) > 1
-            ),
+            gr.update(choices=choices, value=last, visible=last > 0),
         )
 
     def view(self, number: int, request: gr.Request) -> tuple[str, str]:
-        """The pictures for the slider."""
+        """The two pictures of a view for the slider."""
         return _files(self._folder(request) / "results", number)
 
     def stop(self, request: gr.Request) -> None:
-        """No result is wanted any more."""
+        """Stop the page's work."""
         self.stops.get(str(request.session_hash), Event()).set()
 
     def leave(self, request: gr.Request) -> None:
-        """The page was closed."""
+        """Stop the work of a closed page and delete its files."""
         self.stops.pop(str(request.session_hash), Event()).set()
         shutil.rmtree(self._folder(request), ignore_errors=True)
 
     def _folder(self, request: gr.Request) -> Path:
-        """Of a page; the page's name is the browser's and may be anything, so it is not in the folder's."""
+        """A page's folder, named by a hash since the browser chooses the page's name."""
         return self.root / hashlib.sha256(str(request.session_hash).encode()).hexdigest()
 
 
-def build_page(desk: Desk, scale: int, model: str, keep_seconds: int) -> gr.Blocks:
-    """The page, of the model of a name and a scale; Gradio deletes files that are so old, also of open pages."""
+def build_page(actions: Actions, scale: int, model: str, keep_seconds: int) -> gr.Blocks:
+    """The page of a model of this name and scale; Gradio deletes files after ``keep_seconds``, also of open pages."""
     with gr.Blocks(title="realsr", analytics_enabled=False, delete_cache=(60, keep_seconds)) as page:
         gr.Markdown(f"# Enlarge a photo\nModel: `{model}`. Photos and results are deleted when this page is closed.")
         upload = gr.File(label="Photo", file_types=["image", *SUFFIXES, *EXTRAS], height=140, elem_id="photo")
@@ -146,30 +154,30 @@ def build_page(desk: Desk, scale: int, model: str, keep_seconds: int) -> gr.Bloc
             divider = gr.Slider(0, 100, 50, step=1, label="Before | After", buttons=[], elem_id="divider")
             views = gr.Radio([WHOLE], label="Show", elem_id="views")
 
-        # without Gradio's own preprocessing of files, which leaves an empty file beside each
+        # Gradio's preprocessing of files would leave an empty file beside each
         private: dict[str, Any] = {"api_visibility": "private", "preprocess": False}
         quick = {**private, "show_progress": "hidden", "queue": False}
-        upload.upload(desk.take, upload, [upload, photo, status, go, results], **quick)
-        begun = go.click(desk.begin, None, [go, halt, status, results], **quick)
+        upload.upload(actions.take, upload, [upload, photo, status, go, results], **quick)
+        begun = go.click(actions.begin, None, [go, halt, status, results], **quick)
         shown = [status, results, download, slider, divider, views]
         options = {"show_progress_on": [status], "concurrency_limit": 1, **private}
-        enlarged = begun.then(desk.enlarge, [photo, size, kind], shown, **options)
+        enlarged = begun.then(actions.enlarge, [photo, size, kind], shown, **options)
         enlarged.then(lambda: (SHOWN, HIDDEN), None, [go, halt], **quick)
-        halt.click(desk.stop, None, None, **quick)
-        views.input(desk.view, views, slider, **quick)
+        halt.click(actions.stop, None, None, **quick)
+        views.input(actions.view, views, slider, **quick)
         divider.input(None, divider, slider, js=MOVE_DIVIDER, **quick)
-        page.unload(desk.leave)
+        page.unload(actions.leave)
     page.queue(max_size=20, api_open=False)
     return page
 
 
 def _pictures(source: Path, target: Path) -> tuple[tuple[int, int], list[str]]:
-    """Write what a browser can show beside a result: bicubic and the result, whole and, if it is large, in detail.
+    """Write pictures of bicubic and of the result for the browser: the whole, and of a large result also a detail.
 
-    The whole of a large result is its means over squares of pixels; the detail is its part with most of it.
+    The whole of a large result is reduced by means over squares; the detail is the part with most edges.
 
     Returns:
-        Width and height of the result, and what the pictures show.
+        Width and height of the result, and the names of the views.
     """
     read = partial(pyvips.Image.new_from_file, str(target), access="sequential")
     result = read()
@@ -195,18 +203,18 @@ def _pictures(source: Path, target: Path) -> tuple[tuple[int, int], list[str]]:
 
 
 def _on_white(image: pyvips.Image) -> Image.Image:
-    """Gray or colours, of 8 or 16 bits, with alpha or without, to RGB of 8 bits."""
+    """Any image to 8-bit RGB, with transparency on white."""
     image = image.colourspace("srgb")
     return Image.fromarray((image.flatten(background=255) if image.hasalpha() else image).numpy())
 
 
 def _files(folder: Path, number: int) -> tuple[str, str]:
-    """Of the pictures before and after."""
+    """Files of the pictures before and after."""
     return str(folder / f"view{number}_before.png"), str(folder / f"view{number}_after.png")
 
 
 def _tell(stop: Event, progress: gr.Progress, what: str, share: float) -> None:
-    """How much of the work is done, unless it is not wanted any more."""
+    """Show the progress, or raise InterruptedError if the work was stopped."""
     if stop.is_set():
         raise InterruptedError
     progress(share, desc=what)
@@ -217,5 +225,5 @@ def _line(text: str, role: str = "status") -> str:
 
 
 def _wrong(error: Exception, folder: Path) -> str:
-    """An error's line without this machine's folders."""
+    """An error's line without the names of this machine's folders."""
     return _line((explain(error) or str(error)).replace(f"{folder}/results/", "").replace(f"{folder}/", ""), "alert")

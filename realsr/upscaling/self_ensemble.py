@@ -1,4 +1,4 @@
-"""A network that is asked for each picture in eight turns (geometric self-ensemble; EDSR, section 3.4)."""
+"""Geometric self-ensemble (EDSR, section 3.4)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ from realsr.upscaling.backends import Network
 
 
 class Ensemble:
-    """A network asked for a tile in all eight turns; the answer is their mean (EDSR, section 3.4).
+    """Mean of a network's outputs on a tile in all eight orientations, transformed back (EDSR, section 3.4).
 
     Args:
-        network: to ask.
+        network: that is applied eight times.
+
+    >>> from realsr.upscaling.backends.graphs import GraphNetwork
+    >>> Ensemble(GraphNetwork(lambda lr: lr.repeat(2, 2).repeat(2, 3), "nearest"))(Tensor([[[[1.0, 2.0]]]]))
+    tensor([[[[1., 1., 2., 2.],
+              [1., 1., 2., 2.]]]])
     """
 
     def __init__(self, network: Network) -> None:
@@ -22,6 +27,6 @@ class Ensemble:
     def __call__(self, lr: Tensor) -> Tensor:
         """``lr (N, 3, h, w)`` to ``sr (N, 3, scale*h, scale*w)``."""
         total = self.network(lr)
-        for turn in TURNS[1:]:
-            total = total + unturned(self.network(turned(lr, turn).contiguous()), turn)
+        for index in TURNS[1:]:
+            total = total + unturned(self.network(turned(lr, index).contiguous()), index)
         return total / len(TURNS)

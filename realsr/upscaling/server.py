@@ -1,4 +1,4 @@
-"""The page to try a model on, served on this machine."""
+"""Serves the page of ``realsr.app`` on this machine."""
 
 from __future__ import annotations
 
@@ -28,12 +28,10 @@ LOOPBACK = "127.0.0.1", "localhost", "::1"
 
 
 def free_port(host: str, port: int) -> int:
-    """The port itself; for 0 the first that is free of :data:`PORTS`.
-
-    Gradio's own search looks at 127.0.0.1 alone.
+    """The port itself, or for 0 the first free one of :data:`PORTS`; Gradio's search looks at 127.0.0.1 alone.
 
     Raises:
-        InputError: it is no port, is in use, or must not be used; or this machine has no such address.
+        InputError: the port does not exist, is in use or forbidden; or this machine has no such address.
     """
     if not 0 <= port < 2**16:
         raise InputError(f"port={port}: give a number up to 65535, or 0 for the first that is free")
@@ -45,22 +43,25 @@ def free_port(host: str, port: int) -> int:
         except OSError as e:
             said = str(getattr(e, "strerror", None) or e).partition(" (while")[0]
             reason = f"host={host} port={candidate}: {said}"
-    others = "give another host, or another port, or port=0 for the first that is free"
-    raise InputError(f"{reason}; {others}")
+    raise InputError(f"{reason}; give another host, or another port, or port=0 for the first that is free")
 
 
 def private_settings(folder: str, host: str) -> None:
-    """Gradio's, which come from the environment: files in our folder, no statistics sent, none of the user's own."""
+    """Set Gradio's environment: files in our folder, no statistics, none of the user's settings."""
     for name in [name for name in os.environ if name.startswith("GRADIO_")]:
         del os.environ[name]
     os.environ.update(GRADIO_TEMP_DIR=folder, GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1")
-    # Gradio looks at its own page before it says that it runs; a proxy would not find it
+    # Gradio requests its own page at the start, which a proxy would not find
     for name in ("NO_PROXY", "no_proxy"):
         os.environ[name] = ",".join(filter(None, (os.environ.get(name), host, "localhost")))
 
 
 def serve(cfg: DictConfig, root: Path) -> None:
-    """Serve the page for ever."""
+    """Serve the page until Ctrl-C.
+
+    Raises:
+        InputError: Gradio is not installed, or an option is wrong.
+    """
     private_settings(str(root), cfg.host)
     keep_memory()
     try:
@@ -68,19 +69,19 @@ def serve(cfg: DictConfig, root: Path) -> None:
         from starlette.middleware import Middleware
         from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-        from realsr.upscaling.page import CSS, Desk, build_page
+        from realsr.upscaling.page import CSS, Actions, build_page
     except ModuleNotFoundError as e:
         raise InputError("the page needs the package gradio: pip install 'realsr[app]'") from e
     port = free_port(cfg.host, cfg.port)
     network = load_model(cfg.ckpt, cfg.backend, cfg.accelerator, cfg.precision, ema=cfg.ema)
     tiles = Tiles(cfg.tile, cfg.overlap, cfg.batch)
     options = {"tiles": tiles, "keep_colours": cfg.keep_colours, "quality": cfg.quality}
-    desk = Desk(network, root, options, cfg.max_megapixels)
-    page = build_page(desk, network.scale, Path(cfg.ckpt).name, round(60 * cfg.keep_minutes))
-    # a website could have its own name lead here, and its visitors' browsers would take our page for part of it
+    actions = Actions(network, root, options, cfg.max_megapixels)
+    page = build_page(actions, network.scale, Path(cfg.ckpt).name, round(60 * cfg.keep_minutes))
+    # against DNS rebinding: a website's name that leads here would make our page part of that website
     names = [cfg.host, "localhost"] if cfg.host in LOOPBACK[:2] else ["*"]
-    fonts: Any = {"font": ("system-ui", "sans-serif"), "font_mono": ("ui-monospace", "monospace")}  # none is fetched
-    for name in ("httpx", "httpx2"):  # Gradio asks its own page whether it is there
+    fonts: Any = {"font": ("system-ui", "sans-serif"), "font_mono": ("ui-monospace", "monospace")}  # no downloads
+    for name in ("httpx", "httpx2"):  # by which Gradio requests its own page
         logging.getLogger(name).setLevel(logging.WARNING)
     _, url, _ = page.launch(
         server_name=f"[{cfg.host}]" if ":" in cfg.host else cfg.host,  # IPv6
@@ -91,7 +92,7 @@ def serve(cfg: DictConfig, root: Path) -> None:
         quiet=True,
         max_file_size=int(cfg.max_megabytes * 2**20),
         footer_links=[],
-        run_history=False,  # Gradio's would be kept in the browser
+        run_history=False,  # the browser would keep it
         enable_monitoring=False,
         ssr_mode=False,
         pwa=False,

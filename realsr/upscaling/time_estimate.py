@@ -1,7 +1,8 @@
-"""How long a photo will take, said before a person waits for it."""
+"""Estimates how long a photo will take, before a person waits for it."""
 
 from __future__ import annotations
 
+import math
 import time
 
 import torch
@@ -9,37 +10,30 @@ import torch
 from realsr.networks.tiling import Part, Tiles
 from realsr.upscaling.backends import Network
 
-PROBE = 48  # pixels of a side; a second of the full network on a core
-LONG = 60  # seconds that are worth a line
-SLOW = 60  # seconds a megapixel from which on another network is worth a thought
+PROBE = 48  # side of the trial in pixels; a second of the full network on a core
+LONG = 60  # seconds from which on the estimate is logged
+SLOW = 60  # seconds per megapixel from which on a smaller network is advised
 
 
 def seconds_a_megapixel(network: Network) -> float:
-    """What a network takes on its device for a megapixel of LR, by a trial of a second or less."""
+    """Seconds per megapixel of LR of a network on its device, by a trial of a second or less."""
     seconds = 0.0
     for side in (16, PROBE):  # the first call also prepares
         lr = torch.rand(1, 3, side, side, device=network.device)
         start = time.perf_counter()
-        float(network(lr).sum())  # waits for what a GPU has in hand
+        float(network(lr).sum())  # waits for a GPU to finish
         seconds = time.perf_counter() - start
     return 1e6 * seconds / PROBE**2
 
 
 def long_wait(pace: float, network: Network, tiles: Tiles, height: int, width: int) -> str:
-    """A line about a photo that will take more than :data:`LONG` seconds; else nothing.
+    """A line about a photo of ``height x width`` that will take more than :data:`LONG` seconds; else nothing.
 
-    Args:
-        pace: seconds a megapixel, of :func:`seconds_a_megapixel`.
-        network: that enlarges it.
-        tiles: how it is cut.
-        height: of the photo.
-        width: likewise.
+    ``pace`` is that of :func:`seconds_a_megapixel`; the overlap of tiles is counted.
     """
     fitted = tiles.fitted(network, height, width, network.device)
-    seen = (
-        fitted.seen(part, height, width).shape for part in fitted.split(Part(0, height, 0, width), 2 * fitted.overlap)
-    )
-    seconds = pace * sum(rows * columns for rows, columns in seen) / 1e6
+    parts = fitted.split(Part(0, height, 0, width), 2 * fitted.overlap)
+    seconds = pace * sum(math.prod(fitted.seen(part, height, width).shape) for part in parts) / 1e6
     if seconds < LONG:
         return ""
     wait = f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

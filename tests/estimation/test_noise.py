@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import leaves, scene
 
-from realsr.estimation.noise import NoiseRule, cut_tiles, tile_statistics, witnesses
+from realsr.estimation.noise import NoiseRule, cut_tiles, shows_noise, tile_statistics
 from realsr.estimation.noise_model import noise_level
 from realsr.imaging import gray_uint8
 
@@ -54,7 +54,7 @@ def test_statistics_are_numpys(size, stride):
 def test_image_smaller_than_a_tile_has_none(shape):
     statistics = tile_statistics(picture(*shape), 16, 16)
     assert statistics.corner.shape == (0, 2)
-    assert not len(flat_tiles(statistics, 20, 0)) and not len(witnesses(statistics))
+    assert not len(flat_tiles(statistics, 20, 0)) and not len(shows_noise(statistics))
 
 
 def test_both_bounds_are_strict():
@@ -74,8 +74,8 @@ def test_clipped_and_noiseless_tiles_witness_nothing():
     image[0, 64:67, 0] = 0  # 3 of 256: beyond
     statistics = tile_statistics(image, 16, 16)
     np.testing.assert_allclose(statistics.clipped, [0, 0, 1 / 8, 2 / 256, 3 / 256])
-    np.testing.assert_array_equal(witnesses(statistics), [True, False, False, True, False])
-    np.testing.assert_array_equal(witnesses(statistics, 0.2), [True, False, True, True, True])
+    np.testing.assert_array_equal(shows_noise(statistics), [True, False, False, True, False])
+    np.testing.assert_array_equal(shows_noise(statistics, 0.2), [True, False, True, True, True])
 
 
 def test_cut_tiles():

@@ -200,6 +200,7 @@ def test_a_network_as_onnx_is_measured_too(checkpoint, tmp_path):
     ("given", "says"),
     [
         (["edsr"], "'edsr' is none of bicubic, zssr, k_zssr; a network is given as NAME:FILE"),
+        (["mine:a", "b.ckpt"], "in quotes where the file has a comma in its name: \"methods=[bicubic,'NAME:a,b.ckpt']"),
         (["a:x", "a:y"], "two of the name 'a'"),
         (["zssr", "zssr"], "two of the name 'zssr'"),
         (["a/b:x"], "give NAME:FILE"),

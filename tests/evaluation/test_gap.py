@@ -14,7 +14,7 @@ from realsr.degradation.camera_fit import camera_noise
 from realsr.degradation.paper import Degradation
 from realsr.estimation.camera_noise import AutoRule
 from realsr.estimation.patch_matching import PatchMatching
-from realsr.evaluation.gap import Gap, advice, cut_patches, measure
+from realsr.evaluation.gap import Gap, advice, choose_photos, cut_patches, measure
 from realsr.evaluation.separation import Separation
 from realsr.gap import main
 from realsr.imaging import Photo, read_image, to_uint, write_image
@@ -111,6 +111,7 @@ def test_the_command_writes_table_picture_and_figures(embedded, pools, tmp_path,
     train_it = f"experiment=laptop degradation=camera data.source_dir={embedded / 'photos'} pool_dir={pools}"
     assert train == f"  python -m realsr.train {train_it}"
     assert "nearest is camera" in told and "train with degradation=camera" in told
+    assert "part of that comes from the scenes and not from the degradation" in told
     assert re.search(rf"kernel_noise.*{figures['variants']['kernel_noise']['auc']:.3f}", told)
     picture = np.asarray(Image.open(tmp_path / "outputs/gap/gap.png"))
     assert picture.shape[2] == 3 and len(np.unique(picture.reshape(-1, 3), axis=0)) > 6
@@ -129,19 +130,20 @@ def _gap(auc):
     return Gap(Separation(auc, auc - 0.05, auc + 0.05), {}, None)
 
 
+ADVICE = "nearest is jpeg, AUC 0.800: train with degradation=kernel_noise_jpeg"
+
+
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("noise", "content", "told"),
     [
-        (0.6, "nearest is jpeg, AUC 0.800: train with degradation=kernel_noise_jpeg"),
-        (0.7, "nearest is jpeg, AUC 0.800: train with degradation=kernel_noise_jpeg"),
-        (
-            0.78,
-            r"nearest is jpeg, .*; LR can hardly come nearer by another: give data.clean_dir .*",
-        ),
+        (0.97, 0.6, ADVICE),
+        (0.97, 0.7, ADVICE),
+        (0.97, 0.78, rf"{ADVICE}; LR can hardly come nearer by another: give data.clean_dir .*"),
+        (0.89, 0.6, f"{ADVICE}; not clearly different from it, since the intervals overlap: kernel_noise"),
     ],
 )
-def test_the_advice_names_the_nearest_and_blames_the_scenes_only_if_they_alone_are_left(content, told):
-    gaps = {"kernel_noise": _gap(0.97), "jpeg": _gap(0.8)}
+def test_the_advice_names_the_nearest_and_those_as_near_and_blames_scenes_if_they_alone_are_left(noise, content, told):
+    gaps = {"kernel_noise": _gap(noise), "jpeg": _gap(0.8)}
     options = {"kernel_noise": "kernel_noise", "jpeg": "kernel_noise_jpeg"}
     assert re.fullmatch(told, advice(gaps, _gap(content).separation, options))
 
@@ -164,13 +166,14 @@ def test_the_command_sends_curves_to_wandb(embedded, pools, tmp_path, monkeypatc
         (["patch=8"], "patch=8"),
         (["scale=0"], "scale=0: give 1 or more"),
         (["data.clean_dir=missing", "pools=nothing"], "missing: no such folder"),  # before pools are looked at
-        (["pools=nothing"], "pool does not exist"),
-        (["patch=400"], "needs two on each side"),
+        (["pools=nothing", "data.hr={hr}"], "pool does not exist"),
+        (["patch=400", "pools=nothing"], "needs two on each side"),
     ],
 )
 def test_bad_input_is_one_line(embedded, pools, tmp_path, monkeypatch, capsys, options, told):
+    given = [option.format(hr=embedded / "hr") for option in options]
     with pytest.raises(SystemExit) as stopped:
-        _run(monkeypatch, tmp_path, f"data.source_dir={embedded / 'photos'}", f"pools={pools}", *options)
+        _run(monkeypatch, tmp_path, f"data.source_dir={embedded / 'photos'}", f"pools={pools}", *given)
     assert stopped.value.code == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert told in lines[-1]
@@ -180,7 +183,8 @@ def test_bad_input_is_one_line(embedded, pools, tmp_path, monkeypatch, capsys, o
 def test_photos_that_are_too_small_are_left_out(tmp_path):
     for side in (40, 64):
         write_image(tmp_path / f"{side}.png", Photo(np.zeros((side, side, 3), np.uint8)))
-    assert list(cut_patches(find_images(tmp_path), 48, 20, seed=0)) == ["64"]
+    assert [path.stem for path in choose_photos(str(tmp_path), 9, 48)] == ["64"]
+    assert not choose_photos(str(tmp_path), 9, 48, factor=0.5)
 
 
 def test_one_photo_is_too_few(tmp_path):

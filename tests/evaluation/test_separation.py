@@ -5,7 +5,7 @@ from conftest import scene
 from scipy import ndimage
 
 from realsr.estimation.patch_statistics import BRIGHTNESS, curves, edge_widths, features, power_spectrum
-from realsr.evaluation.separation import auc, compare, separation
+from realsr.evaluation.separation import compare, separation
 
 SIDE = 32
 
@@ -29,13 +29,6 @@ def photos(count, sigma, seed=0, blur=0.0):
 def named(patches):
     """Features of each photo's patches, by a name that the photo and what is made of it share."""
     return {f"photo{index}": features(of) for index, of in enumerate(patches)}
-
-
-def test_auc_is_the_share_of_pairs_in_order():
-    rng = np.random.default_rng(0)
-    real, made = rng.integers(0, 5, 40).astype(float), rng.integers(1, 7, 30).astype(float)
-    pairs = made[:, None] - real[None]
-    assert auc(real, made) == pytest.approx((pairs > 0).mean() + 0.5 * (pairs == 0).mean())
 
 
 def test_power_of_white_noise_is_its_variance_in_every_band():

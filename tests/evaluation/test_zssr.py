@@ -14,8 +14,8 @@ from realsr.estimation.kernels import bicubic_kernel, gaussian_kernel, x4_from_x
 from realsr.evaluation import zssr
 from realsr.evaluation.zssr import ZSSR, zero_shot
 from realsr.evaluation.zssr.module import LOOKS, has_settled
-from realsr.evaluation.zssr.pairs import FathersAndSons, kept_turns, shrunk
-from realsr.evaluation.zssr.upscale import back_projected, median, second_kernel, self_ensemble
+from realsr.evaluation.zssr.pairs import FathersAndSons, kernel_symmetries, shrunk
+from realsr.evaluation.zssr.upscale import back_projected, second_kernel, self_ensemble
 from realsr.imaging.metrics import psnr
 from realsr.imaging.resample import imresize
 from realsr.imaging.symmetries import TURNS, turned, unturned
@@ -129,16 +129,10 @@ def test_ensemble_turns_with_its_photo():
             return convolution(image[None])[0]
 
     image = torch.rand(3, 9, 6)
-    result = median(self_ensemble(network, image))
+    result = self_ensemble(network, image).mean(0)
     for turn in TURNS:
-        torch.testing.assert_close(median(self_ensemble(network, turned(image, turn))), turned(result, turn))
+        torch.testing.assert_close(self_ensemble(network, turned(image, turn)).mean(0), turned(result, turn))
     assert not torch.allclose(turned(network(image), 1), network(turned(image, 1)), atol=1e-3)
-
-
-@pytest.mark.parametrize("count", [1, 2, 5, 8])
-def test_median_is_that_of_numpy(count):
-    images = torch.rand(count, 3, 4, 4)
-    np.testing.assert_allclose(median(images).numpy(), np.median(images.numpy(), 0), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -153,8 +147,8 @@ def test_median_is_that_of_numpy(count):
     ],
 )
 def test_turns_that_are_kept_are_those_that_the_kernel_does_not_see(kernel, turns):
-    assert kept_turns(None) == list(TURNS)
-    assert kept_turns(as_tensor(kernel)) == turns
+    assert kernel_symmetries(None) == list(TURNS)
+    assert kernel_symmetries(as_tensor(kernel)) == turns
     photo, kernel = scene(64, 48).double(), torch.from_numpy(kernel)
     differences = [
         (shrunk(turned(photo, t), 2, kernel) - turned(shrunk(photo, 2, kernel), t)).abs().max() for t in TURNS
@@ -282,11 +276,6 @@ def test_bad_options(option, value, message):
     ("lr", "scale", "kernels", "message"),
     [
         (torch.rand(3, 15, 40), 2, None, "40x15 pixels are too few"),
-        (torch.rand(1, 40, 40), 2, None, "is no photo"),
-        (torch.rand(1, 3, 40, 40), 2, None, "is no photo"),
-        (torch.zeros(3, 40, 40, dtype=torch.uint8), 2, None, "torch.uint8 of shape"),
-        (torch.full((3, 40, 40), torch.nan), 2, None, "NaN"),
-        (255 * torch.rand(3, 40, 40), 2, None, r"must be in \[0, 1\]"),
         (torch.rand(3, 40, 40), 3, None, "scale=3"),
         (torch.rand(3, 40, 40), 4, {4: np.ones((3, 3)) / 9}, "no kernel for x2"),
     ],

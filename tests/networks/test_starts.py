@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 
 from realsr.data.datasets import Pair
-from realsr.evaluation.adaptation import validation_means, verdict
+from realsr.evaluation.adaptation import compare_means, validation_means
 from realsr.networks.community import scale_of
 from realsr.networks.starts import start_file
 from realsr.networks.weights import generator_spec, load_generator
@@ -99,17 +99,17 @@ def test_a_training_takes_the_generator_of_its_start_and_is_compared_with_it(fit
     assert before == after and "width of edges" in line
 
 
-def test_the_verdict_names_the_better():
+def test_the_comparison_names_the_better():
     start = {"psnr": 25.0, "lpips": 0.3, "noise": 1.0}
-    assert verdict(start, {"psnr": 26.0, "lpips": 0.2, "noise": 0.5}) == (
+    assert compare_means(start, {"psnr": 26.0, "lpips": 0.2, "noise": 0.5}) == (
         "start -> adapted: PSNR 25.00 -> 26.00, LPIPS 0.3000 -> 0.2000, noise left 1.00 -> 0.50; "
         "the adapted network is better by PSNR and LPIPS"
     )
-    assert verdict(start, {"psnr": 26.0, "lpips": 0.4}).endswith(
+    assert compare_means(start, {"psnr": 26.0, "lpips": 0.4}).endswith(
         "the adapted network is better by PSNR, the start by LPIPS"
     )
-    assert "the start is better by PSNR and LPIPS; " in verdict(start, {"psnr": 24.0, "lpips": 0.4})
-    assert verdict({"noise": 1.0}, {"noise": 2.0}).endswith("neither is better by these")
+    assert "the start is better by PSNR and LPIPS; " in compare_means(start, {"psnr": 24.0, "lpips": 0.4})
+    assert compare_means({"noise": 1.0}, {"noise": 2.0}).endswith("neither is better by these")
 
 
 def test_a_photo_without_edges_does_not_spoil_what_is_told_of_the_others():
@@ -120,4 +120,4 @@ def test_a_photo_without_edges_does_not_spoil_what_is_told_of_the_others():
     alone, both = validation_means(enlarge, 4, [], photos[1:]), validation_means(enlarge, 4, [], photos)
     assert both["edges"] == alone["edges"] > 0
     assert "edges" not in validation_means(enlarge, 4, [], photos[:1])
-    assert "NaN" not in verdict(both, both)
+    assert "NaN" not in compare_means(both, both)

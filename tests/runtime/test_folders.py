@@ -37,12 +37,17 @@ def test_sizes_that_do_not_fit_are_cropped_at_the_end_and_said(tmp_path, caplog,
 
 
 @pytest.mark.parametrize(
-    ("lr", "hr"), [((20, 24), (76, 96)), ((20, 24), (84, 96)), ((1, 1), (3, 3)), ((22, 24), (83, 96))]
-)
-def test_sizes_that_differ_by_more_are_refused(tmp_path, lr, hr):
+    ("lr", "hr", "way"),
+    [
+        ((20, 24), (76, 96), "cut them"), ((20, 24), (84, 96), "cut them"), ((1, 1), (3, 3), "give scale=3"),
+        ((22, 24), (83, 96), "cut them"), ((20, 24), (40, 48), "give scale=2"),
+    ],
+)  # fmt: skip
+def test_sizes_that_differ_by_more_are_refused(tmp_path, lr, hr, way):
     write(tmp_path / "lr" / "a.png", *lr)
     write(tmp_path / "hr" / "a.png", *hr)
-    with pytest.raises(InputError, match=rf"lr/a\.png: {lr[1]}x{lr[0]} pixels times 4 are not the {hr[1]}x{hr[0]}"):
+    says = rf"lr/a\.png: {lr[1]}x{lr[0]} pixels times 4 are not the {hr[1]}x{hr[0]} .*; {way}"
+    with pytest.raises(InputError, match=says):
         find_pairs(tmp_path / "hr", tmp_path / "lr", 4)
 
 

@@ -21,8 +21,7 @@ from realsr.networks.rrdb import RRDBNet
 from realsr.networks.weights import load_generator, read_checkpoint
 from realsr.runtime.config import explain
 from realsr.runtime.errors import InputError
-from realsr.upscaling.export import export
-from realsr.upscaling.export_formats import EXPORTS
+from realsr.upscaling.export import EXPORTS, export
 
 SIZES = [(11, 14), (1, 1), (2, 37)]
 SPECS = {
@@ -285,7 +284,7 @@ def test_mistakes_are_one_clear_line(mistake, tmp_path, monkeypatch):
         "format=onxx: choose safetensors, pth, onnx, ncnn, did you mean onnx?"
     )
     assert mistake("ckpt=none.ckpt") == "none.ckpt: no such checkpoint"
-    assert mistake("ckpt=folder.onnx") == "folder.onnx: no such checkpoint"
+    assert "folder.onnx: no such checkpoint (the folder holds no checkpoints/last" in mistake("ckpt=folder.onnx")
     assert "broken.pth: is no checkpoint that can be read" in mistake("ckpt=broken.pth")
     assert "disc.pth: holds no generator" in mistake("ckpt=disc.pth")
     assert "is the checkpoint itself" in mistake("ckpt=weights.safetensors", "overwrite=true")

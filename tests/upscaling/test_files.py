@@ -168,6 +168,8 @@ def test_a_single_photo_goes_to_a_file_or_a_folder(network, tmp_path):
     make = [partial(upscale_file, model=network)]
     assert upscale_files(make, photos / "a.png", tmp_path / "large.jpg") == [tmp_path / "large.jpg"]
     assert upscale_files(make, photos / "a.png", tmp_path / "out") == [tmp_path / "out" / "a.png"]
+    with pytest.raises(InputError, match=r"output=\S*x\.svg: cannot write \.svg; use one of \.png"):
+        upscale_files(make, photos / "a.png", tmp_path / "x.svg")
     before = (photos / "a.png").read_bytes()
     with pytest.raises(InputError, match="is the photo itself"):
         upscale_files(make, photos / "a.png", photos / "a.png", overwrite=True)

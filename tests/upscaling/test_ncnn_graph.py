@@ -111,4 +111,4 @@ OTHERS = {
 def test_what_is_not_translated_is_said_in_a_line(kind):
     name = kind.split()[0]
     with pytest.raises(InputError, match=rf"^backend=ncnn: .*{name} .*; take another backend$"):
-        ncnn_graph(OTHERS[kind])
+        ncnn_graph(OTHERS[kind].SerializeToString())

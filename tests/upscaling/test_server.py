@@ -381,18 +381,18 @@ def test_pictures_of_a_large_result_are_its_means_and_its_part_with_most_detail(
 
 
 def test_an_upload_is_taken_once_and_a_page_that_is_closed_leaves_nothing(tmp_path):
-    from realsr.upscaling.page import Desk
+    from realsr.upscaling.page import Actions
 
-    desk = Desk(None, tmp_path / "root", {}, 24)
+    actions = Actions(None, tmp_path / "root", {}, 24)
     (tmp_path / "root").mkdir()
     upload = tmp_path / "root" / "a.png"
     write_image(upload, Photo(np.zeros((8, 9, 3), np.uint8)))
     mine, other = (SimpleNamespace(session_hash=name) for name in ("../../me", "other"))
-    _, source, line, *_ = desk.take({"path": str(upload)}, mine)
+    _, source, line, *_ = actions.take({"path": str(upload)}, mine)
     assert Path(source).parent.parent == tmp_path / "root" and "a.png: 9 × 8 pixels" in line
-    assert "a.png: No such file" in desk.take({"path": str(upload)}, other)[2]
-    desk.begin(mine)
-    stop = desk.stops[mine.session_hash]
-    desk.leave(mine)
+    assert "a.png: No such file" in actions.take({"path": str(upload)}, other)[2]
+    actions.begin(mine)
+    stop = actions.stops[mine.session_hash]
+    actions.leave(mine)
     assert stop.is_set() and list((tmp_path / "root").iterdir()) == []
-    assert "drop it again" in desk.enlarge({"path": source}, 4, "PNG", mine)[0]
+    assert "drop it again" in actions.enlarge({"path": source}, 4, "PNG", mine)[0]

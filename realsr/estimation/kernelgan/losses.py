@@ -1,7 +1,7 @@
-"""What a kernel has to be besides fooling the critic (KernelGAN, section 4.1 and supplementary).
+"""KernelGAN's losses besides the adversarial one (section 4.1 and supplementary).
 
-The RealSR paper (Eq. 4) names the bicubic, sum, boundary and adversarial terms; sparsity and centre come from
-KernelGAN, whose program its authors ran.
+The RealSR paper (Eq. 4) names the bicubic, sum, boundary and adversarial terms; sparsity and centre come from the
+KernelGAN program, which its authors ran.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ from realsr.imaging.resample import imresize
 
 
 def boundary_mask(size: int, height: float = 30.0) -> Tensor:
-    """Weights ``(size, size)`` of a kernel's absolute values, for energy far from the centre is suspect; float64.
+    """Weights ``(size, size)`` of a kernel's absolute values that penalise energy far from the centre; float64.
 
-    ``height * (1 - Gaussian)`` of standard deviation ``size`` and a peak of one, zero in the central half.
+    ``height * (1 - Gaussian)`` of standard deviation ``size`` and a peak of one; zero in the central half.
+
+    >>> boundary_mask(13)[6].round(decimals=1).tolist()
+    [3.0, 2.1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 2.1, 3.0]
     """
     offset = torch.arange(size, dtype=torch.float64) - size // 2
     bell = torch.exp(-0.5 * (offset / size) ** 2)
@@ -27,7 +30,7 @@ def boundary_mask(size: int, height: float = 30.0) -> Tensor:
 
 
 def centre_loss(kernel: Tensor, scale: int) -> Tensor:
-    """Mean squared distance, in pixels, of the centre of mass to where the phase convention wants it."""
+    """Mean squared distance, in pixels, of the centre of mass to :func:`realsr.estimation.kernels.centre_index`."""
     index = torch.arange(kernel.shape[0], dtype=kernel.dtype, device=kernel.device)
     total = kernel.sum()
     row = (kernel.sum(1) * index).sum() / total
@@ -37,17 +40,17 @@ def centre_loss(kernel: Tensor, scale: int) -> Tensor:
 
 
 def bicubic_matrix(size: int, out_size: int, scale: int) -> Tensor:
-    """Antialiased bicubic downscaling of ``size`` pixels, cut to the central ``out_size``; ``(out_size, size)``."""
+    """Antialiased bicubic downscaling of ``size`` pixels to the central ``out_size``; ``(out_size, size)``."""
     columns = imresize(torch.eye(size, dtype=torch.float64)[..., None], 1 / scale)[..., 0]
     cut = (columns.shape[1] - out_size) // 2
     return columns.T[cut : cut + out_size]
 
 
 def bicubic_target(crop: Tensor, matrix: Tensor, mixed_colours: bool) -> Tensor:
-    """The ideal bicubic downscale of ``crop (N, 3, H, H)`` by :func:`bicubic_matrix` on both axes.
+    """Bicubic downscale of ``crop (N, 3, H, H)`` by :func:`bicubic_matrix` on both axes.
 
-    With ``mixed_colours`` each channel's target is the sum of all three, as in the KernelGAN program (one kernel
-    expanded over input and output channels); the paper's text has each colour by itself.
+    With ``mixed_colours`` each channel's target is the sum of all three, as in the KernelGAN program; the paper's text
+    has one target per colour.
     """
     target = matrix @ crop @ matrix.T
     return target.sum(1, keepdim=True).expand_as(target) if mixed_colours else target

@@ -1,4 +1,4 @@
-"""KernelGAN's training of one photo, as a LightningModule; the data are that photo's crops."""
+"""KernelGAN's training on the crops of one photo."""
 
 from __future__ import annotations
 
@@ -13,33 +13,32 @@ from torch.utils.data import DataLoader
 from realsr.estimation.crops import CropPairs, Map
 from realsr.estimation.kernelgan import losses
 from realsr.estimation.kernelgan.networks import PATCH, LinearGenerator, PatchCritic
-from realsr.estimation.kernels import Kernel, postprocess, x4_from_x2
+from realsr.estimation.kernels import Kernel, recentre, suppress_small, x4_from_x2
 from realsr.runtime.errors import at_least
 
 # Weights of the generator's losses besides the adversarial one (weight 1), from the KernelGAN program.
 SUM, BOUNDARY, CENTRE, SPARSITY = 0.5, 0.5, 1.0, 5.0
 BICUBIC_START, BICUBIC_END = 5.0, 5e-6
-NOISE = 1 / 255  # standard deviation of what is added to the critic's inputs, on crops in [-1, 1]
+NOISE = 1 / 255  # standard deviation of the noise on the critic's inputs, on crops in [-1, 1]
 LOWER = 750  # iterations after which the learning rate is divided by ten
-BLOCK = 200  # iterations after which the weights of the losses change, and results are looked at
+BLOCK = 200  # iterations of a batch, after which the weights of the losses change
 
 
 class KernelGAN(LightningModule):
     """Trains a linear generator until a critic cannot tell the downscaled photo's patches from the photo's own.
 
-    A batch is a block of up to 200 iterations, ``(g_crops, d_crops)`` of :class:`realsr.estimation.crops.CropPairs`;
-    between its iterations nothing waits for a result. The critic's noise is drawn afresh each time; the original
-    program adds it to the photo in place, where it piles up.
+    A batch has up to 200 iterations, ``(g_crops, d_crops)`` of :class:`realsr.estimation.crops.CropPairs`, without
+    synchronisation between them. The critic's noise is drawn anew in each; the original program adds it to the photo in
+    place, where it accumulates.
 
     Args:
-        scale: of the kernel that is estimated, 2 in the paper (a x4 kernel is derived from it).
-        iterations: one step of both players each (3000), at most.
+        scale: of the estimated kernel, 2 in the paper (a x4 kernel is derived from it).
+        iterations: at most, each a step of generator and critic (3000).
         channels: width of both networks (64).
         crop: side of the generator's input in pixels (64).
-        learning_rate: of both players at first (2e-4).
-        settled: training ends once a block of 200 iterations has changed the kernel by less than this (0.02), in
-            L1 relative to the kernel's own; 0 runs all iterations. It ends at the end of a block, and not before
-            all losses count.
+        learning_rate: initial, of both networks (2e-4).
+        settled: training ends after a batch that changed the kernel by less than this (0.02), in relative L1, once all
+            losses are active; 0 runs all iterations.
         mixed_colours: see :func:`realsr.estimation.kernelgan.losses.bicubic_target`.
         seed: of initial weights, crops and noise.
     """
@@ -75,35 +74,35 @@ class KernelGAN(LightningModule):
         self.register_buffer("mask", losses.boundary_mask(size).float(), persistent=False)
         self.register_buffer("bicubic", losses.bicubic_matrix(crop, self.output_size, scale).float(), persistent=False)
         self.bicubic_weight = BICUBIC_START
-        self.agreements = 0  # iterations in a row whose bicubic loss was under 0.4; 3 and more: agreed for good
-        self.constrained = False  # whether centre and sparsity count yet
+        self.agreements = 0  # consecutive iterations with a bicubic loss under 0.4; it stays at 3
+        self.constrained = False  # whether centre and sparsity losses are active
         self.scales = (2, 4) if scale == 2 else (scale,)
         self.density: Map = np.zeros((0, 0))
         self.iterations_done = 0
         self.losses: dict[str, Tensor] = {}
 
     def crops(self, image: Tensor) -> DataLoader[tuple[Tensor, Tensor]]:
-        """What the module is to be trained on, for a photo ``(3, H, W)`` in [0, 1].
+        """The loader of a photo ``(3, H, W)`` in [0, 1].
 
         Raises:
-            InputError: the photo is smaller than a crop, or has no edge to learn from.
+            InputError: the photo is smaller than a crop, or has no edges.
         """
         pairs = CropPairs(image, self.iterations, self.crop, self.output_size, self.scale, self.seed)
         self.density = pairs.density
-        # a loader draws a seed at its start: of a generator of its own, not of the global one
+        # its own generator, since a loader draws a seed when it starts
         return DataLoader(pairs, batch_size=BLOCK, generator=torch.Generator())
 
     def configure_optimizers(self) -> Any:
-        """Adam with beta1 0.5 for both players; they share nothing, so one optimiser is the same as two."""
+        """Adam with beta1 0.5 for both networks; they share no parameters, so one optimiser equals two."""
         optimizer = _Adam(self.parameters(), self.learning_rate, (0.5, 0.999), fused=True)
         return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, LOWER, 0.1)]
 
     def on_train_start(self) -> None:
-        """Noise comes from a generator of this photo's own, so nothing that runs beside it can change it."""
+        """Draw noise from a generator of this photo alone, so that nothing that runs beside it changes the result."""
         self.noise = torch.Generator(self.device).manual_seed(self.seed)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """A block of iterations: one backward pass and one step for both players, on one output of the generator."""
+        """Up to 200 iterations, each one backward pass and one step for both networks on one generator output."""
         g_crops, d_crops = batch
         optimizer: Any = self.optimizers(use_pl_optimizer=False)
         scheduler: Any = self.lr_schedulers()
@@ -120,29 +119,30 @@ class KernelGAN(LightningModule):
             bicubic.append(self.losses["bicubic"].detach())
         self.losses = {name: loss.detach() for name, loss in self.losses.items()}
         self.iterations_done += len(bicubic)
-        if self.constrained and _change(before, self.kernel()) < self.settled:
+        after = self.kernel()
+        if self.constrained and np.abs(after - before).sum() / np.abs(after).sum() < self.settled:
             self.trainer.should_stop = True
         self._update_weights(torch.stack(bicubic).tolist())
 
     def both_losses(self, g_crop: Tensor, target: Tensor, d_crop: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        """Those of :meth:`generator_losses`, and ``critic``: ``total`` moves the generator alone, it the critic alone.
+        """:meth:`generator_losses`, whose ``total`` trains the generator alone, and ``critic``, for the critic alone.
 
         Args:
             g_crop: ``(1, 3, crop, crop)`` in [-1, 1].
             target: of the bicubic loss, ``(1, 3, output_size, output_size)``.
             d_crop: a real crop of the same size.
-            noise: for the real crop and for the fake one, ``(2, 3, output_size, output_size)``.
+            noise: on the real crop and on the fake one, ``(2, 3, output_size, output_size)``.
         """
         kernel = self.generator.kernel()
         fake = self.generator(g_crop, kernel)
-        # verdicts lie in [0, 1], so that means of distances to 0 and 1 are distances of means
-        verdict, on_real, on_fake = self.critic(fake, torch.cat([d_crop, fake.detach()]) + noise).mean(1).unbind()
-        return {**self.generator_losses(kernel, fake, target, verdict), "critic": (1 - on_real + on_fake) / 2}
+        # scores lie in [0, 1], so the mean distance to 0 or 1 is the distance of the mean
+        score, on_real, on_fake = self.critic(fake, torch.cat([d_crop, fake.detach()]) + noise).mean(1).unbind()
+        return {**self.generator_losses(kernel, fake, target, score), "critic": (1 - on_real + on_fake) / 2}
 
-    def generator_losses(self, kernel: Tensor, fake: Tensor, target: Tensor, verdict: Tensor) -> dict[str, Tensor]:
-        """Every term unweighted, and ``total`` as it counts at this stage; ``verdict`` is the mean one on ``fake``."""
+    def generator_losses(self, kernel: Tensor, fake: Tensor, target: Tensor, score: Tensor) -> dict[str, Tensor]:
+        """All terms unweighted, and ``total`` with this stage's weights; ``score`` is the critic's mean on ``fake``."""
         terms = {
-            "adversarial": 1 - verdict,
+            "adversarial": 1 - score,
             "bicubic": ((fake - target) ** 2).mean(),
             "sum": (1 - kernel.sum()).abs(),
             "boundary": (kernel * self.mask).abs().mean(),
@@ -157,18 +157,18 @@ class KernelGAN(LightningModule):
 
     @torch.no_grad()
     def kernel(self) -> Kernel:
-        """The composed 13x13 kernel as it stands, without clean-up."""
+        """The composed 13x13 kernel without clean-up."""
         return self.generator.kernel().cpu().double().numpy()
 
     def kernels(self) -> dict[int, Kernel]:
         """The kernels of all ``scales``, cleaned up."""
-        kernel = postprocess(self.kernel(), self.scale)
+        kernel = recentre(suppress_small(self.kernel()), self.scale)
         return {self.scale: kernel, 4: x4_from_x2(kernel)} if self.scale == 2 else {self.scale: kernel}
 
     def confidence(self) -> tuple[float, list[str]]:
-        """How far to trust the kernel, 0 to 1, and what speaks against it: its sum and its energy at the border.
+        """Confidence in the kernel in [0, 1] and the reasons that lower it, by its sum and its energy at the border.
 
-        The critic's verdict is no help: it is the same for good and bad kernels.
+        The critic's score does not help: it is the same for good and bad kernels.
         """
         if (off := self.losses["sum"].item()) >= 0.5:
             return 0.0, [f"has not converged, its sum is off by {off:.2f}: give more iterations"]
@@ -178,11 +178,7 @@ class KernelGAN(LightningModule):
         return float(np.clip((0.1 - border) / 0.08, 0, 1)), reasons
 
     def _update_weights(self, bicubic: list[float]) -> None:
-        """First be like bicubic, then be free of it, then be centred and sparse (KernelGAN's schedule).
-
-        Args:
-            bicubic: that loss in each iteration of the block.
-        """
+        """KernelGAN's schedule, by the batch's bicubic losses: first bicubic, then free, then centred and sparse."""
         for iteration, loss in enumerate(bicubic, start=1):
             if self.agreements < 3:
                 self.agreements = self.agreements + 1 if loss < 0.4 else 0
@@ -191,12 +187,8 @@ class KernelGAN(LightningModule):
                 self.constrained = self.constrained or self.bicubic_weight < 5e-3
 
 
-def _change(before: Kernel, after: Kernel) -> float:
-    return float(np.abs(after - before).sum() / np.abs(after).sum())
-
-
 class _Adam(torch.optim.Adam):
-    """Torch's, without its look for a CUDA driver at each step, which on a machine without one takes longer."""
+    """PyTorch's Adam without its search for a CUDA driver at each step, which takes longer where there is none."""
 
     def _accelerator_graph_capture_health_check(self) -> None:
         pass

@@ -1,4 +1,4 @@
-"""The two players. The generator is linear, so it *is* a kernel: it is applied as one, not layer by layer."""
+"""KernelGAN's two networks. The generator is linear, so it is applied as one kernel, not layer by layer."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-PATCH = 7  # pixels of the crop that a verdict sees, on both axes
+PATCH = 7  # receptive field of the critic in pixels
 
 
 class LinearGenerator(nn.Module):
     """Convolutions without bias or activation, the last one with stride; applied to each colour separately.
 
-    Composing the filters into one kernel and applying that costs next to nothing, where running 64-channel layers over
-    the crop is nearly all of a step. Output and gradients are those of the layered network up to rounding.
+    The filters are composed into one kernel, which costs next to nothing; 64-channel layers on the crop would take
+    nearly all of a step. Output and gradients equal those of the layered network up to rounding.
 
     Args:
         scale: stride of the last filter.
         channels: width of the inner layers.
         sizes: filter sizes; (7, 5, 3, 1, 1, 1) of the paper make a 13x13 kernel.
+
+    >>> generator = LinearGenerator(scale=2, channels=4)
+    >>> generator.kernel().shape, generator(torch.rand(1, 3, 64, 64)).shape
+    (torch.Size([13, 13]), torch.Size([1, 3, 26, 26]))
     """
 
     def __init__(self, scale: int = 2, channels: int = 64, sizes: tuple[int, ...] = (7, 5, 3, 1, 1, 1)) -> None:
@@ -32,14 +36,14 @@ class LinearGenerator(nn.Module):
         self.kernel_size = sum(sizes) - len(sizes) + 1
 
     def kernel(self) -> Tensor:
-        """The composed correlation kernel ``(K, K)``, differentiable by the filters.
+        """The composed correlation kernel ``(K, K)``, differentiable with respect to the filters.
 
-        Correlating with one filter after another is correlating with their full convolution. Starting from the
-        last filter keeps a single "image" in the chain; the transposed convolution is the full one.
+        Correlation with several filters is correlation with their full convolution, which is a transposed one. The
+        chain starts from the last filter, so that it holds a single image.
         """
         kernel = self.filters[-1]
         for weight in reversed(list(self.filters)[:-1]):
-            if kernel.shape[-1] == 1:  # of a single pixel, where a product is several times faster
+            if kernel.shape[-1] == 1:  # a matrix product is several times faster
                 kernel = (kernel.flatten(1) @ weight.flatten(1)).view(1, *weight.shape[1:])
             else:
                 kernel = F.conv_transpose2d(kernel, weight)
@@ -50,7 +54,7 @@ class LinearGenerator(nn.Module):
 
         Args:
             crop: ``(N, 3, H, W)``.
-            kernel: the result of :meth:`kernel`, if it is at hand already.
+            kernel: the result of :meth:`kernel`, if it is known already.
 
         Returns:
             ``(N, 3, ceil((H-K+1)/scale), ceil((W-K+1)/scale))``.
@@ -62,15 +66,18 @@ class LinearGenerator(nn.Module):
 
 
 class PatchCritic(nn.Module):
-    """A 7x7 convolution and 1x1 ones: a verdict in [0, 1] on every 7x7 patch of a crop.
+    """A 7x7 convolution and 1x1 convolutions: a score in [0, 1] for every 7x7 patch of a crop.
 
-    Spectral norm everywhere; batch normalisation and ReLU on the inner layers; no padding. Each crop is a batch of
-    its own. Running statistics, and biases that the normalisation takes off again, are left out. Nothing lies between
+    Spectral norm everywhere; batch normalisation and ReLU on the inner layers; no padding. Each crop is normalised by
+    itself. Running statistics, and biases before a normalisation, have no effect and are left out. Nothing lies between
     the first two layers, so their filters are composed and applied as one.
 
     Args:
         channels: width of the inner layers.
-        layers: all of them, three or more.
+        layers: number of layers, at least three.
+
+    >>> PatchCritic(channels=4)(torch.rand(1, 3, 26, 26), torch.rand(2, 3, 26, 26)).shape
+    torch.Size([3, 400])
     """
 
     def __init__(self, channels: int = 64, layers: int = 7) -> None:
@@ -82,23 +89,23 @@ class PatchCritic(nn.Module):
         self.last = nn.Parameter(_start(1, channels))
         self.bias = nn.Parameter(torch.zeros(1))
 
-    def forward(self, given: Tensor, taught: Tensor) -> Tensor:
-        """Judge the crops that another player learns from and those that the critic learns from, in one pass.
+    def forward(self, for_generator: Tensor, for_critic: Tensor) -> Tensor:
+        """Score the crops that train the generator and those that train the critic in one pass.
 
-        Gradients go to ``given`` and leave the critic alone; those of ``taught`` go to the critic alone. Each crop,
-        in the order of the output, comes with a power iteration, as if it were judged by itself.
+        Gradients of the scores on ``for_generator`` go to the crops alone, those on ``for_critic`` to the critic alone.
+        Each crop, in the order of the output, takes a power iteration, as if it were the only one.
 
         Args:
-            given: ``(M, 3, H, W)`` in [-1, 1].
-            taught: ``(N, 3, H, W)`` in [-1, 1].
+            for_generator: ``(M, 3, H, W)`` in [-1, 1].
+            for_critic: ``(N, 3, H, W)`` in [-1, 1].
 
         Returns:
             ``(M+N, (H-6)*(W-6))`` in [0, 1]; 1 is real.
         """
-        counts = len(given), len(taught)
+        counts = len(for_generator), len(for_critic)
         weights, norms = self.inner.weight, self.inner.norms(*counts)
         filters = (weights[0] @ self.first.weight[0]).view(-1, 3, PATCH, PATCH)
-        x = torch.cat([F.conv2d(given, filters.detach()), F.conv2d(taught.detach(), filters)]).flatten(2)
+        x = torch.cat([F.conv2d(for_generator, filters.detach()), F.conv2d(for_critic.detach(), filters)]).flatten(2)
         x = x / (norms[0] * self.first.norms(*counts)[0])
         gains, shifts = _copies(self.gain, *counts).unbind(), _copies(self.shift, *counts).unbind()
         x = _normalise(x, gains[0], shifts[0])
@@ -111,7 +118,7 @@ class PatchCritic(nn.Module):
 
 
 class SpectralMatrices(nn.Module):
-    """Matrices ``weight (count, rows, columns)`` whose spectral norms are followed by power iterations.
+    """Matrices ``weight (count, rows, columns)`` whose spectral norms are estimated by power iterations.
 
     As :func:`torch.nn.utils.parametrizations.spectral_norm`, for several matrices and several uses at once.
     """
@@ -124,10 +131,7 @@ class SpectralMatrices(nn.Module):
         self.norms(15, 0)
 
     def norms(self, frozen: int, free: int) -> Tensor:
-        """A power iteration for each use, and the norms after each, ``(count, frozen + free, 1, 1)``.
-
-        Those of the first ``frozen`` uses have no gradient.
-        """
+        """Norms after a power iteration per use, ``(count, frozen + free, 1, 1)``; the first have no gradient."""
         weight, v, us = self.weight.detach(), self.v, []
         for _ in range(frozen + free):
             u = weight @ v
@@ -139,7 +143,7 @@ class SpectralMatrices(nn.Module):
 
 
 def _start(*shape: int) -> Tensor:
-    """Uniform, as torch's convolutions start; the last axis is what a weight sums over."""
+    """Uniform initial weights, as PyTorch's convolutions have; the last axis is the fan-in."""
     return torch.empty(shape).uniform_(-(shape[-1] ** -0.5), shape[-1] ** -0.5)
 
 

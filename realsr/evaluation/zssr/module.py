@@ -1,4 +1,4 @@
-"""ZSSR's training on one photo, as a LightningModule; the data are that photo's fathers and sons."""
+"""ZSSR's network and its training on one photo."""
 
 from __future__ import annotations
 
@@ -17,15 +17,19 @@ from realsr.evaluation.zssr.pairs import FathersAndSons, shrunk
 from realsr.imaging.resample import crop_to_multiple, imresize
 from realsr.runtime.errors import InputError, at_least
 
-LOOK = 20  # iterations between two looks at the reconstruction error
-LOOKS = 15  # that the line is fitted to
-FACTOR = 1.5  # by which the errors' scatter must exceed their fall, for the rate to fall
-SHARES = (0.6, 0.25, 0.15)  # of the iterations, that each of the three rates gets at most
-SIDE = 128  # pixels of the window that is looked at
+LOOK = 20  # iterations between two measurements of the reconstruction error
+LOOKS = 15  # errors that the line is fitted to
+FACTOR = 1.5  # the learning rate falls once the errors' scatter exceeds their fall by this factor
+SHARES = (0.6, 0.25, 0.15)  # largest shares of the iterations of the three learning rates
+SIDE = 128  # side in pixels of the window whose error is measured
 
 
 class ZSSRNetwork(nn.Module):
-    """Convolutions of 3x3, ``channels`` wide, with ReLU between; adds what bicubic enlarging lacks (ZSSR, 3.2)."""
+    """3x3 convolutions, ``channels`` wide, with ReLU: adds a residual to the bicubic enlargement (ZSSR, 3.2).
+
+    >>> ZSSRNetwork(channels=8, layers=3)(torch.rand(1, 3, 16, 12)).shape
+    torch.Size([1, 3, 16, 12])
+    """
 
     def __init__(self, channels: int, layers: int) -> None:
         super().__init__()
@@ -34,7 +38,7 @@ class ZSSRNetwork(nn.Module):
         for convolution in convolutions:
             nn.init.kaiming_normal_(convolution.weight)
         with torch.no_grad():
-            convolutions[-1].weight.mul_(0.01)  # begins as bicubic
+            convolutions[-1].weight.mul_(0.01)  # starts as bicubic
         self.body = nn.Sequential(*[layer for c in convolutions for layer in (c, nn.ReLU(inplace=True))][:-1])
 
     def forward(self, enlarged: Tensor) -> Tensor:
@@ -45,22 +49,21 @@ class ZSSRNetwork(nn.Module):
 class ZSSR(LightningModule):
     """Learns to double the size of one photo from smaller versions of it.
 
-    The learning rate is divided by ten when the error of the photo's reconstruction from its own son stops falling,
-    and the training ends once it would be a thousandth of the first (section 3.2); but as the iterations are counted,
-    no rate gets more than its share of them.
+    The learning rate is divided by ten when the error of reconstructing the photo from its son stops falling, and
+    training ends when it would fall a third time (section 3.2). No rate gets more than its share of the iterations.
 
     Args:
         iterations: at most.
-        again: iterations of the second doubling at most, if there is one; it goes on with the network of the first,
-            at a third of the rate.
+        again: iterations of the second doubling at most, which continues the first one's network at a third of the
+            rate.
         channels: of the network's inner layers.
         layers: of the network.
         crop: side of a training crop in pixels, even (128 in the paper).
-        learning_rate: of Adam, at first.
+        learning_rate: of Adam, initial.
         sizes: of the fathers, relative to the photo, in (0, 1].
-        noise: standard deviation, in levels of 255, of what is added to the sons: the paper takes about 5 for photos
-            of cameras, and none for ideal ones.
-        back_projections: of each output, and of their median; 0 leaves it out.
+        noise: standard deviation in levels of 255 of the noise on the sons: the paper takes about 5 for photos of
+            cameras, and none for ideal ones.
+        back_projections: of each output and of their median; 0 leaves them out.
         seed: of initial weights, crops and noise.
     """
 
@@ -100,12 +103,12 @@ class ZSSR(LightningModule):
     def pairs(
         self, photo: Tensor, kernel: Tensor | None = None, again: bool = False
     ) -> DataLoader[tuple[Tensor, Tensor]]:
-        """What the module is to be trained on next.
+        """The loader of a photo's training, for which the module is prepared.
 
         Args:
-            photo: that is to be doubled, ``(3, H, W)`` in [0, 1].
-            kernel: that it was made with, for x2, ``(K, K)``; None: bicubic.
-            again: whether the module has doubled before.
+            photo: to be doubled, ``(3, H, W)`` in [0, 1].
+            kernel: of the photo, for x2, ``(K, K)``; None is bicubic.
+            again: whether this is the second doubling.
 
         Raises:
             InputError: the photo is too small.
@@ -117,7 +120,7 @@ class ZSSR(LightningModule):
         rows, columns = detailed_window(photo.movedim(0, -1).numpy(), SIDE)
         self.father = crop_to_multiple(photo[:, rows, columns], 2)[None]
         self.son = imresize(shrunk(self.father, 2, kernel), 2)
-        # a loader draws a seed at its start: of a generator of its own, not of the global one
+        # its own generator, since a loader draws a seed when it starts
         return DataLoader(data, batch_size=1, generator=torch.Generator())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -125,7 +128,7 @@ class ZSSR(LightningModule):
         return torch.optim.Adam(self.parameters(), self.rate)
 
     def forward(self, enlarged: Tensor) -> Tensor:
-        """``(N, 3, H, W)``, enlarged by bicubic, to the same with what it lacks."""
+        """``(N, 3, H, W)`` enlarged by bicubic to the network's estimate of the same size."""
         return self.network(enlarged)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
@@ -134,12 +137,12 @@ class ZSSR(LightningModule):
         return F.l1_loss(self.network(son), father)
 
     def on_train_start(self) -> None:
-        """What is looked at goes where the network is."""
+        """Move the reconstruction's images to the device."""
         self.place = self.device
         self.son, self.father = self.son.to(self.device), self.father.to(self.device)
 
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
-        """Look at the reconstruction error from time to time, and lower the rate."""
+        """Measure the reconstruction error from time to time, and lower the learning rate."""
         done, settled = batch_idx + 1, False
         if done % LOOK == 0:
             with torch.no_grad():
@@ -153,12 +156,12 @@ class ZSSR(LightningModule):
 
 
 def has_settled(errors: Sequence[float], looks: int = LOOKS, factor: float = FACTOR) -> bool:
-    """Whether the last errors scatter about a line through them by more than they fall along it.
+    """Whether the last ``looks`` errors scatter about a fitted line by ``factor`` times more than they fall along it.
 
-    Args:
-        errors: one for each look.
-        looks: that the line is fitted to; with fewer it is too early to say.
-        factor: by which the scatter (a standard deviation) must exceed the fall from the first of them to the last.
+    The scatter is a standard deviation; the fall is that from the first to the last of them. False for fewer errors.
+
+    >>> has_settled([3.0, 2.0, 1.0], looks=3), has_settled([1.0, 1.2, 1.0], looks=3)
+    (False, True)
     """
     if len(errors) < looks:
         return False

@@ -1,4 +1,4 @@
-"""Fathers and sons: the photo in some sizes, and what half-size pictures the camera would make of it."""
+"""ZSSR's training pairs: the photo at some sizes (fathers), and each downscaled by the camera's kernel (sons)."""
 
 from __future__ import annotations
 
@@ -13,47 +13,51 @@ from realsr.imaging.resample import blur_subsample, crop_to_multiple, imresize
 from realsr.imaging.symmetries import TURNS, turned, unturned
 from realsr.runtime.errors import InputError
 
-LEAST = 16  # pixels of a photo's shorter side
+LEAST = 16  # smallest side of a photo in pixels
 
 
 def shrunk(image: Tensor, scale: int, kernel: Tensor | None = None) -> Tensor:
-    """``(..., 3, H, W)`` to ``(..., 3, H/scale, W/scale)``, by a kernel ``(K, K)`` or, without one, bicubic."""
+    """Downscale ``(..., 3, H, W)`` to ``(..., 3, H/scale, W/scale)`` by a kernel ``(K, K)``, or by bicubic.
+
+    >>> shrunk(torch.ones(3, 8, 12), 2, torch.full((3, 3), 1 / 9)).shape
+    torch.Size([3, 4, 6])
+    """
     if kernel is None:
         return imresize(image, 1 / scale)
     images = image.reshape(-1, *image.shape[-3:])
     return blur_subsample(images, kernel[None], scale).view(*image.shape[:-2], *(n // scale for n in image.shape[-2:]))
 
 
-def kept_turns(kernel: Tensor | None, tolerance: float = 0.1) -> list[int]:
-    """The turns in which a photo stays one that the kernel could have made: all eight of bicubic, two of a Gaussian.
+def kernel_symmetries(kernel: Tensor | None, tolerance: float = 0.1) -> list[int]:
+    """The symmetries of a square under which the kernel is invariant: all eight of bicubic, two of a slanted Gaussian.
 
-    A network that was taught how the kernel lies in the photo is of no use for a photo in which it lies otherwise.
+    The network learns the kernel's orientation, so its self-ensemble can use no others.
 
     Args:
         kernel: ``(K, K)`` for x2, or None for bicubic.
-        tolerance: of the difference between the kernel and the turned one, in L1 (the kernel's own is 1).
+        tolerance: largest L1 distance of the transformed kernel to the kernel, whose own L1 norm is 1.
     """
     if kernel is None:
         return list(TURNS)
-    end = 3 - kernel.shape[-1] % 2  # an even frame, so that a kernel that is centred for x2 turns about the middle
+    end = 3 - kernel.shape[-1] % 2  # an even frame, in whose middle the centre of a x2 kernel lies
     framed = F.pad(kernel, (1, end, 1, end))
     return [turn for turn in TURNS if float((turned(framed, turn) - framed).abs().sum()) <= tolerance]
 
 
 class FathersAndSons(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
-    """One item an iteration: a crop of a son, enlarged by bicubic, and what it should become (ZSSR, section 3.2).
+    """One item per iteration: a crop of a son, enlarged by bicubic, and the father's crop (ZSSR, section 3.2).
 
-    Fathers are the photo and smaller versions of it, drawn in proportion to their areas, in all eight turns. They are
-    turned *before* they are shrunk, so that the kernel lies in the sons as it lies in the photo.
+    Fathers are the photo and smaller versions of it, drawn by area, in all eight orientations. They are transformed
+    *before* they are downscaled, so that the kernel has the same orientation in the sons as in the photo.
 
     Args:
         photo: ``(3, H, W)`` in [0, 1].
-        kernel: correlation kernel ``(K, K)`` for x2; None shrinks by bicubic.
+        kernel: correlation kernel ``(K, K)`` for x2; None is bicubic.
         iterations: number of items.
         crop: side of the crops in the father's pixels, even; smaller fathers are taken whole.
         sizes: of the fathers, relative to the photo.
-        noise: standard deviation of what is added to the sons, in levels of 255.
-        seed: of every draw.
+        noise: standard deviation of the noise on the sons, in levels of 255.
+        seed: of all draws.
 
     Raises:
         InputError: the photo is too small.
@@ -75,7 +79,7 @@ class FathersAndSons(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
             )
         self.iterations, self.crop, self.noise, self.seed = iterations, crop, noise, seed
         self.fathers = [crop_to_multiple(photo if size == 1 else imresize(photo, size), 2) for size in sizes]
-        # kept as their fathers lie, so that both are cropped at one place, and turned then
+        # stored in the father's orientation, so that both are cropped at one place
         self.sons = [
             [unturned(shrunk(turned(father, turn), 2, kernel), turn) for turn in TURNS] for father in self.fathers
         ]

@@ -24,13 +24,13 @@ PRECISIONS: dict[str, tuple[str, ...]] = {
 
 
 class Network(Protocol):
-    """What enlarges a tile; precision, memory format and compilation are its own affair.
+    """A network that enlarges tiles, in whatever precision and memory format.
 
     Attributes:
-        scale: by which it enlarges.
-        device: on which it takes and gives tensors.
-        overlap: LR pixels that a tile has to see around it.
-        aligned: of what the starts of tiles have to be multiples.
+        scale: of SR against LR.
+        device: of its input and output.
+        overlap: LR pixels around a tile that it has to see.
+        aligned: tiles start at multiples of this.
     """
 
     scale: int
@@ -56,16 +56,16 @@ def load_model(
 
     Args:
         ckpt: anything that :func:`realsr.networks.weights.load_generator` takes, or an ``.onnx`` file.
-        backend: what computes it. ``auto``: PyTorch for checkpoints, ONNX Runtime for ``.onnx``.
-        accelerator: ``auto``, ``cpu`` or ``gpu``; ncnn takes GPUs, by Vulkan, when told ``gpu``.
-        precision: of weights and activations, by Lightning's names; ``32-true`` is exact, but that on GPUs of Nvidia's
-            PyTorch convolves in TF32 unless ``torch.backends.cudnn.allow_tf32`` is off.
-        compile: whether PyTorch compiles the network first, which takes a minute and then saves some of each.
-        ema: whether to take the averaged weights, where there are some.
-        index: which of several GPUs.
+        backend: ``torch``, ``onnxruntime`` or ``ncnn``; ``auto`` is ONNX Runtime for ``.onnx``, else PyTorch.
+        accelerator: ``auto``, ``cpu`` or ``gpu``; ncnn uses GPUs, by Vulkan, with ``gpu`` alone.
+        precision: of weights and activations, by Lightning's names; ``32-true`` is exact, except that PyTorch convolves
+            in TF32 on Nvidia GPUs unless ``torch.backends.cudnn.allow_tf32`` is off.
+        compile: whether PyTorch compiles the network first, which takes a minute.
+        ema: whether to take the averaged weights, if there are some.
+        index: of several GPUs.
 
     Raises:
-        InputError: no such file or none that can be read, or something that this backend or machine does not have.
+        InputError: the file cannot be read, or the backend or machine lacks what is asked for.
     """
     choices = (("backend", backend, Backend), ("accelerator", accelerator, Accelerator))
     for name, value, hint in (*choices, ("precision", precision, Precision)):
@@ -98,31 +98,25 @@ def _check_combination(backend: str, accelerator: str, precision: str, compile: 
 
 
 def _graph_network(ckpt: str | Path, backend: str, accelerator: str, precision: str, ema: bool, index: int) -> Network:
-    """A network by a runtime that takes ONNX."""
+    """A network by ONNX Runtime or ncnn."""
+    from realsr.networks.onnx_graph import onnx_graph
+    from realsr.networks.sizes import sizes_of
+    from realsr.networks.weights import load_generator
     from realsr.upscaling.backends.graphs import GraphNetwork, brief, read_onnx
+    from realsr.upscaling.backends.ncnn_net import ncnn_net
+    from realsr.upscaling.backends.onnx_runtime import onnx_runtime
 
+    half = precision == "16-true"
     if Path(ckpt).suffix.lower() == ".onnx":
         graph, batches, sizes = read_onnx(ckpt)
     else:
-        from realsr.networks.onnx_graph import onnx_graph
-        from realsr.networks.sizes import sizes_of
-        from realsr.networks.weights import load_generator
-
         generator = load_generator(ckpt, ema)
-        graph, batches = onnx_graph(generator, half=precision == "16-true" and backend == "onnxruntime"), True
-        sizes = sizes_of(generator)
+        graph, batches, sizes = onnx_graph(generator, half and backend == "onnxruntime"), True, sizes_of(generator)
     try:
         if backend == "onnxruntime":
-            from realsr.upscaling.backends.onnx_runtime import onnx_runtime
-
-            run = onnx_runtime(graph, accelerator, index)
-        else:
-            from realsr.upscaling.backends.ncnn_net import ncnn_net
-
-            run = ncnn_net(graph, index if accelerator == "gpu" else None, precision == "16-true")
-            batches = False
-        return GraphNetwork(run, ckpt, batches, sizes)
+            return GraphNetwork(onnx_runtime(graph, accelerator, index), ckpt, batches, sizes)
+        return GraphNetwork(ncnn_net(graph, index if accelerator == "gpu" else None, half), ckpt, False, sizes)
     except InputError:
         raise
-    except Exception as e:  # each runtime has exceptions of its own
+    except Exception as e:  # each runtime has its own exceptions
         raise InputError(f"{ckpt}: backend={backend} cannot take it ({brief(e)})") from e

@@ -1,7 +1,8 @@
-"""Networks that another runtime computes from ONNX: what they share."""
+"""Networks that ONNX Runtime or ncnn computes from an ONNX graph: reading, checking and running them."""
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from math import lcm
@@ -21,21 +22,24 @@ from realsr.runtime.hardware import is_out_of_memory
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 UNKNOWN = Sizes(multiple=0)
 
-MULTIPLES = (1, 2, 4, 8, 16, 32, 64)  # of which a network may want sides; the first that it takes
-WINDOW = 16  # tiles of networks that want multiples start at multiples of it, which windows of 8 and 16 go into
+MULTIPLES = (1, 2, 4, 8, 16, 32, 64)  # tried for the sides of images, in this order
+WINDOW = 16  # where sides must be multiples, tiles start at multiples of this too, for windows of 8 and 16
 
 
 class GraphNetwork:
-    """A network on the CPU's side, whatever computes it; tensors go there and come back as arrays.
+    """A network whose tensors are on the CPU, whatever computes it.
 
     Args:
-        run: ``(N, 3, h, w)`` to ``(N, 3, scale*h, scale*w)``, C-contiguous; of N = 1 where not ``batches``.
+        run: ``(N, 3, h, w)`` to ``(N, 3, scale*h, scale*w)``, C-contiguous; N = 1 unless ``batches``.
         name: of the file, for messages.
         batches: whether ``run`` takes several images.
-        sizes: what it asks of tiles; where the multiple is 0 it is found by trial.
+        sizes: the network's requirements on tiles; a multiple of 0 is found by trial.
 
     Raises:
-        InputError: it does something else than to enlarge RGB images.
+        InputError: the network does not enlarge RGB images.
+
+    >>> GraphNetwork(lambda lr: lr.repeat(3, 2).repeat(3, 3), "nearest.onnx").scale
+    3
     """
 
     def __init__(self, run: Run, name: str | Path, batches: bool = True, sizes: Sizes = UNKNOWN) -> None:
@@ -48,7 +52,7 @@ class GraphNetwork:
         self.overlap, self.aligned = self.sizes.overlap, self.sizes.aligned
 
     def _tried(self, multiples: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The shapes of an image and of what the network makes of it, whose sides are odd numbers of a multiple."""
+        """Shapes of a trial image, whose sides are odd numbers of the first multiple that works, and of its result."""
         for multiple in multiples:
             least = max(-(-max(self.sizes.minimum, 16) // multiple) // 2 * 2 + 1, 1)
             shape = (1, 3, multiple * least, multiple * (least + 2))
@@ -83,7 +87,7 @@ class GraphNetwork:
             return result
         except MemoryError:
             raise
-        except Exception as e:  # each runtime has exceptions of its own
+        except Exception as e:  # each runtime has its own exceptions
             reason = brief(e)
             if is_out_of_memory(RuntimeError(str(e))) or "bad_alloc" in str(e):
                 raise MemoryError(reason) from e
@@ -92,20 +96,27 @@ class GraphNetwork:
 
 
 def brief(error: Exception) -> str:
-    """What a runtime says, without where in its source it was said."""
+    """A runtime's message without the places in its source."""
     noise = ("Exception from ", "Check '", "Summary")
     lines = [line.strip() for line in str(error).splitlines()]
     text = " ".join(line for line in lines if line and not line.startswith(noise))
     return text.rpartition(" : ")[2][:200] or type(error).__name__
 
 
-def missing(backend: str, error: ImportError) -> InputError:
-    """How to get the package of a backend."""
-    return InputError(f"backend={backend} needs the package {error.name}: pip install 'realsr[{backend}]'")
+def package(name: str, option: str, extra: str) -> Any:
+    """Import an optional package.
+
+    Raises:
+        InputError: it is not installed; says which option needs it, and by which extra it is installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as e:
+        raise InputError(f"{option} needs the package {name}: pip install 'realsr[{extra}]'") from e
 
 
 def _tensors(graph: Any) -> Iterator[Any]:
-    """All tensors of an ONNX graph, also those in nodes and in the graphs of loops and branches."""
+    """All tensors of an ONNX graph, including those of nodes and of subgraphs."""
     yield from graph.initializer
     for attribute in (attribute for node in graph.node for attribute in node.attribute):
         yield from (attribute.t, *attribute.tensors)
@@ -114,25 +125,20 @@ def _tensors(graph: Any) -> Iterator[Any]:
 
 
 def read_onnx(path: str | Path) -> tuple[bytes, bool, Sizes]:
-    """An ``.onnx`` file, whether it takes several images at once, and what it asks of tiles.
+    """The content of an ``.onnx`` file, whether it takes several images at once, and its requirements on tiles.
 
     Raises:
-        InputError: it is missing, damaged or in several files, or no network from an RGB image to another.
+        InputError: it is missing, damaged or in several files, or does not map an RGB image to another.
     """
-    try:
-        import onnx
-    except ImportError as e:
-        raise missing("onnxruntime", e) from e
+    onnx = package("onnx", "backend=onnxruntime", "onnxruntime")
     path = Path(path)
-    if path.is_file():
-        check_content(path)
-    try:
-        content = path.read_bytes()
-    except OSError as e:
-        raise InputError(f"{path}: {'no such file' if not path.exists() else e.strerror}") from e
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    check_content(path)
+    content = path.read_bytes()
     try:
         model = onnx.load_from_string(content)
-    except Exception as e:  # protobuf's own, by version
+    except Exception as e:  # protobuf's, which depends on its version
         raise InputError(f"{path}: is no ONNX file that can be read (damaged or foreign)") from e
     graph = model.graph
     if any(onnx.external_data_helper.uses_external_data(tensor) for tensor in _tensors(graph)):
@@ -141,25 +147,22 @@ def read_onnx(path: str | Path) -> tuple[bytes, bool, Sizes]:
     inputs = [value for value in graph.input if value.name not in fixed]
     if len(inputs) != 1 or len(graph.output) != 1:
         counts = f"{len(inputs)} inputs and {len(graph.output)} outputs"
-        raise InputError(f"{path}: has {counts}; one image in, one out is what is taken")
+        raise InputError(f"{path}: has {counts}; a network with one of each is needed")
     kind: Any = inputs[0].type.tensor_type
     sides = [side.dim_value for side in kind.shape.dim]  # 0 where any size may be
     if kind.elem_type != onnx.TensorProto.FLOAT or len(sides) != 4 or sides[1] not in (0, 3):
         name = onnx.TensorProto.DataType.Name(kind.elem_type).lower()
-        raise InputError(
-            f"{path}: takes {name} of shape {sides}; float of shape (N, 3, height, width) is what is given"
-        )
+        raise InputError(f"{path}: takes {name} of shape {sides}; float of shape (N, 3, height, width) is needed")
     if sides[2] or sides[3]:
-        raise InputError(
-            f"{path}: takes images of {sides[3]}x{sides[2]} alone; export it with dynamic height and width"
-        )
+        size = f"{sides[3]}x{sides[2]}"
+        raise InputError(f"{path}: takes images of {size} alone; export it with dynamic height and width")
     return content, sides[0] == 0, sizes_of_graph(model)
 
 
 def sizes_of_graph(model: Any) -> Sizes:
-    """What an ONNX model asks of tiles: of one that realsr.export wrote what it says, else by its convolutions."""
-    says = {entry.key: entry.value for entry in model.metadata_props}
-    if all(re.fullmatch(r"[1-9]\d{0,3}", says.get(name, "")) for name in Sizes._fields):
-        return Sizes(*(int(says[name]) for name in Sizes._fields))
+    """Requirements on tiles: from the metadata that realsr.export writes, else from the convolutions."""
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    if all(re.fullmatch(r"[1-9]\d{0,3}", metadata.get(name, "")) for name in Sizes._fields):
+        return Sizes(*(int(metadata[name]) for name in Sizes._fields))
     kernels = [a.ints for node in model.graph.node for a in node.attribute if a.name == "kernel_shape"]
     return UNKNOWN._replace(overlap=overlap_of(kernels))

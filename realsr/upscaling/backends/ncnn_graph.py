@@ -1,7 +1,7 @@
-"""An ONNX graph as ncnn's two files: a text of layers, and their weights one after another.
+"""Translates an ONNX graph to ncnn's two files: a text of layers, and their weights one after another.
 
-ncnn's own converter, pnnx, needs more than 20 GB for RRDBNet's 23 blocks, and a generator has few kinds of layers. How
-each is written: https://github.com/Tencent/ncnn/wiki/operation-param-weight-table
+ncnn's own converter, pnnx, needs more than 20 GB for RRDBNet's 23 blocks, and a generator has few kinds of layers.
+Their options: https://github.com/Tencent/ncnn/wiki/operation-param-weight-table
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from realsr.networks.ncnn_files import FLOAT, HALF, MAGIC
 from realsr.runtime.errors import InputError
+from realsr.upscaling.backends.graphs import package
 
 Array = NDArray[Any]
 
@@ -23,12 +24,12 @@ BINARY = {"Add": 0, "Sub": 1, "Mul": 2, "Div": 3}
 REVERSED = {"Sub": 7, "Div": 8}  # with a number on the left
 RESIZE = {("nearest", "asymmetric"): 1, ("linear", "half_pixel"): 2, ("linear", "pytorch_half_pixel"): 2}
 SHUFFLE = {"CRD": 0, "DCR": 1}
-
-
 INPUT, OUTPUT = "data", "output"  # as Upscayl and realesrgan-ncnn-vulkan ask for them
 
 
 class _Node(NamedTuple):
+    """Of ONNX: names of inputs and output, and attributes by name."""
+
     kind: str
     inputs: list[str]
     output: str
@@ -36,7 +37,7 @@ class _Node(NamedTuple):
 
 
 class _Layer(NamedTuple):
-    """One of ncnn's: its kind, options by number, and weights as they follow one another in the file."""
+    """Of ncnn: options by number, and weights as in the file."""
 
     kind: str
     options: dict[int, Any]
@@ -47,30 +48,31 @@ class Graph(NamedTuple):
     """A network for ncnn, from blob :data:`INPUT` to blob :data:`OUTPUT`.
 
     Attributes:
-        layers: content of a ``.param`` file.
-        weights: content of a ``.bin`` file.
+        layers: content of the ``.param`` file.
+        weights: content of the ``.bin`` file.
     """
 
     layers: str
     weights: bytes
 
 
-def ncnn_graph(model: Any, half: bool = False) -> Graph:
-    """A network in ncnn's layers.
+def ncnn_graph(content: bytes, half: bool = False) -> Graph:
+    """Translate a network.
 
     Args:
-        model: ONNX ``ModelProto`` of convolutions, activations, sums, concatenations and enlargements.
+        content: of an ``.onnx`` file with convolutions, activations, arithmetic, concatenations and enlargements.
         half: whether the weights of convolutions are written in float16; ncnn's CPU computes in float32 all the same.
 
     Raises:
-        InputError: it holds another operator.
+        InputError: onnx is missing, or the network has another operator.
     """
-    nodes, constants = _read(model.graph)
-    source, result = model.graph.input[0].name, model.graph.output[0].name
+    graph = package("onnx", "backend=ncnn", "ncnn").load_from_string(content).graph
+    nodes, constants = _read(graph)
+    source, result = graph.input[0].name, graph.output[0].name
     readers = Counter(name for node in nodes for name in node.inputs) + Counter([result])
     layers: list[str] = []
     weights, blobs = bytearray(), 0
-    copies: dict[str, list[str]] = {}  # of each value, the blobs that are still to be read
+    copies: dict[str, list[str]] = {}  # unread blobs by value: in ncnn each blob has one reader
 
     def write(layer: _Layer, inputs: list[str], value: str, outputs: int) -> list[str]:
         nonlocal blobs
@@ -78,9 +80,8 @@ def ncnn_graph(model: Any, half: bool = False) -> Graph:
         if value == result and outputs == readers[result]:
             numbers[0] = OUTPUT
         options = [f"{number}={_text(option)}" for number, option in layer.options.items()]
-        layers.append(
-            " ".join([layer.kind, f"layer{len(layers)} {len(inputs)} {outputs}", *inputs, *numbers, *options])
-        )
+        head = f"{layer.kind} layer{len(layers)} {len(inputs)} {outputs}"
+        layers.append(" ".join([head, *inputs, *numbers, *options]))
         weights.extend(layer.weights)
         blobs += outputs
         return numbers
@@ -88,33 +89,33 @@ def ncnn_graph(model: Any, half: bool = False) -> Graph:
     for node in [_Node("Input", [], source, {}), *_fused(nodes, readers)]:
         inputs = [copies[name].pop() for name in node.inputs if name and name not in constants]
         copies[node.output] = write(_layer(node, constants, half), inputs, node.output, 1)
-        if readers[node.output] > 1:  # a blob has one reader in ncnn
+        if readers[node.output] > 1:
             copies[node.output] = write(_Layer("Split", {}), copies[node.output], node.output, readers[node.output])
     return Graph("\n".join([MAGIC, f"{len(layers)} {blobs}", *layers, ""]), bytes(weights))
 
 
 def _read(graph: Any) -> tuple[list[_Node], dict[str, Array]]:
-    """The nodes, and the values that do not depend on the input."""
+    """The nodes without constants and identities, and the constants by name."""
     from onnx import helper, numpy_helper
 
     nodes: list[_Node] = []
-    also: dict[str, str] = {}  # names of what has one already
+    aliases: dict[str, str] = {}  # by identities
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     for node in graph.node:
         options = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         options = {name: value.decode() if isinstance(value, bytes) else value for name, value in options.items()}
-        inputs = [also.get(name, name) for name in node.input]
+        inputs = [aliases.get(name, name) for name in node.input]
         if node.op_type == "Constant" and "value" in options:
             constants[node.output[0]] = numpy_helper.to_array(options["value"])
         elif node.op_type == "Identity" and node.output[0] != graph.output[0].name:
-            also[node.output[0]] = inputs[0]
+            aliases[node.output[0]] = inputs[0]
         else:
             nodes.append(_Node(node.op_type, inputs, node.output[0], options))
     return nodes, constants
 
 
 def _fused(nodes: list[_Node], readers: Mapping[str, int]) -> list[_Node]:
-    """Activations made part of the convolutions whose only readers they are."""
+    """Activations become part of a convolution that only they read."""
     fused: dict[str, _Node] = {}
     for node in nodes:
         before = fused.get(node.inputs[0]) if node.inputs else None
@@ -127,9 +128,8 @@ def _fused(nodes: list[_Node], readers: Mapping[str, int]) -> list[_Node]:
 
 
 def _layer(node: _Node, constants: Mapping[str, Array], half: bool) -> _Layer:
-    """What stands for a node."""
-    fixed = [constants.get(name) for name in node.inputs]
-    given = node.options
+    """The layer of a node."""
+    fixed, given = [constants.get(name) for name in node.inputs], node.options
     plain = given.get("group", 1) == 1 and given.get("auto_pad", "NOTSET") == "NOTSET"
     values = [value for value in fixed if value is not None]
     if node.kind == "Conv" and plain and len(values) == len(fixed) - 1:
@@ -165,7 +165,7 @@ def _convolution(weight: Array, bias: Array | None, given: Mapping[str, Any], ha
     rows, columns = given.get("dilations", (1, 1))
     options: dict[int, Any] = {0: outputs, 1: width, 11: height, 2: columns, 12: rows, 3: right, 13: down}
     options |= {4: left, 14: top, 15: after, 16: bottom, 5: int(bias is not None), 6: weight.size}
-    if "slope" in given:  # ReLU, or leaky with its slope in an array of one
+    if "slope" in given:  # ReLU, or leaky ReLU with its slope in an array of one
         options |= {9: 2, -23310: [given["slope"]]} if given["slope"] else {9: 1}
     values = np.ascontiguousarray(weight, "<f2").tobytes() if half else _floats(weight)
     values = struct.pack("<I", HALF if half else FLOAT) + values + bytes(-len(values) % 4)
@@ -193,7 +193,7 @@ def _arithmetic(node: _Node, fixed: list[Array | None]) -> _Layer:
 
 
 def _text(value: float | list[float]) -> str:
-    """As it stands in a .param: ncnn before 2026-10 reads 15 characters of a number, which hold float32 exactly."""
+    """An option in a .param: ncnn before 2026-10 reads 15 characters of a number, which hold float32 exactly."""
     if isinstance(value, list):
         return ",".join([str(len(value)), *map(_text, value)])
     return f"{value:.8e}" if isinstance(value, float) else str(value)

@@ -7,35 +7,32 @@ from typing import Any
 import torch
 
 from realsr.runtime.errors import InputError
-from realsr.upscaling.backends.graphs import Run, missing
+from realsr.upscaling.backends.graphs import Run, package
 
-# Those of other wheels than the standard one come first; CoreML, which is in macOS's, only where a GPU is asked for
+# the providers of special wheels; CoreML, which is in the standard one of macOS, is used only if a GPU is asked for
 GPUS: dict[str, dict[str, Any]] = {
-    "CUDAExecutionProvider": {"cudnn_conv_algo_search": "HEURISTIC"},  # not a search at each new size
+    "CUDAExecutionProvider": {"cudnn_conv_algo_search": "HEURISTIC"},  # no search at each new size
     "DmlExecutionProvider": {},
-    # its other ways round to 16 bits
+    # its other formats round to 16 bits
     "CoreMLExecutionProvider": {"ModelFormat": "MLProgram", "MLComputeUnits": "CPUAndGPU"},
 }
 
 
 def onnx_runtime(graph: bytes, accelerator: str = "auto", index: int = 0) -> Run:
-    """What computes an ONNX graph, with as many threads as PyTorch has.
+    """A session that computes an ONNX graph, with as many threads as PyTorch.
 
     Args:
         graph: the content of an ``.onnx`` file.
         accelerator: ``cpu``, ``gpu``, or ``auto``: a GPU where a wheel for one is installed.
-        index: which of several GPUs of Nvidia's.
+        index: of several Nvidia GPUs.
 
     Raises:
         InputError: ONNX Runtime or a GPU is missing.
     """
-    try:
-        import onnxruntime
-    except ImportError as e:
-        raise missing("onnxruntime", e) from e
+    onnxruntime = package("onnxruntime", "backend=onnxruntime", "onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 4  # what fails is said by us, in one line
+    options.log_severity_level = 4  # failures are reported by us, in one line
     there = [name for name in GPUS if name in onnxruntime.get_available_providers()]
     wanted = {"auto": [name for name in there if "CoreML" not in name], "cpu": [], "gpu": there}[accelerator]
     which = {"device_id": index}

@@ -16,7 +16,7 @@ from realsr.runtime.errors import InputError
 DTYPES = {"32-true": torch.float32, "bf16-true": torch.bfloat16, "16-true": torch.float16}
 log = logging.getLogger(__name__)
 
-STRIP = 32  # rows; by measurement no slower than all at once
+STRIP = 32  # rows of an RRDBNet's last layers at a time; measured to be no slower than all at once
 
 
 class TorchNetwork:
@@ -26,10 +26,15 @@ class TorchNetwork:
         generator: of :mod:`realsr.networks` or spandrel's; it is moved and converted in place.
         device: to run on.
         precision: key of :data:`DTYPES`.
-        compile: whether to compile it, at the first call; sizes of tiles stay free.
+        compile: whether to compile it at the first call, for any size of tiles.
 
     Raises:
         InputError: the device or the network lacks the precision.
+
+    >>> from realsr.networks.edsr import EDSR
+    >>> network = TorchNetwork(EDSR(features=4, blocks=1), torch.device("cpu"))
+    >>> network.scale, network(torch.rand(1, 3, 8, 6)).shape
+    (4, torch.Size([1, 3, 32, 24]))
     """
 
     def __init__(
@@ -51,7 +56,7 @@ class TorchNetwork:
         self.memory_format = torch.contiguous_format if device.type == "mps" else torch.channels_last
         self.network = generator.eval().requires_grad_(False)
         if precision == "bf16-true" and device.type == "cpu" and isinstance(generator, RRDBNet):
-            # nearly all of the work, while what the blocks add up stays exact: 0.24 levels of error in place of 0.59
+            # the blocks are nearly all of the work; their sum stays in float32: 0.24 levels of error in place of 0.59
             generator.body.to(self.dtype)
             self.dtype = torch.float32
         else:
@@ -67,7 +72,7 @@ class TorchNetwork:
         """``lr (N, 3, h, w)`` in [0, 1] to ``sr (N, 3, scale*h, scale*w)``, not clamped; float32 on ``device``.
 
         Raises:
-            InputError: it was to be compiled, and PyTorch finds no compiler.
+            InputError: PyTorch finds no compiler to compile it.
         """
         try:
             return self.network(lr.to(self.device, self.dtype, memory_format=self.memory_format)).float()
@@ -82,7 +87,7 @@ class TorchNetwork:
 
 @torch.inference_mode()
 def _bfloat16_to_float32() -> float:
-    """How much longer a convolution takes in bfloat16 on this CPU: without instructions for it some nine times."""
+    """Time of a convolution in bfloat16 over that in float32 on this CPU: about nine without instructions for it."""
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
         conv = nn.Conv2d(64, 64, 3, padding=1).to(dtype)
