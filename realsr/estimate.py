@@ -57,9 +57,8 @@ def _run(cfg: DictConfig) -> None:
         log.warning("%s", e)
     if cfg.shards == 1:
         own, source = not OmegaConf.is_interpolation(cfg, "pool_dir"), f"data.source_dir={cfg.data.source_dir}"
-        gap = "gap", source, *([f"pools={cfg.pool_dir}"] if own else [])
-        train = "train", "experiment=laptop", source, *([f"pool_dir={cfg.pool_dir}"] if own else [])
-        log.info(and_next(f"the kernels lie in {folder}", gap, train))
+        options = source, *([f"pool_dir={cfg.pool_dir}"] if own else [])
+        log.info(and_next(f"the kernels lie in {folder}", ("gap", *options), ("train", "experiment=laptop", *options)))
 
 
 main = command("estimate", then="the same command goes on")(_run)

@@ -1,4 +1,4 @@
-"""``python -m realsr.gap data.source_dir=DIR pools=DIR``: how far LR as we make it is from the camera's photos."""
+"""``python -m realsr.gap data.source_dir=DIR pool_dir=DIR``: how far LR as we make it is from the camera's photos."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from realsr.evaluation import gap
 from realsr.pools.jpeg_tables import collect_tables
 from realsr.reports.pictures import save
 from realsr.runtime.command_line import and_next
-from realsr.runtime.config import check_writable, command, output_dir
+from realsr.runtime.config import command, output_dir
 from realsr.runtime.errors import InputError, at_least
+from realsr.runtime.files import check_writable
 from realsr.training.loggers import log_picture
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ def _run(cfg: DictConfig) -> None:
     log.info(
         "comparing %d photos in %s with LR by %d degradations", len(source), cfg.data.source_dir, len(cfg.variants)
     )
-    tables = Path(cfg.pools).is_dir() and collect_tables(source, Path(cfg.pools) / "jpeg", whole=False)
+    tables = Path(cfg.pool_dir).is_dir() and collect_tables(source, Path(cfg.pool_dir) / "jpeg", whole=False)
     variants = gap.load_variants(cfg.variants, cfg.scale, cfg.pool.min_confidence, bool(tables))
     real = gap.cut_patches(source, cfg.patch, cfg.patches, draw_seed(cfg.seed, 1))
     hr: gap.Patches = {}
@@ -71,9 +72,10 @@ def _run(cfg: DictConfig) -> None:
     finally:
         wandb.finish()
     nearest = min(gaps, key=lambda name: gaps[name].separation.auc)
-    train = ["experiment=laptop", f"degradation={options[nearest]}", f"data.source_dir={cfg.data.source_dir}"]
+    train = ["experiment=laptop", f"degradation={options[nearest]}", f"name={options[nearest]}"]
+    train += [f"data.source_dir={cfg.data.source_dir}"]
     train += [f"data.clean_dir={cfg.data.clean_dir}"] if cfg.data.clean_dir else []
-    train += [] if OmegaConf.is_interpolation(cfg, "pools") else [f"pool_dir={cfg.pools}"]
+    train += [] if OmegaConf.is_interpolation(cfg, "pool_dir") else [f"pool_dir={cfg.pool_dir}"]
     log.info(and_next(f"picture: {folder / 'gap.png'}, figures: {folder / 'gap.json'}", ("train", *train)))
 
 

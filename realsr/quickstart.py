@@ -20,9 +20,9 @@ from realsr.evaluation.presentation import present
 from realsr.imaging import read_image
 from realsr.reports.pictures import save
 from realsr.runtime.command_line import and_next
-from realsr.runtime.config import check_writable, command
+from realsr.runtime.config import command
 from realsr.runtime.errors import InputError
-from realsr.runtime.files import find_images
+from realsr.runtime.files import check_writable, find_images
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from realsr.training.run import train
 
 log = logging.getLogger(__name__)
 
-# Lightning's advice that does not fit here: data come from memory-mapped files
+# Lightning's advice that does not fit here: decoded strips are read from disk, which takes no time
 QUIET = (
     ".*does not have many workers.*",
     ".*This DataLoader will create .* worker processes.*",
@@ -46,7 +46,7 @@ def _run(cfg: DictConfig) -> float:
     else:
         _begin(cfg, folder)
         metrics = train(cfg, folder)
-        _end(cfg.data, cfg.scale, folder)
+        _end(cfg.data, folder)
     return metrics.get(cfg.optimized_metric, math.nan)
 
 
@@ -60,13 +60,11 @@ def _begin(cfg: DictConfig, folder: Path) -> None:
     log.info(and_next(f"training into {folder} on {photos}: missing pools are made, then {steps}"))
 
 
-def _end(data: DictConfig, scale: int, folder: Path) -> None:
-    """Say where the network lies, and how photos are enlarged and compared with it; a sweep ends with its table."""
-    ckpt, photos = f"ckpt={folder}", data.source_dir or "photos"
-    upscale = "upscale", ckpt, f"input={photos}", "output=large"
-    evaluate = "evaluate", ckpt, f"lr={photos}", *([f"scale={scale}"] if scale != 4 else [])
+def _end(data: DictConfig, folder: Path) -> None:
+    """Say where the network lies, and how photos are enlarged with it; a sweep ends with its table."""
+    upscale = "upscale", f"ckpt={folder}", f"input={data.source_dir or 'photos'}", "output=large"
     alone = data.samples_dir is None and HydraConfig.get().mode is not RunMode.MULTIRUN
-    log.info(and_next(f"the network lies in {folder}", *((upscale, evaluate) if alone else ())))
+    log.info(and_next(f"the network lies in {folder}", *((upscale,) if alone else ())))
 
 
 main = command("train", then="go on with ckpt=auto")(_run)

@@ -25,8 +25,9 @@ from realsr.evaluate import _run as run_evaluate
 from realsr.imaging import read_image
 from realsr.pools.folder import Entry
 from realsr.runtime.command_line import quote_paths
-from realsr.runtime.config import check_writable, explain
+from realsr.runtime.config import explain
 from realsr.runtime.errors import InputError, at_least
+from realsr.runtime.files import check_writable
 from realsr.runtime.hardware import pick_device
 from realsr.training.loggers import wandb_logger
 from realsr.training.run import train

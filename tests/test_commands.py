@@ -30,7 +30,7 @@ def test_estimate_then_collect_fill_the_pools_and_resume(photo_folder, tmp_path)
     entries = [Entry.read(path) for path in sorted(kernels.glob("*.npz"))]
     first, *_, gap, train = done.stdout.splitlines()
     assert first == f"estimating the kernels of 3 photos in {photos}, about 11 s of a core each"
-    assert gap == "  python -m realsr.gap 'data.source_dir=photos with spaces' pools=pools"
+    assert gap == "  python -m realsr.gap 'data.source_dir=photos with spaces' pool_dir=pools"
     assert train == "  python -m realsr.train experiment=laptop 'data.source_dir=photos with spaces' pool_dir=pools"
     assert "broken.png" in done.stdout
     assert "1 photos skipped" in done.stdout
@@ -129,13 +129,12 @@ def test_a_training_says_what_it_does_and_what_people_run_next(compose, tiny, ca
     monkeypatch.chdir(tmp_path)
     cfg, run = compose("train", *tiny), tmp_path / "run"
     train._begin(cfg, run)
-    train._end(cfg.data, 2, run)
+    train._end(cfg.data, run)
     first, last = caplog.messages
     assert first.startswith("training into run on 3 photos in camera and 3 photos in clean: missing pools are made, ")
     assert last.splitlines() == [
         "the network lies in run; next:",
         "  python -m realsr.upscale ckpt=run input=camera output=large",
-        "  python -m realsr.evaluate ckpt=run lr=camera scale=2",
     ]
 
 

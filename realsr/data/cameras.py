@@ -3,7 +3,8 @@
 A camera does to a scene, in this order: blur in linear light (defocus, diffraction, motion, the pixel's own area), one
 colour a pixel, shot and read noise, white balance, demosaicking, colours, tone curve, noise reduction, sharpening,
 JPEG. The embedded sample is seen through one of them, and ``tests/benchmarks/bench_camera.py`` measures the method on
-all. They share no code with :mod:`realsr.degradation.development` but one way to demosaic: OpenCV and Pillow do it.
+all. Their code is OpenCV's and Pillow's, not that of :mod:`realsr.degradation.development`, which is tested on them;
+the colour matrices of sensors are shared.
 """
 
 from __future__ import annotations

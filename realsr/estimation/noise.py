@@ -171,7 +171,7 @@ class NoiseRule(TileRule):
 
     The authors take tiles of 256 pixels with a gray variance under 20, and a gray mean over 0 (DF2K) or over 50
     (DPED). Other cameras need other bounds, and the variance does not distinguish noise from a faint scene or from a
-    white sky without noise: :class:`realsr.estimation.camera_noise.AutoRule` does.
+    white sky without noise: :class:`realsr.estimation.auto_rule.AutoRule` does.
 
     Attributes:
         tile_size: at least the side of the LR crops.

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy import linalg, ndimage, signal, stats
 
-from realsr.estimation.camera_noise import AutoRule
+from realsr.estimation.auto_rule import AutoRule
 from realsr.estimation.flatness import without_plane
 from realsr.estimation.kernels import Array, framed, of_eigenvalues
 from realsr.estimation.noise import NO_NOISE, cut_tiles, tile_statistics

@@ -28,9 +28,8 @@ from realsr.imaging import Photo, content_hash, read_image, to_float, to_uint, w
 from realsr.imaging.metrics import image_metrics, least_side
 from realsr.networks.perceptual import LPIPSLoss
 from realsr.reports.pictures import Picture, grid, save, sharpest_crop
-from realsr.runtime.config import check_writable
 from realsr.runtime.errors import InputError
-from realsr.runtime.files import atomic_write, file_hash
+from realsr.runtime.files import atomic_write, check_writable, file_hash
 from realsr.runtime.hardware import pick_device
 
 log = logging.getLogger(__name__)

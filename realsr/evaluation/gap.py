@@ -88,7 +88,8 @@ def choose_photos(folder: str, count: int, side: int, factor: float = 1.0) -> li
         if min(height, width) >= side:
             found.append(photo)
         else:
-            log.warning("skipped: %s: %dx%d pixels, patches need %d", photo, width, height, side)
+            scaled = f", scaled by {factor:g}" if factor != 1 else ""
+            log.warning("%s: too small for patches of %d pixels: it has %dx%d%s", photo, side, width, height, scaled)
     return found
 
 
@@ -97,7 +98,7 @@ def check_counts(real: int, hr: int) -> None:
     if min(real, hr) < 2:
         raise InputError(
             f"{real} camera photos and {hr} that LR is made of are large enough: the measure needs two on each side; "
-            "give more or larger photos (data.source_dir, data.clean_dir), or a smaller patch"
+            "give more or larger photos (data.source_dir, data.clean_dir), a smaller patch, or cleanup=1"
         )
 
 

@@ -192,10 +192,10 @@ def check_paper(paper: Mapping[str, Any]) -> None:
         isinstance(row, Mapping) and all(type(value) in (int, float) for value in row.values()) for row in rows.values()
     )
     if not whole or (rows and not isinstance(paper.get("source"), str)):
-        raise InputError("data.paper: give source, a text, and rows, numbers by method and metric, as in df2k_val.yaml")
+        raise InputError("testset.paper: give source, a text, and rows, numbers by method and metric (df2k_val.yaml)")
     for key in (key for row in rows.values() for key in row):
         if key not in MEASURES:
-            raise InputError(f"data.paper: {key} is none of the metrics {', '.join(MEASURES)}")
+            raise InputError(f"testset.paper: {key} is none of the metrics {', '.join(MEASURES)}")
 
 
 def print_tables(tables: Tables, title: str) -> None:

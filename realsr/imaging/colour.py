@@ -1,4 +1,4 @@
-"""Luma, and the colours of large areas, which are right in LR and which generators shift unseen by other losses."""
+"""Luma, and how far a generator shifts the colours of large areas, which are right in LR."""
 
 from __future__ import annotations
 

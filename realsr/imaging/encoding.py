@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Bands = Iterable[npt.NDArray[Any]]
 _PIECE = 1 << 20  # bytes that are handed to libvips at once
 _MOST_IN_ICCP = 2**20  # bytes of a profile in PNG: Pillow refuses more, and so do we
-_MOST_IN_TIFF = 4.2e9  # bytes before packing, which can make noise a little longer, of the 2^32 of the classic format
+_MOST_IN_TIFF = 4.2e9  # bytes before packing; classic TIFF has 2^32, and packed noise is a little longer
 _USUAL = 72 / 25.4  # pixels a millimetre if the photo states none: EXIF's default
 
 

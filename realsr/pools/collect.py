@@ -33,9 +33,8 @@ from realsr.pools.folder import Arrays, Entry
 from realsr.pools.page import report_pools
 from realsr.pools.pool import NoisePool
 from realsr.reports.pictures import contact_sheet, noise_picture, save
-from realsr.runtime.config import check_writable
 from realsr.runtime.errors import InputError
-from realsr.runtime.files import SHEET
+from realsr.runtime.files import SHEET, check_writable
 
 log = logging.getLogger(__name__)
 

@@ -22,8 +22,8 @@ from realsr.pools.kernel_sheet import kernel_sheet, thumbnails
 from realsr.pools.page import report_pools
 from realsr.pools.pool import KernelPool, check_confidence
 from realsr.reports.pictures import save
-from realsr.runtime.config import check_writable
 from realsr.runtime.errors import InputError, at_least
+from realsr.runtime.files import SHEET, check_writable
 from realsr.runtime.hardware import pick_device
 from realsr.runtime.workers import default_workers
 
@@ -95,7 +95,7 @@ def estimate_kernels(
         raise NoKernelError(f"no kernel from {len(photos)} photos: {skipped[photos[0]]}")
     pool = KernelPool.load(folder, scale)
     sheet, kept = kernel_sheet(folder, scale, min_confidence)
-    save(folder / "contact_sheet.png", sheet)
+    save(folder / SHEET, sheet)
     log.info("%s: %d kernels, %d photos skipped", folder, len(pool), len(skipped))
     if min_confidence > 0:
         log.info("min_confidence=%g keeps %d of %d kernels for x%d", min_confidence, len(kept), len(pool), scale)

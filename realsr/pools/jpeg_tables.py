@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from realsr.imaging.jpeg import BLOCK, read_compression
 from realsr.pools.builder import fill_pool
 from realsr.pools.folder import Arrays, read_entries
-from realsr.runtime.config import check_writable
 from realsr.runtime.errors import InputError
+from realsr.runtime.files import check_writable
 from realsr.runtime.hardware import to_device
 
 log = logging.getLogger(__name__)

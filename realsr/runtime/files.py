@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import logging
 import os
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -96,6 +97,29 @@ def left_out(folder: Path) -> list[Path]:
 @functools.cache
 def _installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
+
+
+def check_writable(folder: Path, need_bytes: int = 50_000_000, otherwise: str = "choose another folder") -> None:
+    """Make a folder, and check that files can be written into it, before hours are spent.
+
+    Args:
+        folder: to write into.
+        need_bytes: of free space.
+        otherwise: what to do where it cannot be written to.
+
+    Raises:
+        InputError: the folder cannot be made or written to, or has less than ``need_bytes`` free.
+    """
+    probe = folder / ".write-probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink(missing_ok=True)  # jobs of a sweep probe side by side
+    except OSError as e:
+        raise InputError(f"{folder}: cannot be written to ({e.strerror}); {otherwise}") from e
+    free = shutil.disk_usage(folder).free
+    if free < need_bytes:
+        raise InputError(f"{folder}: only {free / 1e6:.0f} MB are free, {need_bytes / 1e6:.0f} are needed; make room")
 
 
 @functools.cache

@@ -21,6 +21,7 @@ from realsr.imaging.resample import imresize
 from realsr.pools.kernel_sheet import kernel_sheet
 from realsr.reports.pictures import grid, save, sharpest_crop
 from realsr.runtime.errors import at_least
+from realsr.runtime.files import SHEET
 from realsr.training.loggers import PICTURE_LOGGERS, is_logged, log_histogram, log_picture, log_table
 
 log = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ class PoolPictures(Callback):
             log_picture(loggers, "pools/kernels", sheet, step)
             for name, values in zip(("wider", "narrower"), widths.T, strict=True):
                 log_histogram(loggers, f"pools/width_{name}", values, step)
-        if self.noise is not None and (path := Path(self.noise) / "contact_sheet.png").is_file():
+        if self.noise is not None and (path := Path(self.noise) / SHEET).is_file():
             log_picture(loggers, "pools/noise", np.asarray(Image.open(path).convert("RGB")), step)
 
 

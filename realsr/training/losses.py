@@ -6,14 +6,13 @@ the discriminator's logits of ``hr`` and of ``sr``.
 
 from __future__ import annotations
 
-import math
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from realsr.runtime.errors import InputError, at_least
+from realsr.runtime.errors import at_least
 
 CELLS = 4  # side of the windows in which patterns are measured, in cells of scale x scale pixels
 
@@ -73,8 +72,6 @@ class ESRGANLoss:
         }
         for name, weight in self.weights.items():
             at_least(0, "model.", **{f"{name}_weight": weight})
-            if weight == math.inf:
-                raise InputError(f"model.{name}_weight={weight}: give a number that is not infinite")
 
     def generator(
         self, sr: Tensor, hr: Tensor, real: Tensor | None = None, fake: Tensor | None = None

@@ -14,7 +14,7 @@ from pytorch_lightning import LightningModule
 from torch import nn
 from torch.optim import Optimizer
 
-from realsr.networks.weights import checkpoint_file, read_checkpoint
+from realsr.networks.weights import checkpoint_file, inside, read_checkpoint
 from realsr.runtime.config import METRICS
 from realsr.runtime.errors import InputError
 from realsr.training.esrgan import ESRGAN
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 TRAINING_KEYS = {"optimizer_states", "lr_schedulers", "loops", "config", "global_step"}
 OPTIMIZERS = ("optimizer", "discriminator_optimizer")  # in the order of a checkpoint
 STARTS = ("init_from", "init_discriminator_from")  # not read on resume
+DEGRADING = r"data\.(degradation\b|pools\.\w+_dir)"  # options of the LR that a network learns from
 # options that a checkpoint's weights and optimiser states depend on
 FIXED = r"model\.((generator|discriminator)\..*|(discriminator_)?optimizer\._target_|ema|lr_scale|init_\w+)"
 
@@ -74,13 +75,23 @@ def read_metrics(folder: Path) -> dict[str, float] | None:
         return None
 
 
-def nothing_left(content: dict[str, Any], max_steps: int, folder: Path) -> bool:
-    """Whether the run in ``folder`` has made ``max_steps`` steps and the last validation; logs it if so."""
+def nothing_left(content: dict[str, Any], data: dict[str, Any], max_steps: int, folder: Path) -> bool:
+    """Whether the run in ``folder`` has made ``max_steps`` steps and the last validation; logs it if so.
+
+    Args:
+        content: of its checkpoint.
+        data: node of the config of now; where its degradation is another than the run's, that is said.
+        max_steps: of now.
+        folder: of the run.
+    """
     done = content["global_step"]
     to_validate = (folder / "checkpoints" / "last.ckpt").exists() and read_metrics(folder) is None
     if done < max_steps or to_validate:
         return False
     log.info("nothing left to do: %d of %d steps; give trainer.max_steps=...", done, max_steps)
+    changed = changes({"data": inside(content, "config", "data")}, {"data": data})
+    if other := {name: values for name, values in changed.items() if re.match(DEGRADING, name)}:
+        log.warning("the network was trained otherwise: %s; name=... trains another", "; ".join(tell(other)[:3]))
     return True
 
 

@@ -23,9 +23,9 @@ from realsr.evaluation.tables import MEASURES
 from realsr.networks.community import untold_options
 from realsr.networks.starts import start_file
 from realsr.networks.weights import generator_spec
-from realsr.runtime.config import FAILED, METRICS, OPTIONS, check_writable
+from realsr.runtime.config import FAILED, METRICS, OPTIONS
 from realsr.runtime.errors import InputError, at_least
-from realsr.runtime.files import atomic_write
+from realsr.runtime.files import atomic_write, check_writable
 from realsr.runtime.hardware import pick_device
 from realsr.runtime.processes import check_processes, ending_together
 from realsr.runtime.workers import end_workers
@@ -59,7 +59,8 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     content = {} if ckpt is None else read_run(ckpt)
     check_writable(folder)
     check_options(cfg)
-    if content and nothing_left(content, cfg.trainer.max_steps, folder):
+    plain: Any = OmegaConf.to_container(cfg.data, resolve=True)
+    if content and nothing_left(content, plain, cfg.trainer.max_steps, folder):
         (folder / FAILED).unlink(missing_ok=True)
         return read_metrics(folder) or {}
     data = instantiate(cfg.data)  # checks its options before anything is downloaded

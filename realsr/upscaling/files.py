@@ -20,8 +20,8 @@ from realsr.imaging import open_photo
 from realsr.imaging.encoding import check_quality, check_writes, write_rows
 from realsr.imaging.opening import MOST_PIXELS
 from realsr.networks.tiling import Tiles
-from realsr.runtime.config import check_writable
 from realsr.runtime.errors import InputError, one_line
+from realsr.runtime.files import check_writable
 from realsr.runtime.hardware import is_out_of_memory
 from realsr.upscaling.backends import Network
 from realsr.upscaling.library import photo_bands, result_size

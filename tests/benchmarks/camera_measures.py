@@ -96,7 +96,7 @@ def variants(names, pools, scale):
     there = [name for name in names if (Path(conf_dir()) / "degradation" / f"{name}.yaml").is_file()]
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         added = [f"+degradation@variants.own_{name}={name}" for name in there]
-        cfg = compose("gap", ["data.source_dir=photos", "pools=pools", f"scale={scale}", *added])
+        cfg = compose("gap", ["data.source_dir=photos", "pool_dir=pools", f"scale={scale}", *added])
     cfg.pools, ways = str(pools), {}
     for name in there:
         if (pools / "jpeg").is_dir() or not name.endswith("_jpeg"):

@@ -11,7 +11,7 @@ import skimage
 from PIL import Image
 from scipy import ndimage
 
-from realsr.estimation.camera_noise import MAX_BLOCKINESS, AutoRule
+from realsr.estimation.auto_rule import MAX_BLOCKINESS, AutoRule
 from realsr.estimation.flatness import blockiness, correlation, direction, slope, structure, unevenness, without_plane
 from realsr.estimation.noise import REASONS, count_reasons, tile_statistics
 from realsr.imaging import gray_uint8, read_image

@@ -12,7 +12,7 @@ import skimage
 from PIL import Image
 
 from realsr.data.cameras import CAMERAS, flat_picture
-from realsr.estimation.camera_noise import LEVELS, AutoRule, lower_envelope
+from realsr.estimation.auto_rule import LEVELS, AutoRule, lower_envelope
 from realsr.estimation.flatness import correlation, without_plane
 from realsr.estimation.noise import REASONS, NoiseRule, tile_statistics
 from realsr.imaging import Photo, gray_uint8, read_image, write_image

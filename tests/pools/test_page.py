@@ -13,7 +13,7 @@ from PIL import Image
 
 from realsr.collect import _run as run_collect
 from realsr.estimate import _run as run_estimate
-from realsr.estimation.camera_noise import AutoRule
+from realsr.estimation.auto_rule import AutoRule
 from realsr.estimation.flatness import without_plane
 from realsr.estimation.kernels import gaussian_kernel
 from realsr.estimation.noise import REASONS, NoiseRule

@@ -249,8 +249,12 @@ def test_a_finished_run_says_so_and_reads_nothing(fit, compose, tiny, caplog, tm
     outputs = [f"callbacks.{c}.dirpath={folder}/checkpoints" for c in ("last", "best")]
     for ckpt in ("last", "auto", folder, folder / "checkpoints" / "last.ckpt"):
         caplog.clear()
-        assert train(compose("train", *tiny, *unread, *outputs, f"ckpt={ckpt}"), folder) == metrics
+        options = [*tiny, *unread, *outputs, f"ckpt={ckpt}"]
+        assert train(compose("train", *options, "degradation=kernel_noise"), folder) == metrics
         assert caplog.messages == ["nothing left to do: 4 of 4 steps; give trainer.max_steps=..."]
+    caplog.clear()
+    assert train(compose("train", *options, "degradation=noise"), folder) == metrics
+    assert "the network was trained otherwise: data.pools.kernel_dir=None, was " in caplog.messages[1]
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == files
     assert not (tmp_path / "samples").exists()
     with pytest.raises(Exception, match="camera: no such folder"):
