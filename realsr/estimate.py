@@ -58,7 +58,10 @@ def _run(cfg: DictConfig) -> None:
     if cfg.shards == 1:
         own, source = not OmegaConf.is_interpolation(cfg, "pool_dir"), f"data.source_dir={cfg.data.source_dir}"
         options = source, *([f"pool_dir={cfg.pool_dir}"] if own else [])
-        log.info(and_next(f"the kernels lie in {folder}", ("gap", *options), ("train", "experiment=laptop", *options)))
+        commands = [("gap", *options), ("train", "experiment=laptop", *options)]
+        if cfg.scale != 4:  # the network that laptop starts from enlarges by four
+            commands = [("gap", *options, f"scale={cfg.scale}")]
+        log.info(and_next(f"the kernels lie in {folder}", *commands))
 
 
 main = command("estimate", then="the same command goes on")(_run)

@@ -31,6 +31,9 @@ def _run(cfg: DictConfig) -> None:
     at_least(20, patches=cfg.patches)
     at_least(16, patch=cfg.patch)
     at_least(1, scale=cfg.scale)
+    at_least(0, seed=cfg.seed)
+    if not 0 < cfg.cleanup <= 1:
+        raise InputError(f"cleanup={cfg.cleanup}: source photos are cleaned by making them smaller, give 0 to 1")
     folder = output_dir()
     check_writable(folder)
     if not cfg.data.source_dir:
@@ -76,7 +79,8 @@ def _run(cfg: DictConfig) -> None:
     train += [f"data.source_dir={cfg.data.source_dir}"]
     train += [f"data.clean_dir={cfg.data.clean_dir}"] if cfg.data.clean_dir else []
     train += [] if OmegaConf.is_interpolation(cfg, "pool_dir") else [f"pool_dir={cfg.pool_dir}"]
-    log.info(and_next(f"picture: {folder / 'gap.png'}, figures: {folder / 'gap.json'}", ("train", *train)))
+    commands = [("train", *train)] if cfg.scale == 4 else []  # the network that laptop starts from enlarges by four
+    log.info(and_next(f"picture: {folder / 'gap.png'}, figures: {folder / 'gap.json'}", *commands))
 
 
 main = command("gap")(_run)

@@ -393,6 +393,7 @@ def test_unknown_and_missing_options(mistake, name, override, says):
     [
         ("train", "data.crop_size=big", "data.crop_size=big: must be int"),
         ("train", "data.crop_size=32.5", "must be int"),
+        ("train", "data.photos=null", "data.photos=null: has options of its own, give data.photos.OPTION=VALUE"),
         ("train", "scale=four", "scale=four: must be int"),
         ("train", "seed=abc", "seed=abc: must be int"),
         ("train", "seed=-1", "seed=-1: give 0 to"),
@@ -442,6 +443,8 @@ def test_values_of_a_wrong_type(mistake, name, override, says):
         ("data.crop_size=30", "no multiple of the scale 4"),
         ("data.crop_size=4", "data.crop_size=4 pixels"),
         ("data.batch_size=0", "data.batch_size=0: give 1 or more"),
+        ("data.seed=-1", "data.seed=-1: give 0 or more"),
+        ("data.pools.scale=2", "data.pools.scale=2: must be that of the network, 4"),
         ("data.num_workers=-1", "data.num_workers=-1: give 0 or more"),
         ("data.pools.builder.workers=-1", "data.pools.builder.workers=-1: give 0 or more"),
         ("data.validation.count=0", "give 1 or more"),

@@ -73,7 +73,9 @@ class RealSRData(LightningDataModule):
             if given is not None and samples_dir is None:
                 find_images(given)
         at_least(1, "data.", scale=scale, crop_size=crop_size, batch_size=batch_size)
-        at_least(0, "data.", num_workers=num_workers)
+        at_least(0, "data.", num_workers=num_workers, seed=seed)
+        if pools.scale != scale:
+            raise InputError(f"data.pools.scale={pools.scale}: must be that of the network, {scale}; give scale=")
         validation.check(scale)
         if crop_size % scale:
             raise InputError(f"data.crop_size={crop_size} is no multiple of the scale {scale}")

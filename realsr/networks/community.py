@@ -103,6 +103,8 @@ def load_community(content: Mapping[str, Any], path: str | Path) -> CommunityNet
     except Exception as e:  # weights like those of an architecture can make its reader fail in any way
         reason = " ".join(str(e).split())[:150] or type(e).__name__
         raise InputError(f"{unknown}, and spandrel cannot build it ({reason})") from e
+    if odd := [key for key, value in model.model.state_dict().items() if not value.isfinite().all()]:
+        raise InputError(f"{path}: its weights {odd[0]} are NaN or infinite; its training failed, or it is damaged")
     name = model.architecture.name
     if not isinstance(model, ImageModelDescriptor) or model.purpose != "SR":
         raise InputError(

@@ -81,7 +81,10 @@ def read_entries(folder: str | Path, kind: str, command: str) -> Iterator[Entry]
     paths = sorted(folder.glob("*.npz")) if folder.is_dir() else []
     if not paths:
         state = "is empty" if folder.is_dir() else "does not exist"
-        raise InputError(f"{folder}: the {kind} pool {state}; fill it with python -m {command} data.source_dir=PHOTOS")
+        raise InputError(
+            f"{folder}: the {kind} pool {state}; fill it with python -m {command} data.source_dir=PHOTOS "
+            f"pool_dir={folder.parent}"
+        )
     return _of_different_photos(map(Entry.read, paths))
 
 

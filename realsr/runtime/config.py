@@ -55,7 +55,7 @@ def command(name: str, then: str = "") -> Callable[[Callable[[DictConfig], Any]]
                 check_config(cfg, name)
                 return run(cfg)
             except Exception as e:
-                job, line = HydraConfig.get(), explain(e)
+                job, line = HydraConfig.get(), explain(e, name)
                 if job.mode is RunMode.RUN and line:
                     stop(line, 2)  # from here, since Hydra would add lines
                 if job.mode is RunMode.MULTIRUN and "table" in job.callbacks:
@@ -88,7 +88,7 @@ def command(name: str, then: str = "") -> Callable[[Callable[[DictConfig], Any]]
                 if type(e).__name__ in KILLED:
                     killed = "a job of the sweep was killed (memory? hydra.launcher.timeout_min?); what is done stays"
                     stop("; ".join(filter(None, (killed, then))), 2)
-                if line := explain(e):
+                if line := explain(e, name):
                     stop(line, 2)
                 raise
 
@@ -108,8 +108,8 @@ def _write_failure(error: Exception, line: str | None) -> None:
     print(f"realsr: {path.parent.name}: {line}", file=sys.stderr)
 
 
-def explain(error: BaseException) -> str | None:
-    """One line about a mistake in the input or the config; None for a fault of the program.
+def explain(error: BaseException, command: str = "train") -> str | None:
+    """One line about a mistake in the input or the config of a command; None for a fault of the program.
 
     >>> explain(InputError("scale=5: choose 2, 3 or 4"))
     'scale=5: choose 2, 3 or 4'
@@ -122,7 +122,7 @@ def explain(error: BaseException) -> str | None:
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
     if any(isinstance(link, ConnectionResetError) or str(link).startswith("DataLoader worker (pid") for link in chain):
         return "a process that reads photos was killed (memory? lower data.num_workers); go on with ckpt=auto"
-    lines = (line(link) for line in (_own_line, _config_line) for link in chain)
+    lines = (*map(_own_line, chain), *(_config_line(link, command) for link in chain))
     return next(filter(None, lines), None)
 
 
@@ -139,7 +139,7 @@ def _own_line(error: BaseException) -> str | None:
     return one_line(f"{where}{os.strerror(error.errno)}; make room or choose another folder") if error.errno else None
 
 
-def _config_line(error: BaseException) -> str | None:
+def _config_line(error: BaseException, command: str) -> str | None:
     """The message of OmegaConf, Lightning, W&B, Hydra or a launcher about the config, as one line."""
     text = str(error)
     if isinstance(error, YAMLError):
@@ -155,7 +155,7 @@ def _config_line(error: BaseException) -> str | None:
         return f"{key}: {' '.join(str(cause).split())}" if refused else None
     if text.startswith("Could not override '"):  # Hydra's next line advises to append it
         key = text.split("'")[1]
-        return f"{key}: no such option{_hint(key)}"
+        return f"{key}: no such option{_hint(key, command)}"
     if found := re.search(r"Missing mandatory value: (\S+)", text):
         return f"{found[1]} is not set; give {found[1]}=... on the command line"
     config = isinstance(error, HydraException | OmegaConfBaseException) or text.startswith(NO_CLUSTER)
@@ -163,23 +163,24 @@ def _config_line(error: BaseException) -> str | None:
     return " ".join(text.partition("Config search path")[0].split()) if config else None
 
 
-def _hint(key: str) -> str:
-    """For an unknown option: the options of its group that have it, or the name that is most like it."""
+def _hint(key: str, command: str) -> str:
+    """For an unknown option of a command: the options of its group that have it, or the name that is most like it."""
     root = Path(conf_dir())
     group, _, name = key.rpartition(".")
     having = [f"{group}={file.stem}" for file in sorted((root / group).glob("*.yaml")) if f"\n{name}: " in _text(file)]
     if group and having:
         return f" but with {' and '.join(having)}"
-    known = _option_names(root) - {key}
+    known = _option_names(root, command) - {key}
     inside = sorted(option for option in known if re.fullmatch(rf"{re.escape(group)}\..+\.{re.escape(name)}", option))
     close = " or ".join(inside) or nearest_of(key, known)
     return f", did you mean {close}?" if close else ""
 
 
-def _option_names(root: Path) -> set[str]:
-    """Full names of the options in all files of conf/, and of its groups."""
-    names: set[str] = set()
-    for file in root.rglob("*.yaml"):
+def _option_names(root: Path, command: str) -> set[str]:
+    """Full names of the options in a command's file and in those of its groups, and of the groups."""
+    names, own = set[str](), root / f"{command}.yaml"
+    groups = re.findall(r"^  - (\w+)(?:@[\w.]+)?: ", _text(own), re.MULTILINE)
+    for file in [own, *(file for group in groups for file in (root / group).rglob("*.yaml"))]:
         group = ".".join(file.parent.relative_to(root).parts)
         header = re.search(r"# @package (\S+)", _text(file))
         home = header[1].replace("_global_", "") if header else group

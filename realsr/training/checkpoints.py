@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.environments import SLURMEnvironment, TorchElasticEnvironment  # type: ignore[attr-defined]
@@ -20,6 +22,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from realsr.data.datamodule import RealSRData
 from realsr.pools.builder import remove_leftovers
 from realsr.pools.folder import pool_changes
+from realsr.runtime.config import FAILED, METRICS, OPTIONS
 from realsr.runtime.errors import at_least
 from realsr.runtime.files import atomic_write
 from realsr.runtime.hardware import versions
@@ -189,13 +192,19 @@ class RunRecord(Callback):
     Args:
         config: plain containers, as ``OmegaConf.to_container(cfg, resolve=True)`` gives them.
         data: whose pools are recorded.
+        folder: of the run; what says that it is done is removed once it goes on.
     """
 
-    def __init__(self, config: dict[str, Any], data: RealSRData) -> None:
-        self.config, self.data = config, data
+    def __init__(self, config: dict[str, Any], data: RealSRData, folder: Path) -> None:
+        self.config, self.data, self.folder = config, data, folder
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Log the config to W&B and TensorBoard."""
+        """Replace the files of the run that is resumed, now that its data are ready; log the config."""
+        if trainer.is_global_zero:
+            for name in (METRICS, FAILED):
+                (self.folder / name).unlink(missing_ok=True)
+            with atomic_write(self.folder / OPTIONS) as file:
+                file.write(OmegaConf.to_yaml(HydraConfig.get().overrides.task).encode())
         for logger in trainer.loggers:
             if isinstance(logger, PICTURE_LOGGERS):
                 logger.log_hyperparams(self.config)

@@ -78,6 +78,9 @@ def read_metrics(folder: Path) -> dict[str, float] | None:
 def nothing_left(content: dict[str, Any], data: dict[str, Any], max_steps: int, folder: Path) -> bool:
     """Whether the run in ``folder`` has made ``max_steps`` steps and the last validation; logs it if so.
 
+    Raises:
+        InputError: another run has made them, so that ``folder`` would stay empty.
+
     Args:
         content: of its checkpoint.
         data: node of the config of now; where its degradation is another than the run's, that is said.
@@ -88,6 +91,8 @@ def nothing_left(content: dict[str, Any], data: dict[str, Any], max_steps: int, 
     to_validate = (folder / "checkpoints" / "last.ckpt").exists() and read_metrics(folder) is None
     if done < max_steps or to_validate:
         return False
+    if not (folder / "checkpoints" / "last.ckpt").exists():
+        raise InputError(f"ckpt has made {done} steps already; give a larger trainer.max_steps, or start=CHECKPOINT")
     log.info("nothing left to do: %d of %d steps; give trainer.max_steps=...", done, max_steps)
     changed = changes({"data": inside(content, "config", "data")}, {"data": data})
     if other := {name: values for name, values in changed.items() if re.match(DEGRADING, name)}:

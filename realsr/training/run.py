@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import wandb
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer, seed_everything
@@ -23,7 +22,7 @@ from realsr.evaluation.tables import MEASURES
 from realsr.networks.community import untold_options
 from realsr.networks.starts import start_file
 from realsr.networks.weights import generator_spec
-from realsr.runtime.config import FAILED, METRICS, OPTIONS
+from realsr.runtime.config import FAILED, METRICS
 from realsr.runtime.errors import InputError, at_least
 from realsr.runtime.files import atomic_write, check_writable
 from realsr.runtime.hardware import pick_device
@@ -75,7 +74,7 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     log_plan(cfg, model)
     loggers = [instantiate(node) for node in cfg.logger.values() if node is not None]
     callbacks = [instantiate(node) for node in cfg.callbacks.values() if node is not None]
-    callbacks.append(RunRecord(config, data))
+    callbacks.append(RunRecord(config, data, folder))
     trainer: Trainer = instantiate(cfg.trainer, logger=loggers, callbacks=callbacks, plugins=trainer_plugins())
     check_processes(trainer, cfg.trainer.get("strategy"))
     check_model(model, data.scale, data.crop_size, share(data.batch_size, trainer.world_size))
@@ -84,11 +83,6 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
         check_states(model, ckpt, content, device)
         content.clear()  # as large as the networks and their optimisers, and Lightning reads it again
         log.info("going on from %s", ckpt)
-    if trainer.is_global_zero:
-        for name in (METRICS, FAILED):
-            (folder / name).unlink(missing_ok=True)  # of the run that is resumed
-        with atomic_write(folder / OPTIONS) as file:
-            file.write(OmegaConf.to_yaml(HydraConfig.get().overrides.task).encode())
     try:
         with ending_together(trainer):
             trainer.fit(model, data, ckpt_path=ckpt, weights_only=True)

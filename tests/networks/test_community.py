@@ -52,6 +52,14 @@ FILES = {
 }
 
 
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    state = compact_state()
+    state["body.2.bias"][1] = torch.nan
+    torch.save(state, tmp_path / "net.pth")
+    with pytest.raises(InputError, match=r"net.pth: its weights body.2.bias are NaN or infinite"):
+        load_generator(tmp_path / "net.pth")
+
+
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("name", FILES)
 def test_a_published_network_gives_its_output(tmp_path, name, scale):

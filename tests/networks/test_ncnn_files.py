@@ -15,7 +15,8 @@ from realsr.networks.onnx_graph import onnx_graph
 from realsr.networks.rrdb import RRDBNet
 from realsr.networks.weights import generator_spec, load_generator
 from realsr.runtime.errors import InputError
-from realsr.upscaling.backends.ncnn_net import opened, translated
+from realsr.upscaling.backends.ncnn_graph import ncnn_graph
+from realsr.upscaling.backends.ncnn_net import opened
 
 pytest.importorskip("ncnn", reason="format=ncnn needs pip install 'realsr[ncnn]'")
 
@@ -30,9 +31,9 @@ NETWORKS = {
 
 
 def written(folder, network, half=False):
-    graph = translated(onnx_graph(network), half)
-    (folder / "net.param").write_text(graph.layers)
-    (folder / "net.bin").write_bytes(graph.weights)
+    layers, weights = ncnn_graph(onnx_graph(network), half)
+    (folder / "net.param").write_text(layers)
+    (folder / "net.bin").write_bytes(weights)
     return folder / "net.param"
 
 

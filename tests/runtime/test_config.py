@@ -276,6 +276,12 @@ def test_hydras_own_errors_become_one_line_with_the_nearest_option(compose, over
     assert "\n" not in line
 
 
+def test_the_nearest_option_is_one_of_the_command(compose):
+    with pytest.raises(Exception) as error:
+        compose("evaluate", "data.root=x")
+    assert explain(error.value, "evaluate") == "data.root: no such option, did you mean testset.root?"
+
+
 def test_a_bug_is_not_explained_away():
     with pytest.raises(TypeError) as error:
         len(3)  # type: ignore[arg-type]

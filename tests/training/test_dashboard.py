@@ -18,7 +18,7 @@ from offline_run import OfflineRun, read_picture
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from realsr.data import timed
+from realsr.data import datasets
 from realsr.data.datasets import HRCrops
 from realsr.reports.pictures import GAP, LABEL_HEIGHT
 from realsr.training import callbacks
@@ -228,7 +228,7 @@ def test_wandb_mode_decides(monkeypatch, tmp_path, mode, files):
 def test_speed_is_of_training_alone_and_waiting_is_for_data(fit, monkeypatch, caplog):
     """By a clock that passes 2 s while a batch is read, 3 s in a step, and 40 s in a validation."""
     clock = SimpleNamespace(now=0.0)
-    for module in (callbacks, timed):
+    for module in (callbacks, datasets):
         monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: clock.now))
 
     def slow(owner, name, seconds):

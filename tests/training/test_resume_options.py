@@ -13,7 +13,7 @@ import torch
 from realsr.evaluation.methods import network
 from realsr.networks.patch import PatchDiscriminator
 from realsr.networks.weights import load_generator
-from realsr.runtime.config import FAILED, METRICS
+from realsr.runtime.config import FAILED, METRICS, OPTIONS
 from realsr.runtime.errors import InputError
 from realsr.training.esrgan import ESRGAN
 from realsr.training.resume import apply_options
@@ -259,6 +259,16 @@ def test_a_finished_run_says_so_and_reads_nothing(fit, compose, tiny, caplog, tm
     assert not (tmp_path / "samples").exists()
     with pytest.raises(Exception, match="camera: no such folder"):
         fit("run", "ckpt=last", "trainer.max_steps=5")
+    with pytest.raises(InputError, match="ckpt has made 4 steps already; give a larger"):
+        fit("another", f"ckpt={folder}")
+
+
+def test_a_resumed_run_that_is_refused_is_still_done(fit, tmp_path):
+    folder = fit("run")
+    files = {name: (folder / name).read_bytes() for name in (METRICS, OPTIONS)}
+    with pytest.raises(InputError, match="nothing: no such folder"):
+        fit("run", "ckpt=last", "trainer.max_steps=6", f"data.pools.kernel_dir={tmp_path / 'nothing'}")
+    assert {name: (folder / name).read_bytes() for name in files} == files
 
 
 def test_a_run_that_was_killed_in_its_last_validation_makes_up_for_it(fit, caplog):
