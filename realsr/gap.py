@@ -47,9 +47,7 @@ def _run(cfg: DictConfig) -> None:
     large = [gap.choose_photos(name, cfg.photos, side, factor) for _, name, factor in ways]
     gap.check_counts(len(source), sum(map(len, large)))
 
-    log.info(
-        "comparing %d photos in %s with LR by %d degradations", len(source), cfg.data.source_dir, len(cfg.variants)
-    )
+    log.info("comparing %d photos in %s with LR", len(source), cfg.data.source_dir)
     tables = Path(cfg.pool_dir).is_dir() and collect_tables(source, Path(cfg.pool_dir) / "jpeg", whole=False)
     variants = gap.load_variants(cfg.variants, cfg.scale, cfg.pool.min_confidence, bool(tables))
     real = gap.cut_patches(source, cfg.patch, cfg.patches, draw_seed(cfg.seed, 1))

@@ -43,7 +43,9 @@ class AnyCamera(Degradation):
         sharpening: bounds of the amount of unsharp masking; a third of the cameras have none.
         radius: bounds of the standard deviation of the blur in it, in LR pixels.
         quality: bounds of JPEG's quality, 1 to 100; half of the images have their chroma halved.
-        kernels, noise, jpeg: None: no pool is drawn from.
+        kernels: None; no pool is drawn from.
+        noise: None as well.
+        jpeg: None as well.
 
     Raises:
         InputError: a pool is given, or bounds make no sense.

@@ -63,7 +63,9 @@ class BSRGANDegradation(Degradation):
         exposure: bounds of the camera's gain in stops (section 3.3).
         gains: bounds of its gain of red and of blue (section 3.3).
         shot: bounds of its shot noise's variance for each unit of raw signal, drawn by its logarithm.
-        kernels, noise, jpeg: None: no pool is drawn from.
+        kernels: None; no pool is drawn from.
+        noise: None as well.
+        jpeg: None as well.
 
     Raises:
         InputError: a pool is given, or bounds make no sense.
