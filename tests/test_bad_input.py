@@ -39,11 +39,11 @@ COLLECT = ["collector=df2k", "collector.tile_size=16", "collector.stride=16", "c
 ESTIMATE = ["estimator.iterations=10", "accelerator=cpu"]
 
 
-def line_of(run, *arguments) -> str:
-    """The one line that a mistake would end with."""
+def line_of(run, *arguments, command="train") -> str:
+    """The one line that a mistake would end a command with."""
     with pytest.raises(Exception) as error:
         run(*arguments)
-    line = explain(error.value)
+    line = explain(error.value, command)
     assert line is not None, error.getrepr()
     assert "\n" not in line
     return line
@@ -63,7 +63,7 @@ def mistake(compose, tiny, tmp_path, monkeypatch):
 
     def make(name: str, *overrides: str) -> str:
         given = [*tiny, "accelerator=cpu"] if name == "train" else []
-        return line_of(lambda: runs[name](compose(name, *given, *quote_paths(overrides))))
+        return line_of(lambda: runs[name](compose(name, *given, *quote_paths(overrides))), command=name)
 
     return make
 
@@ -772,7 +772,7 @@ def test_options_of_upscale_are_refused_before_anything_is_made(model, mistake, 
         ("upscale", ["ckpt", "input", "output"]),
         ("evaluate", ["ckpt", "hr", "lr", "output"]),
         ("train", ["ckpt", "name", "pool_dir", "start"]),
-        ("gap", ["name", "pools", "pool_dir"]),
+        ("gap", ["name", "pool_dir"]),
         ("collect", ["pool_dir"]),
         ("export", ["ckpt", "output"]),
     ],

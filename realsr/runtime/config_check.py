@@ -154,7 +154,7 @@ def _misfit(name: str, value: Any, wanted: Any) -> str:
     shown = f"{name}={'null' if value is None else value}"
     if choices := _choices(wanted):
         return f"{shown}: choose {', '.join(choices)}"
-    if wanted is dict or (value is None and isinstance(wanted, type) and wanted not in PLAIN):
+    if wanted is dict or (value is None and isinstance(wanted, type) and wanted not in (list, *PLAIN)):
         return f"{shown}: has options of its own, give {name}.OPTION=VALUE"
     if wanted is list:
         return f"{shown}: must be a list; write {name}=[{value or ''}]"
