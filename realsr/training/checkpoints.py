@@ -197,6 +197,7 @@ class RunRecord(Callback):
 
     def __init__(self, config: dict[str, Any], data: RealSRData, folder: Path) -> None:
         self.config, self.data, self.folder = config, data, folder
+        self.options = OmegaConf.to_yaml(HydraConfig.get().overrides.task)  # spawned processes know of no Hydra
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Replace the files of the run that is resumed, now that its data are ready; log the config."""
@@ -204,7 +205,7 @@ class RunRecord(Callback):
             for name in (METRICS, FAILED):
                 (self.folder / name).unlink(missing_ok=True)
             with atomic_write(self.folder / OPTIONS) as file:
-                file.write(OmegaConf.to_yaml(HydraConfig.get().overrides.task).encode())
+                file.write(self.options.encode())
         for logger in trainer.loggers:
             if isinstance(logger, PICTURE_LOGGERS):
                 logger.log_hyperparams(self.config)
