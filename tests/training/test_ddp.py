@@ -48,6 +48,12 @@ class Record(Callback):
         torch.save({**state, "batches": self.batches}, self.folder / f"{trainer.global_rank}.pt")
 
 
+def with_rrdb(tiny):
+    """The options of ``tiny``, but for a small RRDBNet and the paper's degradation."""
+    network = ["model=esrgan", "model.generator={features:8,blocks:1,growth:4}", "degradation=kernel_noise"]
+    return [option for option in tiny if not option.startswith(("model=", "model.generator="))] + network
+
+
 @pytest.fixture
 def fit(tiny_pools, compose, tiny, tmp_path):
     """``fit("name", *overrides)``: train; gives ``last.ckpt``."""
@@ -56,11 +62,8 @@ def fit(tiny_pools, compose, tiny, tmp_path):
     def make(name, *overrides):
         folder = tmp_path / name
         outputs = [f"callbacks.{c}.dirpath={folder}/checkpoints" for c in ("last", "best")]
-        network = ["model=esrgan", "model.generator={features:8,blocks:1,growth:4}"]
-        options = [option for option in tiny if not option.startswith(("model=", "model.generator="))] + network
-        options.append("degradation=kernel_noise")
         outputs.append(f"callbacks.pictures.folder={folder}/pictures")
-        train(compose("train", *options, *outputs, "trainer.max_steps=3", *overrides), folder)
+        train(compose("train", *with_rrdb(tiny), *outputs, "trainer.max_steps=3", *overrides), folder)
         return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
 
     return make
@@ -288,7 +291,7 @@ def test_torchrun_and_srun_start_what_lightning_starts(tiny, tmp_path, fit):
     weights = fit("forked", *FORKED)["state_dict"]
 
     def check(name, how, *options):
-        arguments = (*tiny, *TWO, "trainer.max_steps=3", f"hydra.run.dir={tmp_path / name}", *options)
+        arguments = (*with_rrdb(tiny), *TWO, "trainer.max_steps=3", f"hydra.run.dir={tmp_path / name}", *options)
         processes = [command(*arguments, **one) for one in how]
         outputs = [process.communicate(timeout=500)[0] for process in processes]
         assert not any(process.returncode for process in processes), (name, outputs)
