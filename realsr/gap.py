@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import math
 from pathlib import Path
 
 import torch
-import wandb
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -21,7 +19,7 @@ from realsr.runtime.command_line import and_next
 from realsr.runtime.config import command, output_dir
 from realsr.runtime.errors import InputError, at_least
 from realsr.runtime.files import check_writable
-from realsr.training.loggers import log_picture
+from realsr.training.loggers import log_result
 
 log = logging.getLogger(__name__)
 
@@ -65,13 +63,7 @@ def _run(cfg: DictConfig) -> None:
     save(folder / "gap.png", sheet)
     gap.write_gaps(folder / "gap.json", gaps, scenes)
     rows = {f"gap/{name}/{key}": value for name, found in gaps.items() for key, value in found.row().items()}
-    try:
-        for logger in (instantiate(node) for node in cfg.logger.values() if node is not None):
-            logger.log_metrics({key: value for key, value in rows.items() if math.isfinite(value)}, step=0)
-            log_picture([logger], "gap/curves", sheet, 0)
-            logger.save()
-    finally:
-        wandb.finish()
+    log_result([instantiate(node) for node in cfg.logger.values() if node is not None], rows, "gap/curves", sheet)
     nearest = min(gaps, key=lambda name: gaps[name].separation.auc)
     train = ["experiment=laptop", f"degradation={options[nearest]}", f"name={options[nearest]}"]
     train += [f"data.source_dir={cfg.data.source_dir}"]

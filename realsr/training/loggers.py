@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 import re
 import secrets
@@ -40,6 +41,17 @@ def log_picture(loggers: Iterable[Logger], name: str, picture: Picture, step: in
             logger.log_image(name, [picture], step=step)  # as uint8: W&B shows floats in [0, 1] black
         elif isinstance(logger, TensorBoardLogger):
             logger.experiment.add_image(name, picture, step, dataformats="HWC")
+
+
+def log_result(loggers: Sequence[Logger], numbers: Mapping[str, float], name: str, picture: Picture) -> None:
+    """Log numbers, those that are finite, and a ``(H, W, 3)`` uint8 picture outside a training, and end W&B's run."""
+    try:
+        for logger in loggers:
+            logger.log_metrics({key: value for key, value in numbers.items() if math.isfinite(value)}, step=0)
+            log_picture([logger], name, picture, 0)
+            logger.save()
+    finally:
+        wandb.finish()
 
 
 def log_histogram(loggers: Iterable[Logger], name: str, values: npt.NDArray[np.float64], step: int) -> None:
