@@ -41,15 +41,8 @@ def _run(cfg: DictConfig) -> None:
         for old in (*ours, *folder.glob("run_seed*"), *folder.glob("results_seed*"), photos):  # photos tell, so last
             shutil.rmtree(old, ignore_errors=True)
     last = run / "checkpoints" / "last.ckpt"
-    _train(
-        "experiment=quickstart",
-        f"data.samples_dir={photos}",
-        f"pool_dir={pools}",
-        f"hydra.run.dir={run}",
-        f"seed={cfg.seed}",
-        *(["ckpt=last"] if last.exists() else []),
-        *cfg.options,
-    )
+    options = ["experiment=quickstart", f"data.samples_dir={photos}", f"pool_dir={pools}", f"hydra.run.dir={run}"]
+    _train(*options, f"seed={cfg.seed}", *(["ckpt=last"] if last.exists() else []), *cfg.options)
     make_samples(photos)  # a finished run has not read them
     results = folder / f"results_seed{cfg.seed}"
     pairs = find_pairs(photos / "test_hr", photos / "test_lr_x4", 4)

@@ -3,8 +3,7 @@
 A camera does to a scene, in this order: blur in linear light (defocus, diffraction, motion, the pixel's own area), one
 colour a pixel, shot and read noise, white balance, demosaicking, colours, tone curve, noise reduction, sharpening,
 JPEG. The embedded sample is seen through one of them, and ``tests/benchmarks/bench_camera.py`` measures the method on
-all. Their code is OpenCV's and Pillow's, not that of :mod:`realsr.degradation.development`, which is tested on them;
-the colour matrices of sensors are shared.
+all. They share colour matrices with :mod:`realsr.degradation.development`, no code: OpenCV and Pillow do the rest.
 """
 
 from __future__ import annotations
