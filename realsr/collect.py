@@ -9,12 +9,12 @@ import logging
 from pathlib import Path
 
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from realsr.pools.collect import collect_noise
 from realsr.pools.jpeg_tables import collect_tables
 from realsr.runtime.command_line import and_next
-from realsr.runtime.config import command
+from realsr.runtime.config import command, pools_given
 from realsr.runtime.files import find_images
 
 log = logging.getLogger(__name__)
@@ -25,8 +25,8 @@ def _run(cfg: DictConfig) -> None:
     log.info("collecting noise and JPEG tables from %d photos in %s: 2.4 s for 24 megapixels", len(photos), source)
     collect_tables(photos, Path(cfg.pool_dir) / "jpeg")
     collect_noise(photos, Path(cfg.pool_dir) / "noise", instantiate(cfg.collector))
-    pools = [] if OmegaConf.is_interpolation(cfg, "pool_dir") else [f"pool_dir={cfg.pool_dir}"]
-    log.info(and_next(f"the pools lie in {cfg.pool_dir}", ("estimate", f"data.source_dir={source}", *pools)))
+    estimate = "estimate", f"data.source_dir={source}", *pools_given(cfg)
+    log.info(and_next(f"the pools lie in {cfg.pool_dir}", estimate))
 
 
 main = command("collect", then="the same command goes on")(_run)

@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from realsr.degradation.camera_fit import camera_noise
 from realsr.estimation.estimate import check_scale
@@ -16,7 +16,7 @@ from realsr.pools.export import check_form, export_kernels
 from realsr.pools.pool import check_confidence
 from realsr.pools.shards import jobs_here, shard_of
 from realsr.runtime.command_line import and_next
-from realsr.runtime.config import command
+from realsr.runtime.config import command, pools_given
 from realsr.runtime.errors import at_least
 from realsr.runtime.files import find_images
 from realsr.runtime.hardware import pick_device
@@ -56,8 +56,7 @@ def _run(cfg: DictConfig) -> None:
             raise
         log.warning("%s", e)
     if cfg.shards == 1:
-        own, source = not OmegaConf.is_interpolation(cfg, "pool_dir"), f"data.source_dir={cfg.data.source_dir}"
-        options = source, *([f"pool_dir={cfg.pool_dir}"] if own else [])
+        options = f"data.source_dir={cfg.data.source_dir}", *pools_given(cfg)
         commands = [("gap", *options), ("train", "experiment=laptop", *options)]
         if cfg.scale != 4:  # the network that laptop starts from enlarges by four
             commands = [("gap", *options, f"scale={cfg.scale}")]

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from realsr.data.datasets import draw_seed
 from realsr.estimation.patch_statistics import curves
@@ -16,7 +16,7 @@ from realsr.evaluation import gap
 from realsr.pools.jpeg_tables import collect_tables
 from realsr.reports.pictures import save
 from realsr.runtime.command_line import and_next
-from realsr.runtime.config import command, output_dir
+from realsr.runtime.config import command, output_dir, pools_given
 from realsr.runtime.errors import InputError, at_least
 from realsr.runtime.files import check_writable
 from realsr.training.loggers import log_result
@@ -64,12 +64,13 @@ def _run(cfg: DictConfig) -> None:
     gap.write_gaps(folder / "gap.json", gaps, scenes)
     rows = {f"gap/{name}/{key}": value for name, found in gaps.items() for key, value in found.row().items()}
     log_result([instantiate(node) for node in cfg.logger.values() if node is not None], rows, "gap/curves", sheet)
-    nearest = min(gaps, key=lambda name: gaps[name].separation.auc)
-    train = ["experiment=laptop", f"degradation={options[nearest]}", f"name={options[nearest]}"]
+    degradation = options[min(gaps, key=lambda name: gaps[name].separation.auc)]
+    train = ["experiment=laptop", f"degradation={degradation}", f"name={degradation}"]
     train += [f"data.source_dir={cfg.data.source_dir}"]
     train += [f"data.clean_dir={cfg.data.clean_dir}"] if cfg.data.clean_dir else []
-    train += [] if OmegaConf.is_interpolation(cfg, "pool_dir") else [f"pool_dir={cfg.pool_dir}"]
-    commands = [("train", *train)] if cfg.scale == 4 else []  # the network that laptop starts from enlarges by four
+    commands = (
+        [("train", *train, *pools_given(cfg))] if cfg.scale == 4 else []
+    )  # the network that laptop starts from enlarges by four
     log.info(and_next(f"picture: {folder / 'gap.png'}, figures: {folder / 'gap.json'}", *commands))
 
 

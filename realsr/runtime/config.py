@@ -204,6 +204,15 @@ def output_dir() -> Path:
     return Path(HydraConfig.get().runtime.output_dir)
 
 
+def pools_given(cfg: DictConfig) -> list[str]:
+    """``pool_dir=DIR`` for the next command, if it was given; no option where it follows from the photos' folder.
+
+    >>> pools_given(OmegaConf.create({"pool_dir": "mine"})), pools_given(OmegaConf.create({"pool_dir": "${name}"}))
+    (['pool_dir=mine'], [])
+    """
+    return [] if OmegaConf.is_interpolation(cfg, "pool_dir") else [f"pool_dir={cfg.pool_dir}"]
+
+
 def _pool_name(source_dir: str | None) -> str:
     """Name of the pools' folder: readable, and another for every source folder."""
     if not source_dir:
