@@ -66,7 +66,7 @@ def _run(cfg: DictConfig) -> None:
     log_result([instantiate(node) for node in cfg.logger.values() if node is not None], rows, "gap/curves", sheet)
     degradation = options[min(gaps, key=lambda name: gaps[name].separation.auc)]
     train = ["experiment=laptop", f"degradation={degradation}", f"name={degradation}"]
-    train += [f"data.source_dir={cfg.data.source_dir}"]
+    train += [f"data.source_dir={cfg.data.source_dir}", *pools_given(cfg)]
     train += [f"data.clean_dir={cfg.data.clean_dir}"] if cfg.data.clean_dir else []
     commands = (
         [("train", *train, *pools_given(cfg))] if cfg.scale == 4 else []
