@@ -68,9 +68,7 @@ def _run(cfg: DictConfig) -> None:
     train = ["experiment=laptop", f"degradation={degradation}", f"name={degradation}"]
     train += [f"data.source_dir={cfg.data.source_dir}", *pools_given(cfg)]
     train += [f"data.clean_dir={cfg.data.clean_dir}"] if cfg.data.clean_dir else []
-    commands = (
-        [("train", *train, *pools_given(cfg))] if cfg.scale == 4 else []
-    )  # the network that laptop starts from enlarges by four
+    commands = [("train", *train)] if cfg.scale == 4 else []  # the network that laptop starts from enlarges by four
     log.info(and_next(f"picture: {folder / 'gap.png'}, figures: {folder / 'gap.json'}", *commands))
 
 
