@@ -179,3 +179,10 @@ def test_the_wheel_brings_its_configs_and_what_a_page_is_made_of(tmp_path):
     assert (site / "bin" / "realsr-train").exists()
     report = (site / "realsr" / "reports" / "templates").iterdir()
     assert {path.name for path in report} == {path.name for path in (root / "realsr/reports/templates").iterdir()}
+
+
+def test_every_benchmark_finds_what_it_imports():
+    folder = Path(__file__).parent / "benchmarks"
+    imports = "; ".join(f"import {file.stem}" for file in sorted(folder.glob("*.py")))
+    done = subprocess.run([sys.executable, "-c", imports], cwd=folder, capture_output=True, text=True)
+    assert not done.returncode, done.stderr

@@ -41,12 +41,16 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "reduction": (0.0, 0.4, 0.55, 0.7, 1.0),
     "radius": (0.7, 1.0, 1.5),
 }
+# parts that make up for each other in part, so that they are tried together
+TOGETHER = (("demosaicking", "crosstalk"), ("chroma", "reduction"), ("sharpening", "radius"))
 LITTLE = 0.3  # power, relative to gray noise's mean over all frequencies, under which differences count little
-SIMPLER = 0.1  # cost of a pixel of noise reduction
+TONES = (0.0, 0.2, 0.4, 0.6, 0.8)  # contrasts of the tone curve that are tried
+SIMPLER = 0.01  # cost of a pixel of noise reduction, and of a contrast of 1
 SCENE = 0.2  # standard deviation over photos of the logarithm of the noise's variance that scenes alone make
 TILES, SIDE = 64, 32  # number and side of the simulated tiles
 ENOUGH = 2**25  # values of the pool's tiles that are read at most
 USABLE = (8, 247)  # mean levels of a colour, beyond which its noise is clipped
+READ = 0.01  # light whose shot noise is as strong as the noise in the dark, where the tiles do not tell
 
 
 def fit_development(noise: NoisePool, tables: JpegPool | None, without: Sequence[str] = ()) -> Development:
@@ -73,8 +77,8 @@ def fit_development(noise: NoisePool, tables: JpegPool | None, without: Sequence
         choices["crosstalk"] = (0.0,)
     if "sharpening" in without:
         choices["sharpening"] = (0.0,)
-    seen, brightest = by_brightness(levels, variance)
-    sensor = _sensor(Development(linear="linear" not in without, gray=gray), seen, brightest)
+    plain = Development(linear="linear" not in without, gray=gray)
+    sensor, seen = _sensor(plain, levels, variance)
     sensor = replace(sensor, photos=_by_photo(photos, levels, variance, seen))
     chosen = evenly(TILES, len(tiles))
     walls = Walls(levels[chosen], torch.from_numpy(np.exp(_looked_up(seen, levels[chosen]))).float(), tables)
@@ -121,7 +125,7 @@ class Walls:
         self.field = torch.randn(len(levels), 3, side, side, generator=draws)
         self.coding = None if tables is None else tables.sample(len(levels), draws, cut=True)
         self.walls = (levels / 255)[:, :, None, None].expand(self.field.shape).contiguous()
-        self.variance, self.usable = variance, _usable(levels)
+        self.variance, self.usable = variance, (levels > USABLE[0]) & (levels < USABLE[1])
 
     def matched(self, development: Development, times: int = 1) -> tuple[Development, Tensor]:
         """The development with its noise as strong as the tiles', and the noise ``(N, 3, T, T)`` of its walls."""
@@ -145,9 +149,9 @@ def _descended(
 ) -> tuple[float, Development]:
     """Improve a development by changing one part after the other, twice; no combination is tried again."""
     for _ in range(2):
-        for name, values in choices.items():
-            for value in values:
-                trial = replace(found[1], **{name: value})
+        for parts in TOGETHER:
+            for values in itertools.product(*(choices[part] for part in parts)):
+                trial = replace(found[1], **dict(zip(parts, values, strict=True)))
                 key = tuple(getattr(trial, part) for part in choices)
                 if key not in tried and (other := cost(trial))[0] < found[0]:
                     found = other
@@ -155,31 +159,37 @@ def _descended(
     return found
 
 
-def by_brightness(levels: Tensor, variance: Tensor) -> tuple[Array, list[int]]:
+def by_brightness(levels: Tensor, variance: Tensor, usual: Array) -> tuple[Array, float]:
     """Strength of each colour's noise by its brightness: the geometric mean over tiles about as bright.
 
-    ``levels`` and ``variance`` are ``(N, 3)``, of each tile's colours, in levels of 255 and their squares.
+    Args:
+        levels: ``(N, 3)`` means of the tiles' colours, of 255.
+        variance: ``(N, 3)`` of their noise, in squared levels.
+        usual: ``(17,)`` logarithms of the variance that noise has at brightnesses of 0 to 255, but for a factor. Noise
+            is taken to differ from it smoothly, and beyond the darkest and the brightest tiles by as much as there.
 
     Returns:
-        ``(3, 17)`` logarithms of the variance at brightnesses of 0 to 255, and for each colour the index of the
-        brightest with enough tiles.
+        ``(3, 17)`` logarithms of the variance at these brightnesses, and the standard deviation over the tiles, in the
+        mean of the colours, of what they differ from ``usual``.
     """
-    found, brightest = np.full((3, KNOTS), np.log(0.02)), [KNOTS - 1] * 3
     logs = (variance + 0.02).log().double().numpy()  # of 255 levels, so that none is minus infinity
-    knots, usable = (levels / 255 * (KNOTS - 1)).round().long().numpy(), _usable(levels).numpy()
-    for colour, use in enumerate(usable.T):
-        at = [logs[use & (knots[:, colour] == k), colour] for k in range(KNOTS)]
-        counts = np.array([len(of) for of in at], np.float64)
+    more = logs - _looked_up(np.stack([usual] * 3), levels)
+    return usual + _by_knot(levels, more), float(more.std(0).mean())
+
+
+def _by_knot(levels: Tensor, values: Array) -> Array:
+    """Smoothed means of ``values`` ``(N, 3)`` by the tiles' mean ``levels`` ``(N, 3)``, at the knots, ``(3, 17)``."""
+    found, knots = np.zeros((3, KNOTS)), (levels / 255 * (KNOTS - 1)).round().long().numpy()
+    for colour in range(3):
+        counts, sums = (np.bincount(knots[:, colour], of, KNOTS) for of in (np.ones(len(knots)), values[:, colour]))
+        near, total = (ndimage.gaussian_filter1d(of, 1, mode="constant") for of in (counts, sums))
         enough = np.flatnonzero(counts >= max(counts.sum() / 100, 1))
-        if len(enough):
-            sums = counts * [np.mean(of) if len(of) else 0.0 for of in at]
-            smooth = ndimage.gaussian_filter1d(sums, 1) / ndimage.gaussian_filter1d(counts, 1).clip(1e-9)
-            found[colour], brightest[colour] = np.interp(np.arange(KNOTS), enough, smooth[enough]), int(enough[-1])
-    return found, brightest
+        found[colour] = np.interp(np.arange(KNOTS), enough, total[enough] / near[enough])
+    return found
 
 
 def _looked_up(seen: Array, levels: Tensor) -> Array:
-    """Interpolate the result of :func:`by_brightness` at the mean levels ``(N, 3)`` of tiles, ``(N, 3)``."""
+    """Interpolate logarithms ``(3, 17)`` at brightnesses of 0 to 255 at the tiles' mean levels ``(N, 3)``."""
     colours = zip(levels.T.numpy(), seen, strict=True)
     return np.stack([np.interp(level, np.linspace(0, 255, KNOTS), logs) for level, logs in colours], 1)
 
@@ -189,25 +199,27 @@ def _by_photo(photos: npt.NDArray[np.str_], levels: Tensor, variance: Tensor, se
 
     Shrunk by the differences that scenes make, whose texture counts as noise.
     """
-    more = np.where(_usable(levels), np.log(variance.numpy() + 0.02) - _looked_up(seen, levels), np.nan)
-    medians = [float(np.nanmedian(of)) for name in np.unique(photos) if np.isfinite(of := more[photos == name]).any()]
-    spread = np.std(medians) if medians else 0.0
-    share = max(1 - (SCENE / max(spread, 1e-9)) ** 2, 0.0)
-    return tuple(float(share * median) for median in medians) or (0.0,)
+    more = np.log(variance.numpy() + 0.02) - _looked_up(seen, levels)
+    medians = [float(np.median(more[photos == name])) for name in np.unique(photos)]
+    share = max(1 - (SCENE / max(float(np.std(medians)), 1e-9)) ** 2, 0.0)
+    return tuple(float(share * median) for median in medians)
 
 
-def _sensor(plain: Development, seen: Array, brightest: list[int]) -> Development:
-    """The development with the sensor's noise, were it neither smoothed nor sharpened; ``seen`` in 255 levels."""
-    light = plain.light(torch.linspace(0, 1, KNOTS))
-    slope = 255 * (plain.display(light + 1e-3) - plain.display(light)) / 1e-3
-    logs = torch.from_numpy(seen).float() - 2 * slope.log()
-    for colour, last in enumerate(brightest):  # beyond, noise grows as that of light does
-        logs[colour, last:] = logs[colour, last] + (light[last:] / light[last].clamp(min=1e-4)).log()
-    return replace(plain, noise=tuple(map(tuple, logs.tolist())))
+def _sensor(plain: Development, levels: Tensor, variance: Tensor) -> tuple[Development, Array]:
+    """The development with the sensor's noise, were it neither smoothed nor sharpened, and :func:`by_brightness`.
 
-
-def _usable(levels: Tensor) -> Tensor:
-    return (levels > USABLE[0]) & (levels < USABLE[1])
+    Its tone curve is the one with which noise differs least from a sensor's by brightness (shot and read noise).
+    """
+    knots, found = torch.linspace(0, 1, KNOTS), []
+    for tone in TONES if plain.linear else (0.0,):
+        curve = replace(plain, tone=tone)
+        light = curve.light(knots)
+        low, high = (light - 1e-3).clamp(min=0), (light + 1e-3).clamp(max=1)
+        slope = 2 * (255 * (curve.display(high) - curve.display(low)) / (high - low)).log()
+        seen, spread = by_brightness(levels, variance, ((light + READ).log() + slope).double().numpy())
+        noise = tuple(map(tuple, (torch.from_numpy(seen).float() - slope).tolist()))
+        found.append((spread + SIMPLER * tone, replace(curve, noise=noise), seen))
+    return min(found, key=lambda of: of[0])[1:]
 
 
 def camera_noise(

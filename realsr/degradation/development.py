@@ -11,7 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from realsr.degradation.sensor import CAMERA_FROM_SRGB, bilinear, degamma, demosaic, gamma, mixed, mosaic
+from realsr.degradation.sensor import (
+    CAMERA_FROM_SRGB,
+    bilinear,
+    degamma,
+    demosaic,
+    gamma,
+    mixed,
+    mosaic,
+    toned,
+    untoned,
+)
 from realsr.estimation.kernels import GRID, Kernel, frequencies, kernel_of_gains
 from realsr.imaging.colour import luma
 from realsr.runtime.hardware import to_device
@@ -35,6 +45,7 @@ class Development:
         sharpening: amount of unsharp masking of display values.
         radius: standard deviation in pixels of the blur in it.
         linear: whether light is linear; False blurs and adds noise to display values.
+        tone: contrast of the tone curve under sRGB's, 0 for none, 1 for :func:`realsr.degradation.sensor.toned`.
         noise: for each colour the logarithm of its noise's variance on the sensor where the signal has the display
             values 0, 1/16, ... 1, linear in between.
         photos: for each of the camera's photos, whose ISO speeds differ, the logarithm of the factor of its variance.
@@ -52,6 +63,7 @@ class Development:
     sharpening: float = 0.0
     radius: float = 1.0
     linear: bool = True
+    tone: float = 0.0
     noise: tuple[tuple[float, ...], ...] = field(default=((-30.0,) * KNOTS,) * 3, repr=False)
     photos: tuple[float, ...] = field(default=(0.0,), repr=False)
 
@@ -68,6 +80,7 @@ class Development:
         words += [
             f"sharpening of {self.sharpening:g} over {self.radius:g} pixels" if self.sharpening else "no sharpening"
         ]
+        words += [f"tone curve with {self.tone:g} of an S"] * (self.tone > 0)
         return ", ".join(words)
 
     @staticmethod
@@ -84,11 +97,11 @@ class Development:
 
     def light(self, images: Tensor) -> Tensor:
         """Light on the sensor for display values, both in [0, 1]."""
-        return degamma(images) if self.linear else images
+        return untoned(degamma(images), self.tone) if self.linear else images
 
     def display(self, light: Tensor) -> Tensor:
         """Display values for light, the inverse of :meth:`light`."""
-        return gamma(light) if self.linear else light
+        return gamma(toned(light, self.tone)) if self.linear else light
 
     def picture(self, light: Tensor, field: Tensor | None = None) -> Tensor:
         """The camera's picture, before compression.

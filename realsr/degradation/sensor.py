@@ -90,15 +90,24 @@ def degamma(encoded: Tensor) -> Tensor:
     return torch.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
 
 
-def toned(linear: Tensor) -> Tensor:
-    """A tone curve with the S of most cameras', ``3 x^2 - 2 x^3`` (Brooks et al., section 3.5); [0, 1] to [0, 1]."""
-    return linear**2 * (3 - 2 * linear)
+def toned(linear: Tensor, amount: float = 1.0) -> Tensor:
+    """A tone curve with the S of most cameras', ``3 x^2 - 2 x^3`` (Brooks et al., section 3.5); [0, 1] to [0, 1].
+
+    Args:
+        linear: light in [0, 1].
+        amount: share of the S against a straight line, 0 to 1.
+    """
+    return (1 - amount) * linear + amount * linear**2 * (3 - 2 * linear)
 
 
-def untoned(toned: Tensor) -> Tensor:
-    """Inverse of :func:`toned`.
+def untoned(toned: Tensor, amount: float = 1.0) -> Tensor:
+    """Inverse of :func:`toned`, by the trigonometric solution of a cubic.
 
-    >>> untoned(toned(torch.tensor([0.0, 0.25, 1.0])))
+    >>> untoned(toned(torch.tensor([0.0, 0.25, 1.0]), 0.4), 0.4)
     tensor([0.0000, 0.2500, 1.0000])
     """
-    return 0.5 - torch.sin(torch.asin(1 - 2 * toned) / 3)
+    if not amount:
+        return toned
+    third = (1 / amount + 0.5) / 6
+    sine = (toned - 0.5) / (4 * amount * third**1.5)
+    return 0.5 + 2 * third**0.5 * torch.sin(torch.asin(sine.clamp(-1, 1)) / 3)

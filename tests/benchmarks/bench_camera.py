@@ -154,7 +154,9 @@ def bench(name, scenes, seen, args, folder):
     if args.kernelgan:
         measures.learn(photos, folder / "kernelgan", args.scale, ["estimator=kernelgan", *args.options])
         result["kernelgan"] = measures.kernel_rows(folder / "kernelgan/kernels", truth, args.scale)
-    result["noise"] = {} if "noise" in failed else measures.noise_row(camera, pools / "noise")
+    result["noise"] = (
+        {} if "noise" in failed else measures.noise_row(camera, pools / "noise", scenes["source"], seen, shot)
+    )
     if args.patches:
         again = measures.photograph(camera, scenes["source"], seen, folder / "again", shot + 50)
         ways = measures.variants(VARIANTS, pools, seen)

@@ -32,8 +32,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import open_dict
 from pytorch_lightning import Callback, seed_everything
-from realsr.data.timed import TimedLoader
 
+from realsr.data.datasets import TimedLoader
 from realsr.runtime.help import conf_dir
 
 CHECKED = 3  # steps at the start in which the losses are compared, and nothing is timed

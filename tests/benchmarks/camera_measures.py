@@ -11,7 +11,6 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from scipy.optimize import minimize_scalar
 
-from realsr.data.cameras import flat_picture
 from realsr.degradation.camera_fit import camera_noise
 from realsr.estimation.kernels import (
     bicubic_kernel,
@@ -21,19 +20,20 @@ from realsr.estimation.kernels import (
     normalise,
     widths_and_angle,
 )
+from realsr.estimation.noise import cut_tiles, in_pool
 from realsr.estimation.patch_statistics import opponent
-from realsr.evaluation.gap import RIM, cut_patches, load_variant, measure
+from realsr.evaluation.gap import RIM, cut_patches, load_variants, measure
 from realsr.imaging import read_image
 from realsr.pools.collect import collect_noise
 from realsr.pools.estimate import estimate_kernels
-from realsr.pools.folder import kernel_entries
+from realsr.pools.folder import kernel_entries, read_entries
 from realsr.pools.jpeg_tables import collect_tables
-from realsr.pools.pool import KernelPool, NoisePool
+from realsr.pools.pool import KernelPool
 from realsr.pools.sampling import without_slope
 from realsr.runtime.errors import InputError
 from realsr.runtime.help import conf_dir
 
-GRAYS = np.linspace(0.06, 0.94, 12)  # of walls that show the true noise
+OTHERS = 8  # shots of a scene, whose mean tells the noise of the first
 THIRDS = {"dark": (0, 85), "middle": (85, 170), "bright": (170, 256)}  # levels
 
 
@@ -97,11 +97,10 @@ def variants(names, pools, scale):
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         added = [f"+degradation@variants.own_{name}={name}" for name in there]
         cfg = compose("gap", ["data.source_dir=photos", "pool_dir=pools", f"scale={scale}", *added])
-    cfg.pools, ways = str(pools), {}
+    cfg.pool_dir, ways = str(pools), {}
     for name in there:
-        if (pools / "jpeg").is_dir() or not name.endswith("_jpeg"):
-            with suppress(InputError):
-                ways[name] = load_variant(cfg.variants[f"own_{name}"], scale, 0.0)
+        with suppress(InputError):
+            ways |= load_variants({name: cfg.variants[f"own_{name}"]}, scale, 0.0, (pools / "jpeg").is_dir())
     return ways
 
 
@@ -141,29 +140,38 @@ def kernel_rows(folder, truth, scale):
 
 
 def noise_of(tiles):
-    """Brightness, variance and covariance of neighbours of the luma of tiles ``(N, 3, t, t)`` uint8, each ``(N,)``."""
-    luma = opponent(tiles / 255)[:, :1]
+    """Brightness, variance, covariance of neighbours of the luma of tiles ``(N, t, t, 3)`` in levels, each ``(N,)``."""
+    luma = opponent(torch.from_numpy(tiles).permute(0, 3, 1, 2) / 255)[:, :1]
     mean = luma.mean((2, 3), keepdim=True)
     rest = without_slope(luma - mean)
     pairs = [(rest[..., 1:] * rest[..., :-1]).mean((1, 2, 3)), (rest[..., 1:, :] * rest[..., :-1, :]).mean((1, 2, 3))]
     return mean.flatten().numpy(), rest.square().mean((1, 2, 3)).numpy(), (sum(pairs) / 2).numpy()
 
 
-def noise_row(camera, folder):
-    """The pool's noise against the camera's: ratios of standard deviations by brightness, correlation of neighbours."""
-    pool = NoisePool.load(folder)
-    side, rng = pool.tiles.shape[-1], np.random.default_rng(0)
-    walls = [torch.from_numpy(flat_picture(camera, float(gray), 4 * side, rng)).permute(2, 0, 1) for gray in GRAYS]
-    cut = [wall.unfold(1, side, side).unfold(2, side, side).flatten(1, 2).transpose(0, 1) for wall in walls]
-    true = np.array([[part.mean() for part in noise_of(tiles)] for tiles in cut])
-    level, variance, neighbours = noise_of(pool.tiles)
-    expected = [np.interp(level, true[:, 0], true[:, column]) for column in (1, 2)]
-    row = {"tiles": len(pool), "photos": len(set(pool.photos)), "true_level": float(np.sqrt(expected[0].mean()))}
+def noise_row(camera, folder, scenes, scale, shot):
+    """The pool's noise against the camera's in the very tiles: ratios of standard deviations, neighbours' correlation.
+
+    The camera's is what the photo differs by from the mean of other shots of the scene with the same lens and motion.
+    """
+    by_stem, made, true = {path.stem: index for index, path in enumerate(scenes)}, [], []
+    for entry in read_entries(folder, "noise", "bench_camera"):
+        corners, side = entry.arrays["corner"][in_pool(entry.arrays["reason"])], entry.arrays["tiles"].shape[1]
+        stem = Path(entry.manifest["photo"]).stem
+        rng = np.random.default_rng([shot, by_stem[stem]])
+        scene = read_cut(scenes[by_stem[stem]], scale) / 255
+        light = camera.expose(scene, scale, camera.spreads(scale, rng))
+        first, *others = (camera.stored(camera.develop(light, rng)).astype(np.float32) for _ in range(1 + OTHERS))
+        noise = (first - np.mean(others, axis=0)) * np.sqrt(OTHERS / (OTHERS + 1))
+        made += [*entry.arrays["tiles"]]
+        true += [*cut_tiles(noise, corners, side)]
+    level, variance, neighbours = noise_of(np.stack(made))
+    _, expected, theirs = noise_of(np.stack(true))
+    row = {"tiles": len(made), "true_level": float(np.sqrt(expected.mean()))}
     for name, (low, high) in {"all": (0, 256), **THIRDS}.items():
         here = (level >= low) & (level < high)
-        row[name] = float(np.sqrt(variance[here].mean() / expected[0][here].mean())) if here.any() else np.nan
+        row[name] = float(np.sqrt(variance[here].mean() / expected[here].mean())) if here.any() else np.nan
     row["neighbours"] = float(neighbours.sum() / variance.sum())
-    row["true_neighbours"] = float(expected[1].sum() / expected[0].sum())
+    row["true_neighbours"] = float(theirs.sum() / expected.sum())
     return row
 
 

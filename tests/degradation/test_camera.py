@@ -26,10 +26,10 @@ from realsr.pools.pool import KernelPool, NoisePool
 from realsr.runtime.errors import InputError
 
 
-def walls(name: str) -> NoisePool:
+def walls(name: str, darkest: float = 0.15, brightest: float = 0.85) -> NoisePool:
     """What a camera sees of gray walls, in tiles."""
     rng = np.random.default_rng(0)
-    seen = [flat_picture(CAMERAS[name], level, 64, rng) for level in np.linspace(0.15, 0.85, 15)]
+    seen = [flat_picture(CAMERAS[name], level, 64, rng) for level in np.linspace(darkest, brightest, 15)]
     tiles = np.concatenate([s.reshape(2, 32, 2, 32, 3).swapaxes(1, 2).reshape(4, 32, 32, 3) for s in seen])
     return NoisePool(torch.from_numpy(tiles).permute(0, 3, 1, 2).contiguous(), ["wall"] * len(tiles))
 
@@ -58,26 +58,21 @@ def system() -> NoisePool:
 
 
 @pytest.mark.parametrize(
-    ("name", "quality", "demosaicking", "crosstalk", "sharpening"),
+    ("name", "quality", "demosaicking", "crosstalk", "sharpening", "tone"),
     [
-        ("compact", 92, "bilinear", 0.0, (0.2, 0.6)),  # OpenCV's edge-aware one is the bilinear one on walls
-        ("system", None, "malvar", 1.0, (0.0, 0.2)),
-        (
-            "phone",
-            90,
-            "bilinear",
-            1.0,
-            (0.2, 1.3),
-        ),  # its noise reduction spares edges, so noise shows less than there is
-        ("drone", 97, "malvar", 1.0, (0.2, 0.9)),
+        ("compact", 92, "bilinear", 0.0, (0.2, 0.6), 0.0),  # OpenCV's edge-aware one is the bilinear one on walls
+        ("system", None, "malvar", 1.0, (0.0, 0.2), 0.0),
+        ("phone", 90, "bilinear", 1.0, (0.2, 1.3), 0.4),  # its noise reduction spares edges: noise shows less of it
+        ("drone", 97, "malvar", 1.0, (0.2, 0.9), 0.4),
     ],
 )
-def test_walls_tell_how_a_camera_develops(name, quality, demosaicking, crosstalk, sharpening):
+def test_walls_tell_how_a_camera_develops(name, quality, demosaicking, crosstalk, sharpening, tone):
     subsampling = 1 if CAMERAS[name].subsampling == "4:4:4" else 2
     pool, coding = walls(name), None if quality is None else tables(quality, subsampling)
     found = fit_development(pool, coding)
     assert (found.demosaicking, found.crosstalk) == (demosaicking, crosstalk)
     assert sharpening[0] <= found.sharpening <= sharpening[1]
+    assert abs(found.tone - tone) < 0.3
     # and a wall seen through what was found has the camera's noise
     degradation = CameraDegradation(4, None, pool, coding)
     degradation.development = found
@@ -87,6 +82,16 @@ def test_walls_tell_how_a_camera_develops(name, quality, demosaicking, crosstalk
     ours, theirs = ((x * gray).sum(1).var((1, 2)).view(15, 4).mean(1).sqrt() for x in (made, pool.tiles / 255))
     assert torch.allclose(ours, theirs, rtol=0.25)
     assert float((ours / theirs).log().mean().abs()) < 0.15
+
+
+@pytest.mark.parametrize("name", ["system", "drone"])
+@pytest.mark.parametrize("level", [0.1, 0.92])
+def test_noise_that_is_darker_or_brighter_than_the_tiles_follows_the_sensor(name, level):
+    found = fit_development(walls(name, 0.3, 0.7), None)
+    true = flat_picture(CAMERAS[name], level, 160, np.random.default_rng(1)) / 255
+    wall = torch.tensor(true.mean((0, 1))).float()[None, :, None, None].expand(1, 3, 160, 160)
+    made = found.picture(found.light(wall), torch.randn(wall.shape, generator=seeded()))[..., 8:-8, 8:-8]
+    assert made[0].std((1, 2)).numpy() == pytest.approx(true.std((0, 1)), rel=0.12)
 
 
 def test_of_a_large_pool_every_few_tiles_are_looked_at(system, monkeypatch):
