@@ -196,7 +196,7 @@ def test_a_crop_is_a_part_of_the_photo(system):
 
 
 def test_every_part_counts_and_draws_follow_the_seed(system):
-    pools = gaussians((5.0, 1.0, 7.0)), system, tables(80)
+    pools = gaussians((5.0, 1.0, 7.0)), system.subset(range(0, len(system), 6)), tables(80)
     full = CameraDegradation(4, *pools)
     full.development = Development(crosstalk=0.5, sharpening=0.5, noise=rising(-8.5, 3.0))
     hr = scene(160, 160).repeat(2, 1, 1, 1)
