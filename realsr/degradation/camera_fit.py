@@ -45,7 +45,8 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 TOGETHER = (("demosaicking", "crosstalk"), ("chroma", "reduction"), ("sharpening", "radius"))
 LITTLE = 0.3  # power, relative to gray noise's mean over all frequencies, under which differences count little
 TONES = (0.0, 0.2, 0.4, 0.6, 0.8)  # contrasts of the tone curve that are tried
-SIMPLER = 0.03  # cost of a pixel of noise reduction, of sharpening of 1 and of a contrast of 1
+SIMPLER = 0.03  # cost of a pixel of noise reduction, and of a contrast of 1
+HALO = 0.1  # cost of sharpening of 1 over a pixel
 SCENE = 0.2  # standard deviation over photos of the logarithm of the noise's variance that scenes alone make
 TILES, SIDE = 64, 32  # number and side of the simulated tiles
 ENOUGH = 2**25  # values of the pool's tiles that are read at most
@@ -90,7 +91,7 @@ def fit_development(noise: NoisePool, tables: JpegPool | None, without: Sequence
     def cost(development: Development, times: int = 1) -> tuple[float, Development]:
         matched, made = walls.matched(development, times)
         # noise that was smoothed and sharpened is much like untouched noise: prefer the simpler where both fit
-        simpler = SIMPLER * (development.reduction + development.sharpening)
+        simpler = SIMPLER * development.reduction + HALO * development.sharpening * development.radius
         return float((signature(made) - wanted).square().sum()) + simpler, matched
 
     ways = itertools.product(choices["demosaicking"], choices["crosstalk"][::2], choices["sharpening"])
