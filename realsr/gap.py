@@ -56,15 +56,14 @@ def _run(cfg: DictConfig) -> None:
     gaps, scenes = gap.measure(real, hr, variants, cfg.seed), gap.content_gap(real, hr, cfg.scale, cfg.seed)
 
     gap.print_gaps(gaps, scenes, f"{len(real)} camera photos against LR of {len(hr)}, {cfg.patches} patches of each")
-    choices = HydraConfig.get().runtime.choices
-    options = {name: choices[f"degradation@variants.{name}"] for name in gaps}
-    log.info(gap.advice(gaps, scenes, options))
+    nearest = min(gaps, key=lambda name: gaps[name].separation.auc)
+    degradation = HydraConfig.get().runtime.choices[f"degradation@variants.{nearest}"]
+    log.info(gap.advice(gaps, scenes, nearest, degradation))
     sheet = gap.picture(curves(torch.cat(list(real.values()))), gaps)
     save(folder / "gap.png", sheet)
     gap.write_gaps(folder / "gap.json", gaps, scenes)
     rows = {f"gap/{name}/{key}": value for name, found in gaps.items() for key, value in found.row().items()}
     log_result([instantiate(node) for node in cfg.logger.values() if node is not None], rows, "gap/curves", sheet)
-    degradation = options[min(gaps, key=lambda name: gaps[name].separation.auc)]
     train = ["experiment=laptop", f"degradation={degradation}", f"name={degradation}"]
     train += [f"data.source_dir={cfg.data.source_dir}", *pools_given(cfg)]
     train += [f"data.clean_dir={cfg.data.clean_dir}"] if cfg.data.clean_dir else []

@@ -26,6 +26,7 @@ from spandrel.architectures.Compact import Compact
 from torch import nn
 from torch.utils.data import DataLoader
 
+from realsr.data.cameras import Camera
 from realsr.estimation.kernels import gaussian_kernel
 from realsr.imaging import Photo, to_uint, write_image
 from realsr.imaging.resample import imresize
@@ -97,6 +98,12 @@ def weighted(network: nn.Module, seed: int) -> nn.Module:
         std = weight[0].numel() ** -0.5 if weight.ndim == 4 else 0.1
         weight.data.copy_(std * torch.randn(weight.shape, generator=generator))
     return network.eval()
+
+
+def flat_picture(camera: Camera, level: float, side: int, rng: np.random.Generator) -> np.ndarray:
+    """The camera's file of an evenly gray wall, ``(side, side, 3)`` uint8, about ``level`` of [0, 1] bright."""
+    light = ((level + 0.055) / 1.055) ** 2.4  # sRGB's, above its straight part
+    return camera.stored(camera.develop(np.full((side, side, 3), light), rng))
 
 
 def leaves(height: int, width: int, seed: int = 0, count: int = 4000) -> torch.Tensor:

@@ -207,12 +207,6 @@ def _charts(scale: int, size: int, side: int, rim: int) -> tuple[list[tuple[Arra
     return list(zip(charts, around, strict=True)), linalg.cho_factor(normal)
 
 
-def flat_picture(camera: Camera, level: float, side: int, rng: np.random.Generator) -> Levels:
-    """The camera's file of an evenly gray wall, ``(side, side, 3)`` uint8, about ``level`` of [0, 1] bright."""
-    light = np.full((side, side, 3), float(_linear(np.array(level))))
-    return camera.stored(camera.develop(light, rng))
-
-
 def _mosaic(colours: Array) -> Array:
     """One colour a pixel, RGGB, of ``(h, w, 3)``."""
     raw = colours[..., 1].copy()

@@ -166,24 +166,16 @@ def held_out_text(record: Record) -> str:
     return f"{text}; {has} (checked by content){out}"
 
 
-def held_out_lines(content: Mapping[str, Any]) -> list[str]:
-    """Sentences for a report on what a checkpoint was trained on and what was held out, from its content."""
-    record = content.get("held_out")
-    if not record:
-        return ["Held out for validation: not recorded (checkpoint of an earlier version)."]
+def held_out_lines(record: Record) -> list[str]:
+    """Sentences for a report on what a checkpoint was trained on and what was held out."""
     counts = {name: record[kind]["training"] for kind, name in KINDS.items()}
     trained = ", ".join(_count(count, name) for name, count in counts.items() if count)
     return [f"Trained on: {trained}.", f"Held out for validation: {held_out_text(record)}."]
 
 
-def seen_in_training(content: Mapping[str, Any], images: Mapping[str, Sequence[str]]) -> list[str]:
-    """Names of the test images that a checkpoint was trained on.
-
-    Args:
-        content: of the checkpoint; one without a record gives no name.
-        images: content hashes by name, from :func:`folder_contents`.
-    """
-    seen = {*content.get("held_out", {}).get("seen", ())}
+def seen_in_training(record: Record, images: Mapping[str, Sequence[str]]) -> list[str]:
+    """Names of the test images, given with their hashes by :func:`folder_contents`, that training has seen."""
+    seen = {*record["seen"]}
     return [name for name, contents in images.items() if not seen.isdisjoint(contents)]
 
 

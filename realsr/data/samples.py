@@ -25,8 +25,8 @@ from realsr.estimation.kernels import Kernel
 from realsr.imaging import read_image, to_float, to_uint
 from realsr.imaging.resample import crop_to_multiple, imresize
 from realsr.reports.pictures import save
-from realsr.runtime.errors import InputError
-from realsr.runtime.files import atomic_write
+from realsr.runtime.errors import package
+from realsr.runtime.files import atomic_write, write_file
 
 log = logging.getLogger(__name__)
 
@@ -89,10 +89,7 @@ def read_scene(name: str) -> Tensor:
     Raises:
         InputError: scikit-image is not installed.
     """
-    try:
-        import skimage
-    except ImportError as e:
-        raise InputError("the sample photographs come with scikit-image: pip install 'realsr[samples]'") from e
+    skimage = package("skimage", "the embedded sample", "samples")
     scene = to_float(read_image(Path(skimage.__file__).parent / "data" / name).rgb)
     return imresize(scene, REDUCED[name]).clamp(0, 1) if name in REDUCED else scene
 
@@ -104,8 +101,8 @@ def _draws(index: int) -> np.random.Generator:
 
 def _photograph(folder: Path, name: str, scene: Tensor, scale: int, index: int) -> None:
     light = crop_to_multiple(scene, scale).permute(1, 2, 0).double().numpy()
-    with atomic_write(folder / f"{Path(name).stem}{CAMERA.suffix}") as file:
-        file.write(CAMERA.file(CAMERA.photograph(light, scale, _draws(index))))
+    picture = CAMERA.photograph(light, scale, _draws(index))
+    write_file(folder / f"{Path(name).stem}{CAMERA.suffix}", CAMERA.file(picture))
 
 
 def _write(folder: Path, name: str, image: Tensor) -> None:

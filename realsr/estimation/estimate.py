@@ -12,12 +12,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from realsr.estimation.crops import Map, detailed_window
+from realsr.estimation.crops import Map
 from realsr.estimation.kernelgan.module import KernelGAN
 from realsr.estimation.kernels import Kernel
 from realsr.estimation.noise_model import NoiseModel
 from realsr.estimation.patch_matching import PatchMatching
-from realsr.imaging import to_float
+from realsr.imaging import detailed_window, to_float
 from realsr.runtime.errors import InputError
 from realsr.runtime.single_photo import fit_photo, one_thread
 

@@ -29,7 +29,7 @@ from realsr.imaging.metrics import image_metrics, least_side
 from realsr.networks.perceptual import LPIPSLoss
 from realsr.reports.pictures import Picture, grid, save, sharpest_crop
 from realsr.runtime.errors import InputError
-from realsr.runtime.files import atomic_write, check_writable, file_hash
+from realsr.runtime.files import check_writable, file_hash, write_file
 from realsr.runtime.hardware import pick_device
 
 log = logging.getLogger(__name__)
@@ -192,8 +192,7 @@ def _result(method: Method, pair: Pair, evaluator: Evaluator, folder: Path) -> d
         record["kernel"] = None if kernel is None else kernel.tolist()
     if record.get("measured_by") != measured_by:
         record |= {"measured_by": measured_by, "metrics": evaluator.measure(sr, pair.hr)}
-        with atomic_write(path) as file:
-            file.write(json.dumps({**record, "check": _check(record)}).encode())
+        write_file(path, json.dumps({**record, "check": _check(record)}))
     return record
 
 

@@ -29,7 +29,7 @@ from realsr.reports.pictures import Picture
 from realsr.reports.plots import draw_intervals, draw_lines, drawn
 from realsr.runtime.errors import InputError
 from realsr.runtime.evenly import evenly
-from realsr.runtime.files import atomic_write, find_images
+from realsr.runtime.files import find_images, write_file
 
 log = logging.getLogger(__name__)
 
@@ -211,17 +211,17 @@ def picture(real: Curves, gaps: Mapping[str, Gap]) -> Picture:
     return drawn(paint, 940, 980)
 
 
-def advice(gaps: Mapping[str, Gap], scenes: Separation, options: Mapping[str, str]) -> str:
+def advice(gaps: Mapping[str, Gap], scenes: Separation, nearest: str, degradation: str) -> str:
     """Which variant to train with, which others are as near, and whether other clean photos would help.
 
     Args:
         gaps: by variant.
         scenes: the separation by the scenes alone.
-        options: of ``degradation``, by variant.
+        nearest: the variant of the smallest AUC.
+        degradation: the option that chooses it.
     """
-    nearest = min(gaps, key=lambda name: gaps[name].separation.auc)
     best = gaps[nearest].separation
-    line = f"nearest is {nearest}, AUC {best.auc:.3f}: train with degradation={options.get(nearest, nearest)}"
+    line = f"nearest is {nearest}, AUC {best.auc:.3f}: train with degradation={degradation}"
     if close := [n for n, gap in gaps.items() if n != nearest and gap.separation.low <= best.high]:
         line += f"; not clearly different from it, since the intervals overlap: {', '.join(close)}"
     if scenes.auc > 0.65 and best.auc <= scenes.high:
@@ -245,5 +245,4 @@ def print_gaps(gaps: Mapping[str, Gap], scenes: Separation, title: str) -> None:
 def write_gaps(path: Path, gaps: Mapping[str, Gap], scenes: Separation) -> None:
     """All figures as JSON."""
     figures = {"variants": {name: gap.row() for name, gap in gaps.items()}, "content": asdict(scenes)}
-    with atomic_write(path) as file:
-        file.write(json.dumps(figures, indent=1).encode())
+    write_file(path, json.dumps(figures, indent=1))

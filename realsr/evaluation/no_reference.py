@@ -20,7 +20,7 @@ from realsr.estimation.patch_statistics import EDGE_REACH, EDGE_STEP, edge_width
 from realsr.imaging import quantize
 from realsr.imaging.colour import luma
 from realsr.networks.weights import read_checkpoint
-from realsr.runtime.errors import InputError
+from realsr.runtime.errors import InputError, first_line, package
 
 log = logging.getLogger(__name__)
 
@@ -51,20 +51,17 @@ class NIQE:
     """
 
     def __init__(self, weights: str | None = None) -> None:
-        try:
-            from deepinv.loss.metric import NIQE as DeepinvNIQE  # noqa: N811
-        except ImportError as e:
-            raise InputError('NIQE needs the package deepinv: pip install "realsr[niqe]"') from e
+        deepinv = package("deepinv.loss.metric", "NIQE", "niqe")
         if weights is None:
             try:
-                offered = DeepinvNIQE("download", dtype=torch.float64)
+                offered = deepinv.NIQE("download", dtype=torch.float64)
             except (OSError, RuntimeError) as e:
-                reason = str(e).splitlines()[0]
-                raise InputError(f"cannot download NIQE's weights ({reason}); give metrics.niqe.weights=FILE") from e
+                said = f"cannot download NIQE's weights ({first_line(e)}); give metrics.niqe.weights=FILE"
+                raise InputError(said) from e
         mean, covariance = (offered.mu_p, offered.cov_p) if weights is None else read_pristine(weights)
         self.metrics = {}
         for dtype in (torch.float64, torch.float32):
-            metric = self.metrics[dtype] = DeepinvNIQE(None, round_tensor=True, dtype=dtype)
+            metric = self.metrics[dtype] = deepinv.NIQE(None, round_tensor=True, dtype=dtype)
             metric.mu_p, metric.cov_p = mean.to(dtype), covariance.to(dtype)
 
     def __call__(self, sr: Tensor) -> float:

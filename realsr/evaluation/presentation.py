@@ -51,10 +51,11 @@ def present(
     and ``rows`` of published figures to be put beside ours; ``notes`` are sentences below the tables.
     """
     photos = [files for files in photos if any(files.name in column for column in done.results.values())]
-    tables = tabulate(done.results, paper, [*seen_photos(methods, photos), *notes])
+    records = {m.name: m.checkpoint["held_out"] for m in methods if "held_out" in m.checkpoint}
+    tables = tabulate(done.results, paper, [*seen_photos(records, photos), *notes])
     write_tables(tables, done.results, folder)
     print_tables(tables, title)
-    held_out = [f"{m.name}: {' '.join(held_out_lines(m.checkpoint))}" for m in methods if "config" in m.checkpoint]
+    held_out = [f"{name}: {' '.join(held_out_lines(record))}" for name, record in records.items()]
     notes = [*tables.notes, *done.failures, *held_out]
     shown = views(
         [photos[i] for i in evenly(count, len(photos))], [method.name for method in methods], folder, side, done
@@ -64,11 +65,10 @@ def present(
     log.info("open %s in a browser; pictures, table.md, images.csv and metrics.json are beside it", report)
 
 
-def seen_photos(methods: Sequence[Method], photos: Sequence[PairFiles]) -> list[str]:
-    """A line for each of our checkpoints that was trained on some of the photos."""
-    ours = [method for method in methods if "held_out" in method.checkpoint]
-    contents = folder_contents(photos) if ours else {}
-    seen = {method.name: seen_in_training(method.checkpoint, contents) for method in ours}
+def seen_photos(records: Mapping[str, Any], photos: Sequence[PairFiles]) -> list[str]:
+    """A line for each of the checkpoints, by their ``held_out`` records, that was trained on some of the photos."""
+    contents = folder_contents(photos) if records else {}
+    seen = {name: seen_in_training(record, contents) for name, record in records.items()}
     return [
         f"{name} was trained on {len(names)} of these {len(photos)} photos, so its figures say little: "
         f"{', '.join(names[:5])}."

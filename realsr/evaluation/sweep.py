@@ -25,7 +25,7 @@ from realsr.imaging import read_image
 from realsr.reports.pictures import Picture, grid, save
 from realsr.runtime.config import FAILED, METRICS, OPTIONS, explain, stop
 from realsr.runtime.errors import InputError
-from realsr.runtime.files import atomic_write
+from realsr.runtime.files import write_file
 
 log = logging.getLogger(__name__)
 
@@ -83,13 +83,9 @@ def report(folder: Path) -> list[Run]:
     cells = for_people(rows)
     notes = ["", *(f"- {line}" for line in failures)] if failures else []
     print_cells(cells, f"validation, mean ± standard deviation (runs); {folder}", failures)
-    for name, text in (
-        ("table.md", "\n".join([markdown(cells), *notes, ""])),
-        ("table.csv", rows.drop(columns="runs").to_csv(index=False)),
-        ("runs.csv", each.drop(columns="done").to_csv(index=False)),
-    ):
-        with atomic_write(folder / name) as file:
-            file.write(text.encode())
+    write_file(folder / "table.md", "\n".join([markdown(cells), *notes, ""]))
+    write_file(folder / "table.csv", rows.drop(columns="runs").to_csv(index=False))
+    write_file(folder / "runs.csv", each.drop(columns="done").to_csv(index=False))
     shown = ""
     if (picture := compare(runs)) is not None:
         save(folder / "compare.png", picture)

@@ -17,7 +17,7 @@ from rich.table import Column, Table
 from scipy import stats
 
 from realsr.runtime.errors import InputError
-from realsr.runtime.files import atomic_write
+from realsr.runtime.files import write_file
 
 Cells = list[list[str]]  # a head, then rows
 FEWEST = 4  # images that an interval needs: with fewer it would reach from the worst to the best
@@ -243,5 +243,4 @@ def write_tables(tables: Tables, results: Results, folder: Path) -> None:
         "metrics.json": json.dumps(strict, indent=1, allow_nan=False),
     }
     for name, content in contents.items():
-        with atomic_write(folder / name) as file:
-            file.write(content.encode("utf-8", "replace"))  # names of files that are no text
+        write_file(folder / name, content)

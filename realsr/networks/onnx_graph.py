@@ -15,7 +15,7 @@ from realsr import __version__
 from realsr.networks.community import CommunityNetwork, scale_of
 from realsr.networks.rrdb import RRDBNet
 from realsr.networks.sizes import sizes_of
-from realsr.runtime.errors import InputError
+from realsr.runtime.errors import InputError, first_line, package
 
 OPSET = 18  # of 2022: readers of several years know it
 
@@ -54,10 +54,7 @@ def onnx_graph(network: nn.Module, half: bool = False, about: Mapping[str, str] 
     Raises:
         InputError: the packages for it are not installed, or ONNX cannot express the network.
     """
-    try:
-        import onnx
-    except ImportError as e:
-        raise InputError("ONNX files are written with the package onnx: pip install 'realsr[onnx]'") from e
+    onnx = package("onnx", "writing ONNX", "onnx")
     scale, name, community = scale_of(network), architecture(network), isinstance(network, CommunityNetwork)
     alone = copy.deepcopy(network.network if isinstance(network, CommunityNetwork) else network).cpu().float()
     if isinstance(alone, RRDBNet):
@@ -123,5 +120,4 @@ def first_reason(error: BaseException) -> str:
     """The first line of the error that caused this one."""
     while cause := error.__cause__ or error.__context__:
         error = cause
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:150] if lines else type(error).__name__
+    return first_line(error).strip()[:150]

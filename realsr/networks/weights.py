@@ -24,7 +24,7 @@ from realsr.networks.names import State, find_state
 from realsr.networks.ncnn_files import is_ncnn, read_ncnn
 from realsr.networks.rrdb import RRDBNet
 from realsr.networks.unet import UNetDiscriminator
-from realsr.runtime.errors import InputError
+from realsr.runtime.errors import InputError, first_line
 
 HEADER = "__metadata__"  # the name in safetensors files for their header's strings
 GENERATORS = (RRDBNet, EDSR)  # whose published files are recognised by their shapes
@@ -61,7 +61,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             warnings.simplefilter("ignore")  # what is wrong is said in one line
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:  # a damaged or foreign file can trip the unpickler in any way
-        reason = (str(e) or type(e).__name__).splitlines()[0]
+        reason = first_line(e)
         if path.suffix == ".onnx" or "TorchScript" in reason:
             reason = "a network in a program of its own; take the .safetensors or .ckpt that it was exported from"
         elif "unsupported global" in str(e).lower():  # torch's words
@@ -240,5 +240,4 @@ def _build(spec: Any, state: State, path: str | Path) -> nn.Module:
             raise ValueError("it enlarges nothing")
         return built
     except (AttributeError, TypeError, ValueError, RuntimeError) as e:
-        reason = str(e).splitlines()[0]
-        raise InputError(f"{path}: its generator {target} cannot be built as its config says ({reason})") from e
+        raise InputError(f"{path}: its generator {target} cannot be built as its config says ({first_line(e)})") from e

@@ -19,7 +19,7 @@ from typing import Any
 from realsr import __version__
 from realsr.pools.folder import Arrays, Entry
 from realsr.runtime.errors import InputError
-from realsr.runtime.files import atomic_write, file_hash
+from realsr.runtime.files import file_hash, write_file
 from realsr.runtime.workers import side_by_side
 
 log = logging.getLogger(__name__)
@@ -140,8 +140,7 @@ def _made(folder: Path, settings: dict[str, Any], make: Make, photo: Path) -> En
         reason = str(e)
     if reason is not None:  # written here, so that a full disk is not taken for a consequence of the reason
         record = {"photo": photo.name, "reason": reason.removeprefix(f"{photo}: "), "settings": settings}
-        with atomic_write(_skipped(folder, photo)) as file:
-            file.write(json.dumps(record).encode())
+        write_file(_skipped(folder, photo), json.dumps(record))
         return reason
     digest = file_hash(photo)
     manifest = {"photo": photo.name, "sha256": digest, "settings": settings, "realsr": __version__, **details}

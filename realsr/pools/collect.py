@@ -12,20 +12,7 @@ from typing import Any
 import numpy as np
 from rich.progress import track
 
-from realsr.estimation.noise import (
-    IN_POOL,
-    REASONS,
-    STATISTICS,
-    Reasons,
-    TileRule,
-    TileStatistics,
-    count_reasons,
-    cut_tiles,
-    in_pool,
-    listed,
-    shows_noise,
-    tile_statistics,
-)
+from realsr.estimation import noise
 from realsr.imaging import read_8_bit
 from realsr.imaging.models import tell_cameras
 from realsr.pools.builder import AS_IT_IS, fill_pool
@@ -43,7 +30,7 @@ class NoNoiseError(InputError):
     """No photo gave a tile of noise."""
 
 
-def collect_noise(photos: Sequence[Path], folder: Path, rule: TileRule, redo: bool = True) -> NoisePool:
+def collect_noise(photos: Sequence[Path], folder: Path, rule: noise.TileRule, redo: bool = True) -> NoisePool:
     """Fill the noise pool in ``folder`` from the photos, and draw its contact sheet and its page.
 
     First the tiles of every photo are measured, and the statistics are kept in the pool. Then the tiles of all photos
@@ -56,8 +43,8 @@ def collect_noise(photos: Sequence[Path], folder: Path, rule: TileRule, redo: bo
     """
     check_writable(folder, otherwise=AS_IT_IS)
     tell_cameras(photos)
-    settings = {**dataclasses.asdict(rule), "statistics": STATISTICS}
-    found: dict[Path, tuple[Path, TileStatistics]] = {}
+    settings = {**dataclasses.asdict(rule), "statistics": noise.STATISTICS}
+    found: dict[Path, tuple[Path, noise.TileStatistics]] = {}
     skipped: list[str] = []
     others: list[dict[str, Any]] = []  # settings of photos that another rule collected from
     tiles_of_others = 0
@@ -67,7 +54,7 @@ def collect_noise(photos: Sequence[Path], folder: Path, rule: TileRule, redo: bo
             skipped.append(result)
             log.warning("skipped: %s", result)
         elif result.manifest.get("settings") == settings:
-            tiles = TileStatistics.of(result.arrays)
+            tiles = noise.TileStatistics.of(result.arrays)
             found[photo] = result.path, tiles.where(rule.candidates(tiles))
         else:
             others.append(result.manifest.get("settings", {}))
@@ -77,14 +64,14 @@ def collect_noise(photos: Sequence[Path], folder: Path, rule: TileRule, redo: bo
         report()
         raise NoNoiseError(f"no noise tile from {len(photos)} photos: {skipped[0]}")
     if others:
-        if earlier := any(made.get("statistics") != STATISTICS for made in others):
+        if earlier := any(made.get("statistics") != noise.STATISTICS for made in others):
             log.warning("%s: is of an earlier version, which looked at less; it is made anew", folder)
         if earlier or not tiles_of_others:
             return collect_noise(photos, folder, rule)
         log.info("%s is of another rule; python -m realsr.collect makes it anew", folder)
     else:
         rejected = _choose(found, rule)
-        if not any(rejected[name] for name in IN_POOL):
+        if not any(rejected[name] for name in noise.IN_POOL):
             report()
             many = f"{len(photos)} photos ({len(skipped)} skipped)"
             raise NoNoiseError(f"no noise tile in {many}: {rule.advice(rejected)}")
@@ -96,44 +83,45 @@ def collect_noise(photos: Sequence[Path], folder: Path, rule: TileRule, redo: bo
     return pool
 
 
-def _looked_at(photo: Path, rule: TileRule) -> tuple[Arrays, dict[str, Any]]:
+def _looked_at(photo: Path, rule: noise.TileRule) -> tuple[Arrays, dict[str, Any]]:
     """The statistics of a photo's tiles; none is chosen yet."""
     image = read_8_bit(photo)
-    tiles = tile_statistics(image, rule.tile_size, rule.stride)
+    tiles = noise.tile_statistics(image, rule.tile_size, rule.stride)
     if not len(tiles.corner):
         raise InputError(f"{photo}: smaller than a tile of {rule.tile_size} pixels; lower collector.tile_size")
-    none = cut_tiles(image, tiles.corner[:0], rule.tile_size)
+    none = noise.cut_tiles(image, tiles.corner[:0], rule.tile_size)
     return {"tiles": none, "reason": rule.reasons(tiles), **vars(tiles)}, {}
 
 
-def _choose(found: Mapping[Path, tuple[Path, TileStatistics]], rule: TileRule) -> dict[str, int]:
+def _choose(found: Mapping[Path, tuple[Path, noise.TileStatistics]], rule: noise.TileRule) -> dict[str, int]:
     """Put the tiles that the rule chooses into the pool, given each photo's file there and its candidates.
 
     Returns:
         The number of tiles of all photos by reason, a name in :data:`realsr.estimation.noise.REASONS`.
     """
-    total, noiseless = dict.fromkeys(REASONS, 0), 0
+    total, noiseless = dict.fromkeys(noise.REASONS, 0), 0
     chosen = rule.choose([tiles for _, tiles in found.values()])
     for (photo, (path, tiles)), reasons in zip(found.items(), chosen, strict=True):
         counts = _settle(photo, path, rule, reasons)
-        why = "" if counts[""] else f" ({listed(counts)})"
-        log.info("%s: %d of %d tiles%s", photo.name, sum(counts[name] for name in IN_POOL), sum(counts.values()), why)
+        why = "" if counts[""] else f" ({noise.listed(counts)})"
+        taken = sum(counts[name] for name in noise.IN_POOL)
+        log.info("%s: %d of %d tiles%s", photo.name, taken, sum(counts.values()), why)
         total = {name: count + counts[name] for name, count in total.items()}
-        noiseless += int((in_pool(reasons) & ~shows_noise(tiles)).sum())
+        noiseless += int((noise.in_pool(reasons) & ~noise.shows_noise(tiles)).sum())
     if noiseless:
         log.warning("%d tiles have no noise, they are constant or clipped; collector=auto leaves such out", noiseless)
     return total
 
 
-def _settle(photo: Path, path: Path, rule: TileRule, reasons: Reasons) -> dict[str, int]:
+def _settle(photo: Path, path: Path, rule: noise.TileRule, reasons: noise.Reasons) -> dict[str, int]:
     """Cut the chosen tiles of a photo, given the reasons of its candidates, unless its file has them already."""
     entry = Entry.read(path)
-    tiles = TileStatistics.of(entry.arrays)
+    tiles = noise.TileStatistics.of(entry.arrays)
     every = rule.reasons(tiles)
     every[rule.candidates(tiles)] = reasons
-    corners = tiles.corner[in_pool(every)]
+    corners = tiles.corner[noise.in_pool(every)]
     if len(entry.arrays["tiles"]) != len(corners) or not np.array_equal(entry.arrays["reason"], every):
-        entry.arrays["tiles"] = cut_tiles(read_8_bit(photo), corners, rule.tile_size)
+        entry.arrays["tiles"] = noise.cut_tiles(read_8_bit(photo), corners, rule.tile_size)
         entry.arrays["reason"] = every
         entry.write()
-    return count_reasons(every)
+    return noise.count_reasons(every)

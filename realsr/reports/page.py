@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from realsr.reports.pictures import Picture
-from realsr.runtime.files import atomic_write
+from realsr.runtime.files import write_file
 
 
 def code(text: str) -> Markup:
@@ -45,9 +45,7 @@ def write_page(path: Path, template: str, **values: object) -> None:
         template: its name in ``templates/``.
         values: of the template's variables, ``title`` among them; all are escaped but :class:`markupsafe.Markup`.
     """
-    page = _TEMPLATES.get_template(template).render(values)
-    with atomic_write(path) as file:
-        file.write(page.encode("utf-8", "replace"))
+    write_file(path, _TEMPLATES.get_template(template).render(values))
 
 
 _TEMPLATES = Environment(

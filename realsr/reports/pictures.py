@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from realsr.imaging import detailed_window
 from realsr.runtime.evenly import evenly
 from realsr.runtime.files import atomic_write
 
@@ -88,13 +89,8 @@ def enlarge(picture: Picture, side: int) -> Picture:
 
 def sharpest_crop(image: Picture, side: int) -> tuple[int, int]:
     """Top-left ``(y, x)``, multiples of 4, of the ``side x side`` window with most gradient: methods differ there."""
-    gray = image.astype(np.float64).mean(2)
-    energy = np.abs(np.diff(gray, axis=0))[:, :-1] + np.abs(np.diff(gray, axis=1))[:-1]
-    summed = np.pad(energy, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
-    h, w = min(side, energy.shape[0]), min(side, energy.shape[1])
-    window = summed[h:, w:] - summed[:-h, w:] - summed[h:, :-w] + summed[:-h, :-w]
-    y, x = divmod(int(window.argmax()), window.shape[1])
-    return y // 4 * 4, x // 4 * 4
+    rows, columns = detailed_window(image, side, step=1)
+    return rows.start // 4 * 4, columns.start // 4 * 4
 
 
 def _fit(draw: ImageDraw.ImageDraw, text: str, width: int) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import re
+from typing import Any
 
 
 class InputError(ValueError):
@@ -50,3 +52,21 @@ def at_least(least: float, prefix: str = "", **values: float) -> None:
             raise InputError(f"{prefix}{name}={value}: give {least:g} or more")
         if math.isinf(value):
             raise InputError(f"{prefix}{name}={value}: give a number that is not infinite")
+
+
+def package(name: str, what: str, extra: str) -> Any:
+    """Import an optional package.
+
+    Raises:
+        InputError: it is not installed; says what needs it, and by which extra it is installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as e:
+        where = f"pip install 'realsr[{extra}]'"
+        raise InputError(f"{what} needs the package {name.partition('.')[0]}: {where}") from e
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

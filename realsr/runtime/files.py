@@ -170,6 +170,12 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all; bytes of file names in a text that are not UTF-8 become question marks."""
+    with atomic_write(path) as file:
+        file.write(content.encode("utf-8", "replace") if isinstance(content, str) else content)
+
+
 def _current_umask() -> int:
     umask = os.umask(0)
     os.umask(umask)

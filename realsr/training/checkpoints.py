@@ -24,7 +24,7 @@ from realsr.pools.builder import remove_leftovers
 from realsr.pools.folder import pool_changes
 from realsr.runtime.config import FAILED, METRICS, OPTIONS
 from realsr.runtime.errors import at_least
-from realsr.runtime.files import atomic_write
+from realsr.runtime.files import atomic_write, write_file
 from realsr.runtime.hardware import versions
 from realsr.runtime.workers import STOP_SIGNALS
 from realsr.training.loggers import PICTURE_LOGGERS
@@ -204,8 +204,7 @@ class RunRecord(Callback):
         if trainer.is_global_zero:
             for name in (METRICS, FAILED):
                 (self.folder / name).unlink(missing_ok=True)
-            with atomic_write(self.folder / OPTIONS) as file:
-                file.write(self.options.encode())
+            write_file(self.folder / OPTIONS, self.options)
         for logger in trainer.loggers:
             if isinstance(logger, PICTURE_LOGGERS):
                 logger.log_hyperparams(self.config)

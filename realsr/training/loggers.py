@@ -21,7 +21,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from realsr.reports.pictures import Picture
 from realsr.runtime.errors import InputError
-from realsr.runtime.files import atomic_write
+from realsr.runtime.files import write_file
 
 MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")  # of W&B
 PICTURE_LOGGERS = (WandbLogger, TensorBoardLogger)
@@ -122,8 +122,7 @@ def run_id(file: Path, new: bool) -> str:
         InputError: the file holds something else.
     """
     if new or not file.is_file():
-        with atomic_write(file) as out:
-            out.write(secrets.token_hex(6).encode())
+        write_file(file, secrets.token_hex(6))
     name = file.read_text(errors="replace").strip()
     if not re.fullmatch(r"[\w.-]+", name, re.ASCII):
         raise InputError(f"{file}: holds no name of a run of W&B; delete it to begin a new one there")
@@ -166,8 +165,7 @@ class CSVCurves(Logger):
                 file.write(self._text([line]))  # in one piece, which a kill does not cut
             return
         self.columns = sorted({name for line in self.lines.values() for name in line})
-        with atomic_write(self.path) as out:
-            out.write((",".join(self.columns) + "\n" + self._text(self.lines.values())).encode())
+        write_file(self.path, ",".join(self.columns) + "\n" + self._text(self.lines.values()))
 
     def _keep(self, line: dict[str, Any]) -> dict[str, Any]:
         key = str(line.get("step")), *sorted(line)

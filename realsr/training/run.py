@@ -23,8 +23,8 @@ from realsr.networks.community import untold_options
 from realsr.networks.starts import start_file
 from realsr.networks.weights import generator_spec
 from realsr.runtime.config import FAILED, METRICS
-from realsr.runtime.errors import InputError, at_least
-from realsr.runtime.files import atomic_write, check_writable
+from realsr.runtime.errors import InputError, at_least, first_line
+from realsr.runtime.files import check_writable, write_file
 from realsr.runtime.hardware import pick_device
 from realsr.runtime.processes import check_processes, ending_together
 from realsr.runtime.workers import end_workers
@@ -97,8 +97,7 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
         named = sorted((name.removeprefix("val/"), value) for name, value in metrics.items())
         if start is not None:
             metrics |= compare_with_start(start, model, data)
-        with atomic_write(folder / METRICS) as file:
-            file.write(json.dumps(metrics, indent=1).encode())
+        write_file(folder / METRICS, json.dumps(metrics, indent=1))
         shown = "  ".join(f"{name} {value:.4f}" for name, value in named)
         log.info("done: %s", shown or "no validation")
     return metrics
@@ -163,11 +162,11 @@ def check_model(model: ESRGAN, scale: int, crop: int, batch: int) -> None:
             image = network(image)
     except (RuntimeError, ValueError) as e:
         name = type(network).__name__
-        raise InputError(f"{name} cannot take crops of data.crop_size={crop} pixels ({_first_line(e)})") from e
+        raise InputError(f"{name} cannot take crops of data.crop_size={crop} pixels ({first_line(e)})") from e
     try:
         model.configure_optimizers()
     except (TypeError, ValueError) as e:
-        raise InputError(f"model.optimizer: {_first_line(e)}") from e
+        raise InputError(f"model.optimizer: {first_line(e)}") from e
 
 
 def check_speed(model: ESRGAN, precision: str, device: torch.device) -> None:
@@ -188,10 +187,6 @@ def check_speed(model: ESRGAN, precision: str, device: torch.device) -> None:
             torch.compile(lambda x: x + 1)(torch.zeros(2, device=device))
         except Exception as e:  # of compilers, drivers or folders
             raise InputError(
-                f"model.compile=true: nothing can be compiled here ({_first_line(e)}); install a C++ compiler (on a "
+                f"model.compile=true: nothing can be compiled here ({first_line(e)}); install a C++ compiler (on a "
                 "GPU Triton too), or set model.compile=false"
             ) from e
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -21,9 +21,8 @@ from realsr.networks.rrdb import RRDBNet
 from realsr.networks.sizes import padded, sizes_of
 from realsr.networks.weights import checkpoint_file, generator_of, inside, load_generator, read_checkpoint, spec_of
 from realsr.runtime.config_check import nearest
-from realsr.runtime.errors import InputError
+from realsr.runtime.errors import InputError, package
 from realsr.runtime.files import check_writable
-from realsr.upscaling.backends.graphs import package
 from realsr.upscaling.backends.ncnn_graph import ncnn_graph
 from realsr.upscaling.backends.ncnn_net import opened
 from realsr.upscaling.backends.onnx_runtime import onnx_runtime

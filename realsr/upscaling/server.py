@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from realsr.networks.tiling import Tiles
 from realsr.runtime.command_line import and_next
-from realsr.runtime.errors import InputError
+from realsr.runtime.errors import InputError, package
 from realsr.runtime.hardware import keep_memory
 from realsr.runtime.workers import ignore_signals
 from realsr.upscaling.backends import load_model
@@ -64,14 +64,12 @@ def serve(cfg: DictConfig, root: Path) -> None:
     """
     private_settings(str(root), cfg.host)
     keep_memory()
-    try:
-        import gradio as gr
-        from starlette.middleware import Middleware
-        from starlette.middleware.trustedhost import TrustedHostMiddleware
+    gr = package("gradio", "the page", "app")
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-        from realsr.upscaling.page import CSS, Actions, build_page
-    except ModuleNotFoundError as e:
-        raise InputError("the page needs the package gradio: pip install 'realsr[app]'") from e
+    from realsr.upscaling.page import CSS, Actions, build_page
+
     port = free_port(cfg.host, cfg.port)
     network = load_model(cfg.ckpt, cfg.backend, cfg.accelerator, cfg.precision, ema=cfg.ema)
     tiles = Tiles(cfg.tile, cfg.overlap, cfg.batch)

@@ -5,10 +5,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import leaves
+from conftest import flat_picture, leaves
 from PIL import Image
 
-from realsr.data.cameras import CAMERAS, Camera, flat_picture
+from realsr.data.cameras import CAMERAS, Camera
 from realsr.estimation.kernels import (
     centre_index,
     centre_of_mass,

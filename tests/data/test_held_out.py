@@ -119,11 +119,11 @@ def test_the_embedded_sample_passes(data, tmp_path):
     given = dict(zip(("source_dir", "clean_dir", "hr", "lr"), folders.values(), strict=True))
     module = data(samples_dir=tmp_path / "s", **given)
     assert held_out_text(module.held_out) == "2 photos; none is in training (checked by content)"
-    content = {"held_out": module.held_out}
-    assert seen_in_training(content, folder_contents(find_pairs(folders["test_hr"], folders["test_lr_x4"], 4))) == []
+    tests = folder_contents(find_pairs(folders["test_hr"], folders["test_lr_x4"], 4))
+    assert seen_in_training(module.held_out, tests) == []
     for name in ("camera", "clean"):
         photos = folder_contents(find_pairs(None, folders[name], 4))
-        assert seen_in_training(content, photos) == list(photos)
+        assert seen_in_training(module.held_out, photos) == list(photos)
 
 
 # -- what is held out of folders of training
@@ -214,7 +214,7 @@ def test_kernels_of_validation_leave_training_whatever_they_are_called(data, ker
     assert record["left_out"] == out == (0 if form == "same" else 2)
     assert (f"{out} of 18 kernels are left out of training" in caplog.text) == (out > 0)
     if out:
-        assert held_out_lines({"held_out": module.held_out})[1].endswith("; left out of training for that: 2 kernels.")
+        assert held_out_lines(module.held_out)[1].endswith("; left out of training for that: 2 kernels.")
 
 
 def test_a_noise_tile_of_validation_leaves_training(data, tiles):
@@ -258,23 +258,18 @@ def test_kernels_and_noise_of_photos_in_validation_lr_leave_training(data, kerne
 
 def test_a_checkpoint_knows_the_photos_that_it_was_trained_on(fit, tmp_path):
     folder = fit("run", "degradation=noise", "trainer.max_steps=2")
-    content = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-    (held,) = content["held_out"]["photos"]["photos"]
+    record = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["held_out"]
+    (held,) = record["photos"]["photos"]
     clean = folder_contents(find_pairs(tmp_path / "clean", None, 4))
-    assert seen_in_training(content, clean) == sorted({*clean} - {held})
+    assert seen_in_training(record, clean) == sorted({*clean} - {held})
     renamed = copy_of(tmp_path / "camera" / "photo1.png", tmp_path / "val", "bmp")
-    assert seen_in_training(content, folder_contents(find_pairs(None, renamed, 4))) == ["other"]
+    assert seen_in_training(record, folder_contents(find_pairs(None, renamed, 4))) == ["other"]
     pairs = folder_contents(find_pairs(tmp_path / "clean", tmp_path / "camera", 1))
     assert {name: len(contents) for name, contents in pairs.items()} == {f"photo{i}": 2 for i in range(3)}
-    assert seen_in_training(content, pairs) == list(pairs)  # if only as LR
-    tiles = content["held_out"]["noise"]
+    assert seen_in_training(record, pairs) == list(pairs)  # if only as LR
+    tiles = record["noise"]
     held = f"1 photo, {tiles['validation']} noise tiles"
-    assert held_out_lines(content) == [
+    assert held_out_lines(record) == [
         f"Trained on: 5 photos, {tiles['training']} noise tiles.",
         f"Held out for validation: {held}; none is in training (checked by content).",
     ]
-
-
-def test_a_checkpoint_of_an_earlier_version_says_that_it_does_not_know(photo_folder):
-    assert held_out_lines({}) == ["Held out for validation: not recorded (checkpoint of an earlier version)."]
-    assert seen_in_training({}, folder_contents(find_pairs(photo_folder("test"), None, 4))) == []

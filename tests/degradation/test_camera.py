@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import scene
+from conftest import flat_picture, scene
 
-from realsr.data.cameras import CAMERAS, flat_picture
+from realsr.data.cameras import CAMERAS
 from realsr.degradation.camera import CameraDegradation, lens_kernels
 from realsr.degradation.camera_fit import fit_development, signature
 from realsr.degradation.development import PARTS, Development, smoothed

@@ -11,11 +11,11 @@ from realsr.estimation.crops import (
     PatchCrops,
     _parts,
     crop_probability,
-    detailed_window,
     draw_corners,
     gradient_map,
 )
 from realsr.estimation.evidence import foreign_pixels, interlacing
+from realsr.imaging import detailed_window
 from realsr.imaging.colour import LUMA
 from realsr.runtime.errors import InputError
 

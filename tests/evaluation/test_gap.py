@@ -143,8 +143,7 @@ ADVICE = "nearest is jpeg, AUC 0.800: train with degradation=kernel_noise_jpeg"
 )
 def test_the_advice_names_the_nearest_and_those_as_near_and_blames_scenes_if_they_alone_are_left(noise, content, told):
     gaps = {"kernel_noise": _gap(noise), "jpeg": _gap(0.8)}
-    options = {"kernel_noise": "kernel_noise", "jpeg": "kernel_noise_jpeg"}
-    assert re.fullmatch(told, advice(gaps, _gap(content).separation, options))
+    assert re.fullmatch(told, advice(gaps, _gap(content).separation, "jpeg", "kernel_noise_jpeg"))
 
 
 def test_the_command_sends_curves_to_wandb(embedded, pools, tmp_path, monkeypatch):

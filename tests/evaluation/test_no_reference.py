@@ -115,7 +115,7 @@ def test_without_network_or_extra_niqe_is_left_out_with_one_line(monkeypatch, ca
         assert load_niqe() is None
     no_network, no_extra = (record.getMessage() for record in caplog.records)
     assert no_network.startswith("NIQE is left out: ") and "no route to host" in no_network
-    assert "metrics.niqe.weights=FILE" in no_network and 'pip install "realsr[niqe]"' in no_extra
+    assert "metrics.niqe.weights=FILE" in no_network and "pip install 'realsr[niqe]'" in no_extra
     with pytest.raises(InputError, match="pip install"):
         load_niqe(weights[0])
 

@@ -9,9 +9,10 @@ import numpy as np
 import pillow_heif
 import pytest
 import skimage
+from conftest import flat_picture
 from PIL import Image
 
-from realsr.data.cameras import CAMERAS, flat_picture
+from realsr.data.cameras import CAMERAS
 from realsr.estimation.auto_rule import LEVELS, AutoRule, lower_envelope
 from realsr.estimation.flatness import correlation, without_plane
 from realsr.estimation.noise import REASONS, NoiseRule, tile_statistics

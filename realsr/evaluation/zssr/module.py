@@ -12,8 +12,8 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from realsr.estimation.crops import detailed_window
 from realsr.evaluation.zssr.pairs import FathersAndSons, shrunk
+from realsr.imaging import detailed_window
 from realsr.imaging.resample import crop_to_multiple, imresize
 from realsr.runtime.errors import InputError, at_least
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from math import lcm
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from realsr.networks.content import check_content
 from realsr.networks.sizes import Sizes, overlap_of, padded
-from realsr.runtime.errors import InputError
+from realsr.runtime.errors import InputError, package
 from realsr.runtime.hardware import is_out_of_memory
 
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -101,18 +100,6 @@ def brief(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines()]
     text = " ".join(line for line in lines if line and not line.startswith(noise))
     return text.rpartition(" : ")[2][:200] or type(error).__name__
-
-
-def package(name: str, option: str, extra: str) -> Any:
-    """Import an optional package.
-
-    Raises:
-        InputError: it is not installed; says which option needs it, and by which extra it is installed.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError as e:
-        raise InputError(f"{option} needs the package {name}: pip install 'realsr[{extra}]'") from e
 
 
 def _tensors(graph: Any) -> Iterator[Any]:

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realsr.networks.ncnn_files import FLOAT, HALF, MAGIC
-from realsr.runtime.errors import InputError
-from realsr.upscaling.backends.graphs import package
+from realsr.runtime.errors import InputError, package
 
 Array = NDArray[Any]
 

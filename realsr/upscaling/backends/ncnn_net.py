@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from realsr.runtime.errors import InputError
-from realsr.upscaling.backends.graphs import Run, package
+from realsr.runtime.errors import InputError, package
+from realsr.upscaling.backends.graphs import Run
 from realsr.upscaling.backends.ncnn_graph import INPUT, OUTPUT, ncnn_graph
 
 HALF_OPTIONS = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic")

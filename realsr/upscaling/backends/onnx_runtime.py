@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from realsr.runtime.errors import InputError
-from realsr.upscaling.backends.graphs import Run, package
+from realsr.runtime.errors import InputError, package
+from realsr.upscaling.backends.graphs import Run
 
 # the providers of special wheels; CoreML, which is in the standard one of macOS, is used only if a GPU is asked for
 GPUS: dict[str, dict[str, Any]] = {
