@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from realsr.data.folders import find_pairs
-from realsr.data.samples import are_outdated, make_samples
+from realsr.data.samples import make_samples
 from realsr.evaluation.evaluator import build_evaluator, evaluate
 from realsr.evaluation.kernel_table import print_kernel_table
 from realsr.evaluation.methods import bicubic, network
@@ -35,15 +34,10 @@ def _run(cfg: DictConfig) -> None:
     check_writable(folder)
     log.info("the whole method on photos in the package, into %s: 2.4 minutes of one core of an AMD EPYC", folder)
     photos, pools, run = folder / "photos", folder / "pools", folder / f"run_seed{cfg.seed}"
-    if are_outdated(photos):
-        log.info("%s: the sample is of a former camera, so all of it is made anew", folder)
-        ours = [pools / name for name in ("kernels", "noise", "jpeg")]  # others may be kept beside them
-        for old in (*ours, *folder.glob("run_seed*"), *folder.glob("results_seed*"), photos):  # photos tell, so last
-            shutil.rmtree(old, ignore_errors=True)
+    make_samples(photos)
     last = run / "checkpoints" / "last.ckpt"
     options = ["experiment=quickstart", f"data.samples_dir={photos}", f"pool_dir={pools}", f"hydra.run.dir={run}"]
     _train(*options, f"seed={cfg.seed}", *(["ckpt=last"] if last.exists() else []), *cfg.options)
-    make_samples(photos)  # a finished run has not read them
     results = folder / f"results_seed{cfg.seed}"
     pairs = find_pairs(photos / "test_hr", photos / "test_lr_x4", 4)
     evaluator = build_evaluator(4, {"lpips": cfg.lpips}, "cpu")

@@ -11,9 +11,7 @@ lengths are in its own pixels. Scenes have to be sharp, since no estimator can t
 
 from __future__ import annotations
 
-import logging
 import math
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +23,8 @@ from realsr.estimation.kernels import Kernel
 from realsr.imaging import read_image, to_float, to_uint
 from realsr.imaging.resample import crop_to_multiple, imresize
 from realsr.reports.pictures import save
-from realsr.runtime.errors import package
+from realsr.runtime.errors import InputError, package
 from realsr.runtime.files import atomic_write, write_file
-
-log = logging.getLogger(__name__)
 
 SOURCE = ("motorcycle_right.png", "retina.jpg", "rocket.jpg", "hubble_deep_field.jpg")
 CLEAN = ("astronaut.png", "ihc.png", "motorcycle_left.png")
@@ -42,19 +38,17 @@ def make_samples(folder: Path) -> None:
     """Write ``camera/``, ``clean/``, ``test_hr/``, ``test_lr_x4/`` and the true kernels ``truth.npz`` into ``folder``.
 
     The pictures are always the same; test photos and kernels (``<name>_x4`` in ``truth.npz``) are there for each of
-    :data:`SCALES`. ``truth.npz`` has the ``camera`` in words; samples of another camera are made anew.
+    :data:`SCALES`. ``truth.npz`` is written last and has the ``camera`` in words.
 
     Raises:
-        InputError: scikit-image is not installed.
+        InputError: scikit-image is not installed, or the folder has the sample of another camera.
     """
-    outdated = are_outdated(folder)
-    if (folder / "truth.npz").exists() and not outdated:
-        return
+    if (folder / "truth.npz").exists():
+        with np.load(folder / "truth.npz") as known:
+            if str(known.get("camera")) == repr(CAMERA):
+                return
+        raise InputError(f"{folder}: holds the sample of another version; give another folder, or delete this one")
     scenes = {name: read_scene(name) for name in (*SOURCE, *CLEAN, *TEST)}
-    if outdated:
-        log.info("%s: samples of a former camera are made anew", folder)
-        for kind in ("camera", "clean", "test_hr", *(f"test_lr_x{scale}" for scale in SCALES)):
-            shutil.rmtree(folder / kind, ignore_errors=True)
     truth: dict[str, Kernel] = {}
     for index, name in enumerate(SOURCE):
         _photograph(folder / "camera", name, scenes[name], 2, index)
@@ -73,22 +67,8 @@ def make_samples(folder: Path) -> None:
         np.savez(file, camera=np.array(repr(CAMERA)), **truth)  # type: ignore[arg-type]
 
 
-def are_outdated(folder: Path) -> bool:
-    """Whether ``folder`` holds samples of a former camera; a ``truth.npz`` with other names in it is not ours."""
-    if not (folder / "truth.npz").exists():
-        return False
-    with np.load(folder / "truth.npz") as truth:
-        kernels = set(truth) - {"camera"}
-        ours = bool(kernels) and kernels <= {f"{Path(name).stem}_x{scale}" for name in SOURCE for scale in SCALES}
-        return ours and (str(truth.get("camera")) != repr(CAMERA) or not (folder / "test_lr_x4").is_dir())
-
-
 def read_scene(name: str) -> Tensor:
-    """One of the sample's pictures, ``(3, H, W)`` in [0, 1]; soft ones are reduced until they are sharp.
-
-    Raises:
-        InputError: scikit-image is not installed.
-    """
+    """One of scikit-image's pictures, ``(3, H, W)`` in [0, 1]; soft ones are reduced until they are sharp."""
     skimage = package("skimage", "the embedded sample", "samples")
     scene = to_float(read_image(Path(skimage.__file__).parent / "data" / name).rgb)
     return imresize(scene, REDUCED[name]).clamp(0, 1) if name in REDUCED else scene

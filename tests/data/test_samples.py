@@ -2,13 +2,12 @@ import io
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
 from PIL import Image
 
-from realsr import quickstart
-from realsr.data.samples import CAMERA, CLEAN, SCALES, SOURCE, TEST, are_outdated, make_samples
+from realsr.data.samples import CAMERA, CLEAN, SCALES, SOURCE, TEST, make_samples
 from realsr.estimation.kernels import max_normalised_correlation
 from realsr.imaging import read_image
+from realsr.runtime.errors import InputError
 from realsr.runtime.files import find_images
 
 
@@ -57,46 +56,13 @@ def test_the_true_kernels_are_of_one_point_spread_at_both_scales(samples):
         assert max_normalised_correlation(wider, x4) > 0.97 > max_normalised_correlation(x2, x4) + 0.1
 
 
-def test_samples_are_made_once_and_anew_for_another_camera(samples, tmp_path):
-    photo = samples / "camera" / "rocket.jpg"
-    before = photo.stat().st_mtime_ns
+def test_samples_are_made_once_and_those_of_another_camera_refused(samples, tmp_path):
+    before = {path: path.stat().st_mtime_ns for path in samples.rglob("*")}
     make_samples(samples)
-    assert photo.stat().st_mtime_ns == before
-    old = tmp_path / "old"
-    (old / "camera").mkdir(parents=True)
-    (old / "camera" / "rocket.png").write_bytes(b"by the former camera")
-    np.savez(old / "truth.npz", rocket_x2=np.ones((17, 17)))  # as it was before the camera was named there
-    assert are_outdated(old) and not are_outdated(samples) and not are_outdated(tmp_path / "none")
-    make_samples(old)
-    assert not are_outdated(old)
-    assert sorted(p.name for p in find_images(old / "camera")) == sorted(
-        p.name for p in find_images(samples / "camera")
-    )
-    assert (old / "camera" / "rocket.jpg").read_bytes() == photo.read_bytes()
-
-
-def test_a_truth_of_the_users_own_is_not_taken_for_ours(samples, tmp_path):
+    assert {path: path.stat().st_mtime_ns for path in samples.rglob("*")} == before
     ours = dict(np.load(samples / "truth.npz"))
-    for theirs in ({}, {"kernel": ours["rocket_x2"]}, {**ours, "camera": np.array("another"), "notes": np.ones(1)}):
+    for theirs in ({}, {"rocket_x2": ours["rocket_x2"]}, {**ours, "camera": np.array("another")}):
         np.savez(tmp_path / "truth.npz", **theirs)
-        assert not are_outdated(tmp_path)
-    np.savez(tmp_path / "truth.npz", **{**ours, "camera": np.array("another")})
-    assert are_outdated(tmp_path)
-
-
-def test_the_quickstart_removes_its_own_alone_and_what_tells_so_last(tmp_path, monkeypatch):
-    for name in ("photos/camera", "pools/noise", "pools/nikon/noise", "run_seed3", "results_seed3", "run_of_mine"):
-        (tmp_path / name).mkdir(parents=True)
-    np.savez(tmp_path / "photos" / "truth.npz", rocket_x2=np.ones((17, 17)))  # of a former camera
-
-    def stopped(*options: str) -> None:
-        raise KeyboardInterrupt
-
-    removed = []
-    monkeypatch.setattr(quickstart.shutil, "rmtree", lambda path, **_: removed.append(path))
-    monkeypatch.setattr(quickstart, "_train", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        quickstart._run(OmegaConf.create({"folder": str(tmp_path), "seed": 0, "options": []}))
-    gone = {path.relative_to(tmp_path).as_posix() for path in removed if path.exists()}
-    assert gone == {"photos", "pools/noise", "run_seed3", "results_seed3"}
-    assert removed[-1] == tmp_path / "photos"  # interrupted before, it goes on with the rest
+        with pytest.raises(InputError, match="holds the sample of another version; give another folder, or delete"):
+            make_samples(tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == ["truth.npz"]
