@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from realsr.estimation.kernels import bicubic_kernel, framed, kernel_psnr, max_normalised_correlation
+from realsr.estimation.kernels import bicubic_kernel, kernel_psnr, max_normalised_correlation
 from realsr.evaluation.tables import print_cells
 from realsr.pools.folder import Entry
-from realsr.reports.pictures import grid, kernel_picture, save
+from realsr.pools.kernel_sheet import kernel_on_fixed_scale
+from realsr.reports.pictures import grid, save
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ def print_kernel_table(pool: Path, truth_file: Path, picture: Path) -> None:
         psnrs = [f"{kernel_psnr(kernel, true):.1f}" for kernel in others]
         correlations = [f"{max_normalised_correlation(kernel, true):.3f}" for kernel in others]
         table.append([name, *map(" / ".join, zip(psnrs, correlations, strict=True))])
-        cells.append([kernel_picture(framed(kernel, len(true))) for kernel in (true, *others)])
+        cells.append([kernel_on_fixed_scale(kernel, 4) for kernel in (true, *others)])
         labels.append([name, f"estimated {psnrs[0]} dB", f"bicubic {psnrs[1]} dB"])
     print_cells(table, "x4 kernels against the true ones (aligned PSNR in dB / MNC; higher is better)")
     save(picture, grid(cells, labels))

@@ -23,8 +23,9 @@ from realsr.evaluation.methods import Method
 from realsr.evaluation.page import Views, report_evaluation
 from realsr.evaluation.tables import print_tables, tabulate, write_tables
 from realsr.networks.weights import inside
+from realsr.pools.kernel_sheet import kernel_on_fixed_scale
 from realsr.pools.pool import KernelPool, NoisePool, hold_out
-from realsr.reports.pictures import Picture, kernel_picture, noise_picture
+from realsr.reports.pictures import Picture, noise_picture
 from realsr.runtime.errors import InputError
 from realsr.runtime.evenly import evenly
 from realsr.runtime.hardware import versions
@@ -85,7 +86,7 @@ def views(
         pair = files.read()
         kernel = done.kernels.get(pair.name)
         if pictures := view(pair, methods, folder, side):
-            yield Views(pair.name, pictures, None if kernel is None else kernel_picture(kernel))
+            yield Views(pair.name, pictures, None if kernel is None else kernel_on_fixed_scale(kernel, files.scale))
 
 
 def pool_pictures(methods: Sequence[Method]) -> dict[str, list[Picture]]:
@@ -98,10 +99,11 @@ def pool_pictures(methods: Sequence[Method]) -> dict[str, list[Picture]]:
         kernel_dir, noise_dir, seed = pools.get("kernel_dir"), pools.get("noise_dir"), inside(validation, "seed") or 0
         try:
             if kernel_dir and Path(kernel_dir).exists():
-                whole = KernelPool.load(kernel_dir, pools.get("scale", 4), pools.get("min_confidence", 0.0))
+                scale = pools.get("scale", 4)
+                whole = KernelPool.load(kernel_dir, scale, pools.get("min_confidence", 0.0))
                 kernels = hold_out(whole, HELD_OUT, seed)[0].kernels.numpy()
-                shown = [kernel_picture(kernels[i]) for i in evenly(SHOWN, len(kernels))]
-                found[f"{method.name}: {len(kernels)} kernels of {kernel_dir}"] = shown
+                shown = [kernel_on_fixed_scale(kernels[i], scale) for i in evenly(SHOWN, len(kernels))]
+                found[f"{method.name}: {len(kernels)} kernels of {kernel_dir}, blue at two standard deviations"] = shown
             if noise_dir and Path(noise_dir).exists():
                 tiles = hold_out(NoisePool.load(noise_dir), HELD_OUT, seed)[0].tiles.permute(0, 2, 3, 1).numpy()
                 shown = [noise_picture(tiles[i]) for i in evenly(SHOWN, len(tiles))]

@@ -63,28 +63,15 @@ def contact_sheet(
     return grid([[cells[i] for i in row] for row in rows], [[labels[i] for i in row] for row in rows])
 
 
-def kernel_picture(kernel: npt.NDArray[np.floating], side: int = 128) -> Picture:
-    """A kernel in gray, from zero (black) to its largest value (white), enlarged to ``(side, side, 3)``.
-
-    >>> kernel_picture(np.eye(13)).shape
-    (128, 128, 3)
-    """
-    shown = np.clip(kernel / max(float(kernel.max()), 1e-12), 0, 1)
-    return enlarge(np.repeat((255 * shown).round().astype(np.uint8)[..., None], 3, 2), side)
-
-
 def noise_picture(tile: Picture, side: int = 128, gain: float = 4.0) -> Picture:
-    """A noise tile, cropped to at most ``side`` pixels: its mean becomes mid-gray, and deviations grow by ``gain``."""
+    """A noise tile, cropped to at most ``side`` pixels: its mean becomes mid-gray, and deviations grow by ``gain``.
+
+    A smaller tile is enlarged by nearest neighbour until its longer side has ``side`` pixels.
+    """
     tile = tile[:side, :side]
-    centred = (tile - tile.mean((0, 1))) * gain + 128
-    return enlarge(np.clip(centred, 0, 255).round().astype(np.uint8), side)
-
-
-def enlarge(picture: Picture, side: int) -> Picture:
-    """Enlarge by nearest neighbour until the longer side has ``side`` pixels."""
-    factor = side / max(picture.shape[:2])
-    size = max(round(picture.shape[1] * factor), 1), max(round(picture.shape[0] * factor), 1)
-    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.NEAREST))
+    centred = np.clip((tile - tile.mean((0, 1))) * gain + 128, 0, 255).round().astype(np.uint8)
+    height, width = (max(round(length * side / max(tile.shape[:2])), 1) for length in tile.shape[:2])
+    return np.asarray(Image.fromarray(centred).resize((width, height), Image.Resampling.NEAREST))
 
 
 def sharpest_crop(image: Picture, side: int) -> tuple[int, int]:
