@@ -23,11 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def check_output(output: Path, *sources: str | None) -> None:
-    """Refuse an output folder in which results would be test images of the next run.
-
-    Raises:
-        InputError: the folder lies in one of the sources.
-    """
+    """Raise InputError if the output folder lies in a source, where results would be test images of the next run."""
     here = output.resolve()
     for source in (Path(name) for name in sources if name):
         if here.is_relative_to(source.resolve()) and not any(here.is_relative_to(path) for path in left_out(source)):

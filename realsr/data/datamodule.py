@@ -164,11 +164,7 @@ class RealSRData(LightningDataModule):
         return {"lr": lr, "hr": hr[..., inner, inner], "index": batch["index"]}
 
     def _stored(self) -> tuple[list[StoredImage], list[StoredImage]]:
-        """The source and the clean images.
-
-        Raises:
-            InputError: there is none.
-        """
+        """The source and the clean images; raises InputError if there is none."""
         source = self.photos.stored(self.source_dir, self.crop_size, source=True)
         clean = self.photos.stored(self.clean_dir, self.crop_size, source=False)
         if not source and not clean:

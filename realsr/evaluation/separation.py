@@ -87,7 +87,8 @@ def separation(real: Mapping[str, Array], made: Mapping[str, Array], seed: int =
         scores = make_pipeline(StandardScaler(), ridge).fit(x[train], y[train]).decision_function(x[test])
         tested = {i: scores[photo[test] == i] for i in np.unique(photo[test])}
         for i, j in product([i for i in tested if i < len(real)], [j for j in tested if j >= len(real)]):
-            aucs[i, j - len(real)] = auc(tested[i], tested[j])
+            truth = np.repeat([0, 1], [len(tested[i]), len(tested[j])])
+            aucs[i, j - len(real)] = roc_auc_score(truth, np.concatenate([tested[i], tested[j]]))
             weights[i, j - len(real)] = counts[i] * counts[j]
 
     def mean(rows: Any, columns: Any) -> Any:
@@ -100,12 +101,3 @@ def separation(real: Mapping[str, Array], made: Mapping[str, Array], seed: int =
         drawn = stats.bootstrap(photos, mean, vectorized=False, n_resamples=1000, method="percentile", rng=seed)
         low, high = np.nanquantile(drawn.bootstrap_distribution, [0.025, 0.975])
     return Separation(float(mean(*photos)), float(low), float(high))
-
-
-def auc(real: Array, made: Array) -> float:
-    """Probability that a made patch scores higher than a real one; ties count half.
-
-    >>> auc(np.array([0.0, 1.0]), np.array([1.0, 2.0]))
-    0.875
-    """
-    return float(roc_auc_score(np.repeat([0, 1], [len(real), len(made)]), np.concatenate([real, made])))

@@ -15,11 +15,7 @@ _UNSUPPORTED = re.compile(r"[^;]*(?:support|configured|implement|annot handle)[^
 
 
 def check_pixels(path: Path, height: int, width: int, most_pixels: int) -> None:
-    """Refuse an image that would take too much memory once decoded.
-
-    Raises:
-        InputError: the image has no pixel, or more than ``most_pixels``.
-    """
+    """Raise InputError for an image without a pixel, or with more than ``most_pixels``, which memory may not hold."""
     if min(height, width) < 1:
         raise InputError(f"{path}: has {width} x {height} pixels, the file is damaged")
     if (pixels := height * width) > most_pixels:

@@ -104,7 +104,9 @@ def open_image(
         elif loader == "heifload":
             chunks = _avif_code_points(file)
         if loader != "tiffload":
-            _refuse_animation(path, int.from_bytes(chunks.get(b"acTL", b"")[:4], "big") or vips.get_n_pages())
+            if (pictures := int.from_bytes(chunks.get(b"acTL", b"")[:4], "big") or vips.get_n_pages()) > 1:
+                kind = f"holds {pictures} pictures, an animation"
+                raise InputError(f"{path}: {kind}; save the one that is meant as a file of its own")
             tags = Tags(chunks.get(b"eXIf") or _field(vips, "exif-data") or b"")
             page = tags.main if loader != "heifload" else Directory()  # libvips has applied the rotation of AVIF
         if loader == "jpegload" and not _is_ended(file):
@@ -210,12 +212,6 @@ def _from_cmyk(image: Any) -> Any:
     top = 65535 if deep else 255
     light = (top - image.extract_band(0, n=3)) * (top - image.extract_band(3)) / top
     return light.rint().cast(image.format).copy(interpretation="rgb16" if deep else "srgb")
-
-
-def _refuse_animation(path: Path, pictures: int) -> None:
-    if pictures > 1:
-        kind = f"holds {pictures} pictures, an animation"
-        raise InputError(f"{path}: {kind}; save the one that is meant as a file of its own")
 
 
 def _avif_code_points(file: IO[bytes]) -> dict[bytes, bytes]:

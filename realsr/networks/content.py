@@ -11,11 +11,7 @@ MOST_UNPACKED = 10  # times the size of a file; PyTorch packs nothing
 
 
 def check_content(path: Path) -> None:
-    """Refuse a file that cannot be weights, before a reader fails at it in words of its own.
-
-    Raises:
-        InputError: it is empty, a Git-LFS pointer, a saved web page, cut off, or would be far larger once unpacked.
-    """
+    """Raise InputError for a file that is empty, a Git-LFS pointer, a web page, cut off, or much larger unpacked."""
     size, found = path.stat().st_size, ""
     with path.open("rb") as file:
         start = file.read(512)

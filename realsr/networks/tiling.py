@@ -102,11 +102,6 @@ class Tiles:
         return Part(top, min(bottom, height), left, min(right, width))
 
 
-def clamped(sr: Tensor) -> Tensor:
-    """Clamp to [0, 1]."""
-    return sr.clamp(0, 1)
-
-
 @torch.inference_mode()
 def upscale_bands(
     network: Callable[[Tensor], Tensor],
@@ -117,7 +112,7 @@ def upscale_bands(
     tiles: Tiles,
     device: torch.device,
     keep_colours: bool = False,
-    finish: Callable[[Tensor], Tensor] = clamped,
+    finish: Callable[[Tensor], Tensor] = lambda sr: sr.clamp(0, 1),
     report: Callable[[float], Any] = lambda share: None,
 ) -> Iterator[Tensor]:
     """Upscale in tiles with their surroundings; only the inner part of each result is kept.

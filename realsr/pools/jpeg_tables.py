@@ -103,11 +103,7 @@ def collect_tables(photos: Sequence[Path], folder: Path, whole: bool = True) -> 
 
 
 def require_tables(photos: Sequence[Path], folder: Path) -> None:
-    """As :func:`collect_tables`, for a degradation that needs the pool.
-
-    Raises:
-        InputError: no photo is a JPEG file, and the pool is empty.
-    """
+    """:func:`collect_tables`; raises InputError if no photo is a JPEG file and the pool is empty."""
     if not collect_tables(photos, folder) and not any(folder.glob("*.npz")):
         raise InputError(
             f"{photos[0].parent}: none of {len(photos)} photos is a JPEG file with tables to compress LR by; choose a "

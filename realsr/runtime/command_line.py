@@ -43,11 +43,7 @@ def and_next(result: str, *commands: Sequence[str]) -> str:
 
 
 def check_dashes(options: Sequence[str]) -> None:
-    """Refuse options with dashes that are not Hydra's.
-
-    Raises:
-        InputError: there is one; says how to write it.
-    """
+    """Raise InputError at an option with dashes that is not Hydra's; it says how to write the option."""
     for option in options:
         key, _, value = option.lstrip("-").partition("=")
         if option.startswith("--") and key not in HYDRAS:

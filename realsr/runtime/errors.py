@@ -55,11 +55,7 @@ def at_least(least: float, prefix: str = "", **values: float) -> None:
 
 
 def package(name: str, what: str, extra: str) -> Any:
-    """Import an optional package.
-
-    Raises:
-        InputError: it is not installed; says what needs it, and by which extra it is installed.
-    """
+    """Import an optional package; InputError says ``what`` needs it, and the extra by which it is installed."""
     try:
         return importlib.import_module(name)
     except ImportError as e:

@@ -176,10 +176,5 @@ def write_file(path: Path, content: str | bytes) -> None:
         file.write(content.encode("utf-8", "replace") if isinstance(content, str) else content)
 
 
-def _current_umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
-
-
-_UMASK = _current_umask()
+_UMASK = os.umask(0)  # which the system only tells when it sets another
+os.umask(_UMASK)

@@ -62,11 +62,7 @@ def of_all_processes(files: list[str]) -> str:
 
 
 def require_finite(network: nn.Module) -> None:
-    """Check the weights before they are saved.
-
-    Raises:
-        InputError: a parameter is NaN or infinite.
-    """
+    """Raise InputError if a weight is NaN or infinite: before weights are saved."""
     if not torch.stack([p.isfinite().all() for p in network.parameters()]).all():  # one wait for the device
         raise InputError(
             f"the network's weights are not finite, so no checkpoint is written and the last good one is kept; {MEND}"

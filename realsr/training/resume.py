@@ -133,10 +133,9 @@ def tell(changed: dict[str, tuple[Any, Any]]) -> list[str]:
 
 
 def check_same(path: Path, content: dict[str, Any], config: dict[str, Any]) -> None:
-    """Check that ``config`` has the options of the run that cannot change; its start is taken over into ``config``.
+    """Raise InputError if an option differs that cannot change, or the file is of no training of realsr's.
 
-    Raises:
-        InputError: the checkpoint is not from a training of realsr, or such an option differs.
+    The start of the run is taken over into ``config``.
     """
     old, model = (c.get("model") if isinstance(c, dict) else None for c in (content["config"], config))
     if not isinstance(old, dict) or not isinstance(model, dict) or "generator" not in old:

@@ -123,11 +123,7 @@ def compare_with_start(start: nn.Module, model: ESRGAN, data: RealSRData) -> dic
 
 
 def check_options(cfg: DictConfig) -> None:
-    """Check the options that no part of the training checks.
-
-    Raises:
-        InputError: one of them is out of range, or does not work here.
-    """
+    """Raise InputError at options that no part of the training checks: out of range, or of no use here."""
     steps = {key: cfg.trainer[key] for key in ("max_steps", "max_epochs", "val_check_interval", "log_every_n_steps")}
     at_least(1, "trainer.", **steps)
     for name, (left, instead) in LEFT_ALONE.items():
@@ -170,12 +166,7 @@ def check_model(model: ESRGAN, scale: int, crop: int, batch: int) -> None:
 
 
 def check_speed(model: ESRGAN, precision: str, device: torch.device) -> None:
-    """Check precision, clipping and compilation, before pools are made for hours.
-
-    Raises:
-        InputError: the precision is none of ``PRECISIONS``, gradients cannot be clipped in it, or this machine cannot
-            compile.
-    """
+    """Raise InputError at a precision that is unknown or in which nothing is clipped, or where nothing compiles."""
     if precision not in PRECISIONS:
         raise InputError(f"trainer.precision={precision}: choose {', '.join(PRECISIONS)}")
     if model.clip_norm is not None and precision == "16-mixed":

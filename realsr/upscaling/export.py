@@ -86,9 +86,9 @@ def _open_onnx(path: Path) -> Opened:
 def _write_ncnn(network: nn.Module, half: bool, about: Mapping[str, str], file: Path) -> None:
     """The two files of ncnn, which have no place for the description."""
     package("ncnn", "format=ncnn", "ncnn")  # to compare the file
-    graph = ncnn_graph(onnx_graph(network), half)
-    file.write_text(graph.layers)
-    file.with_suffix(".bin").write_bytes(graph.weights)
+    layers, weights = ncnn_graph(onnx_graph(network), half)
+    file.write_text(layers)
+    file.with_suffix(".bin").write_bytes(weights)
 
 
 def _open_ncnn(path: Path) -> Opened:

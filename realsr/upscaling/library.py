@@ -17,7 +17,7 @@ from torch import Tensor
 
 from realsr.imaging import Photo, image_of, photo_of, read_image, to_float
 from realsr.imaging.resample import imresize, resize_bands, resized
-from realsr.networks.tiling import Tiles, clamped, upscale_bands
+from realsr.networks.tiling import Tiles, upscale_bands
 from realsr.runtime.errors import InputError
 from realsr.upscaling.backends import Network
 
@@ -27,11 +27,7 @@ SCALES = (0.01, 100)  # smallest and largest scale of a result
 
 @overload
 def upscale(
-    image: Tensor,
-    model: Network,
-    scale: float | None = None,
-    tiles: Tiles | None = None,
-    keep_colours: bool = False,
+    image: Tensor, model: Network, scale: float | None = None, tiles: Tiles | None = None, keep_colours: bool = False
 ) -> Tensor: ...
 @overload
 def upscale(
@@ -150,7 +146,7 @@ def picture(sr: Tensor) -> Tensor:
     """
     if not math.isfinite(sr.sum()):
         raise InputError("the network gives NaN or infinite values; take precision=32-true, or else another network")
-    return clamped(sr)
+    return sr.clamp(0, 1)
 
 
 def _ratio(model: Network, scale: float | None) -> float:

@@ -43,20 +43,8 @@ class _Layer(NamedTuple):
     weights: bytes = b""
 
 
-class Graph(NamedTuple):
-    """A network for ncnn, from blob :data:`INPUT` to blob :data:`OUTPUT`.
-
-    Attributes:
-        layers: content of the ``.param`` file.
-        weights: content of the ``.bin`` file.
-    """
-
-    layers: str
-    weights: bytes
-
-
-def ncnn_graph(content: bytes, half: bool = False) -> Graph:
-    """Translate a network.
+def ncnn_graph(content: bytes, half: bool = False) -> tuple[str, bytes]:
+    """A network as the contents of its ``.param`` and ``.bin``, from blob :data:`INPUT` to blob :data:`OUTPUT`.
 
     Args:
         content: of an ``.onnx`` file with convolutions, activations, arithmetic, concatenations and enlargements.
@@ -90,7 +78,7 @@ def ncnn_graph(content: bytes, half: bool = False) -> Graph:
         copies[node.output] = write(_layer(node, constants, half), inputs, node.output, 1)
         if readers[node.output] > 1:
             copies[node.output] = write(_Layer("Split", {}), copies[node.output], node.output, readers[node.output])
-    return Graph("\n".join([MAGIC, f"{len(layers)} {blobs}", *layers, ""]), bytes(weights))
+    return "\n".join([MAGIC, f"{len(layers)} {blobs}", *layers, ""]), bytes(weights)
 
 
 def _read(graph: Any) -> tuple[list[_Node], dict[str, Array]]:
