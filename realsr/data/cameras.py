@@ -165,8 +165,8 @@ class Camera:
         """The camera's picture ``(h, w, 3)`` of a scene ``(h*scale, w*scale, 3)``, both sRGB in [0, 1]."""
         return self.develop(self.expose(scene, scale, self.spreads(scale, rng)), rng)
 
-    def effective_kernel(self, spreads: list[Kernel], scale: int, size: int = 0, side: int = 128) -> Kernel:
-        """The correlation kernel that comes nearest, in display values, to the camera with its processing.
+    def effective_kernel(self, spreads: list[Kernel], scale: int) -> Kernel:
+        """The correlation kernel that comes nearest, in display values, to the camera with all it does, 33x33 for x4.
 
         It is fitted by least squares to pictures of charts of low contrast (natural photos are too badly conditioned),
         blurred by the field's mean spread, without noise, noise reduction and JPEG.
@@ -174,16 +174,14 @@ class Camera:
         Args:
             spreads: of the photo, from :meth:`spreads`.
             scale: of the scene.
-            size: of the kernel, odd; 0: ``8 * scale + 1`` (33 for x4).
-            side: of the chart in the camera's pixels.
         """
-        size = size or 8 * scale + 1
+        size = 8 * scale + 1
         plain = replace(self, reduction=0.0, corners=1.0)
         mean = [spreads[0] * 2 / 3, spreads[1] / 3]  # the mean over the field of the weight of `expose`
         frame = max(len(spread) for spread in mean)
         spread = np.sum([np.pad(k, (frame - len(k)) // 2) for k in mean], axis=0)
         rim = size // scale + 2  # pixels of the picture at each side that are left out
-        charts, normal = _charts(scale, size, side, rim)
+        charts, normal = _charts(scale, size, rim)
         right: Array = np.zeros((size, size))
         for chart, around in charts:
             picture = plain.develop(plain.expose(np.repeat(chart[..., None], 3, 2), scale, [spread, spread]), None)
@@ -195,7 +193,7 @@ class Camera:
 
 
 @functools.lru_cache(maxsize=2)
-def _charts(scale: int, size: int, side: int, rim: int) -> tuple[list[tuple[Array, Array]], tuple[Array, bool]]:
+def _charts(scale: int, size: int, rim: int, side: int = 128) -> tuple[list[tuple[Array, Array]], tuple[Array, bool]]:
     """Charts, each with the part that a kernel sees, and the factor of the normal equations of a kernel's fit."""
     seen = slice(rim * scale - size // 2, (side - rim - 1) * scale + size // 2 + 1)
     charts = [0.5 + 0.04 * np.random.default_rng(seed).standard_normal((side * scale,) * 2) for seed in range(3)]

@@ -18,20 +18,19 @@ FOREIGN, CLEAR = 0.01, 0.25  # share of foreign pixels that a crop may have; lea
 PARTS = 4  # of the photo, each of which gives patch matching an estimate
 
 
-def gradient_map(image: npt.NDArray[np.floating], window: int = 5, quantile: float = 0.97) -> Map:
-    """Density of gradients as in the KernelGAN program, averaged over ``window x window`` pixels, of mean one.
+def gradient_map(image: npt.NDArray[np.floating]) -> Map:
+    """Density of gradients as in the KernelGAN program, averaged over 5x5 pixels, of mean one; a border of 5 is zero.
 
     The sum of three normalised maps: the gray image's gradient magnitude, and for each axis the pixels whose slope lies
-    above the ``quantile`` (counted, not weighted, so that a few extreme edges do not dominate).
+    above the quantile of 0.97 (counted, not weighted, so that a few extreme edges do not dominate).
 
     Args:
         image: ``(H, W, 3)`` in [0, 1].
-        window: of the average; a border of this width is zero.
-        quantile: in [0, 1].
 
     Returns:
         ``(H, W)``; zero everywhere for an image without any gradient.
     """
+    window, quantile = 5, 0.97
     dy, dx = (_zero_frame(np.abs(slope), window) for slope in np.gradient(image @ LUMA))
     steep = [(slope > np.sort(slope, axis=None)[int(quantile * slope.size)]).astype(np.float64) for slope in (dy, dx)]
     shares = [part / part.sum() for part in (*steep, np.hypot(dy, dx)) if part.any()]

@@ -28,20 +28,17 @@ def shrunk(image: Tensor, scale: int, kernel: Tensor | None = None) -> Tensor:
     return blur_subsample(images, kernel[None], scale).view(*image.shape[:-2], *(n // scale for n in image.shape[-2:]))
 
 
-def kernel_symmetries(kernel: Tensor | None, tolerance: float = 0.1) -> list[int]:
+def kernel_symmetries(kernel: Tensor | None) -> list[int]:
     """The symmetries of a square under which the kernel is invariant: all eight of bicubic, two of a slanted Gaussian.
 
-    The network learns the kernel's orientation, so its self-ensemble can use no others.
-
-    Args:
-        kernel: ``(K, K)`` for x2, or None for bicubic.
-        tolerance: largest L1 distance of the transformed kernel to the kernel, whose own L1 norm is 1.
+    The network learns the orientation of the kernel, ``(K, K)`` for x2 or None for bicubic, so its self-ensemble can
+    use no others. A transformed kernel of norm 1 may differ by 0.1 in L1.
     """
     if kernel is None:
         return list(TURNS)
     end = 3 - kernel.shape[-1] % 2  # an even frame, in whose middle the centre of a x2 kernel lies
     framed = F.pad(kernel, (1, end, 1, end))
-    return [turn for turn in TURNS if float((turned(framed, turn) - framed).abs().sum()) <= tolerance]
+    return [turn for turn in TURNS if float((turned(framed, turn) - framed).abs().sum()) <= 0.1]
 
 
 class FathersAndSons(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
