@@ -218,7 +218,7 @@ def test_what_was_measured_is_kept_and_tiles_are_chosen_again_from_it(tmp_path, 
     save(folder / "quiet.png", noisy(np.full((320, 320), 110.0), 2))
     measured = []
     real = tile_statistics
-    monkeypatch.setattr("realsr.pools.collect.tile_statistics", lambda *a: measured.append(a) or real(*a))
+    monkeypatch.setattr("realsr.estimation.noise.tile_statistics", lambda *a: measured.append(a) or real(*a))
     after = collect_noise(find_images(folder), tmp_path / "noise", rule)
     assert len(measured) == 1
     assert after.photos.count("0.png") != before.photos.count("0.png")
