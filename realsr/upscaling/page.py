@@ -185,7 +185,7 @@ def _pictures(source: Path, target: Path) -> tuple[tuple[int, int], list[str]]:
     whole = _on_white(result.shrink(min(factor, width), min(factor, height)))
     shown = {WHOLE if factor == 1 else f"{WHOLE}, reduced to 1/{factor}": ((0, 0, width, height), whole)}
     if factor > 1:
-        y, x = sharpest_crop(np.asarray(whole), max(SIDE // factor, 1)) if min(whole.size) > 1 else (0, 0)
+        y, x = sharpest_crop(np.asarray(whole), max(SIDE // factor, 1))
         left, top = max(min(x * factor, width - SIDE), 0), max(min(y * factor, height - SIDE), 0)
         box = left, top, min(width, SIDE), min(height, SIDE)
         shown[DETAIL] = box, _on_white(read().crop(*box))
