@@ -12,9 +12,10 @@ from omegaconf import DictConfig
 
 from realsr.imaging.encoding import FORMATS, check_quality
 from realsr.networks.tiling import Tiles
+from realsr.networks.weights import checkpoint_file
 from realsr.runtime.config import command
 from realsr.runtime.errors import InputError, at_least
-from realsr.runtime.files import find_images
+from realsr.runtime.files import file_hash, find_images
 from realsr.runtime.hardware import count_devices, keep_memory
 from realsr.upscaling import library
 from realsr.upscaling.backends import load_model
@@ -47,7 +48,10 @@ def _run(cfg: DictConfig) -> None:
     what = f"{len(find_images(cfg.input))} photos in {cfg.input}" if Path(cfg.input).is_dir() else cfg.input
     suffix = None if cfg.format == "same" else f".{cfg.format}"
     enlarge = [on(index) for index in range(count_devices(cfg.accelerator, cfg.devices))]
-    upscale_files(enlarge, Path(cfg.input), Path(cfg.output), suffix, cfg.overwrite)
+    made_by = {"ckpt": cfg.ckpt, "weights": file_hash(checkpoint_file(cfg.ckpt))[:12]}
+    made_by |= {key: cfg[key] for key in ("ema", "scale", "tta", "keep_colours")}
+    made_by |= {} if cfg.format in ("png", "tif", "bmp") else {"quality": cfg.quality}
+    upscale_files(enlarge, Path(cfg.input), Path(cfg.output), suffix, cfg.overwrite, made_by)
 
 
 class _Callable(ModuleType):

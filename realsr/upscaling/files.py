@@ -6,7 +6,7 @@ import errno
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,7 +25,7 @@ from realsr.runtime.files import check_writable
 from realsr.runtime.hardware import is_out_of_memory
 from realsr.upscaling.backends import Network
 from realsr.upscaling.library import photo_bands, result_size
-from realsr.upscaling.output_paths import targets_of
+from realsr.upscaling.output_paths import check_made_by, note_made_by, targets_of
 from realsr.upscaling.time_estimate import long_wait
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,12 @@ def upscale_file(
 
 
 def upscale_files(
-    enlarge: Sequence[Enlarge], source: Path, output: Path, suffix: str | None = ".png", overwrite: bool = False
+    enlarge: Sequence[Enlarge],
+    source: Path,
+    output: Path,
+    suffix: str | None = ".png",
+    overwrite: bool = False,
+    made_by: Mapping[str, Any] | None = None,
 ) -> list[Path]:
     """Upscale a file, or a folder with its sub-folders. A file that fails does not stop the others.
 
@@ -100,17 +105,22 @@ def upscale_files(
         output: folder of the results, with the sub-folders of ``source``; for a single photo also a file.
         suffix: of the results; None: each photo's own.
         overwrite: False leaves existing results.
+        made_by: what the results depend on, recorded in a folder (:func:`realsr.upscaling.output_paths.check_made_by`).
 
     Returns:
         The files written.
 
     Raises:
-        InputError: nothing to upscale, or (after all others are done) files that failed.
+        InputError: nothing to upscale, results that were made otherwise and would stay, or (after all others are done)
+            files that failed.
     """
     targets = targets_of(source, output, suffix)
     is_there = os.path.isfile  # Path's fails at names that are too long
     todo = {path: target for path, target in targets.items() if overwrite or not is_there(target)}
-    check_writable(output if output not in targets.values() else output.parent)
+    folder = output not in targets.values()
+    if folder and made_by is not None:
+        check_made_by([target for path, target in targets.items() if path not in todo], output, made_by)
+    check_writable(output if folder else output.parent)
     written: list[Path] = []
     failed: list[str] = []
     stopped = threading.Event()
@@ -134,6 +144,8 @@ def upscale_files(
         try:
             with _naming(path, target):
                 make(path, target, report=report)
+                if folder and made_by is not None:
+                    note_made_by(target, output, made_by)
             written.append(target)
         except InputError as e:
             failed.append(str(e))

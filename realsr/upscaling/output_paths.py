@@ -1,17 +1,22 @@
-"""Where results go: never over a photo, never two to one name, never outside the output folder."""
+"""Where results go: never over a photo, never two to one name, never outside the output folder; how they were made."""
 
 from __future__ import annotations
 
+import json
 import mimetypes
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from realsr.imaging.encoding import FORMATS
 from realsr.runtime.errors import InputError
 from realsr.runtime.files import EXTRAS, find_images
+
+MADE_BY = ".made_by.jsonl"  # in a folder of results: by which network and options each was made
 
 
 def targets_of(source: Path, output: Path, suffix: str | None) -> dict[Path, Path]:
@@ -86,3 +91,34 @@ def _named(photos: Sequence[Path], root: Path, output: Path, suffix: str | None)
         if alike <= whole:
             return targets
         whole |= alike  # whose longer names may collide again
+
+
+def note_made_by(target: Path, output: Path, made_by: Mapping[str, Any]) -> None:
+    """Append to the record of ``output`` how a result in it was made."""
+    line = json.dumps({str(target.relative_to(output)): made_by})
+    with (output / MADE_BY).open("a", encoding="utf-8") as file:  # so that of several programs none loses a line
+        file.write(f"\n{line}")  # after one that may be cut off
+
+
+def check_made_by(targets: Iterable[Path], output: Path, made_by: Mapping[str, Any]) -> None:
+    """Raise InputError if some of the results that are in ``output`` are recorded as made otherwise.
+
+    Args:
+        targets: results that are there. Those without a record pass.
+        output: their folder.
+        made_by: names and values of all that a result depends on; ``ckpt`` is told, but not compared.
+    """
+    record: dict[str, Any] = {}
+    with suppress(FileNotFoundError):
+        for line in (output / MADE_BY).read_text("utf-8", "replace").splitlines():
+            with suppress(ValueError, TypeError):  # a line that was cut off
+                record |= json.loads(line)
+    found = [record.get(str(target.relative_to(output)), made_by) for target in targets]
+    if others := [was for was in found if any(was.get(key) != made_by[key] for key in made_by if key != "ckpt")]:
+        told = " ".join(
+            f"{key}={value}" for key, value in others[0].items() if key == "ckpt" or value != made_by.get(key)
+        )
+        raise InputError(
+            f"{output}: holds {len(others)} results that were made otherwise, with {told}; choose another output=, or "
+            "make them anew with overwrite=true"
+        )

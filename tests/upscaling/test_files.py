@@ -4,6 +4,7 @@ import _thread
 import contextlib
 import gc
 import os
+import shutil
 import threading
 import time
 import weakref
@@ -12,6 +13,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from conftest import nearest, save_compact
 from PIL import Image, ImageCms
 from torch import nn
 
@@ -24,6 +26,7 @@ from realsr.runtime.errors import InputError
 from realsr.upscale import _run as run_upscale
 from realsr.upscaling.backends.pytorch import TorchNetwork
 from realsr.upscaling.files import upscale_file, upscale_files
+from realsr.upscaling.output_paths import MADE_BY
 
 CPU = torch.device("cpu")
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -349,7 +352,7 @@ def test_the_command_with_its_options(compose, checkpoint, tmp_path):
     common = [f"ckpt={checkpoint}", f"input={photos}", "accelerator=cpu"]
     options = ["format=jpg", "scale=2", "tta=true", "devices=2", "quality=80", "tile=8", "overlap=12"]
     run_upscale(compose("upscale", *common, f"output={tmp_path / 'out'}", *options))
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.jpg", "b.jpg"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [MADE_BY, "a.jpg", "b.jpg"]
     assert read_image(tmp_path / "out" / "b.jpg").rgb.shape == (22, 24, 3)
     for option, says in (
         ("format=gif", "format=gif: choose same, png"),
@@ -359,6 +362,31 @@ def test_the_command_with_its_options(compose, checkpoint, tmp_path):
     ):
         with pytest.raises(InputError, match=says):
             run_upscale(compose("upscale", *common, f"output={tmp_path / 'other'}", option))
+
+
+def test_results_made_otherwise_are_no_results(compose, checkpoint, tmp_path, caplog):
+    photos, out = folder_of(tmp_path / "in", "a.png", "b.png"), tmp_path / "out"
+    other = save_compact(nearest((0.1, 0, 0)), tmp_path / "other.ckpt")
+
+    def run(ckpt, *options):
+        run_upscale(compose("upscale", f"ckpt={ckpt}", f"input={photos}", f"output={out}", "accelerator=cpu", *options))
+        return {path.name: path.read_bytes() for path in out.glob("*.png")}
+
+    made = run(checkpoint)
+    (out / MADE_BY).open("a").write('\n{"a.png": {"ck')  # as a full disk leaves it
+    copy = shutil.copy(checkpoint, tmp_path / "copy.ckpt")
+    assert run(copy, "tile=64", "quality=50") == made  # which are the same picture
+    for ckpt, option in ((other, "tta=false"), (checkpoint, "scale=2"), (checkpoint, "tta=true")):
+        with pytest.raises(InputError, match=r"out: holds 2 results that were made otherwise, with ckpt=.*model\.ckpt"):
+            run(ckpt, option)
+    (out / "b.png").unlink()
+    with pytest.raises(InputError, match="holds 1 results that"):
+        run(other)
+    assert not (out / "b.png").exists()
+    anew = run(other, "overwrite=true")
+    assert anew["a.png"] != made["a.png"] and run(other) == anew
+    (out / MADE_BY).unlink()  # results of a release before, or of another program
+    assert run(checkpoint) == anew
 
 
 # -- as a library ------------------------------------------------------------------------------------------------------
