@@ -68,6 +68,9 @@ class SweepTable(Callback):
             except wandb.Error as e:
                 log.warning("the table did not reach W&B (%s)", e)
         if failed := [run for run in runs if run.failure is not None]:
+            for run in failed:
+                if run.metrics is not None:  # done before, and refused now
+                    (run.folder / FAILED).unlink(missing_ok=True)
             stop(f"{len(failed)} of {len(runs)} runs failed, see {folder / 'table.md'}", 2)
 
 

@@ -25,6 +25,7 @@ from realsr.evaluation.sweep import compare, read_runs, report, row_names, send
 from realsr.imaging import Photo, read_image, to_uint, write_image
 from realsr.reports.pictures import GAP, LABEL_HEIGHT
 from realsr.runtime.config import command, output_dir
+from realsr.runtime.errors import InputError
 from realsr.runtime.help import conf_dir
 from realsr.training.callbacks import ValidationPictures
 
@@ -159,7 +160,12 @@ def test_the_command_tabulates_a_folder_at_any_time(swept, tmp_path, monkeypatch
     assert (folder / "table.csv").exists()
     (folder / "runs.csv").unlink()
     (folder / "runs.csv").mkdir()
-    wrong = (([], "give the folder"), ([str(tmp_path / "none")], "there is no run"), ([str(folder)], "Is a directory"))
+    wrong = (
+        ([], "give the folder"),
+        ([""], "give the folder"),
+        ([str(tmp_path / "none")], "there is no run"),
+        ([str(folder)], "Is a directory"),
+    )
     for arguments, says in wrong:
         monkeypatch.setattr(sys, "argv", ["sweep", *arguments])
         with pytest.raises(SystemExit) as end:
@@ -259,6 +265,8 @@ def act(cfg):
         raise KeyboardInterrupt
     if cfg.seed == 3:
         os.kill(os.getpid(), signal.SIGKILL)
+    if (output_dir() / "metrics.json").exists():
+        raise InputError("holds a run already")
     (output_dir() / "metrics.json").write_text(json.dumps({"val/psnr": 20.0 + cfg.seed}))
     return 1.0
 
@@ -311,6 +319,13 @@ def test_the_flag_may_stand_between_options(main, monkeypatch, tmp_path):
 
 def test_a_sweep_that_goes_well_exits_with_0(main):
     assert main("seed=0,4") == 0
+
+
+def test_a_sweep_that_is_repeated_leaves_done_runs_done(main, tmp_path, capsys):
+    assert (main("seed=0,4"), main("seed=0,4")) == (0, 2)
+    assert "2 of 2 runs failed" in capsys.readouterr().err
+    assert "default, seed 4: holds a run already" in (tmp_path / "out" / "table.md").read_text()
+    assert [run.failure for run in read_runs(tmp_path / "out")] == [None, None]
 
 
 def test_without_its_table_a_sweep_raises_as_hydra_does(main):
