@@ -8,6 +8,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from realsr.imaging.encoding import check_quality
 from realsr.runtime.config import command
 from realsr.runtime.errors import InputError, at_least
 from realsr.upscaling.server import DELETED, serve
@@ -16,6 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def _run(cfg: DictConfig) -> None:
+    check_quality(cfg.quality)
     at_least(1, max_megabytes=cfg.max_megabytes, keep_minutes=cfg.keep_minutes)
     if cfg.auth is not None and not all(str(cfg.auth).partition(":")):
         raise InputError("auth: give NAME:PASSWORD, or nothing for a page without one")

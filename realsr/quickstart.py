@@ -21,7 +21,7 @@ from realsr.imaging import read_image
 from realsr.reports.pictures import save
 from realsr.runtime.command_line import and_next
 from realsr.runtime.config import command
-from realsr.runtime.errors import InputError
+from realsr.runtime.errors import InputError, at_least
 from realsr.runtime.files import check_writable, find_images
 
 log = logging.getLogger(__name__)
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 def _run(cfg: DictConfig) -> None:
     if not cfg.folder:
         raise InputError("folder= is empty; give the name of a folder, such as folder=quickstart")
+    at_least(0, seed=cfg.seed)
+    evaluator = build_evaluator(4, {"lpips": cfg.lpips}, "cpu")
     folder = Path(cfg.folder)
     check_writable(folder)
     log.info("the whole method on photos in the package, into %s: 2.4 minutes of one core of an AMD EPYC", folder)
@@ -40,7 +42,6 @@ def _run(cfg: DictConfig) -> None:
     _train(*options, f"seed={cfg.seed}", *(["ckpt=last"] if last.exists() else []), *cfg.options)
     results = folder / f"results_seed{cfg.seed}"
     pairs = find_pairs(photos / "test_hr", photos / "test_lr_x4", 4)
-    evaluator = build_evaluator(4, {"lpips": cfg.lpips}, "cpu")
     methods = [bicubic(4), network("model", last, 4)]
     done = evaluate(pairs, methods, evaluator, results)
     print_kernel_table(pools / "kernels", photos / "truth.npz", results / "kernels.png")
@@ -61,7 +62,7 @@ def _train(*options: str) -> None:
     if status in (1, 130):
         raise KeyboardInterrupt
     if status:
-        raise InputError("the training stopped, see above; the same command goes on where it stopped")
+        raise InputError("the training stopped for the reason above; once that is mended, the same command goes on")
 
 
 main = command("quickstart", then="the same command goes on")(_run)

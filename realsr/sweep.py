@@ -15,7 +15,7 @@ from realsr.runtime.errors import InputError
 
 def main() -> None:
     """Tabulate the sweep whose folder is given on the command line."""
-    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+    if len(sys.argv) != 2 or sys.argv[1][:1] in ("", "-"):
         stop("give the folder of a sweep: python -m realsr.sweep DIR", 2)
     try:
         print(f"tabulating the runs in {sys.argv[1]}")

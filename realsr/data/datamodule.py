@@ -77,6 +77,10 @@ class RealSRData(LightningDataModule):
         if pools.scale != scale:
             raise InputError(f"data.pools.scale={pools.scale}: must be that of the network, {scale}; give scale=")
         validation.check(scale)
+        sides = [(pools.folders, degradation), (validation.folders, validation.degradation or degradation)]
+        for folders, make in sides if validation.lr is None else sides[:1]:
+            if folders.noise is None:  # a degradation that needs noise refuses before pools are made for hours
+                make(kernels=folders.kernel, noise=None, jpeg=folders.jpeg)
         if crop_size % scale:
             raise InputError(f"data.crop_size={crop_size} is no multiple of the scale {scale}")
         self.source_dir, self.clean_dir, self.samples_dir = source_dir, clean_dir, samples_dir
@@ -92,8 +96,8 @@ class RealSRData(LightningDataModule):
         if self.samples_dir is not None:
             make_samples(Path(self.samples_dir))
         self.photos.prepare(self.source_dir, self.clean_dir, self.crop_size, self.num_workers)
-        if self.validation.hr is not None:  # looked at before pools are made for hours
-            source, clean = self._stored()
+        source, clean = self._stored()  # looked at before pools are made for hours
+        if self.validation.hr is not None:
             options = {f"data.source_dir={self.source_dir}": source, f"data.clean_dir={self.clean_dir}": clean}
             refuse_shared(self.validation.files(self.scale), options)
         if self.source_dir is not None:

@@ -77,7 +77,9 @@ class CameraDegradation(Degradation):
         if unknown := set(without) - set(PARTS):
             raise InputError(f"degradation.without={sorted(unknown)}: give some of {', '.join(PARTS)}")
         if noise is None:
-            raise InputError("degradation=camera reads the sensor off a noise pool; give data.pools.noise_dir")
+            raise InputError(
+                "degradation=camera needs a noise pool; give data.pools.noise_dir and data.validation.noise_dir"
+            )
         self.noisy = "noise" not in without
         self.development = fit_development(noise, self.jpeg, without)
         if kernels is not None and "kernel" not in without:

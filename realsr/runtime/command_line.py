@@ -60,7 +60,7 @@ def quote_paths(options: Sequence[str]) -> list[str]:
         options: of the command line.
 
     Raises:
-        InputError: a group is set to null, for which Hydra's message names no group.
+        InputError: a group is set to null, for which Hydra's message names no group; ``name`` leads out of its folder.
 
     >>> quote_paths(["input=my photos (1)", "start=none", "start=x4.pth", "scale=2"])
     ["input='my photos (1)'", 'start=none', 'start.weights=x4.pth', 'scale=2']
@@ -74,6 +74,8 @@ def _quote_option(option: str, several: bool) -> str:
     if value == "null" and (names := _names(key)):
         raise InputError(f"{key}=null: choose {', '.join(names)}")
     values = value.split(",") if several else [value]
+    if key == "name" and any(".." in Path(each).parts for each in values):  # before Hydra makes folders
+        raise InputError(f"{option}: leads out of outputs; give a name, or the whole folder by hydra.run.dir=DIR")
     if key == "start" and not all(_may_be_group(each) for each in values):
         key = "start.weights"
     if not equals or not PATHS.fullmatch(key) or QUOTED.fullmatch(value):

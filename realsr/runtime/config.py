@@ -34,6 +34,10 @@ NO_CLUSTER = 'Could not detect "srun"'  # submitit's message
 KILLED = ("TerminatedWorkerError", "UncompletedJobError")  # joblib's and submitit's exceptions
 # in a run's folder: metrics of the last validation, once it is done; why it failed, in the first line
 METRICS, FAILED = "metrics.json", "failed.txt"
+RENAMED = {  # beginnings of options of 0.1.0 that are not like their new ones
+    **{"data.val_": "data.validation.", "data.build_pools": "data.pools.build", "pools": "pool_dir", "data": "testset"},
+    "data.estimate_workers": "data.pools.builder.workers",
+}
 OPTIONS = "options.yaml"  # of its command line; Hydra's own file may be of a second run that was refused there
 
 
@@ -172,7 +176,8 @@ def _hint(key: str, command: str) -> str:
         return f" but with {' and '.join(having)}"
     known = _option_names(root, command) - {key}
     inside = sorted(option for option in known if re.fullmatch(rf"{re.escape(group)}\..+\.{re.escape(name)}", option))
-    close = " or ".join(inside) or nearest_of(key, known)
+    renamed = [now + key.removeprefix(was) for was, now in RENAMED.items() if key.startswith(was)]
+    close = " or ".join(inside or [name for name in renamed if name in known]) or nearest_of(key, known)
     return f", did you mean {close}?" if close else ""
 
 

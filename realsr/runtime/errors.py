@@ -50,7 +50,7 @@ def at_least(least: float, prefix: str = "", **values: float) -> None:
     for name, value in values.items():
         if not (isinstance(value, int | float) and value >= least):
             raise InputError(f"{prefix}{name}={value}: give {least:g} or more")
-        if math.isinf(value):
+        if value == math.inf:
             raise InputError(f"{prefix}{name}={value}: give a number that is not infinite")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import wandb
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer, seed_everything
@@ -64,19 +65,19 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
         return read_metrics(folder) or {}
     data = instantiate(cfg.data)  # checks its options before anything is downloaded
     if cfg.start.weights is not None:
-        cfg.model.generator = generator_spec(start_file(cfg.start.weights))
+        take_generator(cfg)
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     if ckpt is not None:
         check_same(ckpt, content, config)
-    seed_everything(cfg.seed, verbose=False)
-    model = instantiate(cfg.model)
-    start = None if cfg.model.init_from is None else copy.deepcopy(model.generator).requires_grad_(False).eval()
-    log_plan(cfg, model)
     loggers = [instantiate(node) for node in cfg.logger.values() if node is not None]
     callbacks = [instantiate(node) for node in cfg.callbacks.values() if node is not None]
     callbacks.append(RunRecord(config, data, folder))
     trainer: Trainer = instantiate(cfg.trainer, logger=loggers, callbacks=callbacks, plugins=trainer_plugins())
     check_processes(trainer, cfg.trainer.get("strategy"))
+    seed_everything(cfg.seed, verbose=False)
+    model = instantiate(cfg.model)  # last, since it may download the weights of its losses
+    start = None if cfg.model.init_from is None else copy.deepcopy(model.generator).requires_grad_(False).eval()
+    log_plan(cfg, model)
     check_model(model, data.scale, data.crop_size, share(data.batch_size, trainer.world_size))
     check_speed(model, str(trainer.precision), device)
     if ckpt is not None:
@@ -101,6 +102,17 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
         shown = "  ".join(f"{name} {value:.4f}" for name, value in named)
         log.info("done: %s", shown or "no validation")
     return metrics
+
+
+def take_generator(cfg: DictConfig) -> None:
+    """Take the generator of the start, in place of that of ``model=``; say so where the command line names another."""
+    given, taken = cfg.model.generator, generator_spec(start_file(cfg.start.weights))
+    cfg.model.generator = taken
+    other, name = (str(node and node["_target_"]).rpartition(".")[2] for node in (given, taken))
+    option = f"model={HydraConfig.get().runtime.choices.get('model')}"
+    if option in HydraConfig.get().overrides.task and other != name:
+        told = option, cfg.start.weights, name, other
+        log.warning("%s: the start %s is a %s, trained in place of %s; for that give start=none", *told)
 
 
 def log_plan(cfg: DictConfig, model: ESRGAN) -> None:

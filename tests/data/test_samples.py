@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from realsr import quickstart
 from realsr.data.samples import CAMERA, CLEAN, SCALES, SOURCE, TEST, make_samples
 from realsr.estimation.kernels import max_normalised_correlation
 from realsr.imaging import read_image
@@ -66,3 +67,11 @@ def test_samples_are_made_once_and_those_of_another_camera_refused(samples, tmp_
         with pytest.raises(InputError, match="holds the sample of another version; give another folder, or delete"):
             make_samples(tmp_path)
         assert [path.name for path in tmp_path.iterdir()] == ["truth.npz"]
+
+
+@pytest.mark.parametrize(("option", "says"), [("seed=-1", "seed=-1: give 0"), ("lpips.net=foo", "no backbone 'foo'")])
+def test_the_quickstart_refuses_its_options_before_it_says_or_makes_anything(compose, tmp_path, caplog, option, says):
+    caplog.set_level("INFO")
+    with pytest.raises(Exception, match=says):
+        quickstart._run(compose("quickstart", f"folder={tmp_path / 'q'}", option))
+    assert not caplog.messages and not (tmp_path / "q").exists()

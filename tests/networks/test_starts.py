@@ -17,6 +17,7 @@ from realsr.networks.starts import start_file
 from realsr.networks.weights import generator_spec, load_generator
 from realsr.runtime.errors import InputError
 from realsr.runtime.help import conf_dir
+from realsr.training.run import take_generator
 
 ADDRESS = "https://example.org/a/net.pth"
 STARTS = {path.stem: OmegaConf.load(path) for path in (Path(conf_dir()) / "start").glob("*.yaml")}
@@ -97,6 +98,16 @@ def test_a_training_takes_the_generator_of_its_start_and_is_compared_with_it(fit
     [line] = [record.message for record in caplog.records if record.message.startswith("start -> adapted: PSNR ")]
     before, after = line.split("PSNR ")[1].split(",")[0].split(" -> ")
     assert before == after and "width of edges" in line
+
+
+def test_a_model_that_the_start_overrules_is_named(compose, caplog):
+    line = "model=esrgan: the start compact_x4 is a Compact, trained in place of RRDBNet; for that give start=none"
+    for options, says in ((["model=esrgan"], [line]), (["model=compact"], []), ([], [])):
+        caplog.clear()
+        cfg = compose("train", "experiment=laptop", "data.source_dir=x", *options)
+        take_generator(cfg)
+        assert cfg.model.generator._target_ == "spandrel.architectures.Compact.Compact"
+        assert caplog.messages == says
 
 
 def test_the_comparison_names_the_better():

@@ -276,10 +276,22 @@ def test_hydras_own_errors_become_one_line_with_the_nearest_option(compose, over
     assert "\n" not in line
 
 
-def test_the_nearest_option_is_one_of_the_command(compose):
+@pytest.mark.parametrize(
+    ("command", "old", "new"),
+    [
+        ("evaluate", "data.root", "testset.root"),
+        ("evaluate", "data", "testset"),
+        ("gap", "pools", "pool_dir"),
+        *(("train", f"data.val_{name}", f"data.validation.{name}") for name in ("hr", "lr", "count", "seed")),
+        *(("train", f"data.{name}", f"data.pools.{name}") for name in ("jpeg_required", "min_confidence")),
+        *(("train", f"data.{name}", f"data.photos.{name}") for name in ("store_dir", "source_share")),
+        ("train", "data.build_pools", "data.pools.build"),
+    ],
+)
+def test_the_nearest_option_is_one_of_the_command_and_the_new_one_of_a_former(compose, command, old, new):
     with pytest.raises(Exception) as error:
-        compose("evaluate", "data.root=x")
-    assert explain(error.value, "evaluate") == "data.root: no such option, did you mean testset.root?"
+        compose(command, f"{old}=x")
+    assert explain(error.value, command) == f"{old}: no such option, did you mean {new}?"
 
 
 def test_a_bug_is_not_explained_away():

@@ -337,6 +337,11 @@ def test_a_port_that_is_in_use_is_said_and_without_one_the_next_is_taken():
             free_port("127.0.0.1", no_port)
 
 
+def test_a_quality_out_of_range_is_refused_before_the_page_opens(compose):
+    with pytest.raises(InputError, match="quality=0: give 1 to 100"):
+        run(compose("app", "ckpt=x", "quality=0"))
+
+
 def test_a_password_has_a_name(compose):
     for wrong in ("me", ":secret", "me:"):
         with pytest.raises(InputError, match="auth: give NAME:PASSWORD"):
