@@ -113,6 +113,9 @@ class RealSRData(LightningDataModule):
         training, apart = keep_apart(training, seen, self.pools.folders, lr_photos)
         self.degradation = self.make_degradation(**training._asdict())
         self.margin = self.degradation.margin
+        fitted = self.degradation.noise is None and validation.degradation is None
+        if fitted and validation.folders.noise == self.pools.folders.noise:
+            held_out = held_out._replace(noise=training.noise)  # one camera: held-out photos are too few to fit another
         source, clean = self._stored()
         held: list[StoredImage] = []
         if validation.hr is None:

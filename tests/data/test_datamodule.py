@@ -75,6 +75,16 @@ def test_the_development_is_fitted_for_kernels_that_are_missing_alone(data, monk
     assert len(fits) == 2
 
 
+def test_validation_is_degraded_by_the_camera_of_the_training(data, monkeypatch):
+    fits = []
+    monkeypatch.setattr(
+        "realsr.degradation.camera.fit_development",
+        lambda noise, *of: fits.append(noise) or fit_development(noise, *of),
+    )
+    data("degradation=camera")
+    assert len(fits) == 2 and torch.equal(fits[0].tiles, fits[1].tiles)
+
+
 def test_lr_is_the_degraded_hr(data):
     """With neither kernels nor noise, LR is bicubic of the HR that comes with it, its margin included."""
     module = data("degradation=bicubic")
