@@ -69,13 +69,12 @@ def system() -> NoisePool:
 def test_walls_tell_how_a_camera_develops(name, quality, demosaicking, crosstalk, sharpening, tone):
     subsampling = 1 if CAMERAS[name].subsampling == "4:4:4" else 2
     pool, coding = walls(name), None if quality is None else tables(quality, subsampling)
-    found = fit_development(pool, coding)
+    degradation = CameraDegradation(4, None, pool, coding)
+    found = degradation.development
     assert (found.demosaicking, found.crosstalk) == (demosaicking, crosstalk)
     assert sharpening[0] <= found.sharpening <= sharpening[1]
     assert abs(found.tone - tone) < 0.3
     # and a wall seen through what was found has the camera's noise
-    degradation = CameraDegradation(4, None, pool, coding)
-    degradation.development = found
     levels = pool.tiles.float().mean((2, 3), keepdim=True) / 255
     made = degradation(levels.expand(-1, -1, 160, 160), seeded(), margin=16)
     gray = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
@@ -225,11 +224,11 @@ def test_noise_is_as_strong_as_in_one_of_the_photos():
     draws, levels = seeded(), [(40.0, 3.0), (120.0, 3.0), (120.0, 9.0), (200.0, 6.0)]
     tiles = torch.cat([level + strength * torch.randn(40, 3, 32, 32, generator=draws) for level, strength in levels])
     photos = [name for name in ("dark", "calm", "loud", "light") for _ in range(40)]
-    development = fit_development(NoisePool(tiles.round().byte(), photos), None)
+    degradation = CameraDegradation(4, None, NoisePool(tiles.round().byte(), photos)).eval()
+    development = degradation.development
     calm, dark, light, loud = np.exp(np.array(development.photos) / 2)  # by their names
     assert loud / calm == pytest.approx(3, rel=0.1)
     assert (dark, light) == pytest.approx((1, 1), rel=0.1)
-    degradation = CameraDegradation(4, None, NoisePool(tiles.round().byte(), photos)).eval()
     made = degradation(torch.full((200, 3, 128, 128), 120 / 255), seeded(), 16)
     strengths = 255 * made.std((1, 2, 3))
     assert strengths.min() == pytest.approx(3, rel=0.15) and strengths.max() == pytest.approx(9, rel=0.15)
