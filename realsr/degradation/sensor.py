@@ -103,8 +103,8 @@ def toned(linear: Tensor, amount: float = 1.0) -> Tensor:
 def untoned(toned: Tensor, amount: float = 1.0) -> Tensor:
     """Inverse of :func:`toned`, by the trigonometric solution of a cubic.
 
-    >>> untoned(toned(torch.tensor([0.0, 0.25, 1.0]), 0.4), 0.4)
-    tensor([0.0000, 0.2500, 1.0000])
+    >>> untoned(toned(torch.tensor([0.25, 0.9]), 0.4), 0.4)
+    tensor([0.2500, 0.9000])
     """
     if not amount:
         return toned

@@ -69,9 +69,13 @@ def noise_picture(tile: Picture, side: int = 128, gain: float = 4.0) -> Picture:
     A smaller tile is enlarged by nearest neighbour until its longer side has ``side`` pixels.
     """
     tile = tile[:side, :side]
-    centred = np.clip((tile - tile.mean((0, 1))) * gain + 128, 0, 255).round().astype(np.uint8)
-    height, width = (max(round(length * side / max(tile.shape[:2])), 1) for length in tile.shape[:2])
-    return np.asarray(Image.fromarray(centred).resize((width, height), Image.Resampling.NEAREST))
+    return enlarge(np.clip((tile - tile.mean((0, 1))) * gain + 128, 0, 255).round().astype(np.uint8), side)
+
+
+def enlarge(picture: Picture, side: int) -> Picture:
+    """Enlarge by nearest neighbour until the longer side has ``side`` pixels."""
+    height, width = (max(round(length * side / max(picture.shape[:2])), 1) for length in picture.shape[:2])
+    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.NEAREST))
 
 
 def sharpest_crop(image: Picture, side: int) -> tuple[int, int]:

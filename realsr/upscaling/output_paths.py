@@ -109,7 +109,7 @@ def check_made_by(targets: Iterable[Path], output: Path, made_by: Mapping[str, A
         made_by: names and values of all that a result depends on; ``ckpt`` is told, but not compared.
     """
     record: dict[str, Any] = {}
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, NotADirectoryError):
         for line in (output / MADE_BY).read_text("utf-8", "replace").splitlines():
             with suppress(ValueError, TypeError):  # a line that was cut off
                 record |= json.loads(line)
