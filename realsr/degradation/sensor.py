@@ -97,6 +97,8 @@ def toned(linear: Tensor, amount: float = 1.0) -> Tensor:
         linear: light in [0, 1].
         amount: share of the S against a straight line, 0 to 1.
     """
+    if not amount:
+        return linear
     return (1 - amount) * linear + amount * linear**2 * (3 - 2 * linear)
 
 
