@@ -24,6 +24,7 @@ REACH = 6  # pixels over which noise is correlated
 ENOUGH = 2**25  # most values of tiles that are used
 GROUPS = 8  # of tiles of similar brightness
 RULE, TILES, LEAST = AutoRule(), 1000, 4  # which tiles of a photo are noise; how many are measured, and needed
+ROUNDING = 1 / 12 / 255**2  # variance of what rounding to 8 bits adds
 CALM, MOST = 0.3, 0.02  # where over MOST of the tiles have under CALM of the variance, it was texture
 
 
@@ -88,15 +89,17 @@ class NoiseModel:
     def fineness(self, grid: int = 32) -> float:
         """Mean power at wavelengths under 3.3 pixels along either axis, over the mean power of all.
 
-        1 for white noise and for none; at least 0.1 for photos of cameras; less for enlarged photos.
+        Rounding to 8 bits, which is white, is left out: it hides that weak noise was enlarged. 1 for white noise and
+        for hardly any; at least 0.1 for photos of cameras; less for enlarged photos.
         """
-        if self.variance <= 0:
+        if self.variance <= 2 * ROUNDING:
             return 1.0
         reach = len(self.covariance) // 2
         wrapped = np.pad(self.covariance, (0, grid - 2 * reach - 1))
         power = np.fft.fft2(np.roll(wrapped, (-reach, -reach), (0, 1))).real
         frequency = abs(np.fft.fftfreq(grid))
-        return float(power[np.maximum.outer(frequency, frequency) > 0.3].mean() / power.mean())
+        fine = power[np.maximum.outer(frequency, frequency) > 0.3]
+        return float((fine.mean() - ROUNDING) / (power.mean() - ROUNDING))
 
     def as_strong_as(self, other: NoiseModel) -> NoiseModel:
         """Scaled to the other's variance, by the median ratio over the other's brightness levels."""

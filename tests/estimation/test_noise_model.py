@@ -75,8 +75,9 @@ def test_a_photo_gives_the_model_of_its_flat_tiles_alone():
     assert NoiseModel.of_photo(image[:20, :20]) is None
 
 
-def test_enlarged_noise_is_smooth_and_white_noise_fine():
-    white = tiles(sigma=0)
+@pytest.mark.parametrize("strength", [6, 2])  # levels; rounding is half of what is fine in 2
+def test_enlarged_noise_is_smooth_and_white_noise_fine(strength):
+    white = tiles(strength=strength, sigma=0)
     enlarged = [
         np.asarray(Image.fromarray(tile).resize((64, 64), Image.Resampling.BICUBIC))[16:48, 16:48] for tile in white
     ]
