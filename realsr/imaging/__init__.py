@@ -19,7 +19,7 @@ from realsr.imaging.damage import naming_damage
 from realsr.imaging.encoding import eight_bit, gathered, write_rows
 from realsr.imaging.extras import open_file
 from realsr.imaging.opening import MOST_PIXELS, Opened, content_of, open_image
-from realsr.imaging.rows import Plane, Rows
+from realsr.imaging.rows import Rows
 from realsr.imaging.tags import sized_exif
 
 _BAND = 256  # rows that are handed on at once
@@ -85,10 +85,10 @@ def open_photo(path: str | Path, most_pixels: int = MOST_PIXELS) -> Photo:
         image.set_type(pyvips.GValue.gint_type, "orientation", opened.orientation)
         return image.autorot()
 
-    rows = Rows(path, upright)
-    alpha: Any = Plane(rows, _alpha) if rows.shape[2] in (2, 4) else None
-    rgb: Any = Plane(rows, _rgb)
-    return Photo(rgb, alpha, rows.shape[2] < 3, **opened.notes)
+    count = opened.image.bands
+    rgb: Any = Rows(path, upright, _rgb)
+    alpha: Any = Rows(path, upright, _alpha) if count in (2, 4) else None
+    return Photo(rgb, alpha, count < 3, **opened.notes)
 
 
 def photo_of(image: Image.Image) -> Photo:

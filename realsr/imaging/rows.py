@@ -39,31 +39,33 @@ def _fetch(image: Any, region: Any, start: int, stop: int) -> Pixels:
 
 
 class Rows:
-    """Rows of an image, decoded from top to bottom as they are read.
+    """Channels of an image, decoded from top to bottom as rows are sliced, ``rows[a:b, c:d]``.
 
     Rows far above those read last are let go; reading them again starts the file anew.
 
     Args:
         path: of the file.
         open_again: returns the libvips image, upright.
+        pick: selects the channels of ``(h, w, C)``.
     """
 
-    def __init__(self, path: Path, open_again: Callable[[], Any]) -> None:
-        self._path, self._open_again = path, open_again
+    def __init__(self, path: Path, open_again: Callable[[], Any], pick: Callable[[Pixels], Pixels]) -> None:
+        self._path, self._open_again, self._pick = path, open_again, pick
         self._start()
-        self.shape, self.dtype = (self._image.height, *self._kept.shape[1:]), self._kept.dtype
+        self.shape, self.dtype = (self._image.height, *pick(self._kept).shape[1:]), self._kept.dtype
 
     def _start(self) -> None:
         self._image = self._open_again()
         self._region, self._top = pyvips.Region.new(self._image), 0
         self._kept: Pixels = np.empty((0, self._image.width, self._image.bands), DTYPES[self._image.format])
 
-    def read(self, start: int, stop: int) -> Pixels:
-        """``(stop - start, W, C)``, not to be written to.
+    def __getitem__(self, key: tuple[slice, slice]) -> Pixels:
+        """Pixels not to be written to.
 
         Raises:
             InputError: the file is damaged there.
         """
+        start, stop, _ = key[0].indices(self.shape[0])
         if start < self._top:
             self._start()
         with naming_damage(self._path):
@@ -71,23 +73,4 @@ class Rows:
             pieces = [_fetch(self._image, self._region, top, min(top + _AT_ONCE, stop)) for top in tops]
         lost = max(start - _LOOKED_BACK - self._top, 0)
         self._kept, self._top = np.concatenate([self._kept, *pieces])[lost:].copy(), self._top + lost
-        return self._kept[start - self._top : stop - self._top]
-
-
-class Plane:
-    """Some channels of rows; sliced as an array is: ``plane[a:b, c:d]`` or ``plane[a:b, :, None]``.
-
-    Args:
-        rows: of the image.
-        pick: selects the channels of ``(h, w, C)``.
-    """
-
-    def __init__(self, rows: Rows, pick: Callable[[Pixels], Pixels]) -> None:
-        self._rows, self._pick, self.dtype = rows, pick, rows.dtype
-        self.shape = (rows.shape[0], *pick(np.empty((0, *rows.shape[1:]))).shape[1:])
-        self.size = int(np.prod(self.shape))
-
-    def __getitem__(self, key: tuple[Any, ...]) -> Pixels:
-        start, stop, _ = key[0].indices(self.shape[0])
-        picked = self._pick(self._rows.read(start, stop)[:, key[1]])
-        return picked[:, :, None] if len(key) > 2 else picked
+        return self._pick(self._kept[start - self._top : stop - self._top, key[1]])

@@ -8,7 +8,8 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from queue import Empty, Full, Queue
 from typing import Any
@@ -142,14 +143,19 @@ def upscale_files(
             return
         make = devices.get()
         try:
-            with _naming(path, target):
-                make(path, target, report=report)
-                if folder and made_by is not None:
-                    note_made_by(target, output, made_by)
+            make(path, target, report=report)
+            if folder and made_by is not None:
+                note_made_by(target, output, made_by)
             written.append(target)
-        except InputError as e:
-            failed.append(str(e))
-            log.error("%s", e)
+        except InterruptedError:
+            raise
+        except (InputError, OSError) as e:
+            if isinstance(e, OSError) and e.errno in OF_THE_DISK:
+                raise
+            # others are of this result alone, such as a name that is too long
+            line = f"{path}: {target} cannot be written ({e.strerror or e})" if isinstance(e, OSError) else str(e)
+            failed.append(line)
+            log.error("%s", line)
         finally:
             devices.put(make)
         progress.advance(bar, 1 - before)
@@ -180,52 +186,29 @@ def upscale_files(
     return sorted(written)
 
 
-@contextmanager
-def _naming(path: Path, target: Path) -> Iterator[None]:
-    """Turn an OSError of this result alone, such as a name that is too long, into an InputError."""
-    try:
-        yield
-    except InterruptedError:
-        raise
-    except OSError as e:
-        if e.errno in OF_THE_DISK:
-            raise
-        raise InputError(f"{path}: {target} cannot be written ({e.strerror or e})") from e
-
-
 def _write_behind(write: Callable[[Iterator[Band]], None], bands: Iterator[Band]) -> None:
     """Write bands in another thread while the next one is made in this; an error in one ends both.
 
-    No error is stored: its traceback refers to frames that hold the photo, which a reference cycle would keep alive.
+    ``write`` fails if bands are missing. No error is stored: its traceback refers to frames that hold the photo, which
+    a reference cycle would keep alive.
     """
     queue: Queue[Band | None] = Queue(1)
-    whole = False
 
-    def made() -> Iterator[Band]:
+    def queued() -> Iterator[Band]:
         while (band := queue.get()) is not None:
             yield band
-        if not whole:
-            raise EOFError("the bands broke off")
 
     with ThreadPoolExecutor(1) as pool:
-        running = [pool.submit(write, made())]
-
-        def put(item: Band | None) -> None:
-            while not running[0].done():
-                try:
-                    return queue.put(item, timeout=0.1)
-                except Full:
-                    pass
-
+        running = [pool.submit(write, queued())]
         try:
-            for band in bands:
-                put(band)
-                if running[0].done():
-                    break
-            whole = True
-            put(None)
+            for band in chain(bands, [None]):
+                while not running[0].done():
+                    with suppress(Full):
+                        queue.put(band, timeout=0.1)
+                        break
+                else:
+                    break  # it has failed
         except BaseException:
-            whole = False
             with suppress(Empty):
                 queue.get_nowait()
             queue.put_nowait(None)  # without waiting: a second Ctrl-C would leave the other thread for ever

@@ -82,11 +82,9 @@ def result_size(photo: Photo, model: Network, scale: float | None = None) -> tup
     """Height and width of a photo's result.
 
     Raises:
-        InputError: the scale lies outside :data:`SCALES`, or the photo has no pixels.
+        InputError: the scale lies outside :data:`SCALES`.
     """
     ratio = _ratio(model, scale)
-    if not photo.rgb.size:
-        raise InputError("the image has no pixels")
     return tuple(resized(side * model.scale, ratio) for side in photo.rgb.shape[:2])  # type: ignore[return-value]
 
 
@@ -174,7 +172,7 @@ def _with_alpha(bands: Iterator[Tensor], photo: Photo, scale: int, ratio: float)
         bottom = top + band.shape[1] // scale
         if photo.alpha is not None:
             start = max(top - MARGIN, 0)
-            seen = imresize(to_float(photo.alpha[start : bottom + MARGIN, :, None]), scale)
+            seen = imresize(to_float(photo.alpha[start : bottom + MARGIN, :][..., None]), scale)
             alpha = seen[:, (top - start) * scale : (bottom - start) * scale].clamp(0, 1)
             band = torch.cat((band, alpha if ratio != 1 else _levels(alpha, photo)))
         yield band

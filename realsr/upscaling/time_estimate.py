@@ -17,9 +17,8 @@ SLOW = 60  # seconds per megapixel from which on a smaller network is advised
 
 def seconds_a_megapixel(network: Network) -> float:
     """Seconds per megapixel of LR of a network on its device, by a trial of a second or less."""
-    seconds = 0.0
-    for side in (16, PROBE):  # the first call also prepares
-        lr = torch.rand(1, 3, side, side, device=network.device)
+    lr, seconds = torch.rand(1, 3, PROBE, PROBE, device=network.device), 0.0
+    for _ in range(2):  # the first call also prepares, and compiles for images of this size
         start = time.perf_counter()
         float(network(lr).sum())  # waits for a GPU to finish
         seconds = time.perf_counter() - start

@@ -335,7 +335,7 @@ def test_rows_as_they_are_asked_for(tmp_path, suffix, orientation):
     for rows in (slice(0, 90), slice(40, 200), slice(150, 151), slice(height - 5, height + 9), slice(10, 20)):
         np.testing.assert_array_equal(photo.rgb[rows, 3 : width - 2], whole.rgb[rows, 3 : width - 2])
         if whole.alpha is not None:
-            np.testing.assert_array_equal(photo.alpha[rows, :, None], whole.alpha[rows, :, None])
+            np.testing.assert_array_equal(photo.alpha[rows, 3:9], whole.alpha[rows, 3:9])
 
 
 def test_damage_is_said_when_its_rows_are_asked_for(tmp_path):
