@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from realsr.runtime.command_line import and_next
 from realsr.runtime.config import command
-from realsr.upscaling.export import export
+from realsr.upscaling.export_generator import export
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from rich.progress import track
 
 from realsr.imaging import content_hash, image_size, read_image, to_float, to_uint
 from realsr.imaging.encoding import eight_bit
-from realsr.imaging.resample import imresize, resized
+from realsr.imaging.resample import imresize, resized_length
 from realsr.pools.builder import remove_leftovers
 from realsr.runtime.errors import InputError
 from realsr.runtime.files import atomic_write, file_hash
@@ -143,7 +143,7 @@ def _images(photos: Sequence[Path], folder: Path, factor: float, workers: int) -
         if isinstance(identity, str):
             found[photo] = identity
             continue
-        height, width = (resized(side, factor) for side in identity[1:])
+        height, width = (resized_length(side, factor) for side in identity[1:])
         name = f"{identity[0]}-x{factor:g}-{height}x{width}"
         path, content = folder / name, ""
         if name in held and held[name].stat().st_size == height * width * 3:

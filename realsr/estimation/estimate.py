@@ -17,7 +17,8 @@ from realsr.estimation.kernelgan.module import KernelGAN
 from realsr.estimation.kernels import Kernel
 from realsr.estimation.noise_model import NoiseModel
 from realsr.estimation.patch_matching import PatchMatching
-from realsr.imaging import detailed_window, to_float
+from realsr.imaging import to_float
+from realsr.imaging.detail import detailed_window
 from realsr.runtime.errors import InputError
 from realsr.runtime.single_photo import fit_photo, one_thread
 

@@ -22,7 +22,7 @@ from realsr.estimation.patch_statistics import BANDS, BRIGHTNESS, Curves, conten
 from realsr.evaluation.separation import Separation, compare, separation
 from realsr.evaluation.tables import print_cells
 from realsr.imaging import image_size, quantize, read_image, to_float
-from realsr.imaging.resample import resized
+from realsr.imaging.resample import resized_length
 from realsr.pools.jpeg_tables import JpegPool
 from realsr.pools.pool import KernelPool, NoisePool
 from realsr.reports.pictures import Picture
@@ -81,7 +81,7 @@ def choose_photos(folder: str, count: int, side: int, factor: float = 1.0) -> li
     photos, found = find_images(folder), []
     for photo in (photos[i] for i in evenly(count, len(photos))):
         try:
-            height, width = (resized(length, factor) for length in image_size(photo))
+            height, width = (resized_length(length, factor) for length in image_size(photo))
         except InputError as e:
             log.warning("skipped: %s", e)
             continue

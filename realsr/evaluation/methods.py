@@ -27,7 +27,7 @@ from realsr.runtime.errors import InputError
 from realsr.runtime.files import file_hash
 from realsr.runtime.hardware import pick_device
 from realsr.upscaling.backends import Accelerator, load_model
-from realsr.upscaling.library import picture
+from realsr.upscaling.library import clamp_finite
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ def network(
     def run(lr: Tensor) -> Enlarged:
         try:
             sr = upscale_tiled(model, lr[None].to(model.device), scale, tile, overlap, keep_colours)[0]
-            return Enlarged(picture(sr))
+            return Enlarged(clamp_finite(sr))
         except (RuntimeError, MemoryError) as e:  # no memory; a community's network that does not take such a size
             reason = " ".join(str(e).split())[:150] or type(e).__name__
             raise InputError(f"the network fails ({reason}); for less memory give tile=64") from e

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from realsr.evaluation.tables import MEASURES, Cells, Metric, Results
-from realsr.reports.page import picture, write_page
+from realsr.reports.html import picture, write_page
 from realsr.reports.pictures import Picture
 
 

@@ -47,10 +47,10 @@ def imresize(image: Tensor, scale: float) -> Tensor:
     return image
 
 
-def resized(length: int, scale: float) -> int:
+def resized_length(length: int, scale: float) -> int:
     """The length of a side after :func:`imresize`.
 
-    >>> resized(37, 1 / 3)
+    >>> resized_length(37, 1 / 3)
     13
     """
     return math.ceil(length * scale - 1e-9)
@@ -178,7 +178,7 @@ def _taps(size: int, scale: float) -> tuple[Tensor, Tensor]:
     """The pixels of an axis that make up each pixel of the result, and their weights; both ``(out, taps)``."""
     stretch = min(scale, 1.0)
     taps = math.ceil(4 / stretch) + 2
-    centre = (torch.arange(resized(size, scale), dtype=torch.float64) + 0.5) / scale - 0.5
+    centre = (torch.arange(resized_length(size, scale), dtype=torch.float64) + 0.5) / scale - 0.5
     index = torch.floor(centre - 2 / stretch).long()[:, None] + torch.arange(taps)
     weight = cubic((centre[:, None] - index) * stretch)
     weight = weight / weight.sum(1, keepdim=True)

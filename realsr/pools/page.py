@@ -18,7 +18,7 @@ from realsr.pools.builder import read_skipped
 from realsr.pools.folder import Entry
 from realsr.pools.interchange import checked_kernel
 from realsr.pools.kernel_sheet import chosen, kernel_on_fixed_scale, traffic_light, width_histogram, with_density
-from realsr.reports.page import picture, write_page
+from realsr.reports.html import picture, write_page
 from realsr.reports.pictures import noise_picture
 from realsr.runtime.errors import InputError
 from realsr.runtime.evenly import evenly

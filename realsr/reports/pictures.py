@@ -1,21 +1,26 @@
-"""Pictures for people: contact sheets of pools, and grids that compare methods."""
+"""Pictures for people: contact sheets of pools, grids that compare methods, a photo before and after."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyvips
 from PIL import Image, ImageDraw
 
-from realsr.imaging import detailed_window
+from realsr.imaging import read_image
+from realsr.imaging.detail import detailed_window
 from realsr.runtime.evenly import evenly
 from realsr.runtime.files import atomic_write
 
 Picture = npt.NDArray[np.uint8]
 GAP, LABEL_HEIGHT = 4, 14
+WHOLE, DETAIL = "whole photo", "detail, pixel by pixel"  # views of a result
+MOST, SIDE = 2048, 768  # longer side in pixels of the view of a whole photo, and of the detail
 
 
 def save(path: Path, picture: Picture) -> None:
@@ -82,6 +87,52 @@ def sharpest_crop(image: Picture, side: int) -> tuple[int, int]:
     """Top-left ``(y, x)``, multiples of 4, of the ``side x side`` window with most gradient: methods differ there."""
     rows, columns = detailed_window(image, side, step=1)
     return rows.start // 4 * 4, columns.start // 4 * 4
+
+
+def before_and_after(source: Path, target: Path) -> tuple[tuple[int, int], list[str]]:
+    """Write views of a photo enlarged by bicubic and of its result beside the result, named as by :func:`view_files`.
+
+    The whole of a result larger than :data:`MOST` is reduced by means over squares; a second view of it is the part
+    with most edges.
+
+    Args:
+        source: the photo.
+        target: the result.
+
+    Returns:
+        Width and height of the result, and the names of the views.
+    """
+    read = partial(pyvips.Image.new_from_file, str(target), access="sequential")
+    result = read()
+    width, height, factor = result.width, result.height, -(-max(result.width, result.height) // MOST)
+    whole = _on_white(result.shrink(min(factor, width), min(factor, height)))
+    shown = {WHOLE if factor == 1 else f"{WHOLE}, reduced to 1/{factor}": ((0, 0, width, height), whole)}
+    if factor > 1:
+        y, x = sharpest_crop(np.asarray(whole), max(SIDE // factor, 1))
+        left, top = max(min(x * factor, width - SIDE), 0), max(min(y * factor, height - SIDE), 0)
+        box = left, top, min(width, SIDE), min(height, SIDE)
+        shown[DETAIL] = box, _on_white(read().crop(*box))
+    photo = read_image(source)
+    pixels = photo.rgb if photo.alpha is None else np.dstack((photo.rgb, photo.alpha))
+    kind = "rgb16" if pixels.dtype == np.uint16 else "srgb"
+    before = _on_white(pyvips.Image.new_from_array(pixels, interpretation=kind))
+    x, y = before.width / width, before.height / height
+    for number, ((left, top, w, h), after) in enumerate(shown.values()):
+        seen = before.resize(after.size, Image.Resampling.BICUBIC, (left * x, top * y, (left + w) * x, (top + h) * y))
+        for image, file in zip((seen, after), view_files(target.parent, number), strict=True):
+            image.save(file, compress_level=1, icc_profile=photo.icc_profile)
+    return (width, height), list(shown)
+
+
+def view_files(folder: Path, number: int) -> tuple[str, str]:
+    """Files of a view before and after."""
+    return str(folder / f"view{number}_before.png"), str(folder / f"view{number}_after.png")
+
+
+def _on_white(image: pyvips.Image) -> Image.Image:
+    """Any image to 8-bit RGB, with transparency on white."""
+    image = image.colourspace("srgb")
+    return Image.fromarray((image.flatten(background=255) if image.hasalpha() else image).numpy())
 
 
 def _fit(draw: ImageDraw.ImageDraw, text: str, width: int) -> str:

@@ -16,7 +16,7 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from realsr.imaging import Photo, image_of, photo_of, read_image, to_float
-from realsr.imaging.resample import imresize, resize_bands, resized
+from realsr.imaging.resample import imresize, resize_bands, resized_length
 from realsr.networks.tiling import Tiles, upscale_bands
 from realsr.runtime.errors import InputError
 from realsr.upscaling.backends import Network
@@ -85,7 +85,7 @@ def result_size(photo: Photo, model: Network, scale: float | None = None) -> tup
         InputError: the scale lies outside :data:`SCALES`.
     """
     ratio = _ratio(model, scale)
-    return tuple(resized(side * model.scale, ratio) for side in photo.rgb.shape[:2])  # type: ignore[return-value]
+    return tuple(resized_length(side * model.scale, ratio) for side in photo.rgb.shape[:2])  # type: ignore[return-value]
 
 
 def photo_bands(
@@ -112,7 +112,7 @@ def photo_bands(
         return to_float(seen).to(model.device)
 
     def finish(sr: Tensor) -> Tensor:
-        sr = picture(sr).mean(0, keepdim=True) if photo.gray else picture(sr)
+        sr = clamp_finite(sr).mean(0, keepdim=True) if photo.gray else clamp_finite(sr)
         return sr if ratio != 1 else _levels(sr, photo)
 
     options = model.scale, tiles or Tiles(), model.device, keep_colours, finish, report
@@ -136,7 +136,7 @@ def spread_colours(rgb: npt.NDArray[Any], alpha: npt.NDArray[Any]) -> npt.NDArra
     return np.asarray(rgb[rows, columns])
 
 
-def picture(sr: Tensor) -> Tensor:
+def clamp_finite(sr: Tensor) -> Tensor:
     """Clamp a network's output to [0, 1].
 
     Raises:
@@ -190,14 +190,14 @@ def _upscale_tensor(
     height, width = images.shape[-2:]
     ratio = _ratio(model, scale)
     batch = images if images.ndim == 4 else images[None]
-    sides = [resized(side * model.scale, ratio) for side in (height, width)]
+    sides = [resized_length(side * model.scale, ratio) for side in (height, width)]
     results = images.new_empty(len(batch), 3, *sides)
     for image, result in zip(batch, results, strict=True):
 
         def read(rows: slice, columns: slice) -> Tensor:
             return image[:, rows, columns].to(model.device, torch.float32)  # noqa: B023  (used up in this round)
 
-        options = model.scale, tiles or Tiles(), model.device, keep_colours, picture
+        options = model.scale, tiles or Tiles(), model.device, keep_colours, clamp_finite
         bands = upscale_bands(model, read, height, width, *options)
         if ratio != 1:
             bands = resize_bands(bands, height * model.scale, ratio)

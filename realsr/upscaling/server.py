@@ -68,7 +68,7 @@ def serve(cfg: DictConfig, root: Path) -> None:
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    from realsr.upscaling.page import CSS, Actions, build_page
+    from realsr.upscaling.app_page import CSS, Actions, build_page
 
     port = free_port(cfg.host, cfg.port)
     network = load_model(cfg.ckpt, cfg.backend, cfg.accelerator, cfg.precision, ema=cfg.ema)

@@ -15,8 +15,8 @@ from realsr.estimation.crops import (
     gradient_map,
 )
 from realsr.estimation.evidence import foreign_pixels, interlacing
-from realsr.imaging import detailed_window
 from realsr.imaging.colour import LUMA
+from realsr.imaging.detail import detailed_window
 from realsr.runtime.errors import InputError
 
 

@@ -28,7 +28,7 @@ from realsr.imaging.metrics import image_metrics
 from realsr.runtime.config import explain
 from realsr.runtime.errors import InputError
 from realsr.runtime.files import find_images
-from realsr.upscaling.export import export
+from realsr.upscaling.export_generator import export
 
 
 def counted(name="mine", offset=0.0, fails=()):

@@ -18,7 +18,7 @@ from realsr.networks.community import scale_of, untold_options
 from realsr.networks.rrdb import RRDBNet
 from realsr.networks.weights import generator_spec, load_generator, load_weights, read_checkpoint
 from realsr.runtime.errors import InputError
-from realsr.upscaling.export import export
+from realsr.upscaling.export_generator import export
 
 
 def compact_state(scale=4, channels=3, features=6):

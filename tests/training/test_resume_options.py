@@ -19,7 +19,7 @@ from realsr.training.esrgan import ESRGAN
 from realsr.training.resume import apply_options
 from realsr.training.run import train
 from realsr.upscaling.backends import load_model
-from realsr.upscaling.export import export
+from realsr.upscaling.export_generator import export
 
 SOON = ["trainer.max_steps=8", "trainer.val_check_interval=8"]
 OPTIMIZERS = ("optimizer", "discriminator_optimizer")

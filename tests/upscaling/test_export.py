@@ -21,7 +21,7 @@ from realsr.networks.rrdb import RRDBNet
 from realsr.networks.weights import load_generator, read_checkpoint
 from realsr.runtime.config import explain
 from realsr.runtime.errors import InputError
-from realsr.upscaling.export import EXPORTS, export
+from realsr.upscaling.export_generator import EXPORTS, export
 
 SIZES = [(11, 14), (1, 1), (2, 37)]
 SPECS = {

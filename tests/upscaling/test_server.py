@@ -356,37 +356,8 @@ def test_without_gradio_one_line_says_what_to_install(folder):
     assert done.stderr == "realsr: the page needs the package gradio: pip install 'realsr[app]'\n"
 
 
-def test_pictures_of_a_large_result_are_its_means_and_its_part_with_most_detail(tmp_path):
-    from realsr.upscaling.page import DETAIL, MOST, SIDE, _files, _pictures
-
-    rng = np.random.default_rng(0)
-    lr = np.full((300, 400, 4), 40000, np.uint16)
-    lr[160:290, 220:350, :3] = rng.integers(0, 65535, (130, 130, 3))
-    lr[..., 3] = 65535
-    lr[:100, :, 3] = 0  # seen through: white
-    large = lr.repeat(6, 0).repeat(6, 1)
-    for name, pixels in (("lr", lr), ("large", large)):
-        write_image(tmp_path / f"{name}.png", Photo(pixels[..., :3], pixels[..., 3]))
-    assert _pictures(tmp_path / "lr.png", tmp_path / "large.png") == (
-        (2400, 1800),
-        ["whole photo, reduced to 1/2", DETAIL],
-    )
-    (before, after), (zoomed, detail) = ([Image.open(file) for file in _files(tmp_path, i)] for i in (0, 1))
-    assert max(after.size) <= MOST
-    assert before.size == after.size == (1200, 900)
-    white = large[..., :3].astype(np.float64) / 257
-    white[: 100 * 6] = 255
-    assert np.abs(np.asarray(after, float) - white.reshape(900, 2, 1200, 2, 3).mean((1, 3))).max() <= 1
-    # the detail is in the noise but for some pixels, not reduced, and what bicubic makes is of the same place
-    zoomed, detail = np.asarray(zoomed, float), np.asarray(detail, float)
-    assert zoomed.shape == detail.shape == (SIDE, SIDE, 3)
-    assert len(np.unique(detail.reshape(-1, 3), axis=0)) > 120**2
-    assert np.any(np.diff(detail, axis=1), axis=(0, 2)).sum() == pytest.approx(SIDE / 6, abs=1)
-    assert np.abs(detail - zoomed).mean() < 0.4 * detail.std() < np.abs(detail - zoomed[::-1]).mean()
-
-
 def test_an_upload_is_taken_once_and_a_page_that_is_closed_leaves_nothing(tmp_path):
-    from realsr.upscaling.page import Actions
+    from realsr.upscaling.app_page import Actions
 
     actions = Actions(None, tmp_path / "root", {}, 24)
     (tmp_path / "root").mkdir()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from realsr.evaluation.zssr.pairs import FathersAndSons, shrunk
-from realsr.imaging import detailed_window
+from realsr.imaging.detail import detailed_window
 from realsr.imaging.resample import crop_to_multiple, imresize
 from realsr.runtime.errors import InputError, at_least
 

@@ -17,12 +17,9 @@ from threading import Event
 from typing import Any
 
 import gradio as gr
-import numpy as np
-import pyvips
-from PIL import Image
 
-from realsr.imaging import image_size, read_image
-from realsr.reports.pictures import sharpest_crop
+from realsr.imaging import image_size
+from realsr.reports.pictures import WHOLE, before_and_after, view_files
 from realsr.runtime.config import explain
 from realsr.runtime.errors import InputError
 from realsr.runtime.files import EXTRAS, SUFFIXES
@@ -30,8 +27,6 @@ from realsr.upscaling.backends import Network
 from realsr.upscaling.files import upscale_file
 
 DOWNLOADS = {"PNG": ".png", "JPEG": ".jpg", "WebP": ".webp"}
-WHOLE, DETAIL = "whole photo", "detail, pixel by pixel"
-MOST, SIDE = 2048, 768  # longer side in pixels of the pictures of a whole photo, and of the detail
 CSS = """
 .gradio-container {max-width: 60rem !important; width: 100%; margin: auto}
 #divider .head > :last-child, #divider .min_value, #divider .max_value {display: none}
@@ -99,7 +94,7 @@ class Actions:
             report = partial(_tell, stop, progress, f"Enlarging {source.name}")
             report(0)
             upscale_file(source, target, self.network, scale, report=report, **self.options)
-            (width, height), views = _pictures(source, target)
+            (width, height), views = before_and_after(source, target)
             report(1)
         except InterruptedError:
             gone = str(request.session_hash) not in self.stops
@@ -113,14 +108,14 @@ class Actions:
             _line(f"{line}, {seconds:.0f} s" if seconds >= 1 else line),
             SHOWN,
             gr.update(value=str(target), label=f"Download {target.name}"),
-            gr.update(value=_files(results, last), slider_position=50),
+            gr.update(value=view_files(results, last), slider_position=50),
             50,
             gr.update(choices=choices, value=last, visible=last > 0),
         )
 
     def view(self, number: int, request: gr.Request) -> tuple[str, str]:
         """The two pictures of a view for the slider."""
-        return _files(self._folder(request) / "results", number)
+        return view_files(self._folder(request) / "results", number)
 
     def stop(self, request: gr.Request) -> None:
         """Stop the page's work."""
@@ -169,48 +164,6 @@ def build_page(actions: Actions, scale: int, model: str, keep_seconds: int) -> g
         page.unload(actions.leave)
     page.queue(max_size=20, api_open=False)
     return page
-
-
-def _pictures(source: Path, target: Path) -> tuple[tuple[int, int], list[str]]:
-    """Write pictures of bicubic and of the result for the browser: the whole, and of a large result also a detail.
-
-    The whole of a large result is reduced by means over squares; the detail is the part with most edges.
-
-    Returns:
-        Width and height of the result, and the names of the views.
-    """
-    read = partial(pyvips.Image.new_from_file, str(target), access="sequential")
-    result = read()
-    width, height, factor = result.width, result.height, -(-max(result.width, result.height) // MOST)
-    whole = _on_white(result.shrink(min(factor, width), min(factor, height)))
-    shown = {WHOLE if factor == 1 else f"{WHOLE}, reduced to 1/{factor}": ((0, 0, width, height), whole)}
-    if factor > 1:
-        y, x = sharpest_crop(np.asarray(whole), max(SIDE // factor, 1))
-        left, top = max(min(x * factor, width - SIDE), 0), max(min(y * factor, height - SIDE), 0)
-        box = left, top, min(width, SIDE), min(height, SIDE)
-        shown[DETAIL] = box, _on_white(read().crop(*box))
-    photo = read_image(source)
-    pixels = photo.rgb if photo.alpha is None else np.dstack((photo.rgb, photo.alpha))
-    kind = "rgb16" if pixels.dtype == np.uint16 else "srgb"
-    before = _on_white(pyvips.Image.new_from_array(pixels, interpretation=kind))
-    x, y = before.width / width, before.height / height
-    profile = result.get("icc-profile-data") if "icc-profile-data" in result.get_fields() else None
-    for number, ((left, top, w, h), after) in enumerate(shown.values()):
-        seen = before.resize(after.size, Image.Resampling.BICUBIC, (left * x, top * y, (left + w) * x, (top + h) * y))
-        for image, file in zip((seen, after), _files(target.parent, number), strict=True):
-            image.save(file, compress_level=1, icc_profile=profile)
-    return (width, height), list(shown)
-
-
-def _on_white(image: pyvips.Image) -> Image.Image:
-    """Any image to 8-bit RGB, with transparency on white."""
-    image = image.colourspace("srgb")
-    return Image.fromarray((image.flatten(background=255) if image.hasalpha() else image).numpy())
-
-
-def _files(folder: Path, number: int) -> tuple[str, str]:
-    """Files of the pictures before and after."""
-    return str(folder / f"view{number}_before.png"), str(folder / f"view{number}_after.png")
 
 
 def _tell(stop: Event, progress: gr.Progress, what: str, share: float) -> None:
