@@ -20,7 +20,6 @@ from realsr.imaging.encoding import eight_bit, gathered, write_rows
 from realsr.imaging.extras import open_file
 from realsr.imaging.opening import MOST_PIXELS, Opened, content_of, open_image
 from realsr.imaging.rows import Rows
-from realsr.imaging.tags import sized_exif
 
 _BAND = 256  # rows that are handed on at once
 
@@ -110,7 +109,7 @@ def photo_of(image: Image.Image) -> Photo:
 def image_of(bands: Iterable[npt.NDArray[Any]], height: int, width: int, like: Photo) -> Image.Image:
     """Bands, as for :func:`realsr.imaging.encoding.write_rows`, as a Pillow image of 8 bits."""
     image = gathered(map(eight_bit, bands), height, width)
-    described = {"icc_profile": like.icc_profile, "exif": like.exif and sized_exif(like.exif, height, width)}
+    described = {"icc_profile": like.icc_profile, "exif": like.exif}
     image.info |= {key: value for key, value in described.items() if value}
     return image
 

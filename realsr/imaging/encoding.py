@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyvips
 from PIL import Image
 
-from realsr.imaging.tags import add_exif, sized_exif
+from realsr.imaging.tags import add_exif
 from realsr.runtime.errors import InputError
 from realsr.runtime.files import atomic_write
 
@@ -115,7 +115,7 @@ def write_rows(path: str | Path, rows: Bands, height: int, width: int, like: Pho
         if kind is _BMP:
             gathered(bands, height, width).save(file, "BMP")
             return
-        exif = sized_exif(like.exif, height, width) if like.exif else b""
+        exif = like.exif or b""  # libvips adds the picture's size
         stream = _Stream(_unpacked_png(bands, height, width, channels, first.dtype, exif))
         try:
             image = pyvips.Image.pngload_source(stream.source, access="sequential", unlimited=True, fail_on="error")

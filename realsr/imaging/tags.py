@@ -113,18 +113,17 @@ def clean_exif(tags: Tags) -> bytes | None:
         A block of less than 65 KB that begins with ``II``; None where nothing is left.
     """
     kept = _kept(tags)
-    return _block(kept) if any(kept.values()) else None
-
-
-def sized_exif(block: bytes, height: int, width: int) -> bytes:
-    """A block of :func:`clean_exif` with the size of a picture to be written."""
-    return _block(_kept(Tags(block), (height, width)))
+    if not any(kept.values()):
+        return None
+    data, first = _packed(kept, 8)
+    return struct.pack("<2sHI", b"II", 42, first) + data
 
 
 def add_exif(file: IO[bytes], block: bytes, height: int, width: int) -> None:
-    """Put a block of :func:`clean_exif` into a TIFF file, which libvips writes without EXIF."""
+    """Put a block of :func:`clean_exif` and a picture's size into its TIFF file, which libvips writes without EXIF."""
     tags = Tags(file)
-    kept = _kept(Tags(block), (height, width), tags.head)
+    kept = _kept(Tags(block), tags.head)
+    kept[IFD.Exif][Base.ExifImageHeight], kept[IFD.Exif][Base.ExifImageWidth] = height, width
     for tag, content in tags.main.items():
         kept[0].tagtype[tag] = tags.main.tagtype[tag]
         kept[0][tag] = content
@@ -182,8 +181,8 @@ def photo_page(path: Path, tags: Tags) -> tuple[dict[str, int], Directory]:
     return photos[copies.index(False)]
 
 
-def _kept(tags: Tags, size: tuple[int, int] | None = None, head: bytes = _HEAD) -> dict[int, Directory]:
-    """The main directory (0) and the inner ones with the tags of :data:`_KEPT` alone, and a picture's size."""
+def _kept(tags: Tags, head: bytes = _HEAD) -> dict[int, Directory]:
+    """The main directory (0) and the inner ones with the tags of :data:`_KEPT` alone."""
     kept = {}
     for number, known in _KEPT.items():
         source, room = tags.inner(number) if number else tags.main, _MOST_KEPT
@@ -195,14 +194,7 @@ def _kept(tags: Tags, size: tuple[int, int] | None = None, head: bytes = _HEAD) 
                 room -= length
                 kept[number].tagtype[tag] = source.tagtype[tag]
                 kept[number][tag] = content
-    if size:
-        kept[IFD.Exif][Base.ExifImageHeight], kept[IFD.Exif][Base.ExifImageWidth] = size
     return kept
-
-
-def _block(kept: dict[int, Directory]) -> bytes:
-    data, first = _packed(kept, 8)
-    return struct.pack("<2sHI", b"II", 42, first) + data
 
 
 def _packed(kept: dict[int, Directory], at: int) -> tuple[bytes, int]:

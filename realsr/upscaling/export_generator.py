@@ -24,7 +24,7 @@ from realsr.runtime.config_check import nearest
 from realsr.runtime.errors import InputError, package
 from realsr.runtime.files import check_writable
 from realsr.upscaling.backends.ncnn_graph import ncnn_graph
-from realsr.upscaling.backends.ncnn_net import opened
+from realsr.upscaling.backends.ncnn_net import load_ncnn
 from realsr.upscaling.backends.onnx_runtime import onnx_runtime
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 SIZES = [(1, 24, 20), (2, 33, 17), (1, 1, 1), (1, 7, 1), (1, 1, 30)]  # images, LR height, LR width
 LIMIT, HALF_LIMIT = 1e-4, 0.02  # largest error relative to the network's largest output, or to 1 if that is less
 
-Opened = Callable[[Tensor], Tensor]
+Forward = Callable[[Tensor], Tensor]  # ``(N, 3, h, w)`` to ``(N, 3, scale*h, scale*w)``, float32 on the CPU
 
 
 class Export(NamedTuple):
@@ -41,7 +41,7 @@ class Export(NamedTuple):
     Attributes:
         suffix: of the file.
         write: writes a network, in float16 or not, and its description to a file.
-        open: opens such a file as ``(N, 3, h, w)`` to ``(N, 3, scale*h, scale*w)``, float32 on the CPU.
+        open: reads such a file back as a network.
         instead: advice for networks that this format cannot hold.
         weights: whether the file holds weights alone, so that readers have to know the architecture.
         half: whether the format is always float16.
@@ -50,7 +50,7 @@ class Export(NamedTuple):
 
     suffix: str
     write: Callable[[nn.Module, bool, Mapping[str, str], Path], Any]
-    open: Callable[[Path], Opened]
+    open: Callable[[Path], Forward]
     instead: str
     weights: bool = False
     half: bool = False
@@ -78,7 +78,7 @@ def _write_onnx(network: nn.Module, half: bool, about: Mapping[str, str], file: 
     file.write_bytes(onnx_graph(network, half, about))
 
 
-def _open_onnx(path: Path) -> Opened:
+def _open_onnx(path: Path) -> Forward:
     run = onnx_runtime(path.read_bytes(), "cpu")
     return lambda lr: torch.from_numpy(run(lr.numpy()))
 
@@ -91,8 +91,8 @@ def _write_ncnn(network: nn.Module, half: bool, about: Mapping[str, str], file: 
     file.with_suffix(".bin").write_bytes(weights)
 
 
-def _open_ncnn(path: Path) -> Opened:
-    run = opened(path)
+def _open_ncnn(path: Path) -> Forward:
+    run = load_ncnn(path)
     return lambda lr: torch.cat([torch.from_numpy(run(one[None].numpy())) for one in lr])
 
 
@@ -202,7 +202,7 @@ def about(generator: nn.Module, content: Mapping[str, Any], half: bool) -> dict[
 
 
 @torch.inference_mode()
-def difference(network: nn.Module, opened: Opened) -> float:
+def difference(network: nn.Module, other: Forward) -> float:
     """Largest difference of two networks on noise of :data:`SIZES`, relative to the first's largest output, or to 1.
 
     Raises:
@@ -216,7 +216,7 @@ def difference(network: nn.Module, opened: Opened) -> float:
     found = []
     for count, height, width in SIZES:
         lr = padded(torch.rand(count, 3, height, width, generator=generator), sizes_of(network))
-        sr, result = network(lr.clone()), opened(lr.clone())  # some networks change their input
+        sr, result = network(lr.clone()), other(lr.clone())  # some networks change their input
         if result.shape != sr.shape:
             raise ValueError(f"{tuple(lr.shape)} gives {tuple(result.shape)}, not {tuple(sr.shape)}")
         found.append((result - sr).abs().max() / sr.abs().max().clamp(min=1))

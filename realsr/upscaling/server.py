@@ -92,9 +92,6 @@ def serve(cfg: DictConfig, root: Path) -> None:
         footer_links=[],
         run_history=False,  # the browser would keep it
         enable_monitoring=False,
-        ssr_mode=False,
-        pwa=False,
-        mcp_server=False,
         theme=gr.themes.Default(primary_hue="blue", **fonts),
         css=CSS,
         app_kwargs={"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=names)]},

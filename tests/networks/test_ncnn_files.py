@@ -16,7 +16,7 @@ from realsr.networks.rrdb import RRDBNet
 from realsr.networks.weights import generator_spec, load_generator
 from realsr.runtime.errors import InputError
 from realsr.upscaling.backends.ncnn_graph import ncnn_graph
-from realsr.upscaling.backends.ncnn_net import opened
+from realsr.upscaling.backends.ncnn_net import load_ncnn
 
 pytest.importorskip("ncnn", reason="format=ncnn needs pip install 'realsr[ncnn]'")
 
@@ -70,7 +70,7 @@ def test_float16_is_read_as_ncnn_reads_it(tmp_path):
     file = written(tmp_path, network, half=True)
     assert file.with_suffix(".bin").stat().st_size < 0.6 * 4 * sum(p.numel() for p in network.parameters())
     back = load_generator(file)
-    torch.testing.assert_close(computed(back), torch.from_numpy(opened(file)(LR.numpy())), atol=1e-5, rtol=0)
+    torch.testing.assert_close(computed(back), torch.from_numpy(load_ncnn(file)(LR.numpy())), atol=1e-5, rtol=0)
     error = (computed(back) - computed(network)).abs().max()
     assert 1e-5 < error < 5e-3
 
@@ -101,7 +101,7 @@ def test_files_as_they_are_published(files, tmp_path):
     (tmp_path / "x4.bin").write_bytes(graph.with_suffix(".bin").read_bytes())
     assert apart == 1
     expected = computed(network)
-    np.testing.assert_allclose(opened(tmp_path / "x4.param")(LR.numpy()), expected.numpy(), atol=1e-4)
+    np.testing.assert_allclose(load_ncnn(tmp_path / "x4.param")(LR.numpy()), expected.numpy(), atol=1e-4)
     assert torch.equal(computed(load_generator(tmp_path / "x4.param")), expected)
 
 

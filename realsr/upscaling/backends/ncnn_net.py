@@ -33,10 +33,10 @@ def ncnn_net(graph: bytes, gpu: int | None = None, half: bool = False) -> Run:
         file = Path(folder, "net.param")
         file.write_text(layers)
         file.with_suffix(".bin").write_bytes(weights)
-        return opened(file, gpu, half)
+        return load_ncnn(file, gpu, half)
 
 
-def opened(file: Path, gpu: int | None = None, half: bool = False) -> Run:
+def load_ncnn(file: Path, gpu: int | None = None, half: bool = False) -> Run:
     """The network of a ``.param`` with its ``.bin`` beside it, ``(1, 3, h, w)`` to ``(1, 3, scale*h, scale*w)``.
 
     Raises:
