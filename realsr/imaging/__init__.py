@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,6 @@ from realsr.imaging.encoding import eight_bit, gathered, write_rows
 from realsr.imaging.extras import open_file
 from realsr.imaging.opening import MOST_PIXELS, Opened, content_of, open_image
 from realsr.imaging.rows import Rows
-
-_BAND = 256  # rows that are handed on at once
 
 
 @dataclass(frozen=True)
@@ -109,8 +107,8 @@ def photo_of(image: Image.Image) -> Photo:
 def image_of(bands: Iterable[npt.NDArray[Any]], height: int, width: int, like: Photo) -> Image.Image:
     """Bands, as for :func:`realsr.imaging.encoding.write_rows`, as a Pillow image of 8 bits."""
     image = gathered(map(eight_bit, bands), height, width)
-    described = {"icc_profile": like.icc_profile, "exif": like.exif}
-    image.info |= {key: value for key, value in described.items() if value}
+    notes = ("icc_profile", like.icc_profile), ("exif", like.exif)
+    image.info |= {key: value for key, value in notes if value}
     return image
 
 
@@ -128,8 +126,9 @@ def write_image(path: str | Path, photo: Photo, quality: int = 95) -> None:
     ...     read_image(f"{folder}/a.png").rgb[0, 0]
     array([65535, 65535, 65535], dtype=uint16)
     """
-    height, width = photo.rgb.shape[:2]
-    write_rows(path, _bands(photo), height, width, photo, quality)
+    colours = photo.rgb[..., :1] if photo.gray else photo.rgb
+    pixels = colours if photo.alpha is None else np.dstack([colours, photo.alpha])
+    write_rows(path, [pixels], *pixels.shape[:2], photo, quality)
 
 
 def to_float(rgb: npt.NDArray[Any]) -> Tensor:
@@ -172,12 +171,6 @@ def content_hash(rgb: npt.NDArray[Any]) -> str:
     digest = hashlib.sha256(repr(rgb.shape).encode())
     digest.update(np.ascontiguousarray(rgb).data)
     return digest.hexdigest()[:16]
-
-
-def _bands(photo: Photo) -> Iterator[npt.NDArray[Any]]:
-    for top in range(0, len(photo.rgb), _BAND):
-        colour = photo.rgb[top : top + _BAND, :, 1:2] if photo.gray else photo.rgb[top : top + _BAND]
-        yield colour if photo.alpha is None else np.dstack([colour, photo.alpha[top : top + _BAND]])
 
 
 def _decoded(path: Path, opened: Opened) -> Photo:

@@ -40,8 +40,6 @@ def imresize(image: Tensor, scale: float) -> Tensor:
     Returns:
         ``(..., ceil(H*scale), ceil(W*scale))``, not clamped: bicubic overshoots.
     """
-    if scale <= 0:
-        raise ValueError(f"scale is {scale}, must be positive")
     for axis in (-2, -1):
         image = _weighted(image, axis, *_taps(image.shape[axis], scale))
     return image
@@ -77,8 +75,6 @@ def blur_subsample(hr: Tensor, kernels: Tensor, scale: int, margin: int = 0) -> 
     height, width = hr.shape[-2] - 2 * margin, hr.shape[-1] - 2 * margin
     if height % scale or width % scale:
         raise ValueError(f"hr of {height}x{width} (margin {margin} left out) is no multiple of scale {scale}")
-    if kernels.shape[0] not in (1, n):
-        raise ValueError(f"{kernels.shape[0]} kernels for {n} images; give one per image, or one for all")
     size = kernels.shape[-1]
     # taps of the last kept pixel end `scale - 1` short of the border, so that much less is needed there
     before, after = size // 2, max(size - size // 2 - scale, 0)

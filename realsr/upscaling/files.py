@@ -18,7 +18,7 @@ import numpy.typing as npt
 from rich.progress import Progress
 
 from realsr.imaging import open_photo
-from realsr.imaging.encoding import check_quality, check_writes, write_rows
+from realsr.imaging.encoding import check_writes, write_rows
 from realsr.imaging.opening import MOST_PIXELS
 from realsr.networks.tiling import Tiles
 from realsr.runtime.errors import InputError, one_line
@@ -70,7 +70,6 @@ def upscale_file(
         OSError: the folder cannot be written to, or the disk is full.
     """
     target = Path(target)
-    check_quality(quality)
     if target.is_dir():
         raise InputError(f"{target}: is a folder, where the result of {source} would be; remove or rename it")
     photo = open_photo(source, most_pixels)

@@ -62,7 +62,7 @@ def _is_picture(output: Path) -> bool:
     (True, False)
     """
     suffix, (kind, _) = output.suffix.lower(), mimetypes.guess_type(output.name)
-    known = suffix in {*FORMATS, *EXTRAS, *Image.registered_extensions()} or (kind or "").startswith("image/")
+    known = suffix in {*EXTRAS, *Image.registered_extensions()} or (kind or "").startswith("image/")
     return known and not output.is_dir()
 
 

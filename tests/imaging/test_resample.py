@@ -113,8 +113,6 @@ def test_blur_subsample_errors():
         blur_subsample(torch.rand(1, 3, 10, 12), kernels, 4)
     with pytest.raises(ValueError, match=r"6x8.*margin 2"):
         blur_subsample(torch.rand(1, 3, 10, 12), kernels, 4, margin=2)
-    with pytest.raises(ValueError, match="2 kernels for 3 images"):
-        blur_subsample(torch.rand(3, 3, 8, 8), kernels.expand(2, 3, 3), 4)
 
 
 @pytest.mark.parametrize("scale", [1 / 2, 1 / 3, 0.4, 1.5, 2])
@@ -137,12 +135,6 @@ def test_imresize_rounds_sizes_up(size, scale, expected):
 def test_imresize_keeps_constants(scale):
     image = torch.full((1, 9, 11), 0.3)
     torch.testing.assert_close(imresize(image, scale), torch.full_like(imresize(image, scale), 0.3), rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize("scale", [0, -1.0])
-def test_imresize_refuses_senseless_scales(scale):
-    with pytest.raises(ValueError, match=str(scale)):
-        imresize(torch.rand(3, 8, 8), scale)
 
 
 def test_crop_to_multiple():
