@@ -107,16 +107,11 @@ def test_what_a_format_cannot_hold_is_said_before_the_work(tmp_path, name, heigh
 
     with pytest.raises(InputError, match=line):
         check_writes(tmp_path / name, height, width)
+    if height * width > 1:  # these it just holds
+        check_writes(tmp_path / name, min(height, 65_500), min(width, 16_383))
     with pytest.raises(InputError, match=line):
         write_rows(tmp_path / name, rows(), height, width, LIKE)
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("name", "height", "width"), [("a.jpg", 65_500, 65_500), ("a.webp", 16_383, 9), ("a.bmp", 9, 9)]
-)
-def test_what_a_format_just_holds(tmp_path, name, height, width):
-    check_writes(tmp_path / name, height, width)
 
 
 @pytest.mark.parametrize(

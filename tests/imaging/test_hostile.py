@@ -154,7 +154,7 @@ def test_the_bound_can_be_raised(tmp_path):
     assert read_image(tmp_path / "a.png", most_pixels=140).rgb.shape == (10, 14, 3)
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.webp"])
+@pytest.mark.parametrize("name", ["a.png", "a.webp", "a.gif"])
 @pytest.mark.parametrize("read", [read_image, image_size])
 def test_animations_are_said(tmp_path, name, read):
     Image.fromarray(PIXELS).save(tmp_path / name, save_all=True, append_images=[OTHER, OTHER.rotate(180)])

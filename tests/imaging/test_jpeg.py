@@ -10,7 +10,6 @@ import pytest
 import torch
 from conftest import scene
 from PIL import Image
-from scipy import fft
 
 from realsr.imaging.jpeg import jpeg, read_compression
 from realsr.pools.jpeg_tables import JpegPool, collect_tables, require_tables
@@ -71,19 +70,6 @@ def test_smooth_pictures_agree_to_a_level(kind):
     ours = jpeg(image[None], tables, torch.tensor([SUBSAMPLING[kind]]))[0] * 255
     assert (ours - theirs).abs().max() <= 3
     assert (ours - theirs).abs().mean() < 0.3
-
-
-def test_luma_is_scipys_dct_rounded():
-    """Whole blocks of a gray picture, step by step in double precision, with any table."""
-    image = picture(64, 96, gray=True)
-    table = np.random.default_rng(0).integers(1, 60, (8, 8))
-    blocks = (levels(image)[..., 0].astype(float) - 128).reshape(8, 8, 12, 8).swapaxes(1, 2)
-    rounded = np.round(fft.dctn(blocks, axes=(2, 3), norm="ortho") / table) * table
-    expected = fft.idctn(rounded, axes=(2, 3), norm="ortho").swapaxes(1, 2).reshape(64, 96) + 128
-    ours = jpeg(image[None], torch.from_numpy(table).expand(1, 2, 8, 8), torch.tensor([[1, 1]]))[0]
-    difference = np.abs(levels(ours) - expected.round().clip(0, 255)[..., None])
-    assert difference.mean() < 0.25
-    assert np.median(difference) == 0
 
 
 def test_each_image_has_its_own_tables_subsampling_and_phase():

@@ -284,13 +284,6 @@ def test_further_suffixes(tmp_path, suffix):
     assert np.abs(read_image(path).rgb - expected).max() <= (2 if kind == "AVIF" else 0)
 
 
-def test_animated_gif(tmp_path):
-    frames = [Image.fromarray(RGB8), Image.fromarray(RGB8[::-1])]
-    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    with pytest.raises(InputError, match="holds 2 pictures, an animation"):
-        read_image(tmp_path / "a.gif")
-
-
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6" dc:title="a hill"/></x:xmpmeta>'
 
 
