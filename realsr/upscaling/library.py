@@ -120,7 +120,7 @@ def photo_bands(
     if ratio != 1:
         bands = (_levels(band, photo) for band in resize_bands(bands, height * model.scale, ratio))
     for band in bands:
-        yield band.permute(1, 2, 0).numpy().view(photo.rgb.dtype)
+        yield band.permute(1, 2, 0).numpy()
 
 
 def spread_colours(rgb: npt.NDArray[Any], alpha: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -160,9 +160,9 @@ def check_result_scale(scale: float | None) -> None:
 
 
 def _levels(sr: Tensor, photo: Photo) -> Tensor:
-    """[0, 1] to levels of the photo's type; 16 bits as int16 of the same bits, since not every device has uint16."""
-    levels = sr.clamp(0, 1).mul(np.iinfo(photo.rgb.dtype).max).round().to(torch.int32)
-    return levels.to(torch.uint8) if photo.rgb.dtype == np.uint8 else (levels - (levels >> 15 << 16)).to(torch.int16)
+    """[0, 1] to levels of the photo's type; those of 16 bits on the CPU, since not every device has uint16."""
+    levels = sr.clamp(0, 1).mul(np.iinfo(photo.rgb.dtype).max).round()
+    return levels.to(torch.uint8) if photo.rgb.dtype == np.uint8 else levels.cpu().to(torch.uint16)
 
 
 def _with_alpha(bands: Iterator[Tensor], photo: Photo, scale: int, ratio: float) -> Iterator[Tensor]:

@@ -3,9 +3,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from realsr.imaging.metrics import image_metrics, metric_objects, psnr, shave, ssim, y_view
+from realsr.imaging.metrics import image_metrics, metric_objects, psnr, ssim, y_view
 from realsr.runtime.errors import InputError
 
 
@@ -14,19 +13,6 @@ def pair(golden):
     """``(1, 3, H, W)`` float64 in [0, 1]: sr, hr."""
     images = golden("metrics_images.npz")
     return [torch.from_numpy(images[name]).permute(2, 0, 1)[None].double() / 255 for name in ("sr", "hr")]
-
-
-def numpy_luma(image):
-    """``(1, 3, H, W)`` in [0, 1] to ``(H, W)`` in [16, 235], ITU-R BT.601."""
-    r, g, b = (image[0] * 255).numpy()
-    return 16 + (65.481 * r + 128.553 * g + 24.966 * b) / 255
-
-
-def hwc(image):
-    return image[0].permute(1, 2, 0).numpy()
-
-
-WANG = dict(gaussian_weights=True, sigma=1.5, use_sample_covariance=False)  # of scikit-image, as Wang et al. 2004
 
 
 def test_equals_the_reference_program(golden, pair):
@@ -38,19 +24,6 @@ def test_equals_the_reference_program(golden, pair):
     assert shaved["psnr_y"] == pytest.approx(reference["psnr_y_crop4"], abs=2e-5)
     assert shaved["ssim_y"] == pytest.approx(reference["ssim_y_crop4"], abs=2e-5)
     assert shaved["ssim"] == pytest.approx(reference["ssim_rgb_crop4_mean_of_channels"], abs=2e-5)
-
-
-@pytest.mark.parametrize("border", [0, 3, 8])
-def test_equals_scikit_image(pair, border):
-    values = image_metrics(*pair, border=border)
-    sr, hr = (shave(image, border) for image in pair)
-    y_sr, y_hr = numpy_luma(sr), numpy_luma(hr)
-    assert values["psnr"] == pytest.approx(peak_signal_noise_ratio(hwc(hr), hwc(sr), data_range=1), abs=2e-5)
-    assert values["psnr_y"] == pytest.approx(peak_signal_noise_ratio(y_hr, y_sr, data_range=255), abs=2e-5)
-    # its Gaussian reaches 3.5 sigma = 5 pixels, so its window is 11x11, and it leaves 5 pixels of border out
-    expected = structural_similarity(hwc(hr), hwc(sr), data_range=1, channel_axis=2, **WANG)
-    assert values["ssim"] == pytest.approx(expected, abs=2e-5)
-    assert values["ssim_y"] == pytest.approx(structural_similarity(y_hr, y_sr, data_range=255, **WANG), abs=2e-5)
 
 
 def test_every_image_of_a_batch_has_its_own_value(pair):
