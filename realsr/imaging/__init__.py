@@ -128,7 +128,7 @@ def write_image(path: str | Path, photo: Photo, quality: int = 95) -> None:
     """
     colours = photo.rgb[..., :1] if photo.gray else photo.rgb
     pixels = colours if photo.alpha is None else np.dstack([colours, photo.alpha])
-    write_rows(path, [pixels], *pixels.shape[:2], photo, quality)
+    write_rows(path, [pixels], len(pixels), pixels.shape[1], photo, quality)
 
 
 def to_float(rgb: npt.NDArray[Any]) -> Tensor:
