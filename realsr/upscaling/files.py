@@ -55,9 +55,9 @@ def upscale_file(
 
     Args:
         source: the photo.
-        target: its suffix is that of the format.
-        model: from :func:`realsr.upscaling.backends.load_model`.
-        scale: see :func:`realsr.upscaling.library.upscale`, as of ``tiles`` and ``keep_colours``.
+        target: the result, in the format of its suffix.
+        model: from :func:`realsr.load_model`.
+        scale: of the result; None is the model's own.
         tiles: how the photo is cut.
         keep_colours: whether the result gets the photo's colours.
         quality: of JPEG and WebP, 1 to 100.
@@ -118,7 +118,8 @@ def upscale_files(
     is_there = os.path.isfile  # Path's fails at names that are too long
     todo = {path: target for path, target in targets.items() if overwrite or not is_there(target)}
     folder = output not in targets.values()
-    if folder and made_by is not None:
+    made_by = made_by if folder else None
+    if made_by is not None:
         check_made_by([target for path, target in targets.items() if path not in todo], output, made_by)
     check_writable(output if folder else output.parent)
     written: list[Path] = []
@@ -143,7 +144,7 @@ def upscale_files(
         make = devices.get()
         try:
             make(path, target, report=report)
-            if folder and made_by is not None:
+            if made_by is not None:
                 note_made_by(target, output, made_by)
             written.append(target)
         except InterruptedError:

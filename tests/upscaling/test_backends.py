@@ -216,6 +216,7 @@ def test_a_missing_package_is_named(onnx_files, monkeypatch, backend):
         ({"precision": "bf16-true", "backend": "ncnn"}, "backend=ncnn has 32-true, 16-true"),
         ({"compile": True, "backend": "ncnn"}, "compile=true: is PyTorch's"),
         ({"accelerator": "gpu", "backend": "ncnn"}, "there is no GPU that ncnn can use"),
+        ({"accelerator": "gpu", "backend": "onnxruntime"}, "accelerator=gpu: this ONNX Runtime uses no GPU"),
     ],
 )
 def test_what_there_is_not_is_said_in_a_line(checkpoints, options, says):
@@ -223,12 +224,6 @@ def test_what_there_is_not_is_said_in_a_line(checkpoints, options, says):
         load_model(checkpoints["rrdb"], **options)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_a_gpu_that_is_not_there_is_said(onnx_files):
-    installed("onnxruntime")
-    with pytest.raises(InputError, match=r"^accelerator=gpu: .* accelerator=cpu"):
-        load_model(onnx_files["rrdb"], "onnxruntime", "gpu")
 
 
 def a_model(nodes, tensors=(), shape=("n", 3, "h", "w"), kind=TensorProto.FLOAT, domains=("",), outputs=1):
