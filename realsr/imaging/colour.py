@@ -25,18 +25,12 @@ def luma(rgb: Tensor) -> Tensor:
 
 
 def colour_difference(sr: Tensor, lr: Tensor, scale: int) -> Tensor:
-    """Mean absolute difference of the mean colours of whole cells of ``CELL`` x ``CELL`` LR pixels.
+    """Mean absolute difference of the mean colours of whole cells of ``CELL`` x ``CELL`` LR pixels, a scalar.
+
+    ``sr (N, 3, scale*H, scale*W)`` and ``lr (N, 3, H, W)`` are in one unit, which is also that of the result.
 
     >>> colour_difference(torch.full((1, 3, 128, 128), 0.6), torch.full((1, 3, 32, 32), 0.5), scale=4)
     tensor(0.1000)
-
-    Args:
-        sr: ``(N, 3, scale*H, scale*W)``.
-        lr: ``(N, 3, H, W)``, in the same unit.
-        scale: of ``sr`` to ``lr``.
-
-    Returns:
-        A scalar in that unit.
     """
     height, width = (min(CELL, side) for side in lr.shape[-2:])
     return F.l1_loss(F.avg_pool2d(sr, (height * scale, width * scale)), F.avg_pool2d(lr, (height, width)))
@@ -47,12 +41,8 @@ def match_colours(sr: Tensor, lr: Tensor, scale: int) -> None:
 
     The Gaussian has a sigma of ``SIGMA`` LR pixels, which keeps LR's noise out and leaves detail alone. Blur and
     subsampling keep low frequencies, so those of LR are right. Noise clipped at black brightens LR, and the result as
-    much (by 1.2 levels at most, for noise of 3 levels).
-
-    Args:
-        sr: ``(N, 3, scale*H, scale*W)`` in [0, 1].
-        lr: ``(N, 3, H, W)`` in [0, 1], on the same device.
-        scale: of ``sr`` to ``lr``.
+    much (by 1.2 levels at most, for noise of 3 levels). ``sr (N, 3, scale*H, scale*W)`` and ``lr (N, 3, H, W)`` are in
+    [0, 1] on one device.
     """
     lack = _smooth(lr - F.avg_pool2d(sr, scale))
     height = lr.shape[-2]

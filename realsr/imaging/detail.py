@@ -9,12 +9,9 @@ import numpy.typing as npt
 
 
 def detailed_window(image: npt.NDArray[Any], side: int, step: int = 8) -> tuple[slice, slice]:
-    """Rows and columns of the ``side x side`` window with most edges, or of the whole of a smaller image.
+    """Rows and columns of the ``side x side`` window of ``(H, W, C)`` with most edges, or of the whole smaller image.
 
-    Args:
-        image: ``(H, W, C)``.
-        side: in pixels.
-        step: only every ``step``-th pixel is read, so that large photos cost little.
+    Only every ``step``-th pixel is read, so that large photos cost little.
 
     >>> image = np.zeros((64, 64, 3)); image[32:48, 40:56] = np.arange(16)[:, None]
     >>> detailed_window(image, 24)

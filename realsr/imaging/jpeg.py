@@ -76,17 +76,11 @@ def _without_notes(data: bytes) -> bytes:
 
 
 def standard_tables(quality: Tensor) -> Tensor:
-    """The tables of libjpeg, and so of most programs, for a quality from 1 to 100.
+    """The tables of libjpeg, and so of most programs, for qualities ``(N,)`` from 1 to 100; ``(N, 2, 8, 8)`` float32.
 
     >>> standard_tables(torch.tensor([50]))[0, :, 0, :4]  # ITU-T T.81, tables K.1 and K.2
     tensor([[16., 11., 10., 16.],
             [17., 18., 24., 47.]])
-
-    Args:
-        quality: ``(N,)`` integers, on the CPU.
-
-    Returns:
-        ``(N, 2, 8, 8)`` float32 of luma and chroma.
     """
     return torch.stack([_tables_of(int(one)) for one in quality])
 

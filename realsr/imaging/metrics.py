@@ -96,10 +96,6 @@ def metric_objects(border: int, prefix: str = "") -> MetricCollection:
 
     >>> sorted(metric_objects(4, "val/"))
     ['val/psnr', 'val/psnr_y', 'val/ssim', 'val/ssim_y']
-
-    Args:
-        border: pixels that are cut off every side.
-        prefix: of the keys.
     """
     metrics: dict[str, torchmetrics.Metric | MetricCollection] = {}
     for suffix, view in VIEWS.items():

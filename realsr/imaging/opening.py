@@ -70,13 +70,9 @@ class Opened:
 def open_image(
     path: Path, most_pixels: int = MOST_PIXELS, access: str = "sequential", content: bytes | None = None
 ) -> Opened:
-    """Open a file of up to ``most_pixels`` by libvips.
+    """Open a file, or ``content`` in its place, of up to ``most_pixels`` by libvips.
 
-    Args:
-        path: of the file.
-        most_pixels: larger images are refused.
-        access: ``sequential`` decodes rows from top to bottom as they are read; ``random`` allows any order.
-        content: bytes to read in place of the file.
+    ``access="sequential"`` decodes rows from top to bottom as they are read; ``random`` allows any order.
 
     Raises:
         InputError: the file is missing, no image, too large, damaged, of an unsupported kind, or holds several images.

@@ -41,12 +41,8 @@ def _fetch(image: Any, region: Any, start: int, stop: int) -> Pixels:
 class Rows:
     """Channels of an image, decoded from top to bottom as rows are sliced, ``rows[a:b, c:d]``.
 
-    Rows far above those read last are let go; reading them again starts the file anew.
-
-    Args:
-        path: of the file.
-        open_again: returns the libvips image, upright.
-        pick: selects the channels of ``(h, w, C)``.
+    ``open_again`` returns the upright libvips image, and ``pick`` the channels of ``(h, w, C)``. Rows far above those
+    read last are let go; reading them again starts the file anew.
     """
 
     def __init__(self, path: Path, open_again: Callable[[], Any], pick: Callable[[Pixels], Pixels]) -> None:

@@ -90,17 +90,10 @@ def sharpest_crop(image: Picture, side: int) -> tuple[int, int]:
 
 
 def before_and_after(source: Path, target: Path) -> tuple[tuple[int, int], list[str]]:
-    """Write views of a photo enlarged by bicubic and of its result beside the result, named as by :func:`view_files`.
+    """Write views of a photo enlarged by bicubic and of its result to :func:`view_files` in the result's folder.
 
     The whole of a result larger than :data:`MOST` is reduced by means over squares; a second view of it is the part
-    with most edges.
-
-    Args:
-        source: the photo.
-        target: the result.
-
-    Returns:
-        Width and height of the result, and the names of the views.
+    with most edges. Width and height of the result, and the names of the views are returned.
     """
     read = partial(pyvips.Image.new_from_file, str(target), access="sequential")
     result = read()

@@ -183,10 +183,7 @@ def _target(ckpt: Path, output: Path | None, format: str, ending: str, overwrite
 def about(generator: nn.Module, content: Mapping[str, Any], half: bool) -> dict[str, str]:
     """Description of a network for its file: version, architecture, scale, precision, degradation of its training.
 
-    Args:
-        generator: the network.
-        content: of its checkpoint; those of other programs do not say how they were trained.
-        half: whether its weights are float16.
+    The ``content`` of its checkpoint tells the degradation; those of other programs do not.
     """
     metadata = {"realsr": __version__, "architecture": architecture(generator), "scale": str(scale_of(generator))}
     metadata["precision"] = "float16" if half else "float32"

@@ -101,12 +101,9 @@ def note_made_by(target: Path, output: Path, made_by: Mapping[str, Any]) -> None
 
 
 def check_made_by(targets: Iterable[Path], output: Path, made_by: Mapping[str, Any]) -> None:
-    """Raise InputError if some of the results that are in ``output`` are recorded as made otherwise.
+    """Raise InputError if some results in the folder ``output`` are recorded as made otherwise.
 
-    Args:
-        targets: results that are there. Those without a record pass.
-        output: their folder.
-        made_by: names and values of all that a result depends on; ``ckpt`` is told, but not compared.
+    Results without a record pass. Of ``made_by``, which a result depends on, ``ckpt`` is told, but not compared.
     """
     record: dict[str, Any] = {}
     with suppress(FileNotFoundError, NotADirectoryError):

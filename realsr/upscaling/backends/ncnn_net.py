@@ -20,10 +20,8 @@ INEXACT = ("use_bf16_storage", "use_int8_inference")
 def ncnn_net(graph: bytes, gpu: int | None = None, half: bool = False) -> Run:
     """A network that computes an ONNX graph image by image.
 
-    Args:
-        graph: the content of an ``.onnx`` file.
-        gpu: index of Vulkan's device; None is the CPU, in float32, with as many threads as PyTorch.
-        half: whether a GPU computes in float16.
+    ``gpu`` is the index of Vulkan's device, which may compute in float16 (``half``); None is the CPU, in float32, with
+    as many threads as PyTorch.
 
     Raises:
         InputError: ncnn or a GPU is missing, or the graph has a layer that is not translated.

@@ -21,10 +21,8 @@ GPUS: dict[str, dict[str, Any]] = {
 def onnx_runtime(graph: bytes, accelerator: str = "auto", index: int = 0) -> Run:
     """A session that computes an ONNX graph, with as many threads as PyTorch.
 
-    Args:
-        graph: the content of an ``.onnx`` file.
-        accelerator: ``cpu``, ``gpu``, or ``auto``: a GPU where a wheel for one is installed.
-        index: of several Nvidia GPUs.
+    ``accelerator`` is ``cpu``, ``gpu``, or ``auto``: a GPU where a wheel for one is installed; ``index`` is that of
+    several Nvidia GPUs.
 
     Raises:
         InputError: ONNX Runtime or a GPU is missing.
