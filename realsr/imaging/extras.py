@@ -10,9 +10,9 @@ import numpy as np
 
 from realsr.imaging import profiles
 from realsr.imaging.damage import check_pixels, naming_damage
-from realsr.imaging.opening import Opened, open_image, upright_xmp
+from realsr.imaging.opening import Opened, notes_of, open_image
 from realsr.imaging.rows import Pixels
-from realsr.imaging.tags import Tags, clean_exif, resolution
+from realsr.imaging.tags import Tags
 from realsr.runtime.errors import InputError
 from realsr.runtime.files import HEIC, RAW, missing_extra
 
@@ -66,7 +66,7 @@ def _open_heic(path: Path, most_pixels: int) -> Opened:
     colours, tags, gray = info.get("nclx_profile") or {}, Tags(info.get("exif") or b""), image.mode.startswith("L")
     codes = int(colours.get("color_primaries", 2)), int(colours.get("transfer_characteristics", 2))
     made = profiles.of_code_points(path, *codes, gray) or profiles.of_tags(tags, tags.main, gray)
-    return Opened((height, width), decode, _notes(tags, info.get("icc_profile") or made, upright_xmp(info.get("xmp"))))
+    return Opened((height, width), decode, notes_of(tags, info.get("icc_profile") or made, info.get("xmp")))
 
 
 def _open_raw(path: Path, most_pixels: int) -> Opened:
@@ -89,8 +89,4 @@ def _open_raw(path: Path, most_pixels: int) -> Opened:
         return np.asarray(pixels.reshape(*pixels.shape[:2], -1))
 
     with path.open("rb") as file:
-        return Opened(size, decode, _notes(Tags(file)))
-
-
-def _notes(tags: Tags, icc: bytes | None = None, xmp: bytes | None = None) -> dict[str, Any]:
-    return {"icc_profile": icc, "exif": clean_exif(tags), "xmp": xmp, "resolution": resolution(tags)}
+        return Opened(size, decode, notes_of(Tags(file)))

@@ -116,13 +116,9 @@ def open_image(
             icc = profiles.of_png(path, chunks, gray) or profiles.of_tags(tags, page, gray)
         elif icc[16:20] != (b"GRAY" if gray else b"RGB "):
             icc = None
-        known = vips.xres > 0 and vips.yres > 0 and (vips.xres, vips.yres) != (1, 1)  # libvips' default is 1
-        notes = {
-            "icc_profile": icc,
-            "exif": clean_exif(tags),
-            "xmp": upright_xmp(_field(vips, "xmp-data")),
-            "resolution": (vips.xres, vips.yres) if known else resolution(tags),
-        }
+        notes = notes_of(tags, icc, _field(vips, "xmp-data"))
+        if vips.xres > 0 and vips.yres > 0 and (vips.xres, vips.yres) != (1, 1):  # libvips' default
+            notes["resolution"] = vips.xres, vips.yres
         found = value(page, Base.Orientation, 1)
         orientation = found if found in range(1, 9) else 1
         size = (image.height, image.width) if orientation < 5 else (image.width, image.height)
@@ -149,11 +145,12 @@ def content_of(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def upright_xmp(xmp: bytes | None) -> bytes | None:
-    """XMP with an orientation of 1; None where it points to parts of its file that are not kept."""
-    if not xmp or any(part in xmp for part in _PARTS):
-        return None
-    return re.sub(rb"(tiff:Orientation(?:=[\"']|>))[2-8]", rb"\g<1>1", xmp)
+def notes_of(tags: Tags, icc: bytes | None = None, xmp: bytes | None = None) -> dict[str, Any]:
+    """What :class:`realsr.imaging.Photo` holds beside pixels; XMP is upright, or left out if it needs further parts."""
+    if xmp:
+        lacks = any(part in xmp for part in _PARTS)
+        xmp = None if lacks else re.sub(rb"(tiff:Orientation(?:=[\"']|>))[2-8]", rb"\g<1>1", xmp)
+    return {"icc_profile": icc, "exif": clean_exif(tags), "xmp": xmp or None, "resolution": resolution(tags)}
 
 
 def _by_pillow(path: Path, file: IO[bytes], most_pixels: int) -> bytes:
