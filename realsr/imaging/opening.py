@@ -51,20 +51,14 @@ logging.getLogger("pyvips").setLevel(logging.CRITICAL + 1)  # our own error line
 class Opened:
     """An image file whose pixels are not decoded yet.
 
-    Attributes:
-        size: height and width of the upright photo.
-        decode: returns the upright pixels, ``(H, W, C)`` uint8 or uint16, where C is 1 for gray, 3 for RGB, and one
-            more with alpha.
-        notes: ``icc_profile``, ``exif``, ``xmp`` and ``resolution`` of :class:`realsr.imaging.Photo`.
-        image: the libvips image as it is stored, not upright; None where another library reads the file.
-        orientation: EXIF orientation of ``image``, 1 to 8.
+    ``decode`` gives the upright pixels, ``(H, W, C)`` uint8 or uint16; C is 1 for gray, 3 for RGB, 1 more with alpha.
     """
 
-    size: tuple[int, int]
+    size: tuple[int, int]  # height and width of the upright photo
     decode: Callable[[], Pixels]
-    notes: dict[str, Any]
-    image: Any = None
-    orientation: int = 1
+    notes: dict[str, Any]  # :func:`notes_of`
+    image: Any = None  # libvips' as it is stored, not upright; None where another library reads the file
+    orientation: int = 1  # by EXIF, of `image`
 
 
 def open_image(

@@ -49,15 +49,9 @@ class _Bounded:
 
 
 class Tags:
-    """The tags of a TIFF file, or of an EXIF block, which has the same form; none where it is neither or is damaged.
+    """The tags of an open TIFF file, or of an EXIF block, which has the same form; none if it is neither or is damaged.
 
-    Args:
-        file: open for reading, or the block.
-
-    Attributes:
-        head: the header of the file, 8 bytes, or 16 of BigTIFF.
-        first: offset of the first directory, 0 where there is none.
-        main: the first directory.
+    ``main`` is the first directory, at the offset ``first``, which is 0 where there is none.
     """
 
     def __init__(self, file: IO[bytes] | bytes) -> None:

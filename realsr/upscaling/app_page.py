@@ -39,21 +39,13 @@ PROGRESS, SHOWN, HIDDEN = gr.Progress(), gr.update(visible=True), gr.update(visi
 
 @dataclass
 class Actions:
-    """The actions of the page's buttons. The files of each open page lie in its own folder, deleted when it is closed.
-
-    Attributes:
-        network: enlarges the photos.
-        root: of the folders and of Gradio's uploads.
-        options: of :func:`realsr.upscaling.files.upscale_file`.
-        max_megapixels: of a photo.
-        stops: by open page, stops the work that it began last.
-    """
+    """The actions of the page's buttons. Files of each open page lie in its own folder, deleted when it is closed."""
 
     network: Network
-    root: Path
-    options: dict[str, Any]
-    max_megapixels: float
-    stops: dict[str, Event] = field(default_factory=dict)
+    root: Path  # of the folders, and of Gradio's uploads
+    options: dict[str, Any]  # of upscale_file
+    max_megapixels: float  # of a photo
+    stops: dict[str, Event] = field(default_factory=dict)  # by open page: to stop the work that it began last
 
     def take(self, upload: dict[str, Any], request: gr.Request) -> tuple[Any, ...]:
         """Make an upload the page's photo. Updates upload, photo, status line, button and results."""

@@ -36,25 +36,15 @@ Forward = Callable[[Tensor], Tensor]  # ``(N, 3, h, w)`` to ``(N, 3, scale*h, sc
 
 
 class Export(NamedTuple):
-    """A format.
-
-    Attributes:
-        suffix: of the file.
-        write: writes a network, in float16 or not, and its description to a file.
-        open: reads such a file back as a network.
-        instead: advice for networks that this format cannot hold.
-        weights: whether the file holds weights alone, so that readers have to know the architecture.
-        half: whether the format is always float16.
-        twin: suffix of a second file that belongs to it.
-    """
+    """A format: ``write`` puts a network, in float16 or not, and its description into a file; ``open`` reads it."""
 
     suffix: str
     write: Callable[[nn.Module, bool, Mapping[str, str], Path], Any]
     open: Callable[[Path], Forward]
-    instead: str
-    weights: bool = False
-    half: bool = False
-    twin: str | None = None
+    instead: str  # advice for networks that this format cannot hold
+    weights: bool = False  # alone, so that readers have to know the architecture
+    half: bool = False  # always float16
+    twin: str | None = None  # suffix of a second file that belongs to it
 
 
 def _state(network: nn.Module, half: bool) -> State:

@@ -22,12 +22,9 @@ MADE_BY = ".made_by.jsonl"  # in a folder of results: by which network and optio
 def targets_of(source: Path, output: Path, suffix: str | None) -> dict[Path, Path]:
     """The result's file of each photo; files in an ``output`` inside ``source`` are results of an earlier run.
 
-    Photos whose results would have the same name, since their own differ in the suffix alone, keep it in the name.
-
-    Args:
-        source: photo, or folder of photos.
-        output: folder of the results; for a single photo also a file, recognised by its suffix.
-        suffix: of the results; None: each photo's own.
+    ``source`` is a photo, or a folder of photos; ``output`` a folder, or for a single photo a file, recognised by its
+    suffix. Results have the ``suffix``, or each photo's own. Photos whose results would have the same name, since their
+    own differ in the suffix alone, keep it in the name.
 
     Raises:
         InputError: nothing to upscale, a result would overwrite a photo, or lie outside ``output``.

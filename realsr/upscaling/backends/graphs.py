@@ -26,13 +26,10 @@ WINDOW = 16  # where sides must be multiples, tiles start at multiples of this t
 
 
 class GraphNetwork:
-    """A network whose tensors are on the CPU, whatever computes it.
+    """A network of the file ``name`` whose tensors are on the CPU, whatever computes it.
 
-    Args:
-        run: ``(N, 3, h, w)`` to ``(N, 3, scale*h, scale*w)``, C-contiguous; N = 1 unless ``batches``.
-        name: of the file, for messages.
-        batches: whether ``run`` takes several images.
-        sizes: the network's requirements on tiles; a multiple of 0 is found by trial.
+    ``run`` takes ``(N, 3, h, w)``, C-contiguous, N = 1 unless ``batches``, to ``(N, 3, scale*h, scale*w)``. ``sizes``
+    are the network's requirements on tiles; a multiple of 0 is found by trial.
 
     Raises:
         InputError: the network does not enlarge RGB images.

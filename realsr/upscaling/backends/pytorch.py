@@ -20,13 +20,9 @@ STRIP = 32  # rows of an RRDBNet's last layers at a time; measured to be no slow
 
 
 class TorchNetwork:
-    """A generator on a device, in eval mode.
+    """A generator of :mod:`realsr.networks` or spandrel's in eval mode, moved to a device and converted in place.
 
-    Args:
-        generator: of :mod:`realsr.networks` or spandrel's; it is moved and converted in place.
-        device: to run on.
-        precision: key of :data:`DTYPES`.
-        compile: whether to compile it at the first call, for any size of tiles.
+    ``precision`` is a key of :data:`DTYPES`; ``compile`` compiles it at the first call, for any size of tiles.
 
     Raises:
         InputError: the device or the network lacks the precision.
