@@ -160,16 +160,13 @@ def test_files_without_tables_for_luma_and_chroma_say_so(tmp_path, name, mode, s
         read_compression(tmp_path / name)
 
 
-def test_rgb_files_say_so(tmp_path):
+def test_rgb_and_damaged_files_say_so(tmp_path):
     """Adobe's marker says that the three channels are not transformed."""
     Image.new("RGB", (20, 30)).save(tmp_path / "rgb.jpg")
     start, rest = (tmp_path / "rgb.jpg").read_bytes()[:2], (tmp_path / "rgb.jpg").read_bytes()[2:]
     (tmp_path / "rgb.jpg").write_bytes(start + b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00" + rest)
     with pytest.raises(InputError, match=r"rgb\.jpg: is a JPEG file of RGB"):
         read_compression(tmp_path / "rgb.jpg")
-
-
-def test_damaged_files_say_so(tmp_path):
     (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8\xff")
     with pytest.raises(InputError, match=r"bad\.jpg"):
         read_compression(tmp_path / "bad.jpg")
