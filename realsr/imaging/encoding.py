@@ -65,8 +65,7 @@ def check_writes(path: str | Path, height: int, width: int) -> Format:
     if suffix not in FORMATS:
         raise InputError(f"{path}: cannot write {suffix or 'a file without suffix'}; use one of {' '.join(FORMATS)}")
     kind = FORMATS[suffix]
-    if max(height, width) > kind.most_side or 3 * height * width > kind.most_bytes:
-        wide = max(height, width) > kind.most_side
+    if (wide := max(height, width) > kind.most_side) or 3 * height * width > kind.most_bytes:
         bound = f"{kind.most_side} pixels a side" if wide else f"{kind.most_bytes / 2**30:.0f} GB"
         size = f"{width} x {height} pixels"
         raise InputError(f"{path}: {size} are more than {kind.name} holds, {bound}; use .png or .tif")

@@ -81,8 +81,7 @@ def _open_raw(path: Path, most_pixels: int) -> Opened:
     sizes = raw.sizes
     swapped = sizes.flip & 4  # LibRaw's bits: 1 mirrors across, 2 mirrors down, 4 swaps the axes
     size = (sizes.iwidth, sizes.iheight) if swapped else (sizes.iheight, sizes.iwidth)
-    check_pixels(path, *size, most_pixels)
-    check_pixels(path, sizes.raw_height, sizes.raw_width, most_pixels)
+    check_pixels(path, sizes.raw_height, sizes.raw_width, most_pixels)  # with the sensor's rim
 
     def decode() -> Pixels:
         pixels = raw.postprocess(use_camera_wb=True, no_auto_bright=True, output_bps=16, gamma=(2.4, 12.92))
