@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import takewhile
@@ -17,7 +18,7 @@ from realsr.runtime.hardware import free_memory, is_out_of_memory
 
 TILE = 384  # LR pixels kept of each tile
 SMALLEST = 16  # LR pixels; smaller tiles are not halved again where memory is short
-BYTES_PER_PIXEL = 10_000  # first guess of a network's memory for each LR pixel in float32: our RRDBNet takes 3000
+BYTES_PER_PIXEL = 12_000  # most memory for each LR pixel: RRDBNet takes 3000 by PyTorch, 11,800 by ONNX Runtime
 MOST_TILES = 16  # at a time: more do not make a GPU faster
 
 
@@ -70,9 +71,10 @@ class Tiles:
         tile, batch, aligned = self.tile or max(height, width), self.batch, getattr(network, "aligned", self.aligned)
         overlap = self.overlap if self.overlap >= 0 else getattr(network, "overlap", MOST)
         free = free_memory(device)
-        room = (2**40 if free is None else free) // 2 // BYTES_PER_PIXEL  # LR pixels; half is left to all else
-        while self.tile and tile > 2 * SMALLEST and (tile + 2 * overlap) ** 2 > room:
-            tile //= 2
+        needs = getattr(network, "bytes_per_pixel", BYTES_PER_PIXEL)
+        room = (2**40 if free is None else free) // 2 // needs  # LR pixels; half is left to all else
+        if self.tile:
+            tile = min(tile, max(math.isqrt(room) - 2 * overlap, 2 * SMALLEST))
         if not batch and device.type == "cuda":
             batch = min(max(room // (tile + 2 * overlap) ** 2, 1), MOST_TILES)
         return Tiles(tile, overlap, batch or 1, aligned)
@@ -120,7 +122,8 @@ def upscale_bands(
     Where memory runs out, tiles go through the network one by one, and are then halved.
 
     Args:
-        network: ``(N, 3, h, w)`` to ``(N, 3, scale*h, scale*w)``, on ``device``; may have ``overlap`` and ``aligned``.
+        network: ``(N, 3, h, w)`` to ``(N, 3, scale*h, scale*w)``, on ``device``; may have ``overlap``, ``aligned`` and
+            ``bytes_per_pixel``.
         read: returns rows and columns of the image, ``(3, h, w)`` in [0, 1] on ``device``.
         height: of the image.
         width: of the image.

@@ -23,6 +23,7 @@ class Ensemble:
     def __init__(self, network: Network) -> None:
         self.network, self.scale, self.device = network, network.scale, network.device
         self.overlap, self.aligned = network.overlap, network.aligned
+        self.bytes_per_pixel = network.bytes_per_pixel
 
     def __call__(self, lr: Tensor) -> Tensor:
         """``lr (N, 3, h, w)`` to ``sr (N, 3, scale*h, scale*w)``."""

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -153,7 +155,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
 
 
 @pytest.mark.parametrize(
-    ("free", "tile"), [(10**12, 384), (2 * BYTES_PER_PIXEL * 512**2, 384), (10**9, 48), (1, 24), (0, 24)]
+    ("free", "tile"), [(10**12, 384), (2 * BYTES_PER_PIXEL * 512**2, 384), (10**9, 76), (1, 32), (0, 32)]
 )
 def test_tiles_fit_into_free_memory(monkeypatch, free, tile):
     monkeypatch.setattr("realsr.networks.tiling.free_memory", lambda device: free)
@@ -161,6 +163,12 @@ def test_tiles_fit_into_free_memory(monkeypatch, free, tile):
     assert Tiles(0).fitted(None, 1000, 900, torch.device("cpu")).tile == 1000  # asked for: the image whole
     gpu = Tiles().fitted(None, 1000, 1000, torch.device("cuda"))
     assert gpu.batch == min(max(free // 2 // BYTES_PER_PIXEL // (gpu.tile + 128) ** 2, 1), 16)
+
+
+def test_a_network_that_takes_more_memory_gets_smaller_tiles(monkeypatch):
+    monkeypatch.setattr("realsr.networks.tiling.free_memory", lambda device: 2 * BYTES_PER_PIXEL * 512**2)
+    network = SimpleNamespace(overlap=64, bytes_per_pixel=4 * BYTES_PER_PIXEL)
+    assert Tiles().fitted(network, 1000, 1000, torch.device("cpu")).tile == 256 - 2 * 64
 
 
 def test_free_memory_is_what_the_system_says():

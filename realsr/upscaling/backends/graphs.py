@@ -15,6 +15,7 @@ from torch import Tensor
 
 from realsr.networks.content import check_content
 from realsr.networks.sizes import Sizes, overlap_of, padded
+from realsr.networks.tiling import BYTES_PER_PIXEL
 from realsr.runtime.errors import InputError, package
 from realsr.runtime.hardware import is_out_of_memory
 
@@ -45,7 +46,7 @@ class GraphNetwork:
         self.scale = sr[-1] // lr[-1] if len(sr) == 4 else 0
         if self.scale < 2 or sr != (*lr[:2], *(self.scale * side for side in lr[2:])):
             raise InputError(f"{name}: gives {sr} of an image of {lr}; only networks that enlarge photos are taken")
-        self.overlap, self.aligned = self.sizes.overlap, self.sizes.aligned
+        self.overlap, self.aligned, self.bytes_per_pixel = self.sizes.overlap, self.sizes.aligned, BYTES_PER_PIXEL
 
     def _tried(self, multiples: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Shapes of a trial image, whose sides are odd numbers of the first multiple that works, and of its result."""
