@@ -12,7 +12,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from realsr.data.folders import find_pairs
-from realsr.data.samples import make_samples
+from realsr.data.samples import check_no_photos, make_samples
 from realsr.evaluation.evaluator import build_evaluator, evaluate
 from realsr.evaluation.kernel_table import print_kernel_table
 from realsr.evaluation.methods import bicubic, network
@@ -33,13 +33,15 @@ def _run(cfg: DictConfig) -> None:
     at_least(0, seed=cfg.seed)
     evaluator = build_evaluator(4, {"lpips": cfg.lpips}, "cpu")
     folder = Path(cfg.folder)
+    photos, pools, run = folder / "photos", folder / "pools", folder / f"run_seed{cfg.seed}"
+    if not (photos / "truth.npz").exists():
+        check_no_photos(folder)
     check_writable(folder)
     log.info("the whole method on photos in the package, into %s: 2.4 minutes of one core of an AMD EPYC", folder)
-    photos, pools, run = folder / "photos", folder / "pools", folder / f"run_seed{cfg.seed}"
-    make_samples(photos)
     last = run / "checkpoints" / "last.ckpt"
     options = ["experiment=quickstart", f"data.samples_dir={photos}", f"pool_dir={pools}", f"hydra.run.dir={run}"]
     _train(*options, f"seed={cfg.seed}", *(["ckpt=last"] if last.exists() else []), *cfg.options)
+    make_samples(photos)  # by the training, unless it was done before
     results = folder / f"results_seed{cfg.seed}"
     pairs = find_pairs(photos / "test_hr", photos / "test_lr_x4", 4)
     methods = [bicubic(4), network("model", last, 4)]

@@ -24,7 +24,7 @@ from realsr.imaging import read_image, to_float, to_uint
 from realsr.imaging.resample import crop_to_multiple, imresize
 from realsr.reports.pictures import save
 from realsr.runtime.errors import InputError, package
-from realsr.runtime.files import atomic_write, write_file
+from realsr.runtime.files import EXTRAS, SUFFIXES, atomic_write, write_file
 
 SOURCE = ("motorcycle_right.png", "retina.jpg", "rocket.jpg", "hubble_deep_field.jpg")
 CLEAN = ("astronaut.png", "ihc.png", "motorcycle_left.png")
@@ -41,13 +41,14 @@ def make_samples(folder: Path) -> None:
     :data:`SCALES`. ``truth.npz`` is written last and has the ``camera`` in words.
 
     Raises:
-        InputError: scikit-image is not installed, or the folder has the sample of another camera.
+        InputError: scikit-image is not installed, or the folder has the sample of another camera, or other pictures.
     """
     if (folder / "truth.npz").exists():
         with np.load(folder / "truth.npz") as known:
             if str(known.get("camera")) == repr(CAMERA):
                 return
         raise InputError(f"{folder}: holds the sample of another version; give another folder, or delete this one")
+    check_no_photos(folder)
     scenes = {name: read_scene(name) for name in (*SOURCE, *CLEAN, *TEST)}
     truth: dict[str, Kernel] = {}
     for index, name in enumerate(SOURCE):
@@ -65,6 +66,14 @@ def make_samples(folder: Path) -> None:
             _photograph(folder / f"test_lr_x{scale}", name, scene, scale, index)
     with atomic_write(folder / "truth.npz") as file:
         np.savez(file, camera=np.array(repr(CAMERA)), **truth)  # type: ignore[arg-type]
+
+
+def check_no_photos(folder: Path) -> None:
+    """Raise InputError if a folder holds other pictures than the sample's, before anything is written among them."""
+    ours = {Path(name).stem for name in (*SOURCE, *CLEAN, *TEST)}
+    for path in folder.rglob("*"):
+        if path.suffix.lower() in (*SUFFIXES, *EXTRAS) and path.stem not in ours:
+            raise InputError(f"{folder}: holds pictures ({path.name}), and the sample needs a folder of its own")
 
 
 def read_scene(name: str) -> Tensor:

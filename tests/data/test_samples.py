@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from realsr import quickstart
-from realsr.data.samples import CAMERA, CLEAN, SCALES, SOURCE, TEST, make_samples
+from realsr.data.samples import CAMERA, CLEAN, SCALES, SOURCE, TEST, check_no_photos, make_samples
 from realsr.estimation.kernels import max_normalised_correlation
 from realsr.imaging import read_image
 from realsr.runtime.errors import InputError
@@ -69,9 +69,31 @@ def test_samples_are_made_once_and_those_of_another_camera_refused(samples, tmp_
         assert [path.name for path in tmp_path.iterdir()] == ["truth.npz"]
 
 
+def test_nothing_is_written_among_other_pictures(compose, tmp_path):
+    (tmp_path / "camera").mkdir()
+    (tmp_path / "camera" / "rocket.jpg").touch()  # of a sample that was not finished
+    check_no_photos(tmp_path)
+    (tmp_path / "camera" / "IMG_1.JPG").touch()
+    cfg = compose("quickstart", f"folder={tmp_path}", "lpips=null")
+    for write in (lambda: make_samples(tmp_path), lambda: quickstart._run(cfg)):
+        with pytest.raises(InputError, match=r"holds pictures \(IMG_1.JPG\), and the sample needs a folder of its own"):
+            write()
+    assert [path.name for path in tmp_path.iterdir()] == ["camera"]
+
+
 @pytest.mark.parametrize(("option", "says"), [("seed=-1", "seed=-1: give 0"), ("lpips.net=foo", "no backbone 'foo'")])
 def test_the_quickstart_refuses_its_options_before_it_says_or_makes_anything(compose, tmp_path, caplog, option, says):
     caplog.set_level("INFO")
     with pytest.raises(Exception, match=says):
         quickstart._run(compose("quickstart", f"folder={tmp_path / 'q'}", option))
     assert not caplog.messages and not (tmp_path / "q").exists()
+
+
+def test_the_training_refuses_its_options_before_the_quickstart_makes_anything(compose, tmp_path, monkeypatch):
+    def refuse(*options):
+        raise InputError("the training stopped")
+
+    monkeypatch.setattr(quickstart, "_train", refuse)
+    with pytest.raises(InputError, match="the training stopped"):
+        quickstart._run(compose("quickstart", f"folder={tmp_path}", "lpips=null", "options=['data.crop_sise=3']"))
+    assert not list(tmp_path.iterdir())
