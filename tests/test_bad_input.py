@@ -396,6 +396,11 @@ def test_unknown_and_missing_options(mistake, name, override, says):
     assert says in mistake(name, override, *extra)
 
 
+def test_a_class_that_is_not_ours_says_itself_what_it_lacks(compose):
+    cfg = compose("train", "data.source_dir=x", "+callbacks.mine={_target_:torch.nn.Linear,in_features:3}")
+    assert "callbacks.mine: Linear.__init__() missing 1 required" in line_of(instantiate, cfg.callbacks)
+
+
 @pytest.mark.parametrize(
     ("name", "override", "says"),
     [
@@ -452,6 +457,7 @@ def test_values_of_a_wrong_type(mistake, name, override, says):
         ("data.crop_size=4", "data.crop_size=4 pixels"),
         ("data.crop_size=100000", "lower data.crop_size"),
         ("data.validation.noise_dir=null", "degradation=camera needs a noise pool; give data.pools"),
+        ("degradation=bsrgan data.pools.noise_dir=x", "degradation=bsrgan draws from no pools"),
         ("data.batch_size=0", "data.batch_size=0: give 1 or more"),
         ("data.seed=-1", "data.seed=-1: give 0 or more"),
         ("data.pools.scale=2", "data.pools.scale=2: must be that of the network, 4"),
@@ -504,7 +510,7 @@ def test_values_of_a_wrong_type(mistake, name, override, says):
     ],
 )
 def test_numbers_out_of_range_are_refused_before_anything_is_made(mistake, tmp_path, override, says):
-    assert says in mistake("train", override)
+    assert says in mistake("train", *override.split())
     assert not list((tmp_path / "pools").rglob("*.npz"))
 
 

@@ -18,6 +18,7 @@ from realsr.data.run_pools import RunPools
 from realsr.data.samples import make_samples
 from realsr.data.store import StoredImage
 from realsr.data.validation import Validation, hold_out_images
+from realsr.degradation.camera import CameraDegradation
 from realsr.degradation.paper import Degradation
 from realsr.runtime.errors import InputError, at_least
 from realsr.runtime.files import find_images
@@ -79,8 +80,11 @@ class RealSRData(LightningDataModule):
         validation.check(scale)
         sides = [(pools.folders, degradation), (validation.folders, validation.degradation or degradation)]
         for folders, make in sides if validation.lr is None else sides[:1]:
-            if folders.noise is None:  # a degradation that needs noise refuses before pools are made for hours
-                make(kernels=folders.kernel, noise=None, jpeg=folders.jpeg)
+            fits = folders.noise is not None and getattr(make, "func", make) is CameraDegradation
+            if (
+                not fits
+            ):  # to the noise; a degradation refuses pools that it lacks or has no use for before they are made
+                make(kernels=folders.kernel, noise=folders.noise, jpeg=folders.jpeg)
         if crop_size % scale:
             raise InputError(f"data.crop_size={crop_size} is no multiple of the scale {scale}")
         self.source_dir, self.clean_dir, self.samples_dir = source_dir, clean_dir, samples_dir

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import warnings
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -106,8 +105,8 @@ def _backbone(name: str, file: str | None) -> Any:
             model.load_state_dict(weights.get_state_dict(progress=False), assign=True)
         except (OSError, RuntimeError) as e:
             raise InputError(
-                f"cannot download the {name} weights ({getattr(e, 'reason', e)}); give {Path(weights.url).name} as a "
-                "file: lpips.backbone=FILE, to evaluate metrics.lpips.backbone=, as a loss model.perceptual.backbone="
+                f"cannot download the {name} weights ({getattr(e, 'reason', e)}); put {weights.url} into "
+                f"{torch.hub.get_dir()}/checkpoints"
             ) from e
         return model
     state = find_state(read_checkpoint(file))

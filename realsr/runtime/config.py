@@ -154,7 +154,7 @@ def _config_line(error: BaseException, command: str) -> str | None:
         # a value that Lightning, PyTorch or spandrel refuses; other errors of a constructor are faults of the program
         cause, key = error.__cause__, text.partition("full_key: ")[2]
         refused = isinstance(cause, ValueError | ModuleNotFoundError) or "Misconfiguration" in type(cause).__name__
-        refused = refused or (isinstance(cause, TypeError) and key == "trainer")  # Lightning's, for odd devices
+        refused = refused or (isinstance(cause, TypeError) and "target 'realsr." not in text)
         refused = refused or "target 'spandrel." in text  # its networks do not check their options
         return f"{key}: {' '.join(str(cause).split())}" if refused else None
     if text.startswith("Could not override '"):  # Hydra's next line advises to append it

@@ -107,9 +107,9 @@ def _check_target(node: DictConfig, path: str) -> None:
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
     known = [p for p in parameters if p != "self"]
-    needed = [key for key, p in parameters.items() if p.default is p.empty and p.kind is not p.VAR_POSITIONAL]
-    if lacking := [] if node.get("_partial_") or "_args_" in node else [key for key in needed if key not in node]:
-        raise InputError(f"{path}.{lacking[0]} is missing; leave ~{path}.{lacking[0]} out")
+    needed = [key for key, p in parameters.items() if p.default is p.empty and key not in node]
+    if needed and node["_target_"].startswith("realsr.") and not node.get("_partial_"):  # others tell it themselves
+        raise InputError(f"{path}.{needed[0]} is missing; leave ~{path}.{needed[0]} out")
     try:
         hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
     except NameError:  # of names that a package imports for its type checker alone

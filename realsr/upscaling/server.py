@@ -43,6 +43,8 @@ def free_port(host: str, port: int) -> int:
         except OSError as e:
             said = str(getattr(e, "strerror", None) or e).partition(" (while")[0]
             reason = f"host={host} port={candidate}: {said}"
+            if isinstance(e, socket.gaierror):  # the same at every port, after seconds each
+                break
     raise InputError(f"{reason}; give another host, or another port, or port=0 for the first that is free")
 
 
@@ -62,6 +64,7 @@ def serve(cfg: DictConfig, root: Path) -> None:
     Raises:
         InputError: Gradio is not installed, or an option is wrong.
     """
+    port = free_port(cfg.host, cfg.port)
     private_settings(str(root), cfg.host)
     keep_memory()
     gr = package("gradio", "the page", "app")
@@ -70,7 +73,6 @@ def serve(cfg: DictConfig, root: Path) -> None:
 
     from realsr.upscaling.app_page import CSS, Actions, build_page
 
-    port = free_port(cfg.host, cfg.port)
     network = load_model(cfg.ckpt, cfg.backend, cfg.accelerator, cfg.precision, ema=cfg.ema)
     tiles = Tiles(cfg.tile, cfg.overlap, cfg.batch)
     options = {"tiles": tiles, "keep_colours": cfg.keep_colours, "quality": cfg.quality}

@@ -319,7 +319,8 @@ def test_nothing_stays_when_the_command_is_ended_in_the_middle_of_work(open_page
     open_page.wrong.clear()  # the browser has said that the server is gone
 
 
-def test_a_port_that_is_in_use_is_said_and_without_one_the_next_is_taken():
+def test_a_port_that_is_in_use_is_said_and_without_one_the_next_is_taken(monkeypatch):
+    real = socket.getaddrinfo
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(InputError, match=f"port={port}: Address already in use; give another"):
@@ -331,6 +332,11 @@ def test_a_port_that_is_in_use_is_said_and_without_one_the_next_is_taken():
     for host in ("256.1.1.1", "192.0.2.1"):
         with pytest.raises(InputError, match=f"host={host} port=7860: "):
             free_port(host, 7860)
+    asked = []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, port, **_: asked.append(port) or real(host, port))
+    with pytest.raises(InputError, match=r"host=999\.1\.1\.1 port=7860: "):
+        free_port("999.1.1.1", 0)
+    assert len(asked) == 1
     for no_port in (99999, -1):
         with pytest.raises(InputError, match=f"port={no_port}: give a number"):
             free_port("127.0.0.1", no_port)
