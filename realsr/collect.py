@@ -15,6 +15,7 @@ from realsr.pools.collect import collect_noise
 from realsr.pools.jpeg_tables import collect_tables
 from realsr.runtime.command_line import and_next
 from realsr.runtime.config import command, pools_given
+from realsr.runtime.errors import counted
 from realsr.runtime.files import find_images
 
 log = logging.getLogger(__name__)
@@ -22,7 +23,8 @@ log = logging.getLogger(__name__)
 
 def _run(cfg: DictConfig) -> None:
     source, photos = cfg.data.source_dir, find_images(cfg.data.source_dir)
-    log.info("collecting noise and JPEG tables from %d photos in %s: 2.4 s for 24 megapixels", len(photos), source)
+    what = f"noise and JPEG tables from {counted(len(photos), 'photo')}"
+    log.info("collecting %s in %s: 2.4 s for 24 megapixels", what, source)
     collect_tables(photos, Path(cfg.pool_dir) / "jpeg")
     collect_noise(photos, Path(cfg.pool_dir) / "noise", instantiate(cfg.collector))
     estimate = "estimate", f"data.source_dir={source}", *pools_given(cfg)

@@ -17,7 +17,7 @@ from realsr.pools.pool import check_confidence
 from realsr.pools.shards import jobs_here, shard_of
 from realsr.runtime.command_line import and_next
 from realsr.runtime.config import command, pools_given
-from realsr.runtime.errors import at_least
+from realsr.runtime.errors import at_least, counted
 from realsr.runtime.files import find_images
 from realsr.runtime.hardware import pick_device
 from realsr.runtime.workers import default_workers
@@ -38,7 +38,8 @@ def _run(cfg: DictConfig) -> None:
     seconds = SECONDS.get(cfg.estimator._target_.rpartition(".")[2])
     long = f", about {seconds} s of a core each" if seconds else ""
     share = f" (shard {cfg.shard} of {cfg.shards})" if cfg.shards > 1 else ""
-    log.info("estimating the kernels of %d photos in %s%s%s", len(photos), cfg.data.source_dir, share, long)
+    what = f"the kernels of {counted(len(photos), 'photo')} in {cfg.data.source_dir}"
+    log.info("estimating %s%s%s", what, share, long)
     workers = cfg.workers or max(default_workers(pick_device(cfg.accelerator)) // jobs_here(cfg.shards), 1)
     folder = Path(cfg.pool_dir) / "kernels"
     try:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from realsr.runtime.command_line import and_next
 from realsr.runtime.config import command, output_dir
+from realsr.runtime.errors import counted
 from realsr.runtime.files import find_images
 from realsr.runtime.processes import needs_own_command, quiet_unless_first, run_as_command
 from realsr.training.resume import read_metrics
@@ -55,7 +56,9 @@ def _begin(cfg: DictConfig, folder: Path) -> None:
     data, photos = cfg.data, "the embedded sample"
     if data.samples_dir is None:  # folders that are missing are for train to tell, which a finished run does not need
         folders = [name for name in (data.source_dir, data.clean_dir) if name and Path(name).is_dir()]
-        photos = " and ".join(f"{len(find_images(name))} photos in {name}" for name in folders) or "no photos"
+        photos = (
+            " and ".join(f"{counted(len(find_images(name)), 'photo')} in {name}" for name in folders) or "no photos"
+        )
     steps = f"{cfg.trainer.max_steps} steps of {data.batch_size} crops; a bar tells the time"
     log.info(and_next(f"training into {folder} on {photos}: missing pools are made, then {steps}"))
 

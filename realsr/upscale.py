@@ -14,7 +14,7 @@ from realsr.imaging.encoding import FORMATS, check_quality
 from realsr.networks.tiling import Tiles
 from realsr.networks.weights import checkpoint_file
 from realsr.runtime.config import command
-from realsr.runtime.errors import InputError, at_least
+from realsr.runtime.errors import InputError, at_least, counted
 from realsr.runtime.files import file_hash, find_images
 from realsr.runtime.hardware import count_devices, keep_memory
 from realsr.upscaling import library
@@ -45,7 +45,7 @@ def _run(cfg: DictConfig) -> None:
 
     if cfg.format not in (known := ("same", *(suffix[1:] for suffix in FORMATS))):
         raise InputError(f"format={cfg.format}: choose {', '.join(known)}")
-    what = f"{len(find_images(cfg.input))} photos in {cfg.input}" if Path(cfg.input).is_dir() else cfg.input
+    what = f"{counted(len(find_images(cfg.input)), 'photo')} in {cfg.input}" if Path(cfg.input).is_dir() else cfg.input
     suffix = None if cfg.format == "same" else f".{cfg.format}"
     enlarge = [on(index) for index in range(count_devices(cfg.accelerator, cfg.devices))]
     made_by = {"ckpt": cfg.ckpt, "weights": file_hash(checkpoint_file(cfg.ckpt))[:12]}

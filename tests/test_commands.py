@@ -33,7 +33,7 @@ def test_estimate_then_collect_fill_the_pools_and_resume(photo_folder, tmp_path)
     assert gap == "  python -m realsr.gap 'data.source_dir=photos with spaces' pool_dir=pools"
     assert train == "  python -m realsr.train experiment=laptop 'data.source_dir=photos with spaces' pool_dir=pools"
     assert "broken.png" in done.stdout
-    assert "1 photos skipped" in done.stdout
+    assert "1 photo skipped" in done.stdout
     assert [entry.manifest["photo"] for entry in entries] == ["photo0.png", "photo1.png"]
     for entry in entries:
         assert entry.manifest["iterations"] == 30
@@ -120,6 +120,7 @@ def test_quickstart_ends_with_tables_and_a_picture(tmp_path):
     results = tmp_path / "q" / "results_seed0"
     assert read_image(results / "comparison.png").rgb.shape[1] > 3 * 256
     assert read_image(results / "model" / "coffee.png").rgb.shape == (396, 600, 3)
+    assert done.stdout.count("quantisation tables of 4 of 4 photos") == 1
     again = call("realsr.quickstart", "folder=q", "lpips=null", options, cwd=tmp_path)
     assert "comparison.png" in again.stdout
 

@@ -20,7 +20,7 @@ from realsr.pools.folder import Arrays, Entry
 from realsr.pools.page import report_pools
 from realsr.pools.pool import NoisePool
 from realsr.reports.pictures import contact_sheet, noise_picture, save
-from realsr.runtime.errors import InputError
+from realsr.runtime.errors import InputError, counted
 from realsr.runtime.files import SHEET, check_writable
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def collect_noise(photos: Sequence[Path], folder: Path, rule: noise.TileRule, re
     report = functools.partial(report_pools, folder.parent / "kernels", folder)
     if not found and not others:
         report()
-        raise NoNoiseError(f"no noise tile from {len(photos)} photos: {skipped[0]}")
+        raise NoNoiseError(f"no noise tile from {counted(len(photos), 'photo')}: {skipped[0]}")
     if others:
         if earlier := any(made.get("statistics") != noise.STATISTICS for made in others):
             log.warning("%s: is of an earlier version, which looked at less; it is made anew", folder)
@@ -73,12 +73,13 @@ def collect_noise(photos: Sequence[Path], folder: Path, rule: noise.TileRule, re
         rejected = _choose(found, rule)
         if not any(rejected[name] for name in noise.IN_POOL):
             report()
-            many = f"{len(photos)} photos ({len(skipped)} skipped)"
+            many = f"{counted(len(photos), 'photo')} ({len(skipped)} skipped)"
             raise NoNoiseError(f"no noise tile in {many}: {rule.advice(rejected)}")
     pool = NoisePool.load(folder)
     sheet = contact_sheet(pool.tiles.permute(0, 2, 3, 1).numpy(), noise_picture, pool.photos)
     save(folder / SHEET, sheet)
-    log.info("%s: %d tiles of %d photos, %d photos skipped", folder, len(pool), len(set(pool.photos)), len(skipped))
+    photos_of = counted(len(set(pool.photos)), "photo"), counted(len(skipped), "photo")
+    log.info("%s: %s of %s, %s skipped", folder, counted(len(pool), "tile"), *photos_of)
     report()
     return pool
 

@@ -22,7 +22,7 @@ from realsr.pools.kernel_sheet import kernel_sheet, thumbnails
 from realsr.pools.page import report_pools
 from realsr.pools.pool import KernelPool, check_confidence
 from realsr.reports.pictures import save
-from realsr.runtime.errors import InputError, at_least
+from realsr.runtime.errors import InputError, at_least, counted
 from realsr.runtime.files import SHEET, check_writable
 from realsr.runtime.hardware import pick_device
 from realsr.runtime.workers import default_workers
@@ -92,11 +92,11 @@ def estimate_kernels(
                 log.warning("skipped: %s", result)
     if len(skipped) == len(photos):
         report_pools(folder, folder.parent / "noise")
-        raise NoKernelError(f"no kernel from {len(photos)} photos: {skipped[photos[0]]}")
+        raise NoKernelError(f"no kernel from {counted(len(photos), 'photo')}: {skipped[photos[0]]}")
     pool = KernelPool.load(folder, scale)
     sheet, kept = kernel_sheet(folder, scale, min_confidence)
     save(folder / SHEET, sheet)
-    log.info("%s: %d kernels, %d photos skipped", folder, len(pool), len(skipped))
+    log.info("%s: %s, %s skipped", folder, counted(len(pool), "kernel"), counted(len(skipped), "photo"))
     if min_confidence > 0:
         log.info("min_confidence=%g keeps %d of %d kernels for x%d", min_confidence, len(kept), len(pool), scale)
     report_pools(folder, folder.parent / "noise")

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from realsr.imaging.jpeg import BLOCK, read_compression
 from realsr.pools.builder import fill_pool
 from realsr.pools.folder import Arrays, read_entries
-from realsr.runtime.errors import InputError
-from realsr.runtime.files import check_writable
+from realsr.runtime.errors import InputError, counted
+from realsr.runtime.files import check_writable, info_once
 from realsr.runtime.hardware import to_device
 
 log = logging.getLogger(__name__)
@@ -96,9 +96,9 @@ def collect_tables(photos: Sequence[Path], folder: Path, whole: bool = True) -> 
     filled = fill_pool(folder, files, {}, _tables_of, whole=whole)
     left_out = [result for _, result in filled if isinstance(result, str)]
     count = len(files) - len(left_out)
-    log.info("%s: quantisation tables of %d of %d photos", folder, count, len(photos))
+    info_once(f"{folder}: quantisation tables of {count} of {counted(len(photos), 'photo')}")  # training asks twice
     if left_out and count:
-        log.warning("no tables from %d photos, such as %s", len(left_out), left_out[0])
+        log.warning("no tables from %s, such as %s", counted(len(left_out), "photo"), left_out[0])
     return count
 
 

@@ -54,6 +54,15 @@ def at_least(least: float, prefix: str = "", **values: float) -> None:
             raise InputError(f"{prefix}{name}={value}: give a number that is not infinite")
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, which has an s unless the number is 1.
+
+    >>> counted(1, "photo"), counted(2, "photo")
+    ('1 photo', '2 photos')
+    """
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def package(name: str, what: str, extra: str) -> Any:
     """Import an optional package; InputError says ``what`` needs it, and the extra by which it is installed."""
     try:

@@ -231,7 +231,7 @@ def test_shards_without_a_usable_photo_do_not_end_a_sweep(photo_folder, tmp_path
     options = [f"data.source_dir={photos}", *TINY, f"pool_dir={tmp_path}", "shards=3"]
     for shard in range(3):
         run(compose("estimate", *options, f"shard={shard}"))
-    assert "no kernel from 1 photos" in caplog.text and "broken.png" in caplog.text
+    assert "no kernel from 1 photo:" in caplog.text and "broken.png" in caplog.text
     assert re.search(r"kernels of 0 photos in .* \(shard 2 of 3\)", caplog.text)
     assert len(list((tmp_path / "kernels").glob("*.npz"))) == 1
 

@@ -142,7 +142,7 @@ def test_where_nothing_was_found_the_page_says_why_all_the_same(photo_folder, tm
     rows = Page(tmp_path / "pools" / "report.html").table_of("tiles", "taken")
     assert [(row["taken"], row["too much variance"]) for row in rows] == [("0", "9")] * 2
     (folder / "photo0.png").write_bytes(b"no picture")
-    with pytest.raises(InputError, match="no kernel from 1 photos"):
+    with pytest.raises(InputError, match="no kernel from 1 photo:"):
         estimate_kernels(find_images(folder)[:1], tmp_path / "other" / "kernels", ESTIMATOR, 4, "cpu")
     assert "photo0.png" in Page(tmp_path / "other" / "report.html").text
 
