@@ -12,23 +12,15 @@ from realsr.upscaling.export_generator import export
 
 log = logging.getLogger(__name__)
 
-OPENED_BY = {
-    "safetensors": "chaiNNer, ComfyUI and what else knows such networks",
-    "pth": "chaiNNer, ComfyUI and what else knows such networks",
-    "onnx": "ONNX Runtime and programs that have it",
-    "ncnn": "Upscayl and programs that have ncnn",
-}
+OPENED_BY = {"onnx": "ONNX Runtime and programs that have it", "ncnn": "Upscayl and programs that have ncnn"}
 
 
 def _run(cfg: DictConfig) -> None:
     log.info("writing the network of %s as format=%s and reading it back", cfg.ckpt, cfg.format)
     target = export(cfg.ckpt, cfg.output, cfg.format, cfg.half, cfg.ema, cfg.overwrite)
-    log.info(
-        and_next(
-            f"{target} is for {OPENED_BY[cfg.format]}, and for us",
-            ("upscale", f"ckpt={target}", "input=photos", "output=large"),
-        )
-    )
+    programs = OPENED_BY.get(cfg.format, "chaiNNer, ComfyUI and what else knows such networks")
+    upscale = "upscale", f"ckpt={target}", "input=photos", "output=large"
+    log.info(and_next(f"{target} is for {programs}, and for us", upscale))
 
 
 main = command("export")(_run)

@@ -359,6 +359,10 @@ def test_a_run_is_resumed_with_its_own_model_only(mistake, compose, tiny, tmp_pa
         ),
         ("train", "+debug=fsat", "Could not find 'debug/fsat' Available options in 'debug': fast"),
         ("train", "+model.optimizer.lrr=1", "Adam has no such option, did you mean lr?"),
+        ("train", "+trainer.max_step=3", "trainer.max_step: Trainer has no such option, did you mean max_steps?"),
+        ("train", "+scael=3", "scael: no such option of realsr.train, did you mean scale?"),
+        ("train", "data.cleanup=1", "data.cleanup: no such option, did you mean data.photos.cleanup?"),
+        ("train", "data.noise_dir=x", "did you mean data.pools.noise_dir or data.validation.noise_dir?"),
         ("train", "+callbacks.last.every_n_step=1", "LastCheckpoint has no such option, did you mean every_n"),
         ("train", "gan=null", "gan=null: choose hinge, lsgan, ragan, vanilla"),
         ("train", "start=null", "start=null: choose compact, none, realesr_general, "),
@@ -704,47 +708,6 @@ def test_a_writable_folder_is_left_as_it_was(tmp_path):
 
 
 # -- upscale and evaluate --------------------------------------------------------------------------------------------
-
-
-def kinds(folder: Path) -> dict[str, tuple[str, Image.Image]]:
-    """Photos of every mode: the mode that the result should have, and the photo."""
-    folder.mkdir()
-    ramp = np.linspace(40, 200, 24).astype(np.uint8)
-    image = Image.fromarray(
-        np.dstack([np.tile(ramp, (20, 1)), np.full((20, 24), 90), np.tile(ramp[::-1], (20, 1))]).astype(np.uint8)
-    )
-    alpha = Image.fromarray(np.tile(np.linspace(0, 255, 24).astype(np.uint8), (20, 1)))
-    with_alpha = image.copy()
-    with_alpha.putalpha(alpha)
-    sixteen = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
-    made = {
-        "gray.png": ("L", image.convert("L")),
-        "gray_alpha.png": ("LA", with_alpha.convert("LA")),
-        "alpha.png": ("RGBA", with_alpha),
-        "cmyk.jpg": ("RGB", image.convert("CMYK")),
-        "palette.png": ("RGB", image.quantize(64)),
-        "sixteen.png": ("I;16", sixteen),
-        "it's [a] {b}, c=d ünï 写真.png": ("RGB", image),
-        "pixel.png": ("RGB", image.crop((0, 0, 1, 1))),
-    }
-    for name, (_, photo) in made.items():
-        photo.save(folder / name)
-    return made
-
-
-def test_every_kind_of_photo_keeps_mode_size_and_look(tmp_path):
-    photos = kinds(tmp_path / "kinds")
-    network = TorchNetwork(nearest(), torch.device("cpu"))
-    upscale_files([partial(upscale_file, model=network)], tmp_path / "kinds", tmp_path / "out")
-    for name, (mode, photo) in photos.items():
-        with Image.open((tmp_path / "out" / name).with_suffix(".png")) as result:
-            assert result.mode == mode, name
-            assert result.size == (photo.width * 4, photo.height * 4), name
-        small, large = read_image(tmp_path / "kinds" / name), read_image((tmp_path / "out" / name).with_suffix(".png"))
-        top = np.iinfo(small.rgb.dtype).max
-        blocks = large.rgb.reshape(photo.height, 4, photo.width, 4, 3).astype(float).mean((1, 3))
-        assert np.abs(blocks - small.rgb).mean() < 0.02 * top, name
-        assert (large.alpha is None) == (small.alpha is None), name
 
 
 def test_results_never_take_the_place_of_photos_nor_are_upscaled_again(model, mistake, photo_folder, tmp_path):

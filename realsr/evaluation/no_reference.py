@@ -36,11 +36,9 @@ class NIQE:
 
     The distance of the statistics of 96x96 blocks from those of pristine photos: 2 to 4 for good photos, 7 and more for
     blurred or noisy ones. As in the original program nothing is shaved, gray is MATLAB's ``rgb2gray`` rounded to 8
-    bits, and incomplete blocks at the right and the bottom are left out. PIRM 2018's "perceptual index" takes luma of
-    studio range and shaves 4 pixels instead, which moved single photos by up to 0.6; the report of NTIRE 2020 does not
-    say which it took. Blocks without any structure (a clipped sky) are left out, where the original's value explodes.
-    Above 4 megapixels it is computed in float32, which takes 0.1 GB a megapixel in place of 0.4 and moves such large
-    pictures by 0.0005.
+    bits, and incomplete blocks at the right and the bottom are left out. Blocks without any structure (a clipped sky)
+    are left out, where the original's value explodes. Above 4 megapixels it is computed in float32, which takes 0.1 GB
+    a megapixel in place of 0.4 and moves such large pictures by 0.0005.
 
     Args:
         weights: a file with the pristine photos' statistics: deepinv's ``niqe_weights.pt`` or BasicSR's
@@ -72,10 +70,8 @@ class NIQE:
         """
         height, width = sr.shape[-2:]
         if not fits_niqe(height, width):
-            raise InputError(
-                f"{width}x{height} pixels are too few for NIQE, which compares blocks of {NIQE_BLOCK}x{NIQE_BLOCK}: "
-                f"give pictures of {NIQE_BLOCK}x{2 * NIQE_BLOCK} or more"
-            )
+            least = f"{NIQE_BLOCK}x{2 * NIQE_BLOCK}"
+            raise InputError(f"{width}x{height} pixels are too few for NIQE: give pictures of {least} or more")
         dtype = torch.float64 if height * width <= NIQE_EXACT else torch.float32
         try:
             with torch.no_grad():
@@ -85,11 +81,7 @@ class NIQE:
 
 
 def fits_niqe(height: int, width: int) -> bool:
-    """Whether a picture holds the two blocks that NIQE needs at least.
-
-    >>> fits_niqe(96, 192), fits_niqe(191, 191)
-    (True, False)
-    """
+    """Whether a picture holds the two blocks that NIQE needs at least."""
     return (height // NIQE_BLOCK) * (width // NIQE_BLOCK) >= 2
 
 
@@ -140,12 +132,10 @@ def noise_left(sr: Tensor) -> float:
     """Standard deviation in the flattest blocks of ``(1, 3, H, W)`` in [0, 1], in 8-bit levels, mean of the channels.
 
     Blocks are 16x16 without their least-squares plane; blocks with a pixel at 0 or 255, where noise is clipped, are
-    left out, and the flattest twentieth counts. NaN where there is no block. White noise is found to 5 %; of grain as
-    wide as 4 pixels (noise that was upscaled) about three quarters are. A camera's noise depends on the brightness, so
-    the result is 0.4 to 0.8 of the photo's mean: it ranks results of one photo rather than measuring its camera.
-
-    It cannot tell noise from fine texture, true or invented, in a picture without a flat block (a wall of bricks has 3
-    levels), misses noise that is left in the detail alone, and is 0 for a picture that was smoothed too much.
+    left out, and the flattest twentieth counts. NaN where there is no block. White noise is found to 5 %, grain that
+    was upscaled by 4 to three quarters. It ranks results of one photo rather than measuring its camera: a camera's
+    noise depends on the brightness, and a picture without a flat block (a wall of bricks has 3 levels) has texture in
+    place of noise.
 
     >>> noise = 5 / 255 * torch.randn(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))
     >>> round(noise_left(0.5 + noise))

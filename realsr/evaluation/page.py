@@ -1,10 +1,4 @@
-"""``report.html`` of an evaluation: tables, a list of every photo, before/after sliders, pools, how it was made.
-
-The sliders are plain HTML, a range input over two stacked pictures, and a little JavaScript. Well-kept components
-(img-comparison-slider, MIT; @cloudfour/image-compare, ISC) compare two given pictures; zoom and the choice of methods
-would be ours all the same, and a range input has its keys and its name for screen readers already. Without JavaScript,
-and on paper, the pictures stand side by side.
-"""
+"""``report.html`` of an evaluation: tables, a list of every photo, before/after sliders, pools, how it was made."""
 
 from __future__ import annotations
 
@@ -25,8 +19,7 @@ class Views:
 
     Attributes:
         name: of the photo in the results.
-        pictures: by method, ``(h, w, 3)`` uint8, all of one size; others than the methods of the results may be among
-            them, as "ground truth".
+        pictures: ``(h, w, 3)`` uint8 of one size, by method, or by another name such as "ground truth".
         kernel: ``(h, w, 3)`` uint8, of the photo's estimated kernel, or None.
     """
 

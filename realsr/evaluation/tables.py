@@ -128,9 +128,7 @@ def frame(results: Results) -> pd.DataFrame:
 def by_metric(results: Results) -> dict[str, pd.DataFrame]:
     """For every metric a table of images by methods, of the images for which every method has a value."""
     table, methods = frame(results), [method for method in results if results[method]]
-    wide = {
-        key: table.pivot(index="image", columns="method", values=key)[methods].dropna() for key in table.columns[2:]
-    }
+    wide = {key: table.pivot(index="image", columns="method", values=key)[methods] for key in table.columns[2:]}
     return {key: whole for key, values in wide.items() if len(whole := values.dropna())}
 
 

@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from realsr.runtime.command_line import check_dashes, quote_paths
-from realsr.runtime.config_check import check_config, nearest_of
+from realsr.runtime.config_check import check_config, nearest
 from realsr.runtime.errors import InputError, one_line
 from realsr.runtime.files import atomic_write
 from realsr.runtime.hardware import pick_device
@@ -177,8 +177,8 @@ def _hint(key: str, command: str) -> str:
     known = _option_names(root, command) - {key}
     inside = sorted(option for option in known if re.fullmatch(rf"{re.escape(group)}\..+\.{re.escape(name)}", option))
     renamed = [now + key.removeprefix(was) for was, now in RENAMED.items() if key.startswith(was)]
-    close = " or ".join(inside or [name for name in renamed if name in known]) or nearest_of(key, known)
-    return f", did you mean {close}?" if close else ""
+    close = " or ".join(inside or [name for name in renamed if name in known])
+    return f", did you mean {close}?" if close else nearest(key, known)
 
 
 def _option_names(root: Path, command: str) -> set[str]:

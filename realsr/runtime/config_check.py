@@ -66,14 +66,10 @@ def _check_plain(values: Any, defaults: Any, path: str) -> None:
                 _check_plain(value, default, f"{path}{key}.")
         elif key in defaults and not _refers(value):
             wanted = str if default in (None, "???") else type(default)
-            left_out = value is None and (default is None or _built(default) or _stands_for(default))
+            built = isinstance(default, dict) and "_target_" in default
+            left_out = value is None and (default is None or built or _stands_for(default))
             if not left_out and not _fits(value, wanted):
                 raise InputError(_misfit(f"{path}{key}", value, wanted))
-
-
-def _built(section: Any) -> bool:
-    """Whether a section has a ``_target_``; such a section may be null."""
-    return isinstance(section, dict) and "_target_" in section
 
 
 def _stands_for(value: Any) -> bool:
@@ -128,8 +124,8 @@ def _check_target(node: DictConfig, path: str) -> None:
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a config's value fits a type annotation; of a section with a ``_target_`` the result is not checked.
 
-    >>> _fits(4, int | None), _fits("4", int), _fits(4, float)
-    (True, False, True)
+    >>> _fits(4, int | None), _fits("4", int), _fits(4, float), _fits("4", Any)
+    (True, False, True, True)
     """
     if hint is Any:
         return True
@@ -174,16 +170,10 @@ def _choices(hint: Any) -> list[str]:
     return list(dict.fromkeys(word for part in parts for word in part)) if all(parts) else []
 
 
-def nearest_of(word: str, known: Iterable[str]) -> str:
-    """The known word that is most like ``word``; empty if none is like it.
-
-    >>> nearest_of("crop_sise", ["batch_size", "crop_size"])
-    'crop_size'
-    """
-    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)), "")
-
-
 def nearest(word: str, known: Iterable[str]) -> str:
-    """``, did you mean X?``, or nothing if no known word is like ``word``."""
-    close = nearest_of(word, known)
-    return f", did you mean {close}?" if close else ""
+    """The known word that is most like ``word``, as a question; empty if none is like it.
+
+    >>> nearest("crop_sise", ["batch_size", "crop_size"])
+    ', did you mean crop_size?'
+    """
+    return "".join(f", did you mean {close}?" for close in difflib.get_close_matches(word, list(known), 1, 0.5))

@@ -17,7 +17,6 @@ from realsr.estimation.crops import (
 from realsr.estimation.evidence import foreign_pixels, interlacing
 from realsr.imaging.colour import LUMA
 from realsr.imaging.detail import detailed_window
-from realsr.runtime.errors import InputError
 
 
 @pytest.fixture
@@ -99,25 +98,6 @@ def test_the_seed_and_nothing_else_decides(reference):
     torch.manual_seed(1)
     assert (corners(3) == first).all()
     assert (corners(4) != first).any()
-
-
-@pytest.mark.parametrize("value", [0.0, 0.3, 1 / 3, 1.0])
-@pytest.mark.parametrize("height, width", [(128, 128), (130, 97)])
-def test_flat_photo(value, height, width):
-    colour = torch.tensor([value, 0.1, 0.77]).view(3, 1, 1)
-    with pytest.raises(InputError, match="no edges"):
-        CropPairs(colour.expand(3, height, width), 10, crop=64, real=26, scale=2, seed=0)
-
-
-@pytest.mark.parametrize("height, width, fits", [(66, 66, True), (67, 200, True), (65, 200, False), (200, 64, False)])
-def test_small_photo(height, width, fits):
-    image = torch.rand(3, height, width, generator=torch.Generator().manual_seed(0))
-    if fits:
-        crops = CropPairs(image, 10, crop=64, real=26, scale=2, seed=0)
-        assert all(crops[index][0].shape == (3, 64, 64) for index in range(10))
-    else:
-        with pytest.raises(InputError, match=r"\d+x\d+ pixels are too few for KernelGAN's crops of 64"):
-            CropPairs(image, 10, crop=64, real=26, scale=2, seed=0)
 
 
 # -- crops for patch matching ----------------------------------------------------------------------------------------

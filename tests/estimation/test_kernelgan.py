@@ -5,7 +5,6 @@ import torch
 from benchmarks.bench_kernelgan import PlainKernelGAN, exact, fit, pairs, plain_critic
 from conftest import scene
 
-from realsr.estimation.estimate import estimate_kernel
 from realsr.estimation.kernelgan.losses import bicubic_matrix, bicubic_target, boundary_mask
 from realsr.estimation.kernelgan.module import BLOCK, KernelGAN
 from realsr.imaging.resample import imresize
@@ -264,19 +263,3 @@ def test_training_ends_when_the_kernel_has_settled():
     assert settle(settled=0.02, learning_rate=0.0) == 600  # the constraints count after 400
     assert settle(settled=0, learning_rate=0.0) == 1000
     assert settle(settled=1e-9, iterations=700) == 700
-
-
-def test_the_estimate_counts_the_iterations_that_were_run():
-    def estimator():
-        module = KernelGAN(iterations=1000, channels=2, learning_rate=0.0)
-        module.agreements = 3
-        return module
-
-    assert estimate_kernel(scene(120, 100), estimator=estimator, accelerator="cpu").iterations == 600
-
-
-def test_seed_decides_the_initial_weights():
-    state = torch.random.get_rng_state()
-    weights = [KernelGAN(channels=4, seed=seed).generator.filters[0].detach() for seed in (1, 1, 2)]
-    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
-    assert torch.equal(torch.random.get_rng_state(), state)

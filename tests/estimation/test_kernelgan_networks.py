@@ -93,14 +93,6 @@ def test_what_the_critic_leaves_out_changes_no_verdict():
     torch.testing.assert_close(critic(crop, crop[:0]), plain(crop).flatten(1), atol=1e-12, rtol=0)
 
 
-def test_verdicts_lie_in_0_to_1():
-    torch.manual_seed(0)
-    critic = PatchCritic(channels=8)
-    verdicts = critic(torch.rand(2, 3, 26, 31) * 2 - 1, torch.randn(1, 3, 26, 31) * 1e4)
-    assert verdicts.min() >= 0 and verdicts.max() <= 1
-    assert verdicts[:2].min() > 0 and verdicts[:2].max() < 1
-
-
 def test_critic_follows_the_spectral_norms_of_its_weights():
     torch.manual_seed(0)
     critic = PatchCritic(channels=8)

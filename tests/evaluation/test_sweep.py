@@ -317,10 +317,6 @@ def test_the_flag_may_stand_between_options(main, monkeypatch, tmp_path):
     assert [run.seed for run in read_runs(tmp_path / "out")] == [0, 4, 5]
 
 
-def test_a_sweep_that_goes_well_exits_with_0(main):
-    assert main("seed=0,4") == 0
-
-
 def test_a_sweep_that_is_repeated_leaves_done_runs_done(main, tmp_path, capsys):
     assert (main("seed=0,4"), main("seed=0,4")) == (0, 2)
     assert "2 of 2 runs failed" in capsys.readouterr().err

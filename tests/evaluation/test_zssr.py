@@ -299,8 +299,3 @@ def test_every_option_builds_a_module(option):
 def test_training_that_diverges_says_so():
     with pytest.raises(InputError, match=r"lower zssr\.learning_rate"):
         zero_shot(scene(20, 20), 2, partial(TINY, iterations=20, layers=8, learning_rate=1e30), accelerator="cpu")
-
-
-def test_no_such_accelerator():
-    with pytest.raises(InputError, match="accelerator=abacus"):
-        zero_shot(scene(20, 20), 2, TINY, accelerator="abacus")

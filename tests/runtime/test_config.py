@@ -1,6 +1,5 @@
 import inspect
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -12,7 +11,6 @@ from omegaconf import OmegaConf
 from realsr.estimation.patch_matching import PatchMatching
 from realsr.pools.sampling import KernelDraw, NoiseDraw
 from realsr.runtime.config import explain
-from realsr.runtime.config_check import _fits
 from realsr.runtime.errors import InputError
 from realsr.runtime.help import conf_dir
 
@@ -84,11 +82,6 @@ def test_a_seed_starts_the_generator_the_same_whatever_the_discriminator(compose
         starts.append(model.generator.body[0].weight)
     assert torch.equal(starts[0], starts[1])
     assert torch.equal(starts[0], starts[2])
-
-
-def test_targets_without_annotations_take_any_value():
-    assert _fits(4, Any)
-    assert not _fits("4", int)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -214,18 +207,6 @@ def test_perceptual_losses_take_a_local_backbone(compose, photo_folder, tmp_path
     assert loss(a, a) == 0
 
 
-@pytest.mark.parametrize("name", ["estimate", "collect", "upscale", "export", "evaluate", "quickstart"])
-def test_the_other_commands_compose(compose, name):
-    given = {
-        "estimate": ["data.source_dir=x"],
-        "collect": ["data.source_dir=x", "collector=dped"],
-        "upscale": ["ckpt=a", "input=b", "output=c"],
-        "export": ["ckpt=a"],
-        "evaluate": ["ckpt=a"],
-    }
-    compose(name, *given.get(name, []))
-
-
 @pytest.mark.parametrize("name", GROUPS["testset"])
 def test_test_sets_compose(compose, name):
     root = ["testset.root=x"] if name in ("df2k_val", "dped_val") else []
@@ -238,42 +219,6 @@ def test_training_data_and_test_sets_are_groups_of_their_own_commands(compose, n
     with pytest.raises(ConfigCompositionException) as error:
         compose(name, option)
     assert f"Could not override '{option.partition('=')[0]}'" in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("override", "says"),
-    [
-        ("+data.crop_sise=3", "data.crop_sise: RealSRData has no such option, did you mean crop_size?"),
-        ("+trainer.max_step=3", "trainer.max_step: Trainer has no such option, did you mean max_steps?"),
-        ("+scael=3", "scael: no such option of realsr.train, did you mean scale?"),
-        ("data.batch_size=many", "data.batch_size=many: must be int"),
-        ("estimator.iterations=1.5", "estimator.iterations=1.5: must be int"),
-    ],
-)
-def test_options_that_hydra_lets_pass_are_checked_against_signatures(compose, override, says):
-    with pytest.raises(InputError) as error:
-        compose("train", "data.source_dir=x", override)
-    assert says in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("override", "says"),
-    [
-        ("disc=pach", "Could not find 'disc/pach' Available options in 'disc': none patch unet vgg128"),
-        ("dics=patch", "did you mean disc?"),
-        ("data.crop_sise=3", "did you mean data.crop_size?"),
-        ("model.pixel_wieght=3", "did you mean model.pixel_weight?"),
-        ("data.cleanup=1", "data.cleanup: no such option, did you mean data.photos.cleanup?"),
-        ("data.noise_dir=x", "did you mean data.pools.noise_dir or data.validation.noise_dir?"),
-    ],
-)
-def test_hydras_own_errors_become_one_line_with_the_nearest_option(compose, override, says):
-    with pytest.raises(Exception) as error:
-        compose("train", "data.source_dir=x", override)
-    line = explain(error.value)
-    assert line is not None
-    assert says in line
-    assert "\n" not in line
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ class KernelGAN(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Adam with beta1 0.5 for both networks; they share no parameters, so one optimiser equals two."""
-        optimizer = _Adam(self.parameters(), self.learning_rate, (0.5, 0.999), fused=True)
+        optimizer = torch.optim.Adam(self.parameters(), self.learning_rate, (0.5, 0.999), fused=True)
         return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, LOWER, 0.1)]
 
     def on_train_start(self) -> None:
@@ -185,10 +185,3 @@ class KernelGAN(LightningModule):
             elif iteration == BLOCK:
                 self.bicubic_weight = max(self.bicubic_weight / 100, BICUBIC_END)
                 self.constrained = self.constrained or self.bicubic_weight < 5e-3
-
-
-class _Adam(torch.optim.Adam):
-    """PyTorch's Adam without its search for a CUDA driver at each step, which takes longer where there is none."""
-
-    def _accelerator_graph_capture_health_check(self) -> None:
-        pass
