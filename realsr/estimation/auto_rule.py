@@ -102,15 +102,10 @@ def relative_strengths(photos: Sequence[TileStatistics]) -> list[Floats]:
 
 
 def lower_envelope(mean: Floats, variance: Floats) -> Floats:
-    """Variance of the noise by brightness, from tiles most of which are noise.
+    """Variance ``(256 / LEVELS,)`` of the noise by steps of brightness, from tiles most of which are noise.
 
-    Args:
-        mean: ``(T,)`` brightness of tiles in 8-bit levels.
-        variance: ``(T,)`` in squared levels.
-
-    Returns:
-        ``(256 / LEVELS,)`` variance in the middle of each step of brightness. It rises by at most ``STEEPEST`` per
-        step, so steps without noise are bounded by their neighbours; 1 where there are no tiles.
+    Means and variances are ``(T,)``, in 8-bit levels and their squares. The result rises by at most ``STEEPEST`` a
+    step, so steps without noise are bounded by their neighbours; 1 where there are no tiles.
 
     >>> lower_envelope(np.full(8, 100.0), np.full(8, 6.0))[5:8]
     array([12.,  6., 12.])

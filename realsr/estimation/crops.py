@@ -74,8 +74,8 @@ class CropPairs(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
     Args:
         image: ``(3, H, W)`` in [0, 1].
         iterations: number of items; all corners are drawn in advance.
-        crop: the generator's input size in pixels.
-        real: the critic's crop size.
+        crop: side of the generator's crops.
+        real: side of the critic's.
         scale: downscaling factor at which gradients are computed for the generator's crops.
         seed: of the draw.
 
@@ -139,9 +139,8 @@ class PatchCrops(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         foreign: npt.NDArray[np.bool_] | None = None,
     ) -> None:
         if min(image.shape[1:]) < (least := large + RATIO):
-            raise InputError(
-                f"{image.shape[2]}x{image.shape[1]} pixels are too few, a photo needs {least} on both sides"
-            )
+            size = f"{image.shape[2]}x{image.shape[1]}"
+            raise InputError(f"{size} pixels are too few, a photo needs {least} on both sides")
         image = crop_to_multiple(image, RATIO)
         self.density = edge_density(image, RATIO)
         clear = probability = crop_probability(self.density, large)

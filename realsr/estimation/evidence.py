@@ -43,9 +43,8 @@ class Evidence:
     def confidence(self, agreement: float, border: float) -> tuple[float, list[str]]:
         """Confidence in [0, 1] and the reasons that lower it.
 
-        Args:
-            agreement: smallest correlation of a part's kernel with the photo's.
-            border: share of the kernel at its border.
+        ``agreement`` is the smallest correlation of a part's kernel with the photo's, ``border`` the share of the
+        kernel at its border.
         """
         against = {
             f"parts of the photo disagree ({agreement:.2f})": agreement < 0.9,
@@ -65,11 +64,9 @@ class Evidence:
 
 
 def foreign_pixels(image: Tensor, flat: bool) -> npt.NDArray[np.bool_]:
-    """Pixels ``(H, W)`` without information on the camera's blur: blown out, or drawn over the photo (text, bars).
+    """Pixels ``(H, W)`` of ``(3, H, W)`` in [0, 1] that are blown out, or drawn over the photo (text, bars).
 
-    Args:
-        image: ``(3, H, W)`` in [0, 1].
-        flat: whether pixels that equal all their neighbours count too, which is right for photos with noise.
+    With ``flat`` those count too that equal all their neighbours, which is right for photos with noise.
     """
     white = (image.amin(0) >= 254 / 255).numpy()
     if not flat:

@@ -1,7 +1,7 @@
 """Kernel maths: Gaussians, centring, clean-up after KernelGAN, x4 from x2, and how right a kernel is.
 
 A kernel is a square float64 array ``(K, K)`` that sums to one and is applied by correlation in the phase convention of
-:mod:`realsr.imaging.resample`. Numbers of the KernelGAN paper (Bell-Kligler et al., NeurIPS 2019) are cited in place.
+:mod:`realsr.imaging.resample`. KernelGAN is Bell-Kligler et al., NeurIPS 2019.
 """
 
 from __future__ import annotations
@@ -77,15 +77,11 @@ def of_eigenvalues(matrices: Array, function: Callable[[Array], Array]) -> Array
 def kernel_of_blur(blur: Array, scale: int, size: int) -> Kernel:
     """The kernel ``(size, size)`` that gives sharp HR images a Gaussian blur when they are downscaled by ``scale``.
 
-    Args:
-        blur: covariance ``[[xx, xy], [xy, yy]]`` of the photo's blur in squared LR pixels, y down.
-        scale: subsampling factor.
-        size: side of the kernel.
+    ``blur`` is the covariance ``[[xx, xy], [xy, yy]]`` of the photo's blur in squared LR pixels, y down.
     """
+    own = blur * scale**2 - HR_BLUR * np.eye(2)
     # a sampled Gaussian narrower than a third of a pixel is a single point
-    return gaussian_of(
-        size, of_eigenvalues(blur * scale**2 - HR_BLUR * np.eye(2), lambda values: values.clip(0.1)), scale
-    )
+    return gaussian_of(size, of_eigenvalues(own, lambda values: values.clip(0.1)), scale)
 
 
 def frequencies(side: int) -> Array:
@@ -115,11 +111,7 @@ def developed(kernel: Kernel, response: Kernel, scale: int) -> Kernel:
 
 
 def normalise(kernel: npt.NDArray[np.floating]) -> Kernel:
-    """Scale to a sum of one.
-
-    Raises:
-        ValueError: the sum is zero, negative or not finite.
-    """
+    """Scale to a sum of one; raises ValueError if the sum is zero, negative or not finite."""
     total = float(kernel.sum())
     if not math.isfinite(total) or total <= 0:
         raise ValueError(f"kernel sums to {total}, cannot be normalised")
@@ -155,8 +147,7 @@ def suppress_small(kernel: npt.NDArray[np.floating], count: int = 40) -> Kernel:
 def x4_from_x2(kernel: Kernel) -> Kernel:
     """The x4 kernel of two x2 steps with the same kernel (KernelGAN, section 3.3), ``(2K - 1, 2K - 1)``.
 
-    The subsampling by 2 between the two blurs spreads the second kernel: ``k4 = k2 * (k2 with zeros between)``, cropped
-    and normalised. The result is centred for x4 if the kernel is centred for x2.
+    The subsampling by 2 between the two blurs spreads the second kernel: ``k4 = k2 * (k2 with zeros between)``.
 
     >>> four = x4_from_x2(gaussian_kernel(17, (1.0, 1.0), 0.0, scale=2))
     >>> four.shape, round(widths_and_angle(four)[0], 3)  # sqrt(1 + 4) times as wide

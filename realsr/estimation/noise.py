@@ -41,12 +41,7 @@ NO_NOISE = 0.1  # variance in squared levels of a tile in which one pixel of nin
 
 @dataclass(frozen=True)
 class TileRule(ABC):
-    """Chooses the tiles of a camera's photos that are noise; its fields are the pool's settings.
-
-    Attributes:
-        tile_size: side in pixels.
-        stride: step in pixels between tiles.
-    """
+    """Chooses the tiles of a camera's photos that are noise; its fields are the pool's settings."""
 
     tile_size: int
     stride: int
@@ -170,8 +165,7 @@ class NoiseRule(TileRule):
     """The paper's rule (RealSR, section 3.2): tiles of low variance that are not too dark.
 
     The authors take tiles of 256 pixels with a gray variance under 20, and a gray mean over 0 (DF2K) or over 50
-    (DPED). Other cameras need other bounds, and the variance does not distinguish noise from a faint scene or from a
-    white sky without noise: :class:`realsr.estimation.auto_rule.AutoRule` does.
+    (DPED). Other cameras need other bounds, and faint scenes pass as noise.
 
     Attributes:
         tile_size: at least the side of the LR crops.

@@ -167,18 +167,11 @@ def _autocovariance(tile: Array) -> Array:
 
 
 def noise_level(gray: Array, patch: int = 7) -> float:
-    """Standard deviation of the white noise in a photo (Liu, Tanaka and Okutomi, IEEE TIP 2013).
+    """Standard deviation of the white noise in ``gray (H, W)``, in its units (Liu, Tanaka and Okutomi, IEEE TIP 2013).
 
     Texture fills few directions of patch space and noise all of them, so the smallest eigenvalue of the patches'
     covariance is the noise's variance. It is taken over patches whose gradients noise alone can explain, which are
-    found iteratively. Clipped patches are left out.
-
-    Args:
-        gray: ``(H, W)`` in [0, 1], both sides at least three pixels longer than a patch.
-        patch: side of the patches.
-
-    Returns:
-        In units of ``gray``; 0 for a photo that is clipped nearly everywhere.
+    found iteratively. Clipped patches are left out; the result is 0 where nearly all are.
 
     >>> round(255 * noise_level(np.random.default_rng(0).normal(0.5, 4 / 255, (80, 80))))
     4

@@ -191,9 +191,7 @@ class PatchMatching(LightningModule):
     def distance(self, large: Tensor, small: Tensor) -> Tensor:
         """Squared sliced Wasserstein distance of the downscaled large crops to the small ones, of each part ``(4,)``.
 
-        Args:
-            large: ``(4, crops, crop, crop)`` gray in [0, 1].
-            small: ``(4, crops, output_size, output_size)``.
+        Crops are gray in [0, 1], ``(4, crops, crop, crop)`` and ``(4, crops, output_size, output_size)``.
         """
         kernels = patches.gaussians(self.theta, self.kernel_size)
         fake = F.conv2d(large.transpose(0, 1), kernels[:, None], stride=RATIO, groups=PARTS).transpose(0, 1)

@@ -49,12 +49,9 @@ def compare_means(start: dict[str, float], adapted: dict[str, float]) -> str:
     shown = [f"{m.name} {m.written(start[name])} -> {m.written(adapted[name])}" for name, m in both]
     gains = {m.name: m.better * (adapted[n] - start[n]) for n, m in both if n in ("psnr", "lpips", "niqe")}
     better, worse = ([name for name, gain in gains.items() if (gain > 0) == wanted] for wanted in (True, False))
-    sides = [
-        f"the {side} by {' and '.join(names)}"
-        for side, names in (("adapted network", better), ("start", worse))
-        if names
-    ]
-    result = ", ".join(sides).replace(" by", " is better by", 1) or "neither is better by these"
+    sides = {"the adapted network": better, "the start": worse}
+    told = ", ".join(f"{side} by {' and '.join(names)}" for side, names in sides.items() if names)
+    result = told.replace(" by", " is better by", 1) or "neither is better by these"
     if worse and not better:
         result += "; more photos or steps may help, or take the start"
     return f"start -> adapted: {', '.join(shown)}; {result}"

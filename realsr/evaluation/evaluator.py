@@ -42,9 +42,9 @@ class Evaluator:
 
     Attributes:
         scale: of the methods; also the border that PSNR and SSIM shave.
-        lpips: None leaves it out.
-        niqe: for photos without ground truth; None leaves it out.
-        settings: of LPIPS and NIQE, as plain values.
+        lpips: with ground truth; None leaves it out.
+        niqe: without ground truth; None leaves it out.
+        settings: of both, as plain values.
     """
 
     scale: int
@@ -91,12 +91,6 @@ def evaluate(photos: Sequence[PairFiles], methods: Sequence[Method], evaluator: 
 
     Each result is ``<method>/<photo>.png`` and a JSON file with its origin and metrics; ``compare/<photo>.png`` shows a
     part of the photo by all methods. A damaged photo, or one on which a method fails, does not stop the others.
-
-    Args:
-        photos: with ground truth or without.
-        methods: of one scale.
-        evaluator: measures.
-        folder: for the results.
 
     Raises:
         InputError: ``folder`` cannot take the results; a photo is too small to be measured.

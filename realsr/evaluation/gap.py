@@ -67,13 +67,9 @@ class Gap:
 
 
 def choose_photos(folder: str, count: int, side: int, factor: float = 1.0) -> list[Path]:
-    """At most ``count`` photos of a folder, evenly chosen, that are large enough; only their headers are read.
+    """At most ``count`` photos of a folder, evenly chosen, that have ``side`` pixels once scaled by ``factor``.
 
-    Args:
-        folder: with its sub-folders.
-        count: of the photos that are looked at; those that are too small are named in the log and left out.
-        side: in pixels, of the patches that will be cut.
-        factor: by which the photos are scaled first.
+    Only headers are read. Photos that are too small are named in the log and left out.
 
     Raises:
         InputError: there is no such folder, or no photo in it.
@@ -103,14 +99,9 @@ def check_counts(real: int, hr: int) -> None:
 
 
 def cut_patches(photos: Sequence[Path], side: int, count: int, seed: int, factor: float = 1.0) -> Patches:
-    """``count`` crops at random places of each photo, by its name, ``(count, 3, side, side)`` in [0, 1].
+    """Crops at random places of each photo, by its name, ``(count, 3, side, side)`` in [0, 1].
 
-    Args:
-        photos: files of :func:`choose_photos`; damaged ones are named in the log and left out.
-        side: in pixels.
-        count: of each photo.
-        seed: of the places.
-        factor: by which the photos are scaled first.
+    Photos, of :func:`choose_photos`, are scaled by ``factor`` first; damaged ones are named in the log and left out.
     """
     cut: Patches = {}
     for photo in photos:
@@ -129,13 +120,9 @@ def cut_patches(photos: Sequence[Path], side: int, count: int, seed: int, factor
 def load_variants(
     nodes: Mapping[Any, DictConfig], scale: int, min_confidence: float, compressed: bool
 ) -> dict[str, Degrade]:
-    """Degradations as their options compose them, with whole pools.
+    """Degradations by name, as ``degradation@variants`` of conf/gap.yaml compose them, with whole pools.
 
-    Args:
-        nodes: of ``degradation@variants`` in conf/gap.yaml, by name.
-        scale: of HR against LR.
-        min_confidence: of the kernels.
-        compressed: whether the photos are JPEG files; else the variants that need JPEG tables are left out.
+    Unless the photos are ``compressed``, variants that need JPEG tables are left out.
     """
     found: dict[str, Degrade] = {}
     for name, node in nodes.items():
@@ -152,13 +139,9 @@ def load_variants(
 
 
 def measure(real: Patches, hr: Patches, variants: Mapping[str, Degrade], seed: int = 0) -> dict[str, Gap]:
-    """Measure degradations against real patches; photos of one name on both sides are in the same fold.
+    """Measure degradations ``(hr, generator) -> lr`` against real patches.
 
-    Args:
-        real: by photo, ``(n, 3, P, P)`` in [0, 1].
-        hr: by photo, ``(n, 3, s*(P + 8), s*(P + 8))``, from which each variant makes LR.
-        variants: by name, ``(hr, generator) -> lr``.
-        seed: of the draws.
+    Real patches are ``(n, 3, P, P)`` in [0, 1], HR is ``(n, 3, s*(P + 8), s*(P + 8))``, both by photo.
 
     Raises:
         InputError: there are fewer than two photos on a side.
@@ -214,11 +197,7 @@ def picture(real: Curves, gaps: Mapping[str, Gap]) -> Picture:
 def advice(gaps: Mapping[str, Gap], scenes: Separation, nearest: str, degradation: str) -> str:
     """Which variant to train with, which others are as near, and whether other clean photos would help.
 
-    Args:
-        gaps: by variant.
-        scenes: the separation by the scenes alone.
-        nearest: the variant of the smallest AUC.
-        degradation: the option that chooses it.
+    ``scenes`` is the separation by the scenes alone; ``degradation`` chooses ``nearest``, the variant of smallest AUC.
     """
     best = gaps[nearest].separation
     line = f"nearest is {nearest}, AUC {best.auc:.3f}: train with degradation={degradation}"

@@ -116,9 +116,7 @@ def network(
 def zssr(
     scale: int, module: partial[ZSSR], accelerator: str = "auto", estimator: partial[Estimator] | None = None
 ) -> Method:
-    """Zero-shot learning: ``zssr`` with bicubic downscaling (Shocher et al., CVPR 2018).
-
-    With an estimator it is ``k_zssr``, with the photo's estimated kernel (Bell-Kligler et al., NeurIPS 2019).
+    """ZSSR (Shocher et al., CVPR 2018), or with an estimator K-ZSSR (Bell-Kligler et al., NeurIPS 2019).
 
     Raises:
         InputError: an option or the scale is wrong.

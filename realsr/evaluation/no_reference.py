@@ -96,15 +96,14 @@ def read_pristine(file: str) -> tuple[Tensor, Tensor]:
     """
     if not Path(file).is_file():
         raise InputError(f"{file}: no such file of NIQE weights")
-    content: dict[str, Any]
-    if Path(file).suffix == ".npz":
-        names = "mu_pris_param", "cov_pris_param"
-        try:
-            content = dict(np.load(file))
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as e:
-            raise InputError(f"{file}: is no .npz file that can be read ({e})") from e
-    else:
-        names, content = ("mu", "cov"), read_checkpoint(file)
+    npz = Path(file).suffix == ".npz"
+    names = ("mu_pris_param", "cov_pris_param") if npz else ("mu", "cov")
+    try:
+        content: dict[str, Any] = dict(np.load(file)) if npz else read_checkpoint(file)
+    except InputError:
+        raise
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as e:
+        raise InputError(f"{file}: is no .npz file that can be read ({e})") from e
     found = [content.get(name) for name in names]
     arrays = [torch.as_tensor(array).double() for array in found if isinstance(array, Tensor | np.ndarray)]
     if [array.numel() for array in arrays] != [36, 36 * 36] or not all(array.isfinite().all() for array in arrays):

@@ -58,9 +58,8 @@ def present(
     print_tables(tables, title)
     held_out = [f"{name}: {' '.join(held_out_lines(record))}" for name, record in records.items()]
     notes = [*tables.notes, *done.failures, *held_out]
-    shown = views(
-        [photos[i] for i in evenly(count, len(photos))], [method.name for method in methods], folder, side, done
-    )
+    chosen = [photos[i] for i in evenly(count, len(photos))]
+    shown = views(chosen, [method.name for method in methods], folder, side, done)
     report = folder / "report.html"
     report_evaluation(report, title, tables.cells, notes, shown, done.results, pool_pictures(methods), about(done))
     log.info("open %s in a browser; pictures, table.md, images.csv and metrics.json are beside it", report)

@@ -56,8 +56,7 @@ class Separation:
 
     Attributes:
         auc: area under its ROC curve, 0.5 for equal sets, 1 for sets that are always told apart.
-        low: 2.5 % quantile over bootstrap samples of the photos.
-        high: 97.5 % quantile.
+        low, high: quantiles of 2.5 and 97.5 % over bootstrap samples of the photos.
     """
 
     auc: float
@@ -71,11 +70,8 @@ class Separation:
 def separation(real: Mapping[str, Array], made: Mapping[str, Array], seed: int = 0) -> Separation:
     """Train a logistic regression to tell made patches from real ones, and test it on held-out photos.
 
-    Args:
-        real: features ``(n, F)`` of each real photo's patches, by the photo's name.
-        made: features of the patches made of each photo, by the photo's name. Photos of one name on both sides are in
-            the same fold.
-        seed: of the bootstrap, which draws photos with replacement, since patches of one photo are correlated.
+    Features are ``(n, F)`` by the photo's name; photos of one name on both sides are in the same fold. The bootstrap
+    draws photos with replacement, since patches of one photo are correlated.
     """
     sides = [*real.values(), *made.values()]
     counts = [len(side) for side in sides]

@@ -134,13 +134,9 @@ def _result(run: Path) -> tuple[dict[str, float] | None, str | None]:
 
 
 def row_names(runs: Sequence[Iterable[str]]) -> list[str]:
-    """Name runs by the options that differ between them, without the seed.
+    """Name runs by those of their command line options that differ, without the seed.
 
-    Args:
-        runs: the command line options of each.
-
-    Returns:
-        ``key=value`` of each such option, only the value if runs differ in one option, ``default`` without any.
+    ``key=value`` of each, only the value if runs differ in one option, ``default`` without any.
 
     >>> row_names([["disc=patch", "seed=0"], ["disc=patch", "seed=1"], ["disc=vgg128", "seed=0"]])
     ['patch', 'patch', 'vgg128']

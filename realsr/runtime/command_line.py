@@ -30,10 +30,6 @@ def and_next(result: str, *commands: Sequence[str]) -> str:
 
     Paths below the working directory are shown relative to it.
 
-    Args:
-        result: where it lies.
-        commands: name and options of each.
-
     >>> print(and_next("3 kernels in pools/my phone", ("gap", "data.source_dir=my phone", "photos=3")))
     3 kernels in pools/my phone; next:
       python -m realsr.gap 'data.source_dir=my phone' photos=3
@@ -55,9 +51,6 @@ def quote_paths(options: Sequence[str]) -> list[str]:
 
     ``start`` takes the name of a network or a file. Commas separate values in a sweep (``-m``). A leading ``~`` becomes
     the home directory, since some shells leave it as it is after a ``=``.
-
-    Args:
-        options: of the command line.
 
     Raises:
         InputError: a group is set to null, for which Hydra's message names no group; ``name`` leads out of its folder.

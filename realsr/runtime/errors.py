@@ -32,12 +32,7 @@ def one_line(text: str) -> str:
 
 
 def at_least(least: float, prefix: str = "", **values: float) -> None:
-    """Check numbers of a config.
-
-    Args:
-        least: that each may be.
-        prefix: of their names in the message.
-        values: the numbers, by name.
+    """Check numbers of a config, given by their names, to which the message adds a prefix.
 
     Raises:
         InputError: a value is no number, less than ``least``, NaN or infinite.

@@ -102,13 +102,9 @@ def _installed(package: str) -> bool:
 def check_writable(folder: Path, need_bytes: int = 50_000_000, otherwise: str = "choose another folder") -> None:
     """Make a folder, and check that files can be written into it, before hours are spent.
 
-    Args:
-        folder: to write into.
-        need_bytes: of free space.
-        otherwise: what to do where it cannot be written to.
-
     Raises:
-        InputError: the folder cannot be made or written to, or has less than ``need_bytes`` free.
+        InputError: the folder cannot be made or written to (``otherwise`` tells what to do then), or has less than
+            ``need_bytes`` free.
     """
     probe = folder / ".write-probe"
     try:

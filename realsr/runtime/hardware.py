@@ -24,11 +24,7 @@ OUT_OF_MEMORY = (
 
 
 def pick_device(accelerator: str, index: int | None = None) -> torch.device:
-    """The device for ``auto``, ``cpu`` or ``gpu``.
-
-    Args:
-        accelerator: ``auto`` takes a GPU where there is one.
-        index: of several GPUs.
+    """The device for ``auto``, ``cpu`` or ``gpu``; ``index`` chooses among several GPUs.
 
     Raises:
         InputError: there is no such device.
@@ -46,11 +42,7 @@ def pick_device(accelerator: str, index: int | None = None) -> torch.device:
 
 
 def count_devices(accelerator: str, wanted: int) -> int:
-    """How many devices of a kind to use. The CPU may be used several times at once.
-
-    Args:
-        accelerator: as for :func:`pick_device`.
-        wanted: their number; 0 takes all.
+    """How many devices of a kind to use; 0 takes all. The CPU may be used several times at once.
 
     Raises:
         InputError: there are fewer.

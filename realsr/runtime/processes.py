@@ -33,9 +33,7 @@ def quiet_unless_first() -> None:
 def check_processes(trainer: Trainer, strategy: Any) -> None:
     """Check the number of processes, which could train the same run several times, wait for ever or fail at once.
 
-    Args:
-        trainer: as built.
-        strategy: as configured; None is Lightning's own choice.
+    ``strategy`` is that of the config; None is Lightning's own choice.
 
     Raises:
         InputError: several devices without ``trainer=ddp``; torchrun or srun started another number of processes than
@@ -68,14 +66,7 @@ def needs_own_command(trainer: DictConfig) -> bool:
 
 
 def run_as_command(folder: Path) -> None:
-    """Run this row of a sweep as a command of its own.
-
-    Args:
-        folder: of the run.
-
-    Raises:
-        InputError: the command failed; it has printed why.
-    """
+    """Run this row of a sweep as a command of its own; raises InputError if it fails, once it has said why."""
     options = [*HydraConfig.get().overrides.task, f"hydra.run.dir={folder}"]
     command = [sys.executable, "-m", "realsr.train", *options]
     process = subprocess.Popen(command, start_new_session=True)  # it gets signals from here alone

@@ -16,12 +16,7 @@ from realsr.runtime.errors import InputError
 
 
 def fit_photo(module: LightningModule, loader: DataLoader[Any], accelerator: str = "auto") -> None:
-    """Train a module in place, for one pass over a loader.
-
-    Args:
-        module: the network to train.
-        loader: crops of one photo.
-        accelerator: Lightning's name of the device.
+    """Train a module in place, for one pass over a loader of one photo's crops.
 
     Raises:
         InputError: there is no such accelerator.

@@ -127,11 +127,8 @@ class KernelGAN(LightningModule):
     def both_losses(self, g_crop: Tensor, target: Tensor, d_crop: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """:meth:`generator_losses`, whose ``total`` trains the generator alone, and ``critic``, for the critic alone.
 
-        Args:
-            g_crop: ``(1, 3, crop, crop)`` in [-1, 1].
-            target: of the bicubic loss, ``(1, 3, output_size, output_size)``.
-            d_crop: a real crop of the same size.
-            noise: on the real crop and on the fake one, ``(2, 3, output_size, output_size)``.
+        ``g_crop`` is ``(1, 3, crop, crop)`` in [-1, 1]; ``target`` of the bicubic loss, the real ``d_crop`` and
+        ``noise``, one on it and one on the fake, have ``output_size`` pixels on a side.
         """
         kernel = self.generator.kernel()
         fake = self.generator(g_crop, kernel)

@@ -50,14 +50,9 @@ class LinearGenerator(nn.Module):
         return kernel[0, 0]
 
     def forward(self, crop: Tensor, kernel: Tensor | None = None) -> Tensor:
-        """Correlate and subsample, without padding.
+        """Correlate ``(N, 3, H, W)`` and subsample: ``(N, 3, ceil((H-K+1)/scale), ceil((W-K+1)/scale))``.
 
-        Args:
-            crop: ``(N, 3, H, W)``.
-            kernel: the result of :meth:`kernel`, if it is known already.
-
-        Returns:
-            ``(N, 3, ceil((H-K+1)/scale), ceil((W-K+1)/scale))``.
+        ``kernel`` is the result of :meth:`kernel`, if it is known already.
         """
         kernel = self.kernel() if kernel is None else kernel
         planes = crop.flatten(0, 1)[:, None]
@@ -70,11 +65,7 @@ class PatchCritic(nn.Module):
 
     Spectral norm everywhere; batch normalisation and ReLU on the inner layers; no padding. Each crop is normalised by
     itself. Running statistics, and biases before a normalisation, have no effect and are left out. Nothing lies between
-    the first two layers, so their filters are composed and applied as one.
-
-    Args:
-        channels: width of the inner layers.
-        layers: number of layers, at least three.
+    the first two of the ``layers`` (three or more), so their filters are composed and applied as one.
 
     >>> PatchCritic(channels=4)(torch.rand(1, 3, 26, 26), torch.rand(2, 3, 26, 26)).shape
     torch.Size([3, 400])
@@ -92,15 +83,9 @@ class PatchCritic(nn.Module):
     def forward(self, for_generator: Tensor, for_critic: Tensor) -> Tensor:
         """Score the crops that train the generator and those that train the critic in one pass.
 
+        Crops are ``(M, 3, H, W)`` and ``(N, 3, H, W)`` in [-1, 1], scores ``(M+N, (H-6)*(W-6))`` in [0, 1]; 1 is real.
         Gradients of the scores on ``for_generator`` go to the crops alone, those on ``for_critic`` to the critic alone.
         Each crop, in the order of the output, takes a power iteration, as if it were the only one.
-
-        Args:
-            for_generator: ``(M, 3, H, W)`` in [-1, 1].
-            for_critic: ``(N, 3, H, W)`` in [-1, 1].
-
-        Returns:
-            ``(M+N, (H-6)*(W-6))`` in [0, 1]; 1 is real.
         """
         counts = len(for_generator), len(for_critic)
         weights, norms = self.inner.weight, self.inner.norms(*counts)

@@ -103,15 +103,10 @@ class ZSSR(LightningModule):
     def pairs(
         self, photo: Tensor, kernel: Tensor | None = None, again: bool = False
     ) -> DataLoader[tuple[Tensor, Tensor]]:
-        """The loader of a photo's training, for which the module is prepared.
+        """The loader of a photo's training, for which the module is prepared; raises InputError if it is too small.
 
-        Args:
-            photo: to be doubled, ``(3, H, W)`` in [0, 1].
-            kernel: of the photo, for x2, ``(K, K)``; None is bicubic.
-            again: whether this is the second doubling.
-
-        Raises:
-            InputError: the photo is too small.
+        The photo is ``(3, H, W)`` in [0, 1], its x2 kernel ``(K, K)`` or None for bicubic; ``again`` at the second
+        doubling.
         """
         self.iterations = self.limits[again]
         self.rate = self.learning_rate / 3 if again else self.learning_rate

@@ -52,9 +52,7 @@ class FathersAndSons(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         kernel: correlation kernel ``(K, K)`` for x2; None is bicubic.
         iterations: number of items.
         crop: side of the crops in the father's pixels, even; smaller fathers are taken whole.
-        sizes: of the fathers, relative to the photo.
-        noise: standard deviation of the noise on the sons, in levels of 255.
-        seed: of all draws.
+        sizes, noise, seed: see :class:`realsr.evaluation.zssr.ZSSR`.
 
     Raises:
         InputError: the photo is too small.
@@ -71,9 +69,8 @@ class FathersAndSons(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         seed: int,
     ) -> None:
         if min(photo.shape[-2:]) < LEAST:
-            raise InputError(
-                f"{photo.shape[2]}x{photo.shape[1]} pixels are too few for ZSSR: give {LEAST} or more on both sides"
-            )
+            size = f"{photo.shape[2]}x{photo.shape[1]}"
+            raise InputError(f"{size} pixels are too few for ZSSR: give {LEAST} or more on both sides")
         self.iterations, self.crop, self.noise, self.seed = iterations, crop, noise, seed
         self.fathers = [crop_to_multiple(photo if size == 1 else imresize(photo, size), 2) for size in sizes]
         # stored in the father's orientation, so that both are cropped at one place

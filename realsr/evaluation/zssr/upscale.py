@@ -100,10 +100,9 @@ def _doubled(lr: Tensor, kernel: Tensor | None, module: ZSSR, accelerator: str, 
 
 
 def back_projected(sr: Tensor, lr: Tensor, scale: int, kernel: Tensor | None = None, times: int = 1) -> Tensor:
-    """Correct ``sr`` so that its downscaled version comes closer to ``lr`` (Irani and Peleg, 1991).
+    """Correct ``sr (3, s*H, s*W)`` so that its downscaled version comes closer to ``lr`` (Irani and Peleg, 1991).
 
-    ``sr`` is ``(3, s*H, s*W)``, ``lr`` is ``(3, H, W)``, and ``kernel (K, K)`` is that of ``lr``; None is bicubic. Each
-    of the steps adds the difference, enlarged by bicubic.
+    Each of the steps adds the difference, enlarged by bicubic; ``kernel (K, K)`` is that of ``lr``, None is bicubic.
     """
     for _ in range(times):
         sr = sr + imresize(lr - shrunk(sr, scale, kernel), scale)
