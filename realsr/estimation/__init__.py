@@ -1,7 +1,7 @@
 """What one photo tells: its noise and its blur kernel.
 
 ``estimate.py`` goes from a photo to its kernels with one of two LightningModules: ``patch_matching.py``, the default,
-or ``kernelgan/``. ``crops.py`` chooses the crops. ``noise.py`` and ``camera_noise.py`` choose tiles of noise.
+or ``kernelgan/``. ``crops.py`` chooses the crops. ``noise.py`` and ``auto_rule.py`` choose tiles of noise.
 """
 
 from realsr.estimation.estimate import KernelEstimate, estimate_kernel

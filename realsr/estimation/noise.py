@@ -183,7 +183,8 @@ class NoiseRule(TileRule):
     keep_best: int = 0
 
     def __post_init__(self) -> None:
-        at_least(1, "collector.", tile_size=self.tile_size, stride=self.stride)
+        at_least(16, "collector.", tile_size=self.tile_size)
+        at_least(1, "collector.", stride=self.stride)
         at_least(0, "collector.", max_variance=self.max_variance, keep_best=self.keep_best)
 
     def reasons(self, tiles: TileStatistics) -> Reasons:

@@ -174,9 +174,9 @@ def test_blockiness_is_the_excess_of_the_steps_over_the_edges():
     assert blockiness(in_tiles(noise(64, 64, 1), 64)[0]) < 0.15
 
 
-@pytest.mark.parametrize("side", [1, 2, 7, 8, 9, 16, 33, 50])
+@pytest.mark.parametrize("side", [16, 17, 33, 50])
 def test_tiles_of_every_size_have_plain_numbers(side):
-    for tile in (np.full((side, side), 7.0), noise(side, side, 3) if side > 1 else np.zeros((1, 1))):
+    for tile in (np.full((side, side), 7.0), noise(side, side, 3)):
         for measure in (structure, direction, blockiness, slope, unevenness, correlation):
             assert np.isfinite(measure(tile)) and measure(tile) < 2
             assert np.ptp(tile) or measure(tile - tile.mean()) == 0
