@@ -6,6 +6,7 @@ import difflib
 import functools
 import inspect
 import pkgutil
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import UnionType
@@ -64,22 +65,13 @@ def _check_plain(values: Any, defaults: Any, path: str) -> None:
         if isinstance(value, dict) and isinstance(default, dict):
             if "_target_" not in default:
                 _check_plain(value, default, f"{path}{key}.")
-        elif key in defaults and not _refers(value):
+        elif key in defaults and not (isinstance(value, str) and "${" in value):  # which refers to other options
             wanted = str if default in (None, "???") else type(default)
             built = isinstance(default, dict) and "_target_" in default
-            left_out = value is None and (default is None or built or _stands_for(default))
+            one_option = re.fullmatch(r"\$\{[^}]*\}", str(default))  # which may be null
+            left_out = value is None and (default is None or built or one_option)
             if not left_out and not _fits(value, wanted):
                 raise InputError(_misfit(f"{path}{key}", value, wanted))
-
-
-def _stands_for(value: Any) -> bool:
-    """Whether a value is a single reference to another option, which may be null."""
-    return _refers(value) and value.startswith("${") and value.index("}") == len(value) - 1
-
-
-def _refers(value: Any) -> bool:
-    """Whether a value refers to other options."""
-    return isinstance(value, str) and "${" in value
 
 
 def _check_node(node: Any, path: str) -> None:
