@@ -19,16 +19,11 @@ PARTS = 4  # of the photo, each of which gives patch matching an estimate
 
 
 def gradient_map(image: npt.NDArray[np.floating]) -> Map:
-    """Density of gradients as in the KernelGAN program, averaged over 5x5 pixels, of mean one; a border of 5 is zero.
+    """Density ``(H, W)`` of the gradients of ``(H, W, 3)`` in [0, 1], as in the KernelGAN program, of mean one.
 
     The sum of three normalised maps: the gray image's gradient magnitude, and for each axis the pixels whose slope lies
-    above the quantile of 0.97 (counted, not weighted, so that a few extreme edges do not dominate).
-
-    Args:
-        image: ``(H, W, 3)`` in [0, 1].
-
-    Returns:
-        ``(H, W)``; zero everywhere for an image without any gradient.
+    above the quantile of 0.97 (counted, not weighted, so that a few extreme edges do not dominate). It is averaged over
+    5x5 pixels; a border of 5 is zero, and all of it without any gradient.
     """
     window, quantile = 5, 0.97
     dy, dx = (_zero_frame(np.abs(slope), window) for slope in np.gradient(image @ LUMA))
@@ -39,11 +34,7 @@ def gradient_map(image: npt.NDArray[np.floating]) -> Map:
 
 
 def edge_density(image: Tensor, scale: int) -> Map:
-    """:func:`gradient_map` of a photo ``(3, H, W)`` at ``1/scale`` of its size, enlarged to ``(H, W)``.
-
-    Raises:
-        InputError: the photo has no edges.
-    """
+    """:func:`gradient_map` of a photo ``(3, H, W)`` at ``1/scale`` of its size, enlarged to ``(H, W)``."""
     small = gradient_map(imresize(image.double(), 1 / scale).permute(1, 2, 0).numpy())
     if not small.any():
         raise InputError("no edges to estimate a kernel from, the photo is flat")

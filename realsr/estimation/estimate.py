@@ -32,7 +32,7 @@ class KernelEstimate:
 
     Attributes:
         scale: the requested scale.
-        kernels: by scale, for all scales of the estimator; correlation kernels, sum 1, float64.
+        kernels: by scale, for all scales of the estimator.
         confidence: in [0, 1].
         reasons: why the confidence is low; empty if it is not.
         window: rows and columns of the part of the photo that was used.

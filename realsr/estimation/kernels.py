@@ -38,16 +38,13 @@ def centre_of_mass(kernel: Kernel) -> Array:
 
 
 def gaussian_kernel(size: int, sigmas: tuple[float, float], angle: float, scale: int) -> Kernel:
-    """Anisotropic Gaussian, centred for ``scale``.
+    """Anisotropic Gaussian ``(size, size)``, centred for subsampling by ``scale``; 1 centres it on ``size // 2``.
 
     Args:
-        size: side K in pixels.
-        sigmas: standard deviations along the two axes, in pixels of the large image.
+        size: side in pixels.
+        sigmas: standard deviations along the two axes, in pixels of the large image; raises ValueError unless positive.
         angle: of the first axis against the x axis, in radians, counter-clockwise with y up.
-        scale: subsampling factor that the kernel is meant for; 1 centres it on ``K//2``.
-
-    Raises:
-        ValueError: a standard deviation is not positive.
+        scale: subsampling factor.
 
     >>> gaussian_kernel(5, (1.0, 0.5), 0.0, scale=1)[2].round(3)
     array([0.043, 0.192, 0.317, 0.192, 0.043])
@@ -180,8 +177,7 @@ def aligned(kernel: Kernel, frame: int) -> Kernel:
 def kernel_psnr(kernel: Kernel, truth: Kernel, frame: int = 21) -> float:
     """PSNR in dB (peak 1) of two kernels whose centres of mass were aligned; infinite for equal kernels.
 
-    DIV2KRK's frames are 11 for x2 and 21 for x4. Without alignment pixel errors mean little: an off-centre kernel
-    only shifts the image.
+    DIV2KRK's frames are 11 for x2 and 21 for x4. An off-centre kernel only shifts the image.
 
     >>> truth = gaussian_kernel(21, (2.0, 1.5), 0.3, scale=4)
     >>> round(kernel_psnr(gaussian_kernel(21, (2.2, 1.5), 0.3, scale=4), truth), 1)

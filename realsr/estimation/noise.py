@@ -100,12 +100,7 @@ class TileStatistics:
 
 
 def tile_statistics(image: npt.NDArray[np.uint8], tile_size: int, stride: int) -> TileStatistics:
-    """Statistics of the tiles at every ``stride`` pixels that lie wholly inside the image.
-
-    Args:
-        image: ``(H, W, 3)`` uint8 RGB.
-        tile_size: side in pixels (256 in the authors' program).
-        stride: step in pixels (256 there: tiles that do not overlap).
+    """Statistics of the tiles at every ``stride`` pixels that lie wholly inside the image ``(H, W, 3)``.
 
     >>> found = tile_statistics(np.full((64, 96, 3), 100, np.uint8), tile_size=32, stride=32)
     >>> found.mean, found.corner[-1]

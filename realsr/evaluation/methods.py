@@ -87,10 +87,9 @@ def network(
     keep_colours: bool = False,
     accelerator: Accelerator = "cpu",
 ) -> Method:
-    """A generator from a file; see :func:`realsr.upscaling.backends.load_model` and :mod:`realsr.networks.tiling`.
+    """A generator from a file; raises InputError if it holds none, or one of another scale.
 
-    Raises:
-        InputError: the file holds no generator, or one of another scale.
+    See :func:`realsr.upscaling.backends.load_model` and :mod:`realsr.networks.tiling`.
     """
     path = checkpoint_file(path)
     model = load_model(path, accelerator=accelerator, ema=ema)

@@ -113,11 +113,7 @@ def read_pristine(file: str) -> tuple[Tensor, Tensor]:
 
 
 def load_niqe(weights: str | None = None) -> NIQE | None:
-    """NIQE, or None and a line in the log if it cannot be had.
-
-    Raises:
-        InputError: ``weights`` is wrong, or cannot be used.
-    """
+    """NIQE, or None and a line in the log if it cannot be had; with ``weights`` that raises InputError."""
     try:
         return NIQE(weights)
     except InputError as e:
@@ -155,12 +151,9 @@ def noise_left(sr: Tensor) -> float:
 def edge_width(sr: Tensor, noise: float = 0.0) -> float:
     """Median width of the edges of ``(1, 3, H, W)`` in [0, 1], in its pixels; NaN where there is none.
 
-    By :func:`realsr.estimation.patch_statistics.edge_widths`, the step over the steepest slope: 2.5 sigma for a step
-    that a Gaussian blurred; 1.6 to 2.6 in good photos, 4.4 to 5.8 in their bicubic x4 upscaling. Beyond about 6 pixels
-    it grows more slowly than the blur, since it sees 5 pixels to each side.
-
-    Halos of sharpening, jagged edges and invented edges lower it as true sharpness does. Strong noise makes slopes
-    steeper, so edges must rise by 40 levels and 6 times ``noise`` (levels) more.
+    By :func:`realsr.estimation.patch_statistics.edge_widths`: 2.5 sigma for a step that a Gaussian blurred; 1.6 to 2.6
+    in good photos, 4.4 to 5.8 in their bicubic x4 upscaling. Halos, jagged and invented edges lower it as true
+    sharpness does. Noise makes slopes steeper, so edges must rise by 40 levels and 6 times ``noise`` (levels) more.
     """
     if min(sr.shape[-2:]) < 2 * EDGE_REACH + 2:
         return math.nan
@@ -171,10 +164,8 @@ def edge_width(sr: Tensor, noise: float = 0.0) -> float:
 def photo_metrics(sr: Tensor, niqe: NIQE | None = None) -> dict[str, float]:
     """``niqe`` (unless None), ``noise`` (:func:`noise_left`) and ``edges`` (:func:`edge_width`) of ``(1, 3, H, W)``.
 
-    The picture, in [0, 1], is rounded to 8 bits here. NaN where there is nothing to measure.
-
-    Raises:
-        InputError: too small for NIQE.
+    The picture, in [0, 1], is rounded to 8 bits here. NaN where there is nothing to measure. Raises InputError if it is
+    too small for NIQE.
     """
     sr = quantize(sr)
     noise = noise_left(sr)

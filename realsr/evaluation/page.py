@@ -46,7 +46,7 @@ def report_evaluation(
         tables: of means and of differences.
         notes: sentences below the tables; ``code`` is between backticks, here and in ``about``.
         views: of the photos to show, taken one at a time to save memory.
-        results: of every method; the others are compared with the first. Values may be missing, infinite or NaN.
+        results: the others are compared with the first method. Values may be missing, infinite or NaN.
         pools: by heading, pictures of the kernels and noise tiles that a network was trained with.
         about: command, versions, hardware and time.
     """

@@ -75,11 +75,7 @@ class SweepTable(Callback):
 
 
 def report(folder: Path) -> list[Run]:
-    """Print a sweep's table; write ``table.md``, ``table.csv``, ``runs.csv`` and ``compare.png`` into its folder.
-
-    Raises:
-        InputError: there is no run in the folder.
-    """
+    """Print a sweep's table; write ``table.md``, ``table.csv``, ``runs.csv`` and ``compare.png`` into its folder."""
     runs = read_runs(folder)
     each, failures = frame(runs, folder), [f"{run.row}, seed {run.seed}: {run.failure}" for run in runs if run.failure]
     rows = by_row(each)
@@ -98,11 +94,7 @@ def report(folder: Path) -> list[Run]:
 
 
 def read_runs(folder: Path) -> list[Run]:
-    """The runs below a folder in the order in which they were launched.
-
-    Raises:
-        InputError: there is no run.
-    """
+    """The runs below a folder in the order in which they were launched; raises InputError if there is none."""
     found = []
     for path in folder.rglob(".hydra/overrides.yaml"):  # Hydra writes it last
         try:

@@ -82,11 +82,7 @@ class KernelGAN(LightningModule):
         self.losses: dict[str, Tensor] = {}
 
     def crops(self, image: Tensor) -> DataLoader[tuple[Tensor, Tensor]]:
-        """The loader of a photo ``(3, H, W)`` in [0, 1].
-
-        Raises:
-            InputError: the photo is smaller than a crop, or has no edges.
-        """
+        """The loader of a photo ``(3, H, W)`` in [0, 1]; raises InputError if it is smaller than a crop, or flat."""
         pairs = CropPairs(image, self.iterations, self.crop, self.output_size, self.scale, self.seed)
         self.density = pairs.density
         # its own generator, since a loader draws a seed when it starts
