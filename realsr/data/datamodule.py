@@ -80,10 +80,8 @@ class RealSRData(LightningDataModule):
         validation.check(scale)
         sides = [(pools.folders, degradation), (validation.folders, validation.degradation or degradation)]
         for folders, make in sides if validation.lr is None else sides[:1]:
-            fits = folders.noise is not None and getattr(make, "func", make) is CameraDegradation
-            if (
-                not fits
-            ):  # to the noise; a degradation refuses pools that it lacks or has no use for before they are made
+            if folders.noise is None or getattr(make, "func", make) is not CameraDegradation:  # which reads the noise
+                # a degradation refuses pools that it lacks, or has no use for, before they are made for hours
                 make(kernels=folders.kernel, noise=folders.noise, jpeg=folders.jpeg)
         if crop_size % scale:
             raise InputError(f"data.crop_size={crop_size} is no multiple of the scale {scale}")
