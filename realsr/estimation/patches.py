@@ -45,9 +45,12 @@ def correlated(covariance: Tensor, kernels: Tensor) -> Tensor:
 
 
 def power_spectrum(covariance: Tensor, size: int, step: int) -> Tensor:
-    """Power ``(N, size, size//2 + 1)`` of noise at each frequency of ``rfft2`` after subsampling by ``step``.
+    """Power ``(N, size, size//2 + 1)`` of noise at each frequency of ``rfft2`` after subsampling.
 
-    ``covariance (N, C, C)`` is the autocovariance before it, ``size`` the side of the image after it.
+    Args:
+        covariance: ``(N, C, C)``, autocovariance before subsampling.
+        size: of the square image after subsampling.
+        step: of the subsampling.
     """
     middle = covariance.shape[-1] // 2
     kept = covariance[:, middle % step :: step, middle % step :: step]

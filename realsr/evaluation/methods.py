@@ -140,9 +140,6 @@ def zssr(
 def split_names(specs: Sequence[str]) -> list[tuple[str, str | None]]:
     """Split ``bicubic``, ``zssr``, ``k_zssr`` or ``NAME:FILE`` into name and file.
 
-    Raises:
-        InputError: one is none of these, or two have the same name.
-
     >>> split_names(["bicubic", "mine:run/last.ckpt"])
     [('bicubic', None), ('mine', 'run/last.ckpt')]
     """

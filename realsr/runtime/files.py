@@ -39,8 +39,7 @@ def find_images(folder: str | Path) -> list[Path]:
     """All image files below a folder that can be read here, sorted by path.
 
     Left out are hidden files, thumbnails of storage boxes, and results of the commands: contact sheets, and the folders
-    ``pools``, ``outputs`` and ``quickstart`` of the working directory, unless ``folder`` lies in them. A warning counts
-    the pictures of kinds that cannot be read.
+    :data:`OURS` of the working directory, unless ``folder`` lies in them. A warning counts pictures of other kinds.
 
     Raises:
         InputError: the folder is missing, is a file, or holds no image.

@@ -44,11 +44,7 @@ def help_of(name: str) -> str | None:
 
 
 def print_help(arguments: list[str]) -> None:
-    """Print the help and exit, if a command was started with ``--help``.
-
-    Args:
-        arguments: of the interpreter, ``sys.orig_argv``.
-    """
+    """Print the help and exit, if ``sys.orig_argv`` starts a command with ``--help``."""
     if not {"--help", "-h"} & {*arguments}:
         return
     called = " ".join(arguments)

@@ -53,9 +53,6 @@ class FathersAndSons(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         iterations: number of items.
         crop: side of the crops in the father's pixels, even; smaller fathers are taken whole.
         sizes, noise, seed: see :class:`realsr.evaluation.zssr.ZSSR`.
-
-    Raises:
-        InputError: the photo is too small.
     """
 
     def __init__(
