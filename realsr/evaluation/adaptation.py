@@ -13,7 +13,6 @@ from realsr.data.datasets import Pair
 from realsr.evaluation.no_reference import photo_metrics
 from realsr.evaluation.tables import MEASURES
 from realsr.imaging.metrics import image_metrics
-from realsr.networks.perceptual import LPIPSLoss
 from realsr.networks.tiling import upscale_tiled
 
 
@@ -23,7 +22,7 @@ def validation_means(
     scale: int,
     pairs: Sequence[Pair],
     photos: Sequence[Pair],
-    lpips: LPIPSLoss | None = None,
+    lpips: Callable[[Tensor, Tensor], Tensor] | None = None,
     device: torch.device | str = "cpu",
 ) -> dict[str, float]:
     """Means of the metrics over validation pairs and over the camera's photos, which have no ground truth.

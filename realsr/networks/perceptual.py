@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torchvision
 from torch import Tensor, nn
+from torchmetrics import MeanMetric
 
+from realsr.imaging import quantize
 from realsr.networks.names import find_state
 from realsr.networks.weights import read_checkpoint
 from realsr.runtime.errors import InputError
@@ -78,6 +81,25 @@ class LPIPSLoss(nn.Module):
         device = next(self.parameters()).device
         distance: Tensor = self.distance(sr.to(device) * 2 - 1, hr.to(device) * 2 - 1)
         return distance.mean()
+
+
+class LPIPSMetric(MeanMetric):
+    """Mean LPIPS over images.
+
+    >>> LPIPSMetric(lambda sr, hr: (sr - hr).abs().mean())(torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8))
+    tensor(1.)
+
+    Args:
+        distance: ``LPIPSLoss.forward``; the module itself would be a submodule, and its weights in checkpoints.
+    """
+
+    def __init__(self, distance: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.distance = distance
+
+    def update(self, sr: Tensor, hr: Tensor) -> None:  # type: ignore[override]
+        """Add two ``(N, 3, H, W)`` batches in [0, 1], rounded to 8 bits, to the mean."""
+        super().update(self.distance(quantize(sr), quantize(hr)), len(sr))
 
 
 def load_lpips(net: str, backbone: str | None = None) -> LPIPSLoss | None:

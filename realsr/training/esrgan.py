@@ -14,12 +14,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import MultiStepLR
 
 from realsr.data.datasets import Pair
-from realsr.imaging import quantize
 from realsr.imaging.colour import colour_difference
 from realsr.imaging.metrics import metric_objects
 from realsr.networks.community import scale_of
 from realsr.networks.initial import pass_through
-from realsr.networks.perceptual import LPIPSLoss
+from realsr.networks.perceptual import LPIPSLoss, LPIPSMetric
 from realsr.networks.rates import parameter_groups
 from realsr.networks.starts import start_file
 from realsr.networks.tiling import upscale_tiled
@@ -62,8 +61,6 @@ class ESRGAN(LightningModule):
         InputError: an option is out of range, or weights do not fit their network.
     """
 
-    lpips: LPIPSLoss | None
-
     def __init__(
         self,
         generator: nn.Module,
@@ -104,8 +101,9 @@ class ESRGAN(LightningModule):
         self.losses = ESRGANLoss(self.scale, perceptual, adversarial, *weights)
         self.warmup_losses = ESRGANLoss(self.scale, pixel_weight=1.0)
         self.metrics = metric_objects(self.scale, "val/")
-        # a frozen network is put past nn.Module's registration, out of sight of checkpoints and DDP
-        vars(self)["lpips"] = lpips
+        self.lpips = None if lpips is None else lpips.forward  # no submodule: checkpoints and DDP leave it out
+        if self.lpips is not None:
+            self.metrics.add_metrics({"lpips": LPIPSMetric(self.lpips)})
         if initialise == "pass_through":
             pass_through(generator)
         if init_from is not None:
@@ -232,17 +230,14 @@ class ESRGAN(LightningModule):
         lr, hr = pair.lr.cpu(), None if pair.hr is None else pair.hr.cpu()
         with torch.autocast(self.device.type, enabled=False):
             sr = upscale_tiled(self, pair.lr[None], self.scale)
-            values = {"colour": 255 * float(colour_difference(sr, lr[None], self.scale))}
-            if hr is not None and self.lpips is not None:
-                values["lpips"] = float(self.lpips(quantize(sr), quantize(hr[None])))
+            colour = 255 * float(colour_difference(sr, lr[None], self.scale))
             measured = {} if pair.hr is None else self.metrics(sr.to(self.device), pair.hr[None])
         stage = "photos" if hr is None else "val"
-        named = {f"{stage}/{name}": value for name, value in values.items()}
-        self.log_dict(named, batch_size=1, add_dataloader_idx=False, sync_dist=True)
+        self.log(f"{stage}/colour", colour, batch_size=1, add_dataloader_idx=False, sync_dist=True)
         if measured:
             self.log_dict(self.metrics, batch_size=1, add_dataloader_idx=False)
-        values = {key.removeprefix("val/"): float(value) for key, value in measured.items()} | values
-        return {"name": pair.name, "lr": lr, "sr": sr[0], "hr": hr, "metrics": values}
+        values = {key.removeprefix("val/"): float(value) for key, value in measured.items()}
+        return {"name": pair.name, "lr": lr, "sr": sr[0], "hr": hr, "metrics": {**values, "colour": colour}}
 
     def on_validation_epoch_end(self) -> None:
         """Log the steps made, for the loggers."""
