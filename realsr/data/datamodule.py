@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,7 @@ from realsr.data.run_pools import RunPools
 from realsr.data.samples import make_samples
 from realsr.data.store import StoredImage
 from realsr.data.validation import Validation, hold_out_images
-from realsr.degradation.camera import CameraDegradation
-from realsr.degradation.paper import Degradation
+from realsr.degradation.base import Degradation
 from realsr.runtime.errors import InputError, at_least
 from realsr.runtime.files import find_images
 from realsr.runtime.workers import ignore_signals
@@ -35,7 +34,7 @@ class RealSRData(LightningDataModule):
         clean_dir: sharp, clean photos of any camera; None trains on the cleaned-up source photos alone.
         photos: makes HR images and crops of both.
         pools: kernels, noise and JPEG tables of the camera.
-        degradation: builds the degradation from ``kernels``, ``noise`` and ``jpeg``.
+        degradation: builds a :class:`realsr.degradation.base.Degradation` from ``kernels``, ``noise`` and ``jpeg``.
         validation: the pairs that a run is measured on.
         scale: of the super-resolution.
         crop_size: side of the HR crops in pixels, a multiple of the scale.
@@ -56,7 +55,7 @@ class RealSRData(LightningDataModule):
         clean_dir: str | None,
         photos: HRPhotos,
         pools: RunPools,
-        degradation: Callable[..., Degradation],
+        degradation: functools.partial[Degradation],
         validation: Validation,
         scale: int = 4,
         crop_size: int = 128,
@@ -78,11 +77,10 @@ class RealSRData(LightningDataModule):
         if pools.scale != scale:
             raise InputError(f"data.pools.scale={pools.scale}: must be that of the network, {scale}; give scale=")
         validation.check(scale)
-        sides = [(pools.folders, degradation), (validation.folders, validation.degradation or degradation)]
-        for folders, make in sides if validation.lr is None else sides[:1]:
-            if folders.noise is None or getattr(make, "func", make) is not CameraDegradation:  # which reads the noise
-                # a degradation refuses pools that it lacks, or has no use for, before they are made for hours
-                make(kernels=folders.kernel, noise=folders.noise, jpeg=folders.jpeg)
+        sides = [(degradation, pools.folders), (validation.degradation or degradation, validation.folders)]
+        for make, folders in sides if validation.lr is None else sides[:1]:
+            kind: Any = make.func
+            kind.check_pools(*folders)  # before pools are made for hours
         if crop_size % scale:
             raise InputError(f"data.crop_size={crop_size} is no multiple of the scale {scale}")
         self.source_dir, self.clean_dir, self.samples_dir = source_dir, clean_dir, samples_dir
@@ -115,14 +113,13 @@ class RealSRData(LightningDataModule):
         training, apart = keep_apart(training, seen, self.pools.folders, lr_photos)
         self.degradation = self.make_degradation(**training._asdict())
         self.margin = self.degradation.margin
-        fitted = self.degradation.noise is None and validation.degradation is None
-        if fitted and validation.folders.noise == self.pools.folders.noise:
-            held_out = held_out._replace(noise=training.noise)  # one camera: held-out photos are too few to fit another
+        one_camera = validation.folders.noise == self.pools.folders.noise
+        make = functools.partial(self.make_degradation, **(self.degradation.fitted if one_camera else {}))
         source, clean = self._stored()
         held: list[StoredImage] = []
         if validation.hr is None:
             source, clean, held = hold_out_images(source, clean, validation.count, validation.seed)
-        self.pairs = validation.pairs(held, self.scale, held_out, self.make_degradation)
+        self.pairs = validation.pairs(held, self.scale, held_out, make)
         self.looks = validation.looks(self.source_dir)
         self.records: dict[str, Any] = {}
         if stage == "fit" and (self.trainer is None or self.trainer.is_global_zero):

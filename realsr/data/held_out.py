@@ -20,7 +20,7 @@ import torch
 from torch.nn import functional as F
 
 from realsr.data.folders import PairFiles
-from realsr.data.run_pools import Folders, Side
+from realsr.data.run_pools import PoolFolders, Pools
 from realsr.data.store import StoredImage
 from realsr.imaging import content_hash, read_8_bit
 from realsr.pools.folder import pool_record
@@ -53,8 +53,8 @@ def refuse_shared(pairs: Sequence[PairFiles], training: Mapping[str, Sequence[St
 
 
 def keep_apart(
-    training: Side, validation: Side | None, folders: Folders, lr_photos: Sequence[Path]
-) -> tuple[Side, Record]:
+    training: Pools, validation: Pools | None, folders: PoolFolders, lr_photos: Sequence[Path]
+) -> tuple[Pools, Record]:
     """Take out of training's pools what validation has as well.
 
     Args:
@@ -70,11 +70,11 @@ def keep_apart(
         names of validation's ``photos``.
     """
     digests = {file_hash(photo) for photo in lr_photos}
-    kernels, noise, _ = validation or Side(None, None, None)
+    kernels, noise, _ = validation or Pools(None, None, None)
     own = [photos_of(folder, digests) for folder in folders[:2]]
     left_kernels, of_kernels = _apart("kernels", training.kernels, kernels, same_kernels, own[0])
     left_noise, of_noise = _apart("noise tiles", training.noise, noise, same_tiles, own[1])
-    return Side(left_kernels, left_noise, training.jpeg), {"kernels": of_kernels, "noise": of_noise}
+    return Pools(left_kernels, left_noise, training.jpeg), {"kernels": of_kernels, "noise": of_noise}
 
 
 def _apart(kind: str, pool: Any, held: Any, same: Any, own: Collection[str]) -> tuple[Any, Record]:

@@ -22,7 +22,7 @@ from realsr.runtime.errors import at_least
 HELD_OUT = 0.1  # share of the photos whose kernels, noise and tables only validation sees
 
 
-class Folders(NamedTuple):
+class PoolFolders(NamedTuple):
     """Folders of the pools that LR is made with; None: without."""
 
     kernel: Path | None
@@ -30,12 +30,12 @@ class Folders(NamedTuple):
     jpeg: Path | None
 
     @classmethod
-    def of(cls, *names: str | None) -> Folders:
+    def of(cls, *names: str | None) -> PoolFolders:
         """From the options ``kernel_dir``, ``noise_dir`` and ``jpeg_dir``."""
         return cls(*(None if name is None else Path(name) for name in names))
 
 
-class Side(NamedTuple):
+class Pools(NamedTuple):
     """Pools that training or validation draws from; None: without."""
 
     kernels: KernelPool | None
@@ -62,7 +62,7 @@ class PoolBuilder:
     def __post_init__(self) -> None:
         at_least(0, "data.pools.builder.", workers=self.workers)
 
-    def fill(self, photos: Sequence[Path], pools: RunPools, validation: Folders) -> None:
+    def fill(self, photos: Sequence[Path], pools: RunPools, validation: PoolFolders) -> None:
         """Fill the pools of training and validation; kernels of another program stay as they are.
 
         Kernels are estimated with the noise of all tiles in training's noise pool.
@@ -116,11 +116,11 @@ class RunPools:
         check_confidence(self.min_confidence)
 
     @property
-    def folders(self) -> Folders:
+    def folders(self) -> PoolFolders:
         """Of the pools."""
-        return Folders.of(self.kernel_dir, self.noise_dir, self.jpeg_dir)
+        return PoolFolders.of(self.kernel_dir, self.noise_dir, self.jpeg_dir)
 
-    def check(self, validation: Folders) -> None:
+    def check(self, validation: PoolFolders) -> None:
         """Raise InputError if a folder, of validation's too, holds no pool and lies elsewhere than in ``pool_dir``."""
         if self.pool_dir is None:
             return
@@ -130,12 +130,12 @@ class RunPools:
                 if folder is not None and folder.resolve() not in made:
                     check_pool(folder, f"data.{part}.{kind}_dir")
 
-    def fill(self, photos: Sequence[Path], validation: Folders) -> None:
+    def fill(self, photos: Sequence[Path], validation: PoolFolders) -> None:
         """Have the builder fill the pools of training and validation, unless ``build`` is False."""
         if self.build:
             self.builder.fill(photos, self, validation)
 
-    def split(self, validation: Folders, seed: int) -> tuple[Side, Side]:
+    def split(self, validation: PoolFolders, seed: int) -> tuple[Pools, Pools]:
         """Training's pools without the photos that are held out, and validation's pools of these photos alone.
 
         Raises:
@@ -145,18 +145,18 @@ class RunPools:
         loaders: list[Callable[[Path], Any]] = [load_kernels, NoisePool.load, JpegPool.load]
         cached = [functools.cache(load) for load in loaders]
 
-        def side(folders: Folders, held_out: bool) -> Side:
+        def side(folders: PoolFolders, held_out: bool) -> Pools:
             if not self.jpeg_required and folders.jpeg is not None and not any(folders.jpeg.glob("*.npz")):
                 folders = folders._replace(jpeg=None)
             parts = (
                 None if folder is None else hold_out(load(folder), HELD_OUT, seed)[held_out]
                 for load, folder in zip(cached, folders, strict=True)
             )
-            return Side(*parts)
+            return Pools(*parts)
 
         return side(self.folders, held_out=False), side(validation, held_out=True)
 
-    def records(self, validation: Folders) -> dict[str, Any]:
+    def records(self, validation: PoolFolders) -> dict[str, Any]:
         """For checkpoints, by pool (``kernel``, ``val_kernel``...), :func:`realsr.pools.folder.pool_record`."""
         names: dict[Path, str] = {}
         for prefix, folders in (("", self.folders), ("val_", validation)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,9 +14,9 @@ from torch import Tensor
 
 from realsr.data.datasets import Pair, draw_seed
 from realsr.data.folders import PairFiles, find_pairs, read_pairs
-from realsr.data.run_pools import Folders, Side
+from realsr.data.run_pools import PoolFolders, Pools
 from realsr.data.store import StoredImage
-from realsr.degradation.paper import Degradation
+from realsr.degradation.base import Degradation
 from realsr.imaging import read_image, to_float
 from realsr.imaging.metrics import least_side
 from realsr.runtime.errors import InputError, at_least
@@ -54,7 +55,7 @@ class Validation:
     kernel_dir: str | None = None
     noise_dir: str | None = None
     jpeg_dir: str | None = None
-    degradation: Callable[..., Degradation] | None = None
+    degradation: functools.partial[Degradation] | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -64,9 +65,9 @@ class Validation:
             raise InputError(f"data.validation.seed={self.seed}: give 0 to {2**63 - 1}")
 
     @property
-    def folders(self) -> Folders:
+    def folders(self) -> PoolFolders:
         """Of the pools."""
-        return Folders.of(self.kernel_dir, self.noise_dir, self.jpeg_dir)
+        return PoolFolders.of(self.kernel_dir, self.noise_dir, self.jpeg_dir)
 
     def check(self, scale: int) -> None:
         """Raise InputError at sizes below the scale, and at LR without ground truth."""
@@ -79,7 +80,7 @@ class Validation:
         return [] if self.hr is None else find_pairs(self.hr, self.lr, scale)
 
     def pairs(
-        self, held: Sequence[StoredImage], scale: int, pools: Side, degradation: Callable[..., Degradation]
+        self, held: Sequence[StoredImage], scale: int, pools: Pools, degradation: Callable[..., Degradation]
     ) -> list[Pair]:
         """The pairs of ``hr`` and those of the ``held`` out images, the same in every run of this seed.
 

@@ -14,8 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from realsr.degradation.base import Bounds, Degradation, Parameters, check_bounds, downscaled, no_pools, through
 from realsr.degradation.development import RIM, Development
-from realsr.degradation.paper import Bounds, Degradation, Parameters, check_bounds, downscaled, no_pools, through
 from realsr.degradation.sensor import degamma
 from realsr.estimation.kernels import gaussian_kernel
 from realsr.imaging.jpeg import BLOCK, standard_tables
@@ -71,7 +71,7 @@ class AnyCamera(Degradation):
         jpeg: JpegPool | None = None,
     ) -> None:
         super().__init__(scale)
-        no_pools("any_camera", kernels=kernels, noise=noise, jpeg=jpeg)
+        self.check_pools(kernels, noise, jpeg)
         check_bounds(
             ("blur", blur, 1 / 12, 4), ("shot", shot, 1e-9, 1), ("read", read, 1e-9, 1), ("gains", gains, 0.1, 10),
             ("crosstalk", crosstalk, 0, 2), ("reduction", reduction, 0, RIM / 2), ("chroma", chroma, 0, RIM / 2),
@@ -82,6 +82,11 @@ class AnyCamera(Degradation):
         self.sharpening, self.radius, self.quality = sharpening, radius, quality
         self.size = 2 * math.ceil(4 * scale * math.sqrt(blur[1])) + 1
 
+    @classmethod
+    def check_pools(cls, kernels: object, noise: object, jpeg: object) -> None:
+        """Raise InputError if one is given."""
+        no_pools("any_camera", kernels=kernels, noise=noise, jpeg=jpeg)
+
     @property
     def margin(self) -> int:
         """Pixels around an HR crop that the blur and the development read, a multiple of the scale."""
@@ -91,13 +96,13 @@ class AnyCamera(Degradation):
         """Draw for each image a lens, noise, a development, and JPEG of any quality, chroma halved or not."""
         kernels = torch.stack([self.draw_kernel(generator) for _ in range(count)])
         fields = torch.split(torch.randn(count, 3, *self.lr_size(size, margin), generator=generator), 1)
-        steps = [[partial(self.draw_development(generator).picture, field=field)] for field in fields]
+        steps = [[partial(self.draw_development(generator).develop, field=field)] for field in fields]
         quality = torch.randint(self.quality[0], self.quality[1] + 1, (count,), generator=generator)
         factors = torch.randint(1, 3, (count, 1), generator=generator).expand(-1, 2)
         phase = torch.randint(2 * BLOCK if margin else 1, (count, 2), generator=generator)
         return Parameters(kernels, coding=(standard_tables(quality), factors, phase), steps=steps)
 
-    def picture(self, hr: Tensor, drawn: Parameters, margin: int) -> Tensor:
+    def uncompressed(self, hr: Tensor, drawn: Parameters, margin: int) -> Tensor:
         """Each image by its own lens and development."""
         light = downscaled(degamma(hr), drawn.kernels, self.scale, margin)
         return through(light.clamp(0, 1), drawn.steps)

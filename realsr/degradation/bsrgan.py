@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
+from realsr.degradation.base import Bounds, Degradation, Parameters, Step, check_bounds, downscaled, no_pools, through
 from realsr.degradation.development import Development, large_to_device
-from realsr.degradation.paper import Bounds, Degradation, Parameters, Step, check_bounds, downscaled, no_pools, through
 from realsr.degradation.sensor import degamma, gamma, mixed, toned, untoned
 from realsr.estimation.kernels import Kernel, framed, gaussian_kernel
 from realsr.imaging.jpeg import BLOCK, jpeg, standard_tables
@@ -94,7 +94,7 @@ class BSRGANDegradation(Degradation):
         jpeg: JpegPool | None = None,
     ) -> None:
         super().__init__(scale)
-        no_pools("bsrgan", kernels=kernels, noise=noise, jpeg=jpeg)
+        self.check_pools(kernels, noise, jpeg)
         shares, endless = {"halve": halve, "jpeg_share": jpeg_share, "sensor_share": sensor_share}, math.inf
         check_bounds(
             ("kernel_sizes", kernel_sizes, 1, endless), ("noise_level", noise_level, 0, 255),
@@ -111,6 +111,11 @@ class BSRGANDegradation(Degradation):
         self.shares = {"halve": halve if scale == 4 else 0.0, "jpeg": jpeg_share, "sensor": sensor_share}
         self.exposure, self.gains, self.shot = exposure, gains, shot
 
+    @classmethod
+    def check_pools(cls, kernels: object, noise: object, jpeg: object) -> None:
+        """Raise InputError if one is given."""
+        no_pools("bsrgan", kernels=kernels, noise=noise, jpeg=jpeg)
+
     @property
     def margin(self) -> int:
         """Pixels around an HR crop to crop as well, a multiple of the scale."""
@@ -126,7 +131,7 @@ class BSRGANDegradation(Degradation):
         phase = torch.randint(2 * BLOCK if margin else 1, (count, 2), generator=generator)
         return Parameters(coding=(standard_tables(quality), torch.full((count, 2), 2), phase), steps=steps)
 
-    def picture(self, hr: Tensor, drawn: Parameters, margin: int) -> Tensor:
+    def uncompressed(self, hr: Tensor, drawn: Parameters, margin: int) -> Tensor:
         """Each image through its own steps."""
         lr, cut = through(hr, drawn.steps), margin // self.scale
         return lr[..., cut : lr.shape[-2] - cut, cut : lr.shape[-1] - cut]
@@ -208,7 +213,7 @@ def compressed(image: Tensor, tables: Tensor, phase: Tensor) -> Tensor:
 
 def photographed(image: Tensor, camera: Development, field: Tensor) -> Tensor:
     """Undo the display curves of ``(1, 3, h, w)``, and let a camera photograph it, its noise from normal numbers."""
-    return gamma(toned(degamma(camera.picture(untoned(degamma(image)), field))))
+    return gamma(toned(degamma(camera.develop(untoned(degamma(image)), field))))
 
 
 def resized(image: Tensor, size: Sequence[int], way: str) -> Tensor:

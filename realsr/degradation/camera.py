@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from realsr.degradation.base import Degradation, Parameters, downscaled
 from realsr.degradation.camera_fit import fit_development
-from realsr.degradation.development import PARTS, RIM
-from realsr.degradation.paper import Degradation, Parameters, downscaled
+from realsr.degradation.development import PARTS, RIM, Development
 from realsr.estimation.kernels import Kernel, developed, gaussian_like, gaussian_of, inverse, of_eigenvalues
 from realsr.imaging import quantize
 from realsr.pools.jpeg_tables import JpegPool
@@ -57,6 +57,7 @@ class CameraDegradation(Degradation):
         jpeg: pool; None compresses nothing.
         draw_kernels: how a kernel is drawn in training; in evaluation (``eval()``) always uniformly.
         without: parts that are left out, for ablations: some of :data:`realsr.degradation.development.PARTS`.
+        development: of this camera, where it is fitted already (:attr:`fitted`); None: fitted to ``noise``.
 
     Raises:
         InputError: there is no noise pool, or ``without`` names no part.
@@ -72,26 +73,34 @@ class CameraDegradation(Degradation):
         jpeg: JpegPool | None = None,
         draw_kernels: KernelDraw = KernelDraw(),  # noqa: B008  (frozen)
         without: Sequence[str] = (),
+        development: Development | None = None,
     ) -> None:
-        super().__init__(scale, None, None, None if "jpeg" in without else jpeg, draw_kernels)
+        super().__init__(scale, None, None if "jpeg" in without else jpeg, draw_kernels)
         if unknown := set(without) - set(PARTS):
             raise InputError(f"degradation.without={sorted(unknown)}: give some of {', '.join(PARTS)}")
-        if noise is None:
-            raise InputError(
-                "degradation=camera needs a noise pool; give data.pools.noise_dir and data.validation.noise_dir"
-            )
-        self.noisy = "noise" not in without
-        self.development = fit_development(noise, self.jpeg, without)
+        if development is None:
+            self.check_pools(kernels, noise, jpeg)
+            assert noise is not None
+            development = fit_development(noise, self.jpeg, without)
+        self.noisy, self.development, self.fitted = "noise" not in without, development, {"development": development}
         if kernels is not None and "kernel" not in without:
             self.kernels = lens_kernels(kernels, scale, self.development.response())
         info_once(f"camera, by its noise: {self.development}")
 
-    def picture(self, hr: Tensor, drawn: Parameters, margin: int) -> Tensor:
+    @classmethod
+    def check_pools(cls, kernels: object, noise: object, jpeg: object) -> None:
+        """Raise InputError where there is no noise pool."""
+        if noise is None:
+            raise InputError(
+                "degradation=camera needs a noise pool; give data.pools.noise_dir and data.validation.noise_dir"
+            )
+
+    def uncompressed(self, hr: Tensor, drawn: Parameters, margin: int) -> Tensor:
         """The camera's picture of this scene, of 256 levels."""
         light = downscaled(self.development.light(hr), drawn.kernels, self.scale, margin)
-        return quantize(self.development.picture(light.clamp(0, 1), drawn.noise))
+        return quantize(self.development.develop(light.clamp(0, 1), drawn.noise))
 
-    def _drawn_noise(self, count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor | None:
+    def sample_noise(self, count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor | None:
         """Normal numbers, for each image as strong as in one of the camera's photos."""
         if not self.noisy:
             return None

@@ -141,7 +141,7 @@ class Walls:
         return development, made
 
     def _seen(self, development: Development) -> Tensor:
-        picture = development.picture(development.light(self.walls), self.field)[..., RIM:-RIM, RIM:-RIM]
+        picture = development.develop(development.light(self.walls), self.field)[..., RIM:-RIM, RIM:-RIM]
         picture = 255 * (quantize(picture) if self.coding is None else jpeg(picture, *self.coding))
         return without_slope(picture - picture.mean((2, 3), keepdim=True))
 

@@ -51,7 +51,7 @@ class Development:
         photos: for each of the camera's photos, whose ISO speeds differ, the logarithm of the factor of its variance.
 
     >>> camera = Development("bilinear", noise=Development.sensor_noise(shot=1e-3, read=1e-6, gains=(2, 1, 1.5)))
-    >>> camera.picture(torch.full((1, 3, 8, 8), 0.2), torch.randn(1, 3, 8, 8)).shape
+    >>> camera.develop(torch.full((1, 3, 8, 8), 0.2), torch.randn(1, 3, 8, 8)).shape
     torch.Size([1, 3, 8, 8])
     """
 
@@ -103,7 +103,7 @@ class Development:
         """Display values for light, the inverse of :meth:`light`."""
         return gamma(toned(light, self.tone)) if self.linear else light
 
-    def picture(self, light: Tensor, field: Tensor | None = None) -> Tensor:
+    def develop(self, light: Tensor, field: Tensor | None = None) -> Tensor:
         """The camera's picture, before compression.
 
         Args:
@@ -139,7 +139,7 @@ class Development:
         """
         draws = torch.Generator().manual_seed(0)
         chart = self.light(0.5 + 0.04 * torch.randn(8, 1, side, side, generator=draws)).repeat(1, 3, 1, 1)
-        pictures = self.display(chart[:, 0]), luma(self.picture(chart))
+        pictures = self.display(chart[:, 0]), luma(self.develop(chart))
         before, after = (np.fft.fft2(x.double().numpy() - float(x.mean())) for x in pictures)
         ring = np.rint(RINGS * frequencies(side)).astype(int).ravel()
         kept, power = (np.bincount(ring, (x * before.conj()).real.sum(0).ravel())[1:] for x in (after, before))

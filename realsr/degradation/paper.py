@@ -2,74 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from realsr.imaging import quantize
-from realsr.imaging.jpeg import jpeg
-from realsr.imaging.resample import blur_subsample, imresize
+from realsr.degradation.base import Degradation, Parameters
 from realsr.pools.jpeg_tables import JpegPool
 from realsr.pools.pool import KernelPool, NoisePool
 from realsr.pools.sampling import KernelDraw, NoiseDraw
-from realsr.runtime.errors import InputError
-from realsr.runtime.hardware import to_device
-
-Bounds = tuple[float, float]
-Coding = tuple[Tensor, Tensor, Tensor | None]  # tables, subsampling and phase, as `realsr.imaging.jpeg.jpeg` takes them
-Step = Callable[[Tensor], Tensor]  # of one image, (1, 3, h, w) in [0, 1]
 
 
-class Parameters(NamedTuple):
-    """Random parameters of the degradation of N images, drawn before the images are known.
-
-    Attributes:
-        kernels: ``(N, K, K)`` of sum one, for correlation; None: bicubic.
-        noise: of the paper's degradation, tiles and their places by :meth:`realsr.pools.sampling.NoiseDraw.draw`; of a
-            camera, independent normal numbers ``(N, 3, h, w)``; None: no noise.
-        coding: of the JPEG compression; None: none.
-        steps: for each image the steps that make its LR, where each has its own camera or order.
-    """
-
-    kernels: Tensor | None = None
-    noise: Tensor | None = None
-    coding: Coding | None = None
-    steps: Sequence[Sequence[Step]] = ()
-
-
-class Degradation(nn.Module):
+class PaperDegradation(Degradation):
     """``lr = (hr * k) subsampled by s + n`` (RealSR, Eq. 1), for a whole batch on its device, in float32.
 
-    ``forward`` draws parameters (:meth:`draw`) and applies them (:meth:`degrade`). Every image draws its own kernel and
-    its own noise patch: in training as ``draw_kernels`` and ``draw_noise`` say, in evaluation (``eval()``) always
-    uniformly, so that validation is the same however a run draws. The blurred image is rounded to 8 bits before the
-    noise is added, as the authors saved it to files; the sum is clamped to [0, 1]. The rows of the paper's ablation
-    are the four combinations of the two pools.
+    Every image draws its own kernel and its own noise patch. The blurred image is rounded to 8 bits before the noise is
+    added, as the authors saved it to files; the sum is clamped to [0, 1]. The rows of the paper's ablation are the four
+    combinations of the two pools.
 
     JPEG, which the paper has not, comes last, as in the camera. Tiles of noise cut from JPEG files are then compressed
     twice, which at qualities 60 and 75 loses 30 to 45 % of the noise's power over 0.3 cycles a pixel: for strong
     compression take noise from files of high quality, or leave JPEG out.
-
-    Other degradations are subclasses with a :meth:`draw` and a :meth:`picture` of their own.
 
     Args:
         scale: integer subsampling factor.
         kernels: pool of this scale; None downscales with bicubic.
         noise: pool; None adds nothing.
         jpeg: pool; None compresses nothing.
-        draw_kernels: how a kernel is drawn in training.
-        draw_noise: how noise is drawn in training.
-
-    >>> degradation, hr, generator = Degradation(scale=4), torch.rand(2, 3, 64, 64), torch.Generator().manual_seed(0)
-    >>> drawn = degradation.draw(2, (64, 64), generator)
-    >>> lr = degradation.degrade(hr, drawn)  # both at once: degradation(hr, generator)
-    >>> lr.shape
-    torch.Size([2, 3, 16, 16])
+        draw_kernels: how a kernel is drawn in training; in evaluation (``eval()``) always uniformly.
+        draw_noise: how noise is drawn in training; in evaluation always uniformly, too.
     """
-
-    rim = 0  # LR pixels around a crop that are made with it, and then cut off
 
     def __init__(
         self,
@@ -80,115 +40,18 @@ class Degradation(nn.Module):
         draw_kernels: KernelDraw = KernelDraw(),  # noqa: B008  (frozen)
         draw_noise: NoiseDraw = NoiseDraw(),  # noqa: B008
     ) -> None:
-        super().__init__()
-        self.scale, self.kernels, self.noise, self.jpeg = scale, kernels, noise, jpeg
-        self.draw_kernels, self.draw_noise = draw_kernels, draw_noise
+        super().__init__(scale, kernels, jpeg, draw_kernels)
+        self.noise, self.draw_noise = noise, draw_noise
 
-    @property
-    def margin(self) -> int:
-        """Pixels around an HR crop that are read, a multiple of the scale: crop that much more."""
-        reach = 2 * self.scale
-        if self.kernels is not None:
-            size = self.kernels.kernels.shape[-1]
-            reach = size // 2 + self.draw_kernels.grow(size, self.scale)
-        return (-(-reach // self.scale) + self.rim) * self.scale
-
-    @torch.no_grad()
-    def forward(self, hr: Tensor, generator: torch.Generator, margin: int = 0) -> Tensor:
-        """Degrade a batch by parameters that are drawn for it.
-
-        Args:
-            hr: ``(N, 3, H + 2*margin, W + 2*margin)`` RGB in [0, 1]; H and W multiples of the scale.
-            generator: the CPU's, whatever the device, so that the draws are the same everywhere.
-            margin: real pixels around the wanted H x W, a multiple of the scale; mirrored where too few. An image that
-                has some is a cut, and JPEG's grid of blocks starts anywhere in it; else it starts with the image.
-
-        Returns:
-            ``(N, 3, H/scale, W/scale)`` in [0, 1].
-        """
-        self.to(hr.device)  # a DataModule holds it, which Lightning does not move
-        return self.degrade(hr, self.draw(len(hr), hr.shape[-2:], generator, margin), margin)
-
-    def draw(self, count: int, size: Sequence[int], generator: torch.Generator, margin: int = 0) -> Parameters:
-        """Draw the parameters for ``count`` images of ``size``, height and width in HR pixels with the margin.
-
-        See :meth:`forward` for ``generator`` and ``margin``.
-        """
-        how = self.draw_kernels if self.training else KernelDraw()
-        kernels = None if self.kernels is None else how.sample(self.kernels, count, self.scale, generator)
-        noise = self._drawn_noise(count, self.lr_size(size, margin), generator)
-        coding = None if self.jpeg is None else self.jpeg.sample(count, generator, cut=margin > 0)
-        return Parameters(kernels, noise, coding)
-
-    @torch.no_grad()
-    def degrade(self, hr: Tensor, drawn: Parameters, margin: int = 0) -> Tensor:
-        """Degrade a batch by drawn parameters; see :meth:`forward` for ``hr``, ``margin`` and the result."""
-        rim = self._rim(margin)
-        with torch.autocast(hr.device.type, enabled=False):
-            lr = self.picture(hr.float(), drawn, margin - rim * self.scale)
-            lr = lr[..., rim : lr.shape[-2] - rim, rim : lr.shape[-1] - rim]
-            if drawn.coding is None:
-                return lr
-            tables, subsampling, phase = drawn.coding
-            return jpeg(lr, to_device(tables, lr.device), subsampling, phase)
-
-    def picture(self, hr: Tensor, drawn: Parameters, margin: int) -> Tensor:
-        """LR before compression, in [0, 1], without the margin."""
-        lr = quantize(downscaled(hr, drawn.kernels, self.scale, margin))
-        if self.noise is not None and drawn.noise is not None:
-            how = self.draw_noise if self.training else NoiseDraw()
-            lr = lr + how.noise(self.noise, drawn.noise, lr)
-        return lr.clamp(0, 1)
-
-    def lr_size(self, size: Sequence[int], margin: int) -> tuple[int, int]:
-        """Height and width of LR with the rim, of HR with the margin."""
-        height, width = (-(-(side - 2 * margin) // self.scale) + 2 * self._rim(margin) for side in size)
-        return height, width
-
-    def _drawn_noise(self, count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor | None:
-        """Noise for ``count`` LR images of ``size``, the rim included."""
+    def sample_noise(self, count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor | None:
+        """Tiles and where they are cut."""
         how = self.draw_noise if self.training else NoiseDraw()
         return None if self.noise is None else how.draw(self.noise, count, size, generator)
 
-    def _rim(self, margin: int) -> int:
-        return min(self.rim, margin // self.scale)
-
-
-def downscaled(hr: Tensor, kernels: Tensor | None, scale: int, margin: int) -> Tensor:
-    """Blur and subsample each of ``(N, 3, H, W)`` with its kernel, None: bicubic; without the margin."""
-    if kernels is not None:
-        return blur_subsample(hr, to_device(kernels, hr.device), scale, margin)
-    cut, lr = margin // scale, imresize(hr, 1 / scale)
-    return lr[..., cut : lr.shape[-2] - cut, cut : lr.shape[-1] - cut]
-
-
-def through(images: Tensor, steps: Sequence[Sequence[Step]]) -> Tensor:
-    """Take each of ``(N, 3, h, w)`` images through its own steps, in [0, 1] after every one."""
-    made = []
-    for image, own in zip(torch.split(images, 1), steps, strict=True):
-        for step in own:
-            image = step(image).clamp(0, 1)
-        made.append(image)
-    return torch.cat(made)
-
-
-def check_bounds(*options: tuple[str, Sequence[float], float, float]) -> None:
-    """Raise InputError unless the values of each option, ``(name, values, low, high)``, rise from low to high at most.
-
-    >>> check_bounds(("quality", (30, 95), 1, 100))
-    """
-    for name, values, low, high in options:
-        if not low <= values[0] <= values[-1] <= high:
-            bounds = f"{values[0]:g}" if len(values) == 1 else f"[{values[0]:g},{values[-1]:g}]"
-            raise InputError(f"data.degradation.{name}={bounds}: give {low:g} to {high:g}, the smaller first")
-
-
-def no_pools(name: str, **pools: object) -> None:
-    """Raise InputError if a pool is given to the degradation of that name, which draws from none."""
-    for pool, given in pools.items():
-        if given is not None:
-            option = f"{'kernel' if pool == 'kernels' else pool}_dir"
-            raise InputError(
-                f"degradation={name} draws from no pools; give data.pools.{option}=null and data.validation.{option}="
-                "null, and to validate on the camera's pairs data.validation.hr=DIR data.validation.lr=DIR"
-            )
+    def uncompressed(self, hr: Tensor, drawn: Parameters, margin: int) -> Tensor:
+        """Blurred and subsampled HR, plus noise."""
+        lr = super().uncompressed(hr, drawn, margin)
+        if self.noise is None or drawn.noise is None:
+            return lr
+        how = self.draw_noise if self.training else NoiseDraw()
+        return (lr + how.noise(self.noise, drawn.noise, lr)).clamp(0, 1)

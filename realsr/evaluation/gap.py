@@ -17,7 +17,7 @@ from torch import Tensor
 
 from realsr.data.datasets import draw_seed
 from realsr.data.store import scaled
-from realsr.degradation.paper import Degradation
+from realsr.degradation.base import Degradation
 from realsr.estimation.patch_statistics import BANDS, BRIGHTNESS, Curves, content, curves, features
 from realsr.evaluation.separation import Separation, compare, separation
 from realsr.evaluation.tables import print_cells

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 TRAINING_KEYS = {"optimizer_states", "lr_schedulers", "loops", "config", "global_step"}
 OPTIMIZERS = ("optimizer", "discriminator_optimizer")  # in the order of a checkpoint
 STARTS = ("init_from", "init_discriminator_from")  # not read on resume
+RENAMED_CLASSES = {"realsr.degradation.paper.Degradation": "realsr.degradation.paper.PaperDegradation"}
 DEGRADING = r"data\.(degradation\b|pools\.\w+_dir)"  # options of the LR that a network learns from
 # options that a checkpoint's weights and optimiser states depend on
 FIXED = r"model\.((generator|discriminator)\..*|(discriminator_)?optimizer\._target_|ema|lr_scale|init_\w+)"
@@ -107,7 +108,7 @@ def flat(value: Any, name: str = "") -> dict[str, Any]:
     {'model.ema': True, 'model.lr_scale': {'body': 0.1}, 'seed': 1}
     """
     if not isinstance(value, dict) or name == "model.lr_scale":
-        return {name: value}
+        return {name: RENAMED_CLASSES.get(value, value) if isinstance(value, str) else value}
     inner = [flat(node, f"{name}.{key}" if name else key) for key, node in value.items()]
     return {key: node for part in inner for key, node in part.items()}
 

@@ -184,7 +184,9 @@ def about(generator: nn.Module, content: Mapping[str, Any], half: bool) -> dict[
     if target and pools is not None:
         drawn = [name for name in ("kernel", "noise", "jpeg") if inside(pools, f"{name}_dir")]
         name = str(target).rpartition(".")[2]
-        metadata["degradation"] = " + ".join(drawn) or ("bicubic" if name == "Degradation" else name)
+        metadata["degradation"] = " + ".join(drawn) or (
+            "bicubic" if name in ("PaperDegradation", "Degradation") else name
+        )
     return metadata
 
 

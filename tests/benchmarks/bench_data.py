@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from realsr.data.datasets import HRCrops, StepSampler
 from realsr.data.store import prepare_hr, stored_hr
-from realsr.degradation.paper import Degradation
+from realsr.degradation.paper import PaperDegradation
 from realsr.estimation.kernels import gaussian_kernel
 from realsr.imaging.resample import blur_subsample
 from realsr.pools.pool import KernelPool, NoisePool
@@ -107,7 +107,7 @@ class Ours:
         kernels = torch.from_numpy(np.stack([gaussian_kernel(frame, (s, s), 0, SCALE) for s in (1.0, 1.5, 2.0, 2.5)]))
         pool = NoisePool(torch.from_numpy(noise).permute(0, 3, 1, 2).contiguous(), [str(i) for i in range(len(noise))])
         self.kernels = KernelPool(kernels.float(), ["a", "b", "c", "d"]).to(device)
-        self.degradation = Degradation(SCALE, self.kernels, pool.to(device))
+        self.degradation = PaperDegradation(SCALE, self.kernels, pool.to(device))
         self.margin, self.device, self.noise = self.degradation.margin, device, pool.to(device)
         self.crops = HRCrops(images, [], 1.0, CROP + 2 * self.margin, 0, A.Compose([A.D4(p=1)]))
         self.generator = torch.Generator().manual_seed(0)

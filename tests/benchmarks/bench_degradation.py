@@ -13,7 +13,7 @@ import time
 import torch
 import torch.nn.functional as F
 
-from realsr.degradation.paper import Degradation
+from realsr.degradation.paper import PaperDegradation
 from realsr.imaging.resample import blur_subsample
 from realsr.networks.rrdb import RRDBNet
 from realsr.pools.pool import KernelPool, NoisePool
@@ -46,7 +46,7 @@ def beside_the_generator(device, rounds):
         kernels = torch.rand(50, size, size)
         kernels /= kernels.sum((1, 2), keepdim=True)
         names = [str(index) for index in range(200)]
-        degradation = Degradation(4, KernelPool(kernels, names[:50]), NoisePool(noise, names))
+        degradation = PaperDegradation(4, KernelPool(kernels, names[:50]), NoisePool(noise, names))
         side = 128 + 2 * degradation.margin
         hr = torch.rand(16, 3, side, side, device=device)
         lr = degradation(hr, generator, degradation.margin)

@@ -16,7 +16,7 @@ from realsr.data.held_out import folder_contents, held_out_lines, held_out_text,
 from realsr.data.photos import HRPhotos
 from realsr.data.run_pools import PoolBuilder, RunPools
 from realsr.data.validation import Validation
-from realsr.degradation.paper import Degradation
+from realsr.degradation.paper import PaperDegradation
 from realsr.estimation.noise import NoiseRule
 from realsr.pools.export import export_kernels
 from realsr.pools.folder import Entry
@@ -42,7 +42,7 @@ def data(tmp_path, photo_folder):
             **photos,
             photos=HRPhotos(tmp_path / "hr", A.Compose([])),
             pools=RunPools(**given, builder=PoolBuilder(never, NoiseRule(16, 16)), build=build),
-            degradation=functools.partial(Degradation, 4),
+            degradation=functools.partial(PaperDegradation, 4),
             validation=Validation(**{**given, "size": 64, "look_count": 0, **options}),
             samples_dir=samples_dir,
             crop_size=32,

@@ -76,7 +76,7 @@ def test_noise_is_that_of_shot_and_read_on_the_sensor():
     development = next(found for found in drawn if found.demosaicking == "none")
     for level in (0.3, 0.5, 0.7):
         light = degamma(torch.full((1, 3, 256, 256), level))
-        picture = development.picture(light, torch.randn(light.shape, generator=draws))
+        picture = development.develop(light, torch.randn(light.shape, generator=draws))
         signal = float(light[0, 0, 0, 0])
         slope = float(gamma(torch.tensor(signal + 1e-3)) - gamma(torch.tensor(signal - 1e-3))) / 2e-3
         for colour, gain in enumerate((1.5, 1.0, 1.5)):

@@ -360,7 +360,7 @@ def test_an_image_depends_on_no_other(hr):
 def test_the_last_jpeg_is_last(hr):
     degrade = degradation()
     drawn = degrade.draw(8, hr.shape[-2:], seeded(1), 16)
-    before = degrade.picture(hr, drawn, 16)
+    before = degrade.uncompressed(hr, drawn, 16)
     expected = jpeg(before, *drawn.coding)
     assert torch.equal(degrade(hr, seeded(1), 16), expected)
     assert not torch.equal(before, expected)

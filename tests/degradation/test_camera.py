@@ -89,7 +89,7 @@ def test_noise_that_is_darker_or_brighter_than_the_tiles_follows_the_sensor(name
     found = fit_development(walls(name, 0.3, 0.7), None)
     true = flat_picture(CAMERAS[name], level, 160, np.random.default_rng(1)) / 255
     wall = torch.tensor(true.mean((0, 1))).float()[None, :, None, None].expand(1, 3, 160, 160)
-    made = found.picture(found.light(wall), torch.randn(wall.shape, generator=seeded()))[..., 8:-8, 8:-8]
+    made = found.develop(found.light(wall), torch.randn(wall.shape, generator=seeded()))[..., 8:-8, 8:-8]
     assert made[0].std((1, 2)).numpy() == pytest.approx(true.std((0, 1)), rel=0.12)
 
 
@@ -103,14 +103,14 @@ def test_colours_that_a_camera_smooths_more_are_found():
     true = Development("bilinear", chroma=1.5, noise=rising(-8.0, 2.0))
     levels = torch.linspace(0.2, 0.8, 40)[:, None, None, None].expand(-1, 3, 48, 48)
     fields = [torch.randn(levels.shape, generator=seeded(seed)) for seed in range(2)]
-    seen = 255 * true.picture(true.light(levels), fields[0])[..., 8:40, 8:40]
+    seen = 255 * true.develop(true.light(levels), fields[0])[..., 8:40, 8:40]
     found = fit_development(NoisePool(seen.round().byte(), ["wall"] * 40), None)
     assert found.chroma > 0
-    made = 255 * found.picture(found.light(levels), fields[1])[..., 8:40, 8:40]
+    made = 255 * found.develop(found.light(levels), fields[1])[..., 8:40, 8:40]
     ours, theirs = (signature(x - x.mean((2, 3), keepdim=True)) for x in (made, seen))
     assert float((ours - theirs).abs().max()) < 0.4
     plain = replace(found, chroma=0.0)
-    made = 255 * plain.picture(plain.light(levels), fields[1])[..., 8:40, 8:40]
+    made = 255 * plain.develop(plain.light(levels), fields[1])[..., 8:40, 8:40]
     assert float((signature(made - made.mean((2, 3), keepdim=True)) - theirs).abs().max()) > 2
 
 
@@ -235,7 +235,7 @@ def test_noise_is_as_strong_as_in_one_of_the_photos():
     for level, strength in ((40, 3), (200, 6)):
         one = replace(development, photos=(0.0,))
         wall = torch.full((1, 3, 64, 64), level / 255)
-        made = one.picture(one.light(wall), torch.randn(wall.shape, generator=seeded()))
+        made = one.develop(one.light(wall), torch.randn(wall.shape, generator=seeded()))
         assert 255 * float(made.std()) == pytest.approx(strength, rel=0.15)
 
 

@@ -9,7 +9,7 @@ from conftest import jpeg_pool, kernel_pool, noise_pool, scene, seeded
 from PIL import Image
 from scipy import ndimage
 
-from realsr.degradation.paper import Degradation
+from realsr.degradation.paper import PaperDegradation
 from realsr.imaging.jpeg import jpeg
 from realsr.imaging.resample import imresize
 from realsr.pools.pool import KernelPool
@@ -18,8 +18,8 @@ from realsr.pools.sampling import KernelDraw, NoiseDraw
 WITH = [(False, False), (False, True), (True, False), (True, True)]
 
 
-def degradation(kernels: bool, noise: bool) -> Degradation:
-    return Degradation(4, kernel_pool() if kernels else None, noise_pool() if noise else None)
+def degradation(kernels: bool, noise: bool) -> PaperDegradation:
+    return PaperDegradation(4, kernel_pool() if kernels else None, noise_pool() if noise else None)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_more_margin_changes_nothing(hr, kernels, noise):
 @pytest.mark.parametrize("size", [4, 9, 13, 17, 33])
 def test_margin_covers_the_kernel(size):
     pool = KernelPool(torch.full((1, size, size), size**-2.0), ["a"])
-    margin = Degradation(4, pool).margin
+    margin = PaperDegradation(4, pool).margin
     assert margin % 4 == 0 and size // 2 <= margin < size // 2 + 4
 
 
@@ -142,7 +142,7 @@ def test_pools_are_not_in_the_checkpoint():
 @pytest.mark.parametrize("margin", [0, 8])
 def test_jpeg_comes_last(hr, margin):
     """The LR without it, compressed with tables that are drawn after kernels and noise; a cut has phases, too."""
-    degrade = Degradation(4, kernel_pool(), noise_pool(), jpeg_pool())
+    degrade = PaperDegradation(4, kernel_pool(), noise_pool(), jpeg_pool())
     ours = degrade(hr, seeded(3), margin)
     generator = seeded(3)
     before = degradation(True, True)(hr, generator, margin)
@@ -156,11 +156,11 @@ def test_jpeg_comes_last(hr, margin):
 
 def test_every_image_gets_its_own_tables_and_grid(hr):
     same = hr[:1].expand(8, -1, -1, -1)
-    assert len(Degradation(4, jpeg=jpeg_pool())(same, seeded(), 8).flatten(1).unique(dim=0)) == 8
+    assert len(PaperDegradation(4, jpeg=jpeg_pool())(same, seeded(), 8).flatten(1).unique(dim=0)) == 8
 
 
 def test_autocast_does_not_coarsen_jpeg(hr):
-    degrade = Degradation(4, jpeg=jpeg_pool())
+    degrade = PaperDegradation(4, jpeg=jpeg_pool())
     expected = degrade(hr, seeded())
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(degrade(hr, seeded()), expected)
@@ -168,7 +168,7 @@ def test_autocast_does_not_coarsen_jpeg(hr):
 
 def test_pools_follow_the_degradation_to_its_device():
     """On the meta device, which computes nothing: an operation that mixed devices or asked for a value would fail."""
-    moved = Degradation(4, kernel_pool(), noise_pool(), jpeg_pool()).to("meta")
+    moved = PaperDegradation(4, kernel_pool(), noise_pool(), jpeg_pool()).to("meta")
     assert {buffer.device.type for buffer in moved.buffers()} == {"meta"} and len([*moved.buffers()]) == 3
     pool = moved.jpeg
     tables, subsampling, phase = pool.sample(3, seeded(), cut=True)
@@ -178,7 +178,7 @@ def test_pools_follow_the_degradation_to_its_device():
 @pytest.mark.parametrize("margin", [0, 8])
 def test_parameters_are_drawn_apart_from_applying_them(hr, margin):
     """The same parameters degrade any images of the size, as often as wanted, and draw nothing more."""
-    degrade = Degradation(4, kernel_pool(), noise_pool(), jpeg_pool(), KernelDraw(turn=True), NoiseDraw(0.5))
+    degrade = PaperDegradation(4, kernel_pool(), noise_pool(), jpeg_pool(), KernelDraw(turn=True), NoiseDraw(0.5))
     generator, margin = seeded(3), margin and degrade.margin
     drawn = degrade.draw(3, hr.shape[-2:], generator, margin)
     assert len(drawn.kernels) == drawn.noise.shape[1] == len(drawn.coding[0]) == 3
@@ -192,7 +192,7 @@ def test_parameters_are_drawn_apart_from_applying_them(hr, margin):
 
 def test_settings_of_the_draws_reach_training_and_not_validation(hr):
     draws = KernelDraw(True, True), NoiseDraw(0.25, "plane")
-    degrade = Degradation(4, kernel_pool(), noise_pool(), None, *draws)
+    degrade = PaperDegradation(4, kernel_pool(), noise_pool(), None, *draws)
     plain = degradation(True, True)
     trained = degrade(hr, seeded())
     assert not torch.equal(trained, plain(hr, seeded()))
@@ -202,7 +202,7 @@ def test_settings_of_the_draws_reach_training_and_not_validation(hr):
 
 def test_margin_covers_kernels_that_are_turned(hr):
     """What lies beyond the margin is not read."""
-    degrade = Degradation(4, kernel_pool(), draw_kernels=KernelDraw(turn=True))
+    degrade = PaperDegradation(4, kernel_pool(), draw_kernels=KernelDraw(turn=True))
     margin = degrade.margin
     wide = degrade(hr, seeded(), margin + 4)
     narrow = degrade(hr[..., 4:-4, 4:-4], seeded(), margin)

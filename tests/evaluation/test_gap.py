@@ -11,7 +11,7 @@ from PIL import Image
 from realsr.data.samples import CAMERA, CLEAN, SOURCE, TEST, make_samples, read_scene
 from realsr.degradation.camera import CameraDegradation
 from realsr.degradation.camera_fit import camera_noise
-from realsr.degradation.paper import Degradation
+from realsr.degradation.paper import PaperDegradation
 from realsr.estimation.auto_rule import AutoRule
 from realsr.estimation.patch_matching import PatchMatching
 from realsr.evaluation.gap import Gap, advice, choose_photos, cut_patches, measure
@@ -66,11 +66,11 @@ def test_the_true_camera_leaves_no_gap_and_what_was_learnt_the_least(embedded, p
     kernels, noise = KernelPool.load(pools / "kernels", 4), NoisePool.load(pools / "noise")
     tables = JpegPool.load(pools / "jpeg")
     variants = {
-        "bicubic": Degradation(4),
-        "noise": Degradation(4, noise=noise),
-        "kernel": Degradation(4, kernels),
-        "kernel_noise": Degradation(4, kernels, noise),
-        "kernel_noise_jpeg": Degradation(4, kernels, noise, tables),
+        "bicubic": PaperDegradation(4),
+        "noise": PaperDegradation(4, noise=noise),
+        "kernel": PaperDegradation(4, kernels),
+        "kernel_noise": PaperDegradation(4, kernels, noise),
+        "kernel_noise_jpeg": PaperDegradation(4, kernels, noise, tables),
         "camera": CameraDegradation(4, kernels, noise, tables),
     }
     gaps = measure(real, hr, variants)
@@ -188,4 +188,4 @@ def test_photos_that_are_too_small_are_left_out(tmp_path):
 def test_one_photo_is_too_few(tmp_path):
     patches = {"a": torch.rand(20, 3, 32, 32)}
     with pytest.raises(InputError, match="two on each side"):
-        measure(patches, {"a": torch.rand(20, 3, 160, 160)}, {"bicubic": Degradation(4)})
+        measure(patches, {"a": torch.rand(20, 3, 160, 160)}, {"bicubic": PaperDegradation(4)})

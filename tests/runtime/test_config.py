@@ -118,7 +118,7 @@ def test_the_published_tracks_are_set_as_their_authors_did(compose, photo_folder
 def test_ablation_rows_differ_from_the_method_in_one_factor(compose, photo_folder, row):
     folder = photo_folder("photos", 2)
     cfg = compose("train", f"data.source_dir={folder}", "+sweep=ablation", f"ablation={row}", *SMALL)
-    method = {"kernel_dir": True, "noise_dir": True, "disc": "PatchDiscriminator", "degradation": "Degradation"}
+    method = {"kernel_dir": True, "noise_dir": True, "disc": "PatchDiscriminator", "degradation": "PaperDegradation"}
     this = {
         "degradation": cfg.data.degradation._target_.rpartition(".")[2],
         "kernel_dir": cfg.data.pools.kernel_dir is not None,

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map
 
 import realsr
 from realsr.degradation.camera import CameraDegradation
-from realsr.degradation.paper import Degradation
+from realsr.degradation.paper import PaperDegradation
 from realsr.imaging.jpeg import _dct
 from realsr.pools.sampling import KernelDraw, NoiseDraw
 from realsr.training.esrgan import ESRGAN
@@ -77,11 +77,11 @@ def test_the_far_device_notes_what_a_host_waits_for():
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
-        (Degradation, {"noise": None, "kernels": None}),
-        (Degradation, {}),
-        (Degradation, {"jpeg": jpeg_pool()}),
+        (PaperDegradation, {"noise": None, "kernels": None}),
+        (PaperDegradation, {}),
+        (PaperDegradation, {"jpeg": jpeg_pool()}),
         (
-            Degradation,
+            PaperDegradation,
             {
                 "draw_kernels": KernelDraw(by_confidence=True, turn=True),
                 "draw_noise": NoiseDraw(nearest=0.5, detrend="plane"),

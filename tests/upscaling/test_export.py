@@ -81,7 +81,7 @@ def checkpoint(path, name, seed=0):
             nn.init.normal_(parameter, 0, 0.1) if parameter.ndim > 1 else nn.init.normal_(parameter, 0.02, 0.02)
         state |= {f"{part}.{k}": v for k, v in network.state_dict().items()}
     state |= {f"discriminator.{k}": v for k, v in PatchDiscriminator(4).state_dict().items()}
-    degradation = {"_target_": "realsr.degradation.paper.Degradation", "scale": 4}
+    degradation = {"_target_": "realsr.degradation.paper.PaperDegradation", "scale": 4}
     pools = {"kernel_dir": "/home/anna/pools/k", "noise_dir": "n", "jpeg_dir": None}
     data = {"degradation": degradation, "pools": pools}
     torch.save({"state_dict": state, "config": {"model": {"generator": SPECS[name]}, "data": data}}, path)
