@@ -38,7 +38,7 @@ def _run(cfg: DictConfig) -> None:
         raise InputError("data.source_dir is empty; give the folder of the camera's photos")
 
     # sizes are checked by the photos' headers before a camera is fitted to the pools
-    side = cfg.scale * (cfg.patch + 2 * gap.RIM)
+    side = cfg.scale * (cfg.patch + 2 * gap.CUT)
     source = gap.choose_photos(cfg.data.source_dir, cfg.photos, cfg.patch)
     made = [("", cfg.data.source_dir, cfg.cleanup), ("clean/", cfg.data.clean_dir, 1.0)]  # HR: prefix, folder, factor
     ways = [way for way in (made if cfg.data.hr is None else [("", cfg.data.hr, 1.0)]) if way[1] is not None]
@@ -59,7 +59,7 @@ def _run(cfg: DictConfig) -> None:
     nearest = min(gaps, key=lambda name: gaps[name].separation.auc)
     degradation = HydraConfig.get().runtime.choices[f"degradation@variants.{nearest}"]
     log.info(gap.advice(gaps, scenes, nearest, degradation))
-    sheet = gap.picture(curves(torch.cat(list(real.values()))), gaps)
+    sheet = gap.draw_gaps(curves(torch.cat(list(real.values()))), gaps)
     save(folder / "gap.png", sheet)
     gap.write_gaps(folder / "gap.json", gaps, scenes)
     rows = {f"gap/{name}/{key}": value for name, found in gaps.items() for key, value in found.row().items()}

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from realsr.degradation.development import KNOTS, RIM, Development
 from realsr.estimation.noise import TileRule
-from realsr.estimation.noise_model import NoiseModel
+from realsr.estimation.noise_model import MOST_VALUES, NoiseModel
 from realsr.estimation.patch_statistics import opponent, power_spectrum
 from realsr.imaging import quantize
 from realsr.imaging.colour import luma
@@ -49,7 +49,6 @@ SIMPLER = 0.03  # cost of a pixel of noise reduction, and of a contrast of 1
 HALO = 0.1  # cost of sharpening of 1 over a pixel
 SCENE = 0.2  # standard deviation over photos of the logarithm of the noise's variance that scenes alone make
 TILES, SIDE = 64, 32  # number and side of the simulated tiles
-ENOUGH = 2**25  # values of the pool's tiles that are read at most
 USABLE = (8, 247)  # mean levels of a colour, beyond which its noise is clipped
 READ = 0.01  # light whose shot noise is as strong as the noise in the dark, where the tiles do not tell
 
@@ -66,7 +65,7 @@ def fit_development(noise: NoisePool, tables: JpegPool | None, without: Sequence
         tables: pool of the photos' JPEG tables; None where they are not compressed.
         without: parts (:data:`realsr.degradation.development.PARTS`) that are left out, and not fitted.
     """
-    step = noise.tiles.numel() // ENOUGH + 1
+    step = noise.tiles.numel() // MOST_VALUES + 1
     tiles, photos = noise.tiles[::step].float(), np.array(noise.photos[::step])
     levels, residual = tiles.mean((2, 3)), without_slope(tiles - tiles.mean((2, 3), keepdim=True))
     wanted, variance = signature(residual), residual.square().mean((2, 3))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from realsr.estimation.noise import NO_NOISE, Reasons, TileRule, TileStatistics, first_reason, listed
+from realsr.estimation.noise import NO_NOISE, Reasons, TileRule, TileStatistics, listed, reason_codes
 from realsr.runtime.errors import at_least
 from realsr.runtime.evenly import evenly
 
@@ -57,7 +57,7 @@ class AutoRule(TileRule):
 
     def reasons(self, tiles: TileStatistics) -> Reasons:
         """Signs of a scene, of clipping or of compression in a tile."""
-        return first_reason({
+        return reason_codes({
             "clipped": tiles.clipped > 0.01,
             "no noise": tiles.detrended < NO_NOISE,
             "gradient": tiles.slope > MAX_SLOPE,
@@ -82,7 +82,7 @@ class AutoRule(TileRule):
         order = np.flatnonzero(~against["too strong"])
         order = order[np.argsort(tiles.mean[order], kind="stable")]
         against["enough"] = ~np.isin(np.arange(len(smooth)), order[evenly(self.per_photo, len(order))])
-        return first_reason(against)
+        return reason_codes(against)
 
     def advice(self, rejected: Mapping[str, int]) -> str:
         """The reasons by frequency, and photos that would help."""

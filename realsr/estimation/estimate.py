@@ -40,7 +40,7 @@ class KernelEstimate:
         losses: last value of every loss, unweighted.
         iterations: number of iterations.
         blur: covariance ``(2, 2)`` of the lens' blur in squared pixels of the photo, for
-            :func:`realsr.estimation.shrinkage.shrunk`; None if it is no Gaussian or is not to be shrunk.
+            :func:`realsr.estimation.shrinkage.shrunk_blurs`; None if it is no Gaussian or is not to be shrunk.
         response: kernel ``(T, T)`` of the camera's development on small details, which the kernels contain.
     """
 

@@ -124,7 +124,7 @@ def tile_statistics(image: npt.NDArray[np.uint8], tile_size: int, stride: int) -
     return TileStatistics(corner.astype(np.int32), variance, mean, *(a.astype(np.float32) for a in others))
 
 
-def first_reason(against: Mapping[str, Mask]) -> Reasons:
+def reason_codes(against: Mapping[str, Mask]) -> Reasons:
     """The first reason of each tile, 0 where none applies; the keys are names of :data:`REASONS`."""
     codes = [list(REASONS).index(name) for name in against]
     return np.select([*against.values()], codes, 0).astype(np.uint8)
@@ -185,7 +185,7 @@ class NoiseRule(TileRule):
     def reasons(self, tiles: TileStatistics) -> Reasons:
         """Compare with both bounds."""
         dark = tiles.mean <= self.min_mean
-        return first_reason({"too much variance": tiles.variance >= self.max_variance, "too dark": dark})
+        return reason_codes({"too much variance": tiles.variance >= self.max_variance, "too dark": dark})
 
     def candidates(self, tiles: TileStatistics) -> Mask:
         """Tiles that pass, and tiles that ``keep_best`` may add."""

@@ -21,11 +21,11 @@ from realsr.estimation.noise import NO_NOISE, cut_tiles, tile_statistics
 from realsr.imaging.colour import LUMA
 
 REACH = 6  # pixels over which noise is correlated
-ENOUGH = 2**25  # most values of tiles that are used
+MOST_VALUES = 2**25  # most values of tiles that are used
 GROUPS = 8  # of tiles of similar brightness
 RULE, TILES, LEAST = AutoRule(), 1000, 4  # which tiles of a photo are noise; how many are measured, and needed
 ROUNDING = 1 / 12 / 255**2  # variance of what rounding to 8 bits adds
-CALM, MOST = 0.3, 0.02  # where over MOST of the tiles have under CALM of the variance, it was texture
+LOW_VARIANCE, LOW_SHARE = 0.3, 0.02  # tiles were texture where over LOW_SHARE of all have under LOW_VARIANCE of theirs
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class NoiseModel:
     @classmethod
     def of_tiles(cls, tiles: npt.NDArray[np.uint8]) -> NoiseModel:
         """The model of flat tiles ``(N, T, T, 3)`` uint8, N at least one, each without its least-squares plane."""
-        gray = tiles[:: tiles.size // ENOUGH + 1] @ (np.array(LUMA) / 255)
+        gray = tiles[:: tiles.size // MOST_VALUES + 1] @ (np.array(LUMA) / 255)
         level, flat = gray.mean((1, 2)), without_plane(gray)
         groups = [group for group in np.array_split(np.argsort(level), GROUPS) if len(group)]
         return cls(
@@ -83,8 +83,8 @@ class NoiseModel:
         model = cls.of_tiles(cut_tiles(image, corners, RULE.tile_size))
         real = (seen.clipped <= 0.01) & (seen.detrended > NO_NOISE)
         there = np.interp(seen.mean[real] / 255, model.levels, model.variances) * 255**2
-        calmer = (seen.detrended[real] < CALM * there).mean()
-        return model if calmer < MOST else None
+        calmer = (seen.detrended[real] < LOW_VARIANCE * there).mean()
+        return model if calmer < LOW_SHARE else None
 
     def fineness(self, grid: int = 32) -> float:
         """Mean power at wavelengths under 3.3 pixels along either axis, over the mean power of all.

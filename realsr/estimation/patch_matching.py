@@ -68,7 +68,7 @@ class PatchMatching(LightningModule):
             of it where the development is known.
         seed: of crops, noise and directions.
         shrink: whether a pool shrinks the kernels towards those of the camera's other photos
-            (:func:`realsr.estimation.shrinkage.shrunk`).
+            (:func:`realsr.estimation.shrinkage.shrunk_blurs`).
     """
 
     scales: tuple[int, ...] = (2, 3, 4)

@@ -44,7 +44,7 @@ def correlated(covariance: Tensor, kernels: Tensor) -> Tensor:
     return F.conv2d(own.transpose(0, 1), covariance[None, None], padding=len(covariance) - 1)[:, 0]
 
 
-def power_spectrum(covariance: Tensor, size: int, step: int) -> Tensor:
+def subsampled_power(covariance: Tensor, size: int, step: int) -> Tensor:
     """Power ``(N, size, size//2 + 1)`` of noise at each frequency of ``rfft2`` after subsampling.
 
     Args:
@@ -64,8 +64,8 @@ def missing_spectrum(covariance: Tensor, kernels: Tensor, size: int) -> Tensor:
     For ``rfft2`` of an image enough larger than ``size`` that the periodic border does not matter.
     """
     grid = size + len(covariance) // 2
-    left = power_spectrum(correlated(covariance, kernels), grid, RATIO)
-    return (power_spectrum(covariance[None], grid, 1) - left).clamp_min(1e-10).sqrt()  # a root has no slope at zero
+    left = subsampled_power(correlated(covariance, kernels), grid, RATIO)
+    return (subsampled_power(covariance[None], grid, 1) - left).clamp_min(1e-10).sqrt()  # a root has no slope at zero
 
 
 def smoothing(side: int, share: float) -> Tensor:

@@ -16,7 +16,7 @@ SCENE = 0.15  # standard deviation of a sure estimate's logarithm of variance, b
 ROUNDS = 20  # in which the mean and the spread settle
 
 
-def shrunk(blurs: Array, confidence: Array) -> Array:
+def shrunk_blurs(blurs: Array, confidence: Array) -> Array:
     """Shrink the blurs of one camera's photos towards their mean, those of low confidence most.
 
     Where the estimates differ by no more than scenes cause, all become the mean; where they differ by much more, as of
@@ -29,7 +29,7 @@ def shrunk(blurs: Array, confidence: Array) -> Array:
     Returns:
         ``(N, 2, 2)`` covariances.
 
-    >>> shrunk(np.array([[[0.5, 0.0], [0.0, 0.5]], [[0.6, 0.0], [0.0, 0.5]]]), np.ones(2)).round(3).tolist()
+    >>> shrunk_blurs(np.array([[[0.5, 0.0], [0.0, 0.5]], [[0.6, 0.0], [0.0, 0.5]]]), np.ones(2)).round(3).tolist()
     [[[0.548, 0.0], [0.0, 0.5]], [[0.548, 0.0], [0.0, 0.5]]]
     """
     logs = of_eigenvalues(blurs, np.log)

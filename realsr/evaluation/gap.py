@@ -33,7 +33,7 @@ from realsr.runtime.files import find_images, write_file
 
 log = logging.getLogger(__name__)
 
-RIM = 4  # LR pixels around a made patch that are cut off: there the blur saw a mirrored border
+CUT = 4  # LR pixels around a made patch that are cut off: there the blur saw a mirrored border
 
 HEADINGS = {  # of the distances in the table
     "noise": "noise",
@@ -151,7 +151,7 @@ def measure(real: Patches, hr: Patches, variants: Mapping[str, Degrade], seed: i
     real_curves, gaps = curves(torch.cat(list(real.values()))), {}
     for variant, degrade in variants.items():
         generator = torch.Generator().manual_seed(draw_seed(seed, 0))
-        made = {name: quantize(degrade(patches, generator)[..., RIM:-RIM, RIM:-RIM]) for name, patches in hr.items()}
+        made = {name: quantize(degrade(patches, generator)[..., CUT:-CUT, CUT:-CUT]) for name, patches in hr.items()}
         apart = separation(real_features, {name: features(patches) for name, patches in made.items()}, seed)
         made_curves = curves(torch.cat(list(made.values())))
         gaps[variant] = Gap(apart, compare(real_curves, made_curves), made_curves)
@@ -161,12 +161,12 @@ def measure(real: Patches, hr: Patches, variants: Mapping[str, Degrade], seed: i
 def content_gap(real: Patches, hr: Patches, scale: int, seed: int = 0) -> Separation:
     """How well the scenes alone tell the two sides apart: by mean colours and coarse contrast."""
     bicubic = Degradation(scale)
-    made = {name: bicubic(patches, torch.Generator())[..., RIM:-RIM, RIM:-RIM] for name, patches in hr.items()}
+    made = {name: bicubic(patches, torch.Generator())[..., CUT:-CUT, CUT:-CUT] for name, patches in hr.items()}
     shown, seen = ({name: content(patches) for name, patches in side.items()} for side in (real, made))
     return separation(shown, seen, seed)
 
 
-def picture(real: Curves, gaps: Mapping[str, Gap]) -> Picture:
+def draw_gaps(real: Curves, gaps: Mapping[str, Gap]) -> Picture:
     """Panels of the AUCs and of the curves, ``(980, 940, 3)`` uint8."""
     by_name = {"real": real, **{name: gap.curves for name, gap in gaps.items()}}
     separations = {name: (g.separation.auc, g.separation.low, g.separation.high) for name, g in gaps.items()}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from realsr.estimation.kernels import centre_index, centre_of_mass, developed, framed, kernel_of_blur
-from realsr.estimation.shrinkage import shrunk
+from realsr.estimation.shrinkage import shrunk_blurs
 from realsr.imaging.colour import luma
 from realsr.pools.folder import kernel_entries, read_entries
 from realsr.pools.jpeg_tables import JpegPool
@@ -51,8 +51,8 @@ class KernelPool(nn.Module):
         """Read the kernels for ``scale`` from a pool's folder, or from files of other programs.
 
         A pool's file holds the kernel of one photo. Those with a ``blur`` in their manifest are replaced: their blurs
-        are shrunk towards the camera's (:func:`realsr.estimation.shrinkage.shrunk`), and the camera's ``response``
-        is applied to each.
+        are shrunk towards the camera's (:func:`realsr.estimation.shrinkage.shrunk_blurs`), and each is developed by the
+        camera's ``response``.
 
         Args:
             folder: of the pool, or a path that :func:`realsr.pools.interchange.read_kernels` takes.
@@ -75,7 +75,7 @@ class KernelPool(nn.Module):
         kernels = [entry.arrays[f"x{scale}"] for entry in kept]
         gaussian = [i for i, entry in enumerate(kept) if entry.manifest.get("blur") is not None]
         if len(gaussian) > 1:
-            blurs = shrunk(np.array([kept[i].manifest["blur"] for i in gaussian]), sure[gaussian])
+            blurs = shrunk_blurs(np.array([kept[i].manifest["blur"] for i in gaussian]), sure[gaussian])
             for i, blur in zip(gaussian, blurs, strict=True):
                 response = kept[i].arrays.get("response", np.ones((1, 1)))
                 kernels[i] = developed(kernel_of_blur(blur, scale, len(kernels[i])), response, scale)

@@ -22,7 +22,7 @@ from realsr.estimation.kernels import (
 )
 from realsr.estimation.noise import cut_tiles, in_pool
 from realsr.estimation.patch_statistics import opponent
-from realsr.evaluation.gap import RIM, cut_patches, load_variants, measure
+from realsr.evaluation.gap import CUT, cut_patches, load_variants, measure
 from realsr.imaging import read_image
 from realsr.pools.collect import collect_noise
 from realsr.pools.estimate import estimate_kernels
@@ -178,6 +178,6 @@ def noise_row(camera, folder, scenes, scale, shot):
 def gap_row(photos, again, scenes, ways, scale, patches):
     """AUC of LR made of the very scenes, and of other photos of them by the same camera."""
     real = cut_patches(photos, 32, patches, 1)
-    made = measure(real, cut_patches(scenes, scale * (32 + 2 * RIM), patches, 2), ways)
-    itself = measure(real, cut_patches(again, 32 + 2 * RIM, patches, 3), {"itself": lambda lr, _: lr})
+    made = measure(real, cut_patches(scenes, scale * (32 + 2 * CUT), patches, 2), ways)
+    itself = measure(real, cut_patches(again, 32 + 2 * CUT, patches, 3), {"itself": lambda lr, _: lr})
     return {name: gap.separation.auc for name, gap in {**made, **itself}.items()}

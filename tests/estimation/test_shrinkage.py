@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.linalg import expm, logm
 
-from realsr.estimation.shrinkage import SCENE, shrunk
+from realsr.estimation.shrinkage import SCENE, shrunk_blurs
 
 
 def blurs(truth, errors, seed=0):
@@ -21,7 +21,7 @@ def error(found, truth):
 def test_kernels_that_differ_by_their_scenes_become_nearly_one():
     truth = np.tile([[0.6, 0.1], [0.1, 0.4]], (30, 1, 1))
     made = blurs(truth, np.full(30, SCENE))
-    found = shrunk(made, np.ones(30))
+    found = shrunk_blurs(made, np.ones(30))
     assert error(found, truth) < 0.5 * error(made, truth)
     assert np.std(found[:, 0, 0]) < 0.5 * np.std(made[:, 0, 0])
 
@@ -29,7 +29,7 @@ def test_kernels_that_differ_by_their_scenes_become_nearly_one():
 def test_a_real_variety_survives():
     truth = blurs(np.tile(0.5 * np.eye(2), (40, 1, 1)), np.full(40, 0.6), seed=2)
     made = blurs(truth, np.full(40, SCENE), seed=3)
-    found = shrunk(made, np.ones(40))
+    found = shrunk_blurs(made, np.ones(40))
     assert error(found, truth) < error(made, truth)
     for axis in (0, 1):
         spread, real = np.log(found[:, axis, axis]).std(), np.log(truth[:, axis, axis]).std()
@@ -43,11 +43,13 @@ def test_the_less_sure_the_nearer_to_the_mean():
     made[0] = made[1] = 3 * np.eye(2)
     sure = np.ones(20)
     sure[0] = 0.1
-    found = shrunk(made, sure)
+    found = shrunk_blurs(made, sure)
     assert found[0, 0, 0] < 1 < found[1, 0, 0] < 3
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_equal_kernels_stay(count):
     blur = np.array([[0.6, 0.1], [0.1, 0.4]])
-    np.testing.assert_allclose(shrunk(np.tile(blur, (count, 1, 1)), np.full(count, 0.5)), np.tile(blur, (count, 1, 1)))
+    np.testing.assert_allclose(
+        shrunk_blurs(np.tile(blur, (count, 1, 1)), np.full(count, 0.5)), np.tile(blur, (count, 1, 1))
+    )

@@ -13,7 +13,7 @@ from scipy import ndimage
 from realsr import __version__
 from realsr.degradation.development import Development
 from realsr.estimation.kernels import developed, kernel_of_blur
-from realsr.estimation.shrinkage import shrunk
+from realsr.estimation.shrinkage import shrunk_blurs
 from realsr.imaging.resample import blur_subsample
 from realsr.pools.builder import fill_pool, read_skipped
 from realsr.pools.folder import Entry
@@ -326,7 +326,7 @@ def test_kernels_of_a_pool_hold_the_cameras_development(folder):
         whole = developed(kernel_of_blur(blur, 4, 33), response, 4)
         Entry(folder / f"{i}.npz", {"x4": whole, "response": response}, {"blur": blur.tolist()}).write()
     for found, blur in zip(
-        KernelPool.load(folder, 4).kernels.double().numpy(), shrunk(np.array(blurs), np.ones(2)), strict=True
+        KernelPool.load(folder, 4).kernels.double().numpy(), shrunk_blurs(np.array(blurs), np.ones(2)), strict=True
     ):
         assert found == pytest.approx(developed(kernel_of_blur(blur, 4, 33), response, 4), abs=1e-6)
         assert found.min() < -1e-3
