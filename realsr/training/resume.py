@@ -5,29 +5,23 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
 from pytorch_lightning import LightningModule
-from torch import nn
-from torch.optim import Optimizer
 
 from realsr.networks.weights import checkpoint_file, inside, read_checkpoint
 from realsr.runtime.config import METRICS
 from realsr.runtime.errors import InputError
-from realsr.training.esrgan import ESRGAN
 
 log = logging.getLogger(__name__)
 
 TRAINING_KEYS = {"optimizer_states", "lr_schedulers", "loops", "config", "global_step"}
-OPTIMIZERS = ("optimizer", "discriminator_optimizer")  # in the order of a checkpoint
 STARTS = ("init_from", "init_discriminator_from")  # not read on resume
 RENAMED_CLASSES = {"realsr.degradation.paper.Degradation": "realsr.degradation.paper.PaperDegradation"}
 DEGRADING = r"data\.(degradation\b|pools\.\w+_dir)"  # options of the LR that a network learns from
 # options that a checkpoint's weights and optimiser states depend on
-FIXED = r"model\.((generator|discriminator)\..*|(discriminator_)?optimizer\._target_|ema|lr_scale|init_\w+)"
+FIXED = r"model\.((generator|discriminator)\..*|(\w+_)?optimizer\.(_target_|amsgrad|centered)|ema|lr_scale|init_\w+)"
 
 
 def resume_path(ckpt: str | None, folder: Path) -> Path | None:
@@ -144,35 +138,9 @@ def check_same(path: Path, content: dict[str, Any], config: dict[str, Any]) -> N
     model |= {name: old.get(name) for name in STARTS if model.get(name) is None}
     for name, (now, was) in changes(content["config"], config).items():
         if re.fullmatch(FIXED, name):
-            raise InputError(f"{path}: was trained with {name}={was}, not {now}; {_instead(path)}")
-
-
-def _instead(path: Path) -> str:
-    return f"give what it was trained with, or begin another run (name=...) with start={path} in place of ckpt"
-
-
-# -- options that optimisers and schedules keep ------------------------------------------------------------------------
-
-
-def check_states(model: ESRGAN, path: Path, content: dict[str, Any], device: torch.device) -> None:
-    """Check before data are read that each optimiser can resume with the options that changed.
-
-    Raises:
-        InputError: it needs a state that the checkpoint lacks, as Adam does when ``amsgrad`` is switched on.
-    """
-    for name, optimizer, _, state, _ in _optimizers(model, content):
-        kept = state["state"].get(0)  # None before the optimiser's first step
-        weight = nn.Parameter(torch.zeros_like(optimizer.param_groups[0]["params"][0], device=device))
-        weight.grad = torch.zeros_like(weight)
-        trial = getattr(model, name)([weight])
-        trial.step()
-        if kept and (lacking := trial.state[weight].keys() - kept.keys()):
-            old, rates = state["param_groups"][0], ("params", "lr", "initial_lr")
-            changed = {k: (v, old.get(k)) for k, v in optimizer.param_groups[0].items() if k not in rates}
-            told = tell({f"model.{name}.{k}": (now, was) for k, (now, was) in changed.items() if now != was})
             raise InputError(
-                f"{path}: has no {' nor '.join(sorted(lacking))}, which the optimiser needs with {'; '.join(told)}; "
-                f"{_instead(path)}"
+                f"{path}: was trained with {name}={was}, not {now}; give what it was trained with, or begin another "
+                f"run (name=...) with start={path} in place of ckpt"
             )
 
 
@@ -182,16 +150,12 @@ def apply_options(module: LightningModule, content: dict[str, Any]) -> None:
     Learning rates become those that the options would have led to from the first step; unchanged options give the
     same rates bit by bit.
     """
-    for _, optimizer, schedule, state, old_schedule in _optimizers(module, content):
+    optimizers, schedules = module.configure_optimizers()  # type: ignore[misc]
+    old_states = zip(content["optimizer_states"], content["lr_schedulers"], strict=True)
+    for optimizer, scheduled, (state, old_schedule) in zip(optimizers, schedules, old_states, strict=False):
+        schedule = scheduled["scheduler"]
         halved = schedule.gamma ** sum(step <= old_schedule["last_epoch"] for step in schedule.milestones.elements())
         rates = [group["initial_lr"] * halved for group in optimizer.param_groups]
         for group, old, rate in zip(optimizer.param_groups, state["param_groups"], rates, strict=True):
             old |= {**group, "params": old["params"], "lr": rate}
         old_schedule |= {"milestones": schedule.milestones, "base_lrs": schedule.base_lrs, "_last_lr": rates}
-
-
-def _optimizers(module: LightningModule, content: dict[str, Any]) -> Iterable[tuple[str, Optimizer, Any, Any, Any]]:
-    """Name, optimiser and schedule as configured now, and the states of both in a checkpoint, for each network."""
-    configured: Any = module.configure_optimizers()
-    now = configured[0], [schedule["scheduler"] for schedule in configured[1]]
-    return zip(OPTIMIZERS, *now, content["optimizer_states"], content["lr_schedulers"], strict=False)

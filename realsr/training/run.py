@@ -31,17 +31,11 @@ from realsr.runtime.processes import check_processes, ending_together
 from realsr.runtime.workers import end_workers
 from realsr.training.checkpoints import RunRecord, trainer_plugins
 from realsr.training.esrgan import ESRGAN
-from realsr.training.resume import check_same, check_states, nothing_left, read_metrics, read_run, resume_path
+from realsr.training.resume import check_same, nothing_left, read_metrics, read_run, resume_path
 
 log = logging.getLogger(__name__)
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
-# options of Lightning's Trainer that do not work with this training: their defaults, and what to give instead
-LEFT_ALONE = {
-    "gradient_clip_val": (None, "give model.clip_norm"),
-    "accumulate_grad_batches": (1, "give a larger data.batch_size, or several devices (trainer=ddp)"),
-    "overfit_batches": (0.0, "every step draws crops of its own; give folders with a few photos"),
-}
 
 
 def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
@@ -81,7 +75,6 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     check_model(model, data.scale, data.crop_size, share(data.batch_size, trainer.world_size))
     check_speed(model, str(trainer.precision), device)
     if ckpt is not None:
-        check_states(model, ckpt, content, device)
         content.clear()  # as large as the networks and their optimisers, and Lightning reads it again
         log.info("going on from %s", ckpt)
     try:
@@ -138,9 +131,6 @@ def check_options(cfg: DictConfig) -> None:
     """Raise InputError at options that no part of the training checks: out of range, or of no use here."""
     steps = {key: cfg.trainer[key] for key in ("max_steps", "max_epochs", "val_check_interval", "log_every_n_steps")}
     at_least(1, "trainer.", **steps)
-    for name, (left, instead) in LEFT_ALONE.items():
-        if (value := cfg.trainer.get(name, left)) != left:
-            raise InputError(f"trainer.{name}={value}: does not go with this training; {instead}")
     if not 0 <= cfg.seed < 2**32:
         raise InputError(f"seed={cfg.seed}: give 0 to {2**32 - 1}")
     known = [f"val/{key}" for key, metric in MEASURES.items() if metric.better > 0]
