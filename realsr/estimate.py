@@ -10,14 +10,12 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from realsr.degradation.camera_fit import camera_noise
-from realsr.estimation.estimate import check_scale
 from realsr.pools.estimate import NoKernelError, estimate_kernels
 from realsr.pools.export import check_form, export_kernels
-from realsr.pools.pool import check_confidence
 from realsr.pools.shards import jobs_here, shard_of
 from realsr.runtime.command_line import and_next
 from realsr.runtime.config import command, pools_given
-from realsr.runtime.errors import at_least, counted
+from realsr.runtime.errors import counted
 from realsr.runtime.files import find_images
 from realsr.runtime.hardware import pick_device
 from realsr.runtime.workers import default_workers
@@ -28,11 +26,8 @@ SECONDS = {"PatchMatching": 3, "KernelGAN": 11}  # of a core a photo, by their d
 
 
 def _run(cfg: DictConfig) -> None:
-    at_least(0, workers=cfg.workers)
     check_form(cfg.export)
-    check_confidence(cfg.pool.min_confidence)
     estimator = instantiate(cfg.estimator)
-    check_scale(cfg.scale, estimator())  # before the noise is collected
     every = find_images(cfg.data.source_dir)
     photos = shard_of(every, cfg.shard, cfg.shards)
     seconds = SECONDS.get(cfg.estimator._target_.rpartition(".")[2])

@@ -332,7 +332,7 @@ def test_a_run_is_resumed_with_its_own_model_only(mistake, compose, tiny, tmp_pa
     for config in (None, {}, {"model": {}}):
         torch.save({**content, "config": config}, last.with_name("foreign.ckpt"))
         line = mistake("train", "degradation=bicubic", f"ckpt={last.with_name('foreign.ckpt')}")
-        assert "foreign.ckpt" in line and "none of a training" in line
+        assert "foreign.ckpt" in line and "holds weights but no training to go on with" in line
     half = last.stat().st_size // 2
     for size, says in (
         (0, "it is empty: copy or download it again"),
@@ -521,12 +521,10 @@ def test_validation_images_are_large_enough_to_be_measured(mistake, photo_folder
     assert "18x18 pixels" in mistake("train", "degradation=bicubic", "data.validation.size=18")
 
 
-@pytest.mark.parametrize(("text", "mode"), [("", "offline"), ("a/b", "offline"), ("\xff", "offline"), ("a", "of")])
-def test_wandb_is_told_no_nonsense(mistake, tmp_path, monkeypatch, text, mode):
-    monkeypatch.setenv("WANDB_MODE", mode)
-    (tmp_path / "wandb_id.txt").write_text(text, encoding="latin-1")
-    with pytest.raises(InputError, match=r"wandb_id.txt: holds no name of a run|WANDB_MODE=of: choose online, offline"):
-        wandb_logger("realsr", "run", str(tmp_path), ckpt="last")
+def test_wandb_is_told_no_nonsense(mistake, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "of")
+    with pytest.raises(InputError, match="WANDB_MODE=of: choose online, offline"):
+        wandb_logger("realsr", "run", str(tmp_path))
     monkeypatch.setenv("WANDB_MODE", "offline")
     line = mistake("train", "degradation=bicubic", "logger=wandb", "logger.wandb.project=a/b")
     assert "Invalid project name 'a/b'" in line
@@ -536,7 +534,6 @@ def test_wandb_is_told_no_nonsense(mistake, tmp_path, monkeypatch, text, mode):
     ("name", "override", "says"),
     [
         ("estimate", "estimator.iterations=-5", "give 1 or more"),
-        ("estimate", "pool.min_confidence=2", "pool.min_confidence=2: give 0 to 1"),
         ("train", "pool.min_confidence=-1", "pool.min_confidence=-1: give 0 to 1"),
         ("estimate", "estimator=kernelgan estimator.channels=0", "give 1 or more"),
         ("estimate", "estimator.crop=20", "estimator.crop=20: give 41 or more"),

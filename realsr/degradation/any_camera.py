@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from realsr.degradation.base import Bounds, Degradation, Parameters, check_bounds, downscaled, no_pools, through
+from realsr.degradation.base import Bounds, Degradation, Parameters, check_bounds, downscaled, through
 from realsr.degradation.development import RIM, Development
 from realsr.degradation.sensor import degamma
 from realsr.estimation.kernels import gaussian_kernel
@@ -51,7 +51,7 @@ class AnyCamera(Degradation):
         InputError: a pool is given, or bounds make no sense.
     """
 
-    rim = RIM
+    rim, without_pools = RIM, "any_camera"
 
     def __init__(
         self,
@@ -81,11 +81,6 @@ class AnyCamera(Degradation):
         self.crosstalk, self.reduction, self.chroma = crosstalk, reduction, chroma
         self.sharpening, self.radius, self.quality = sharpening, radius, quality
         self.size = 2 * math.ceil(4 * scale * math.sqrt(blur[1])) + 1
-
-    @classmethod
-    def check_pools(cls, kernels: object, noise: object, jpeg: object) -> None:
-        """Raise InputError if one is given."""
-        no_pools("any_camera", kernels=kernels, noise=noise, jpeg=jpeg)
 
     @property
     def margin(self) -> int:

@@ -60,6 +60,7 @@ class Degradation(nn.Module):
     """
 
     rim = 0  # LR pixels around a crop that are made with it, and then cut off
+    without_pools = ""  # the value of degradation= of a class that draws from no pool
     fitted: Mapping[str, Any] = {}  # keywords with which the same camera is made again without fitting it anew
 
     def __init__(
@@ -74,7 +75,14 @@ class Degradation(nn.Module):
 
     @classmethod
     def check_pools(cls, kernels: object, noise: object, jpeg: object) -> None:
-        """Raise InputError if a pool, or the folder that one will be in, is missing or of no use: None is no pool."""
+        """Raise InputError if a pool, or the folder that one will be in, is missing or of no use; None is none."""
+        for pool, given in {"kernel": kernels, "noise": noise, "jpeg": jpeg}.items():
+            if cls.without_pools and given is not None:
+                raise InputError(
+                    f"degradation={cls.without_pools} draws from no pools; give data.pools.{pool}_dir=null and "
+                    f"data.validation.{pool}_dir=null, and to validate on the camera's pairs data.validation.hr=DIR "
+                    "data.validation.lr=DIR"
+                )
 
     @property
     def margin(self) -> int:
@@ -168,14 +176,3 @@ def check_bounds(*options: tuple[str, Sequence[float], float, float]) -> None:
         if not low <= values[0] <= values[-1] <= high:
             bounds = f"{values[0]:g}" if len(values) == 1 else f"[{values[0]:g},{values[-1]:g}]"
             raise InputError(f"data.degradation.{name}={bounds}: give {low:g} to {high:g}, the smaller first")
-
-
-def no_pools(name: str, **pools: object) -> None:
-    """Raise InputError if a pool is given to the degradation of that name, which draws from none."""
-    for pool, given in pools.items():
-        if given is not None:
-            option = f"{'kernel' if pool == 'kernels' else pool}_dir"
-            raise InputError(
-                f"degradation={name} draws from no pools; give data.pools.{option}=null and data.validation.{option}="
-                "null, and to validate on the camera's pairs data.validation.hr=DIR data.validation.lr=DIR"
-            )

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
-from realsr.degradation.base import Bounds, Degradation, Parameters, Step, check_bounds, downscaled, no_pools, through
+from realsr.degradation.base import Bounds, Degradation, Parameters, Step, check_bounds, downscaled, through
 from realsr.degradation.development import Development, large_to_device
 from realsr.degradation.sensor import degamma, gamma, mixed, toned, untoned
 from realsr.estimation.kernels import Kernel, framed, gaussian_kernel
@@ -43,9 +43,6 @@ class BSRGANDegradation(Degradation):
     is: chroma is halved on both axes, libjpeg's default; ``noise_level`` is the root mean square over the colours;
     covariances have a uniformly random basis, and variances uniform but for that.
 
-    ``margin`` covers both blurs and the resize where the blurs come first. Blurs of an image that is already small
-    reach further, up to 20 of its own pixels: there the border is mirrored.
-
     Args:
         scale: integer factor.
         kernel_sizes: bounds of the side of the blurs' kernels in pixels, odd (section 3.1).
@@ -70,6 +67,8 @@ class BSRGANDegradation(Degradation):
     Raises:
         InputError: a pool is given, or bounds make no sense.
     """
+
+    without_pools = "bsrgan"
 
     def __init__(
         self,
@@ -111,14 +110,9 @@ class BSRGANDegradation(Degradation):
         self.shares = {"halve": halve if scale == 4 else 0.0, "jpeg": jpeg_share, "sensor": sensor_share}
         self.exposure, self.gains, self.shot = exposure, gains, shot
 
-    @classmethod
-    def check_pools(cls, kernels: object, noise: object, jpeg: object) -> None:
-        """Raise InputError if one is given."""
-        no_pools("bsrgan", kernels=kernels, noise=noise, jpeg=jpeg)
-
     @property
     def margin(self) -> int:
-        """Pixels around an HR crop to crop as well, a multiple of the scale."""
+        """Pixels around an HR crop that blurs and the resize read; blurs behind the resize reach further: mirrored."""
         reach = self.kernel_sizes[1] - 1 + max(2 * self.scale, NEAREST_TAPS // 2)
         return math.ceil(reach / self.scale) * self.scale
 

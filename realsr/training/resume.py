@@ -57,7 +57,7 @@ def read_run(path: Path) -> dict[str, Any]:
         InputError: the file is missing, or holds weights only.
     """
     content = read_checkpoint(path)
-    if not content.keys() >= TRAINING_KEYS:
+    if not content.keys() >= TRAINING_KEYS or inside(content, "config", "model", "generator") is None:
         raise InputError(f"{path}: holds weights but no training to go on with; use start={path}")
     return content
 
@@ -128,13 +128,8 @@ def tell(changed: dict[str, tuple[Any, Any]]) -> list[str]:
 
 
 def check_same(path: Path, content: dict[str, Any], config: dict[str, Any]) -> None:
-    """Raise InputError if an option differs that cannot change, or the file is of no training of realsr's.
-
-    The start of the run is taken over into ``config``.
-    """
-    old, model = (c.get("model") if isinstance(c, dict) else None for c in (content["config"], config))
-    if not isinstance(old, dict) or not isinstance(model, dict) or "generator" not in old:
-        raise InputError(f"{path}: its config is none of a training of realsr's; choose another file")
+    """Raise InputError if an option differs that cannot change; the start of the run is taken over into ``config``."""
+    old, model = content["config"]["model"], config["model"]
     model |= {name: old.get(name) for name in STARTS if model.get(name) is None}
     for name, (now, was) in changes(content["config"], config).items():
         if re.fullmatch(FIXED, name):
