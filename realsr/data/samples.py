@@ -57,11 +57,11 @@ def make_samples(folder: Path) -> None:
             spreads = CAMERA.spreads(scale, _draws(index))
             truth[f"{Path(name).stem}_x{scale}"] = CAMERA.effective_kernel(spreads, scale)
     for name in CLEAN:
-        _write(folder / "clean", name, scenes[name])
+        save(folder / "clean" / f"{Path(name).stem}.png", to_uint(scenes[name]))
     for index, name in enumerate(TEST, len(SOURCE)):
         scene = crop_to_multiple(scenes[name], math.lcm(*SCALES))
         tones = CAMERA.ideal(scene.permute(1, 2, 0).double().numpy())
-        _write(folder / "test_hr", name, torch.from_numpy(tones).movedim(-1, 0))
+        save(folder / "test_hr" / f"{Path(name).stem}.png", to_uint(torch.from_numpy(tones).movedim(-1, 0)))
         for scale in SCALES:
             _photograph(folder / f"test_lr_x{scale}", name, scene, scale, index)
     with atomic_write(folder / "truth.npz") as file:
@@ -92,7 +92,3 @@ def _photograph(folder: Path, name: str, scene: Tensor, scale: int, index: int) 
     light = crop_to_multiple(scene, scale).permute(1, 2, 0).double().numpy()
     picture = CAMERA.photograph(light, scale, _draws(index))
     write_file(folder / f"{Path(name).stem}{CAMERA.suffix}", CAMERA.file(picture))
-
-
-def _write(folder: Path, name: str, image: Tensor) -> None:
-    save(folder / f"{Path(name).stem}.png", to_uint(image))

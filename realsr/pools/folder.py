@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,13 +89,8 @@ def read_entries(folder: str | Path, kind: str, command: str) -> Iterator[Entry]
             f"{folder}: the {kind} pool {state}; fill it with python -m {command} data.source_dir=PHOTOS "
             f"pool_dir={folder.parent}"
         )
-    return _of_different_photos(map(Entry.read, paths))
-
-
-def _of_different_photos(entries: Iterable[Entry]) -> Iterator[Entry]:
-    """Leave out the second entry of a photo that was renamed, or copied from one pool to another."""
-    seen: set[str | None] = set()
-    for entry in entries:
+    seen: set[str | None] = set()  # a photo that was renamed, or copied from one pool to another, has several files
+    for entry in map(Entry.read, paths):
         digest = entry.manifest.get("sha256")
         if digest is None or digest not in seen:
             yield entry

@@ -46,16 +46,11 @@ def kernel_sheet(
     Returns:
         The sheet, ``(H, W, 3)`` uint8; and the widths ``(N, 2)`` of the kernels that are kept, wider axis first.
     """
-    keys, widths, sure = [], [], []
-    for entry in kernel_entries(folder, scale):
-        keys.append((entry.path, entry.manifest["photo"]))
-        widths.append(widths_and_angle(entry.arrays[f"x{scale}"])[:2])
-        sure.append(entry.manifest.get("confidence", math.inf))
-    kept = np.array(widths)[np.array(sure) >= min_confidence]
-    rank = {keys[i]: n for n, i in enumerate(chosen(sure, limit))}
-    # read again, since memory does not hold the thumbnails of thousands; others may write to the pool meanwhile
-    found = {rank.get((entry.path, entry.manifest["photo"]), -1): entry for entry in kernel_entries(folder, scale)}
-    shown = [found[n] for n in sorted(found) if n >= 0]
+    entries = list(kernel_entries(folder, scale))
+    widths = np.array([widths_and_angle(entry.arrays[f"x{scale}"])[:2] for entry in entries])
+    sure = [entry.manifest.get("confidence", math.inf) for entry in entries]
+    kept = widths[np.array(sure) >= min_confidence]
+    shown = [entries[i] for i in chosen(sure, limit)]
     photos, rated = any("thumbnail" in e.arrays for e in shown), any("confidence" in e.manifest for e in shown)
     cells = [_cell(entry, scale, photos) for entry in shown]
     labels = [_label(entry, scale, min_confidence, rated) for entry in shown]

@@ -116,14 +116,11 @@ def _noise(folder: Path) -> Record:
         "pictures": list(_tile_pictures(found, total)),
         "reasons": [(name, totals[name], REASONS[name]) for name in reasons],
         "head": ["photo", "tiles", "taken", *reasons, "noise level", "brightness"],
-        "rows": [_row(record, reasons) for record in found],
+        "rows": [
+            [of["photo"], sum(of["counts"].values()), of["taken"], *map(of["counts"].get, reasons), *of["shown"]]
+            for of in found
+        ],
     }
-
-
-def _row(record: Record, reasons: Sequence[str]) -> list[Any]:
-    counts = record["counts"]
-    rejected = (counts[name] for name in reasons)
-    return [record["photo"], sum(counts.values()), record["taken"], *rejected, record["level"], record["brightness"]]
 
 
 def _tiles(entry: Entry) -> Record:
@@ -135,12 +132,10 @@ def _tiles(entry: Entry) -> Record:
     if taken.sum() != len(arrays["tiles"]):  # realsr.collect is at work, was interrupted, or kept another rule's tiles
         raise InputError("its tiles are not chosen yet: python -m realsr.collect goes on")
     counts = count_reasons(arrays["reason"])
-    record = {"counts": counts, "taken": sum(counts[name] for name in IN_POOL), "level": "", "brightness": ""}
-    if record["taken"]:
-        mean = arrays["mean"][taken]
-        record["level"] = f"{math.sqrt(arrays['detrended'][taken].mean()):.1f}"
-        record["brightness"] = f"{mean.min():.0f} to {mean.max():.0f}"
-    return record
+    mean, level, shown = arrays["mean"][taken], arrays["detrended"][taken], ("", "")
+    if len(mean):
+        shown = f"{math.sqrt(level.mean()):.1f}", f"{mean.min():.0f} to {mean.max():.0f}"
+    return {"counts": counts, "taken": sum(counts[name] for name in IN_POOL), "shown": shown}
 
 
 def _tile_pictures(found: Sequence[Record], total: int) -> Iterator[Markup]:

@@ -1,5 +1,4 @@
 import os
-import pickle
 import random
 import re
 import zipfile
@@ -236,13 +235,6 @@ def test_code_in_a_file_is_not_run(tmp_path, zipped):
     assert not marker.exists()
     torch.load(path, weights_only=False)  # it would have
     assert marker.exists()
-
-
-def test_code_in_a_bare_pickle_is_not_run(tmp_path):
-    path, marker = tmp_path / "net.pth", tmp_path / "ran"
-    path.write_bytes(pickle.dumps(Evil(marker), protocol=2))
-    complaint(load_generator, path)
-    assert not marker.exists()
 
 
 def test_code_in_a_config_is_not_run(tmp_path, published, monkeypatch):

@@ -67,20 +67,6 @@ def test_the_generator_does_not_look_at_real_logits(logits, loss):
     assert gradients[0] is None and gradients[1].abs().min() > 0
 
 
-@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
-def test_the_players_pull_against_each_other(logits, loss):
-    real, fake = (x.sigmoid() for x in logits)  # between the targets of LSGAN
-    (up,) = torch.autograd.grad(loss.generator(real.detach(), fake), fake)
-    (down,) = torch.autograd.grad(loss.discriminator(real, fake), fake)
-    assert up.sum() < 0 < down.sum()  # descent raises the fake logits for one, lowers them for the other
-
-
-@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
-def test_large_logits_stay_finite(loss):
-    real, fake = torch.full((1, 1, 2, 2), 1e4), torch.full((1, 1, 2, 2), -1e4)
-    assert loss.generator(real, fake).isfinite() and loss.discriminator(real, fake).isfinite()
-
-
 # -- patterns with the period of the scale -----------------------------------------------------------------------------
 
 
