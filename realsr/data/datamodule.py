@@ -34,7 +34,7 @@ class RealSRData(LightningDataModule):
         clean_dir: sharp, clean photos of any camera; None trains on the cleaned-up source photos alone.
         photos: makes HR images and crops of both.
         pools: kernels, noise and JPEG tables of the camera.
-        degradation: builds a :class:`realsr.degradation.base.Degradation` from ``kernels``, ``noise`` and ``jpeg``.
+        degradation: partial of a :class:`realsr.degradation.base.Degradation`, which lacks its pools alone.
         validation: the pairs that a run is measured on.
         scale: of the super-resolution.
         crop_size: side of the HR crops in pixels, a multiple of the scale.

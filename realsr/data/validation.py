@@ -42,7 +42,7 @@ class Validation:
         kernel_dir: kernel pool that LR is made with; None: bicubic.
         noise_dir: noise pool; None: no noise.
         jpeg_dir: pool of JPEG tables; None: no compression.
-        degradation: builds the degradation from ``kernels``, ``noise`` and ``jpeg``; None: training's.
+        degradation: partial of a :class:`realsr.degradation.base.Degradation`, as for training; None: training's.
         seed: of what is held out and how it is degraded; runs of several seeds share it.
     """
 

@@ -39,8 +39,8 @@ class BSRGANDegradation(Degradation):
 
     Departures from the paper: interpolations are antialiased where they shrink. All cameras share one tone curve and
     one colour matrix, the mean of known ones (:mod:`realsr.degradation.sensor`), and balance white before
-    demosaicking, as raw converters do; the authors fitted curves to five cameras. The paper leaves open, and here it
-    is: chroma is halved on both axes, libjpeg's default; ``noise_level`` is the root mean square over the colours;
+    demosaicking, as raw converters do; the authors fitted curves to five cameras. Where the paper leaves a choice
+    open: chroma is halved on both axes, libjpeg's default; ``noise_level`` is the root mean square over the colours;
     covariances have a uniformly random basis, and variances uniform but for that.
 
     Args:
@@ -112,7 +112,7 @@ class BSRGANDegradation(Degradation):
 
     @property
     def margin(self) -> int:
-        """Pixels around an HR crop that blurs and the resize read; blurs behind the resize reach further: mirrored."""
+        """Pixels around an HR crop that two blurs and then the resize read; blurs after it see a mirrored border."""
         reach = self.kernel_sizes[1] - 1 + max(2 * self.scale, NEAREST_TAPS // 2)
         return math.ceil(reach / self.scale) * self.scale
 

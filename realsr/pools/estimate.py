@@ -61,8 +61,7 @@ def estimate_kernels(
             device. A photo's kernel does not depend on it.
         min_confidence: kernels of less are marked in the contact sheet.
         whole: whether these are all photos of the pool, and not a shard of them.
-        noise: gives the camera's noise, see :func:`realsr.degradation.camera_fit.camera_noise`; called if a photo
-            lacks its kernel. None: each photo's own noise.
+        noise: called if a photo lacks its kernel, gives the camera's noise. Without it each photo's own is taken.
 
     Raises:
         NoKernelError: no photo gave a kernel; gives the first photo's reason.
