@@ -87,7 +87,13 @@ class Validation:
         """
         pairs = read_pairs(self.files(scale))
         pairs += [Pair(image.name, torch.empty(0), middle(image, self.size)) for image in held]
-        check_sizes(pairs, scale)
+        least = least_side(scale)
+        for name, _, hr in pairs:  # before LR is made, and not after a thousand steps
+            if hr is not None and min(hr.shape[-2:]) // scale * scale < least:
+                raise InputError(
+                    f"validation: {name} has {hr.shape[-1]}x{hr.shape[-2]} pixels, and {least} on a side are needed for "
+                    "SSIM; raise data.validation.size, or give larger photos (data.validation.hr, if it is given)"
+                )
         if self.lr is not None:
             return pairs
         return degraded(pairs, (self.degradation or degradation)(**pools._asdict()).eval(), scale, self.seed)
@@ -147,17 +153,6 @@ def degraded(pairs: Sequence[Pair], degrade: Degradation, scale: int, seed: int)
         hr = pair.hr[..., :height, :width]
         made.append(Pair(pair.name, degrade(hr[None], generator)[0], hr))
     return made
-
-
-def check_sizes(pairs: Sequence[Pair], scale: int) -> None:
-    """Raise InputError if an image is too small to be measured: before LR is made, and not after a thousand steps."""
-    least = least_side(scale)
-    for name, _, hr in pairs:
-        if hr is not None and min(hr.shape[-2:]) // scale * scale < least:
-            raise InputError(
-                f"validation: {name} has {hr.shape[-1]}x{hr.shape[-2]} pixels, and {least} on a side are needed for "
-                "SSIM; raise data.validation.size, or give larger photos (data.validation.hr, if it is given)"
-            )
 
 
 def middle(rgb: Any, size: int) -> Tensor:

@@ -149,7 +149,7 @@ class BSRGANDegradation(Degradation):
         for name in order:
             if name == "halve":
                 size = _divided(size, 2)
-                steps.append(partial(resized, size=size, way=rng.choice(WAYS)))
+                steps.append(partial(interpolated, size=size, way=rng.choice(WAYS)))
             elif name == "isotropic":
                 steps.append(self._blur([rng.uniform(*self.isotropic)] * 2, rng))
             elif name == "anisotropic":
@@ -189,10 +189,10 @@ class BSRGANDegradation(Degradation):
             kernel = moved_gaussian(rng.uniform(self.nearest_blur[0], self.nearest_blur[1] * factor), factor)
             return partial(downscaled, kernels=torch.from_numpy(kernel).float()[None], scale=factor, margin=0)
         if way != "down_up":
-            return partial(resized, size=small, way=way)
+            return partial(interpolated, size=small, way=way)
         up, last, first = rng.uniform(self.up_least, factor), rng.choice(WAYS), rng.choice(WAYS)
         middle = [max(round(side * up), 1) for side in small]
-        return lambda image: resized(resized(image, size=middle, way=first), size=small, way=last)
+        return lambda image: interpolated(interpolated(image, size=middle, way=first), size=small, way=last)
 
 
 def noisy(image: Tensor, mixing: Tensor, field: Tensor) -> Tensor:
@@ -210,7 +210,7 @@ def photographed(image: Tensor, camera: Development, field: Tensor) -> Tensor:
     return gamma(toned(degamma(camera.develop(untoned(degamma(image)), field))))
 
 
-def resized(image: Tensor, size: Sequence[int], way: str) -> Tensor:
+def interpolated(image: Tensor, size: Sequence[int], way: str) -> Tensor:
     """Resize ``(N, C, H, W)`` by ``bilinear``, ``bicubic`` or ``area`` interpolation, antialiased."""
     if way == "area":
         return F.interpolate(image, size, mode="area")

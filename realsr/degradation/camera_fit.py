@@ -48,7 +48,7 @@ TONES = (0.0, 0.2, 0.4, 0.6, 0.8)  # contrasts of the tone curve that are tried
 SIMPLER = 0.03  # cost of a pixel of noise reduction, and of a contrast of 1
 HALO = 0.1  # cost of sharpening of 1 over a pixel
 SCENE = 0.2  # standard deviation over photos of the logarithm of the noise's variance that scenes alone make
-TILES, SIDE = 64, 32  # number and side of the simulated tiles
+WALLS, WALL_SIDE = 64, 32  # number and side of the simulated tiles
 USABLE = (8, 247)  # mean levels of a colour, beyond which its noise is clipped
 READ = 0.01  # light whose shot noise is as strong as the noise in the dark, where the tiles do not tell
 
@@ -80,7 +80,7 @@ def fit_development(noise: NoisePool, tables: JpegPool | None, without: Sequence
     plain = Development(linear="linear" not in without, gray=gray)
     sensor, seen = _sensor(plain, levels, variance)
     sensor = replace(sensor, photos=_by_photo(photos, levels, variance, seen))
-    chosen = evenly(TILES, len(tiles))
+    chosen = evenly(WALLS, len(tiles))
     walls = Walls(levels[chosen], torch.from_numpy(np.exp(_looked_up(seen, levels[chosen]))).float(), tables)
 
     if bool((variance.amax(0) == 0).any()):
@@ -122,7 +122,7 @@ class Walls:
 
     def __init__(self, levels: Tensor, variance: Tensor, tables: JpegPool | None) -> None:
         draws = torch.Generator().manual_seed(0)
-        side = SIDE + 2 * RIM
+        side = WALL_SIDE + 2 * RIM
         self.field = torch.randn(len(levels), 3, side, side, generator=draws)
         self.coding = None if tables is None else tables.sample(len(levels), draws, cut=True)
         self.walls = (levels / 255)[:, :, None, None].expand(self.field.shape).contiguous()

@@ -13,7 +13,7 @@ from realsr.networks.community import CommunityNetwork
 
 # LR pixels of surroundings with which a tile's result is exact to a level however deep the network: the RRDBNets of
 # RealSR and Real-ESRGAN see 345 pixels far, and are wrong by 16 levels with 32 (tests/benchmarks/bench_seams.py)
-MOST = 64
+MOST_OVERLAP = 64
 
 
 class Sizes(NamedTuple):
@@ -26,7 +26,7 @@ class Sizes(NamedTuple):
         minimum: least side.
     """
 
-    overlap: int = MOST
+    overlap: int = MOST_OVERLAP
     aligned: int = 1
     multiple: int = 1
     minimum: int = 1
@@ -56,8 +56,8 @@ def sizes_of(network: nn.Module) -> Sizes:
 
 
 def overlap_of(kernels: Iterable[Sequence[int]]) -> int:
-    """How many LR pixels far convolutions of these sizes see one after another; at most :data:`MOST`."""
-    return min(sum((max(kernel) - 1) // 2 for kernel in kernels), MOST)
+    """How many LR pixels far convolutions of these sizes see one after another; at most :data:`MOST_OVERLAP`."""
+    return min(sum((max(kernel) - 1) // 2 for kernel in kernels), MOST_OVERLAP)
 
 
 def padded(lr: Tensor, sizes: Sizes) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from realsr.imaging.colour import match_colours
-from realsr.networks.sizes import MOST
+from realsr.networks.sizes import MOST_OVERLAP
 from realsr.runtime.errors import InputError
 from realsr.runtime.hardware import free_memory, is_out_of_memory
 
@@ -69,7 +69,7 @@ class Tiles:
     def fitted(self, network: object, height: int, width: int, device: torch.device) -> Tiles:
         """Tiles for a network and an image of this size that fit into free memory."""
         tile, batch, aligned = self.tile or max(height, width), self.batch, getattr(network, "aligned", self.aligned)
-        overlap = self.overlap if self.overlap >= 0 else getattr(network, "overlap", MOST)
+        overlap = self.overlap if self.overlap >= 0 else getattr(network, "overlap", MOST_OVERLAP)
         free = free_memory(device)
         needs = getattr(network, "bytes_per_pixel", BYTES_PER_PIXEL)
         room = (2**40 if free is None else free) // 2 // needs  # LR pixels; half is left to all else

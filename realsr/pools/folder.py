@@ -22,7 +22,7 @@ from realsr.runtime.errors import InputError
 from realsr.runtime.files import atomic_write, file_hash
 
 Arrays = dict[str, npt.NDArray[Any]]
-KINDS: dict[str, Any] = {  # of a manifest, and of its fields
+FIELD_TYPES: dict[str, Any] = {  # of a manifest, and of its fields
     **{"manifest": dict, "photo": str, "sha256": str, "settings": dict},
     **{"confidence": float | int, "reasons": list, "blur": list},
 }
@@ -164,5 +164,5 @@ def _check_manifest(manifest: Any, path: Path) -> None:
     """Raise InputError for a manifest with a field of another kind, as a file made by hand may hold."""
     fields = manifest.items() if isinstance(manifest, dict) else [("manifest", manifest)]
     for name, value in fields:
-        if not isinstance(value, KINDS.get(name, object)):
+        if not isinstance(value, FIELD_TYPES.get(name, object)):
             raise InputError(f"{path}: in its manifest {name} is {value!r:.40}; delete the file or mend it")

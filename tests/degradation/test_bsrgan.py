@@ -15,12 +15,12 @@ from omegaconf import OmegaConf
 from scipy import ndimage
 
 from realsr.degradation import bsrgan
-from realsr.degradation.bsrgan import STEPS, BSRGANDegradation, moved_gaussian, noise_mixing, resized
+from realsr.degradation.bsrgan import STEPS, BSRGANDegradation, interpolated, moved_gaussian, noise_mixing
 from realsr.degradation.development import Development
 from realsr.degradation.sensor import degamma, demosaic, gamma, mosaic, toned, untoned
 from realsr.estimation.kernels import centre_index, centre_of_mass, covariance, gaussian_kernel
 from realsr.imaging.jpeg import jpeg
-from realsr.imaging.resample import blur, imresize
+from realsr.imaging.resample import imresize
 from realsr.pools.pool import KernelPool
 from realsr.runtime.errors import InputError
 from realsr.runtime.help import conf_dir
@@ -61,7 +61,7 @@ def drawn(seed: int = 0) -> np.random.Generator:
 
 @pytest.mark.parametrize("way", ["bilinear", "bicubic", "area"])
 def test_resizing_is_bicubics_or_the_mean_of_what_is_covered(hr, way):
-    ours = resized(hr, [24, 28], way)[..., 3:-3, 3:-3]  # borders are the library's
+    ours = interpolated(hr, [24, 28], way)[..., 3:-3, 3:-3]  # borders are the library's
     if way == "bicubic":
         torch.testing.assert_close(ours, imresize(hr, 1 / 4)[..., 3:-3, 3:-3], atol=1e-5, rtol=0)
     means = hr.unflatten(3, (28, 4)).unflatten(2, (24, 4)).mean((3, 5))[..., 3:-3, 3:-3]
@@ -98,14 +98,6 @@ def test_noise_has_the_covariance_that_was_drawn(kind, monkeypatch):
         else:
             np.testing.assert_allclose(correlation, kind - 1, atol=0.02)
         assert abs(np.corrcoef(field[0, 1:].flatten(), field[0, :-1].flatten())[0, 1]) < 0.02  # of neighbouring pixels
-
-
-def test_blur_is_scipys_correlation(hr):
-    kernels = torch.rand(8, 9, 9, generator=seeded())
-    kernels = kernels / kernels.sum((1, 2), keepdim=True)
-    for image, kernel, ours in zip(hr.numpy(), kernels.numpy(), blur(hr, kernels), strict=True):
-        expected = [ndimage.correlate(plane, kernel, mode="reflect") for plane in image]
-        np.testing.assert_allclose(ours, expected, atol=2e-6)
 
 
 def test_sensor_curves():
@@ -243,7 +235,7 @@ def test_draws_fill_the_papers_ranges(monkeypatch):
     watch("downscaled", lambda image, *_: image)
     watch("jpeg", lambda image, *_: image)
     watch("noise_mixing", lambda *_: torch.zeros(3, 3))
-    watch("resized", lambda image, *_: image)
+    watch("interpolated", lambda image, *_: image)
     watch("standard_tables", lambda quality: torch.ones(len(quality), 2, 8, 8))
     rng, image = drawn(), torch.full((1, 3, 32, 32), 0.5)
     ways = {factor: degradation(resizes=["nearest", "down_up"], halve=0) for factor in (2, 4)}
@@ -262,7 +254,7 @@ def test_draws_fill_the_papers_ranges(monkeypatch):
     spans(angles, 0, math.pi)
     for factor in (2, 4):
         spans([sigma for sigma, of in seen["moved_gaussian"] if of == factor], 0.1, 0.6 * factor)
-        ups = [size[0] * factor / 32 for _, size, _ in seen["resized"] if size[0] not in (16, 32 // factor)]
+        ups = [size[0] * factor / 32 for _, size, _ in seen["interpolated"] if size[0] not in (16, 32 // factor)]
         assert min(ups) < 0.6 and max(ups) > 0.95 * factor / 2
     spans([255 * level for level, *_ in seen["noise_mixing"]], 1, 25)
     assert {int(quality[0]) for (quality,) in seen["standard_tables"]} == set(range(30, 96))
@@ -270,10 +262,12 @@ def test_draws_fill_the_papers_ranges(monkeypatch):
 
 def test_down_up_resizes_twice(hr, monkeypatch):
     sizes = []
-    monkeypatch.setattr(bsrgan, "resized", lambda image, size, way: sizes.append(size) or resized(image, size, way))
+    monkeypatch.setattr(
+        bsrgan, "interpolated", lambda image, size, way: sizes.append(size) or interpolated(image, size, way)
+    )
     lr = shuffled(degradation(resizes=["down_up"], up_least=4), hr, ["resize"], drawn(), False)
     assert sizes == [[96, 112], [24, 28]]  # up by four is the size that it had
-    torch.testing.assert_close(lr, resized(hr, [24, 28], "bicubic"), atol=0.2, rtol=0)
+    torch.testing.assert_close(lr, interpolated(hr, [24, 28], "bicubic"), atol=0.2, rtol=0)
     shuffled(degradation(resizes=["down_up"]), hr, ["resize"], drawn(), False)
     assert 12 <= sizes[2][0] <= 96 and sizes[3] == [24, 28]
 

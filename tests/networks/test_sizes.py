@@ -11,7 +11,7 @@ from realsr import load_model
 from realsr.networks.edsr import EDSR
 from realsr.networks.onnx_graph import onnx_graph
 from realsr.networks.rrdb import RRDBNet
-from realsr.networks.sizes import MOST, Sizes, padded, sizes_of
+from realsr.networks.sizes import MOST_OVERLAP, Sizes, padded, sizes_of
 from realsr.networks.tiling import Tiles, upscale_bands
 from realsr.networks.weights import load_generator
 
@@ -34,7 +34,7 @@ def test_networks_of_convolutions_look_as_far_as_is_said(tmp_path):
     assert sizes_of(compact) == Sizes(5, 1, 1, 1)
     assert changed(compact, 31) == 5
     assert changed(edsr, 31) <= sizes_of(edsr).overlap < changed(edsr, 31) + 3  # some see pixels that are smaller
-    assert sizes_of(RRDBNet(4, 23, 4)).overlap == MOST
+    assert sizes_of(RRDBNet(4, 23, 4)).overlap == MOST_OVERLAP
 
 
 class Unshuffled(RRDBNet):
