@@ -91,8 +91,8 @@ class Validation:
         for name, _, hr in pairs:  # before LR is made, and not after a thousand steps
             if hr is not None and min(hr.shape[-2:]) // scale * scale < least:
                 raise InputError(
-                    f"validation: {name} has {hr.shape[-1]}x{hr.shape[-2]} pixels, and {least} on a side are needed for "
-                    "SSIM; raise data.validation.size, or give larger photos (data.validation.hr, if it is given)"
+                    f"validation: {name} has {hr.shape[-1]}x{hr.shape[-2]} pixels, and {least} on a side are needed "
+                    "for SSIM; raise data.validation.size, or give larger photos (data.validation.hr, if it is given)"
                 )
         if self.lr is not None:
             return pairs
