@@ -99,7 +99,7 @@ class LPIPSMetric(MeanMetric):
 
     def update(self, sr: Tensor, hr: Tensor) -> None:  # type: ignore[override]
         """Add two ``(N, 3, H, W)`` batches in [0, 1], rounded to 8 bits, to the mean."""
-        super().update(self.distance(quantize(sr), quantize(hr)), len(sr))
+        super().update(self.distance(quantize(sr), quantize(hr)).to(self.device), len(sr))
 
 
 def load_lpips(net: str, backbone: str | None = None) -> LPIPSLoss | None:

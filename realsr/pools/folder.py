@@ -22,10 +22,8 @@ from realsr.runtime.errors import InputError
 from realsr.runtime.files import atomic_write, file_hash
 
 Arrays = dict[str, npt.NDArray[Any]]
-FIELD_TYPES: dict[str, Any] = {  # of a manifest, and of its fields
-    **{"manifest": dict, "photo": str, "sha256": str, "settings": dict},
-    **{"confidence": float | int, "reasons": list, "blur": list},
-}
+FIELD_TYPES: dict[str, Any] = {"manifest": dict, "photo": str, "sha256": str, "settings": dict,
+                               "confidence": float | int, "reasons": list, "blur": list}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,9 @@ class Entry:
             raise InputError(f"{path}: cannot be read ({e.strerror}); give yourself the permission") from e
         except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as e:
             raise InputError(f"{path}: is damaged or no pool file ({e}); delete it, it will be made again") from e
-        _check_manifest(manifest, path)
+        for name, value in manifest.items() if isinstance(manifest, dict) else [("manifest", manifest)]:
+            if not isinstance(value, FIELD_TYPES.get(name, object)):  # a file made by hand may hold anything
+                raise InputError(f"{path}: in its manifest {name} is {value!r:.40}; delete the file or mend it")
         return cls(path, arrays, manifest)
 
     def write(self) -> None:
@@ -158,11 +158,3 @@ def pool_changes(was: dict[str, dict[str, Any]], now: dict[str, dict[str, Any]])
                 state = "gone" if name not in new else "new" if name not in old else "changed"
                 changes.append(f"{pool}/{name} ({state})")
     return changes
-
-
-def _check_manifest(manifest: Any, path: Path) -> None:
-    """Raise InputError for a manifest with a field of another kind, as a file made by hand may hold."""
-    fields = manifest.items() if isinstance(manifest, dict) else [("manifest", manifest)]
-    for name, value in fields:
-        if not isinstance(value, FIELD_TYPES.get(name, object)):
-            raise InputError(f"{path}: in its manifest {name} is {value!r:.40}; delete the file or mend it")

@@ -52,10 +52,9 @@ class JpegPool(nn.Module):
         tables, subsampling, photos = [], [], []
         for entry in read_entries(folder, "JPEG", "realsr.collect"):
             table, factors = (entry.arrays.get(name, np.zeros(0)) for name in ("tables", "subsampling"))
-            if table.shape != (2, BLOCK, BLOCK) or table.min() < 1:
-                raise InputError(f"{entry.path}: is no JPEG pool file, `tables` (2, 8, 8) is missing; delete it")
-            if factors.shape != (2,) or not set(factors.tolist()) <= {1, 2}:
-                raise InputError(f"{entry.path}: is no JPEG pool file, `subsampling` of 1 or 2 is missing; delete it")
+            good = table.shape == (2, BLOCK, BLOCK) and table.min() >= 1 and factors.shape == (2,)
+            if not (good and set(factors.tolist()) <= {1, 2}):
+                raise InputError(f"{entry.path}: is no JPEG pool file; delete it")
             tables.append(table)
             subsampling.append(factors)
             photos.append(entry.manifest.get("photo", entry.path.stem))
