@@ -21,7 +21,7 @@ class HRPhotos:
     Args:
         store_dir: folder for decoded images.
         augment: of the crops, see :class:`realsr.data.datasets.HRCrops`.
-        store_limit: GB that ``store_dir`` may hold; None: 95 % of what is free.
+        store_limit: GB that ``store_dir`` may hold; None: 95 % of the free space.
         cleanup: factor by which source photos are downscaled, which takes noise and blur away (RealSR, section 3.2).
         source_share: share of the crops that come from source photos, where there are clean ones too.
     """

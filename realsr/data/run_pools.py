@@ -45,7 +45,7 @@ class Pools(NamedTuple):
 
 @dataclass(frozen=True)
 class PoolBuilder:
-    """Fills pools from the camera's photos, going on from what is there.
+    """Fills pools from the camera's photos; entries that are there stay.
 
     Args:
         estimator: makes the estimator of one photo's kernel.

@@ -43,7 +43,7 @@ class Validation:
         noise_dir: noise pool; None: no noise.
         jpeg_dir: pool of JPEG tables; None: no compression.
         degradation: partial of a :class:`realsr.degradation.base.Degradation`, as for training; None: training's.
-        seed: of what is held out and how it is degraded; runs of several seeds share it.
+        seed: of the choice of images and of their degradation; runs of several seeds share it.
     """
 
     hr: str | None = None

@@ -59,6 +59,10 @@ class CameraDegradation(Degradation):
         without: parts that are left out, for ablations: some of :data:`realsr.degradation.development.PARTS`.
         development: of this camera, where it is fitted already (:attr:`fitted`); None: fitted to ``noise``.
 
+    >>> camera = CameraDegradation(4, development=Development("bilinear", sharpening=0.4))
+    >>> camera(torch.rand(2, 3, 64, 64), torch.Generator().manual_seed(0)).shape
+    torch.Size([2, 3, 16, 16])
+
     Raises:
         InputError: there is no noise pool, or ``without`` names no part.
     """

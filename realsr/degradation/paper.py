@@ -29,6 +29,10 @@ class PaperDegradation(Degradation):
         jpeg: pool; None compresses nothing.
         draw_kernels: how a kernel is drawn in training; in evaluation (``eval()``) always uniformly.
         draw_noise: how noise is drawn in training; in evaluation always uniformly, too.
+
+    >>> kernels = KernelPool(torch.full((1, 9, 9), 1 / 81), ["a.jpg"])
+    >>> PaperDegradation(4, kernels)(torch.rand(2, 3, 64, 64), torch.Generator().manual_seed(0)).shape
+    torch.Size([2, 3, 16, 16])
     """
 
     def __init__(

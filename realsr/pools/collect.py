@@ -47,7 +47,7 @@ def collect_noise(photos: Sequence[Path], folder: Path, rule: noise.TileRule, re
     found: dict[Path, tuple[Path, noise.TileStatistics]] = {}
     skipped: list[str] = []
     of_others: list[int] = []  # tiles of each photo that another rule collected from
-    making = fill_pool(folder, photos, settings, lambda photo: _looked_at(photo, rule), redo)
+    making = fill_pool(folder, photos, settings, lambda photo: _measured(photo, rule), redo)
     for photo, result in track(making, "collecting noise", total=len(photos)):
         if isinstance(result, str):
             skipped.append(result)
@@ -80,7 +80,7 @@ def collect_noise(photos: Sequence[Path], folder: Path, rule: noise.TileRule, re
     return pool
 
 
-def _looked_at(photo: Path, rule: noise.TileRule) -> tuple[Arrays, dict[str, Any]]:
+def _measured(photo: Path, rule: noise.TileRule) -> tuple[Arrays, dict[str, Any]]:
     """The statistics of a photo's tiles; none is chosen yet."""
     image = read_8_bit(photo)
     tiles = noise.tile_statistics(image, rule.tile_size, rule.stride)
@@ -99,7 +99,7 @@ def _choose(found: Mapping[Path, tuple[Path, noise.TileStatistics]], rule: noise
     total, noiseless = dict.fromkeys(noise.REASONS, 0), 0
     chosen = rule.choose([tiles for _, tiles in found.values()])
     for (photo, (path, tiles)), reasons in zip(found.items(), chosen, strict=True):
-        counts = _settle(photo, path, rule, reasons)
+        counts = _cut_chosen(photo, path, rule, reasons)
         why = "" if counts[""] else f" ({noise.listed(counts)})"
         taken = sum(counts[name] for name in noise.IN_POOL)
         log.info("%s: %d of %d tiles%s", photo.name, taken, sum(counts.values()), why)
@@ -110,7 +110,7 @@ def _choose(found: Mapping[Path, tuple[Path, noise.TileStatistics]], rule: noise
     return total
 
 
-def _settle(photo: Path, path: Path, rule: noise.TileRule, reasons: noise.Reasons) -> dict[str, int]:
+def _cut_chosen(photo: Path, path: Path, rule: noise.TileRule, reasons: noise.Reasons) -> dict[str, int]:
     """Cut the chosen tiles of a photo, given the reasons of its candidates, unless its file has them already."""
     entry = Entry.read(path)
     tiles = noise.TileStatistics.of(entry.arrays)

@@ -192,7 +192,7 @@ class RunRecord(Callback):
     Args:
         config: plain containers, as ``OmegaConf.to_container(cfg, resolve=True)`` gives them.
         data: whose pools are recorded.
-        folder: of the run; what says that it is done is removed once it goes on.
+        folder: of the run, whose metrics are removed once it goes on.
     """
 
     def __init__(self, config: dict[str, Any], data: RealSRData, folder: Path) -> None:

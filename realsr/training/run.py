@@ -109,7 +109,7 @@ def take_generator(cfg: DictConfig) -> None:
 
 
 def log_plan(cfg: DictConfig, model: ESRGAN) -> None:
-    """Log what of the losses a user may not expect: no perceptual loss, or a GAN that starts late or never."""
+    """Log surprises of the losses: no perceptual loss, or a GAN that starts late or never."""
     if model.losses.perceptual is None and (model.discriminator is not None or cfg.model.perceptual is not None):
         log.warning("training without a perceptual loss (perceptual=none, or no weights): textures will be weaker")
     if model.discriminator is not None and model.warmup_steps:

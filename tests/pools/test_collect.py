@@ -231,7 +231,7 @@ def test_a_run_that_was_stopped_between_measuring_and_choosing_goes_on(tmp_path,
     photos = flat_and_sky(tmp_path / "photos")
     whole = collect_noise(photos, tmp_path / "whole", AutoRule())
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("realsr.pools.collect._settle", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("realsr.pools.collect._cut_chosen", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         collect_noise(photos, tmp_path / "a", AutoRule())
     assert [len(entry.arrays["tiles"]) for entry in entries_of(tmp_path / "a")] == [0, 0]
     again = collect_noise(photos, tmp_path / "a", AutoRule())
