@@ -31,7 +31,7 @@ from realsr.runtime.files import file_hash
 
 log = logging.getLogger(__name__)
 
-ROUNDING = 1e-6  # distance of two kernels, of which one was saved in another format
+SAME_KERNEL = 1e-6  # distance of two kernels, of which one was saved in another format
 KINDS = {"photos": "photo", "kernels": "kernel", "noise": "noise tile"}
 Record = dict[str, Any]  # plain containers, for a checkpoint
 
@@ -113,7 +113,7 @@ def same_kernels(pool: KernelPool, other: KernelPool) -> list[int]:
         F.pad(kernels, [(size - kernels.shape[-1]) // 2] * 4).flatten(1).double()  # sizes are odd
         for kernels in (pool.kernels, other.kernels)
     )
-    return torch.cdist(one, two).amin(1).lt(ROUNDING).nonzero().flatten().tolist()
+    return torch.cdist(one, two).amin(1).lt(SAME_KERNEL).nonzero().flatten().tolist()
 
 
 def same_tiles(pool: NoisePool, other: NoisePool) -> list[int]:

@@ -153,7 +153,10 @@ def upscale_bands(
             try:
                 lr = torch.stack([read(slice(s.top, s.bottom), slice(s.left, s.right)) for s in seen])
                 sr = network(lr).float()
-                _check_size(sr, lr, scale)
+                if sr.shape[:2] != lr.shape[:2] or [*sr.shape[2:]] != [scale * side for side in lr.shape[2:]]:
+                    raise InputError(
+                        f"the network gives {tuple(sr.shape)} of {tuple(lr.shape)}, not {scale} times that"
+                    )
                 if keep_colours:
                     match_colours(sr.clamp_(0, 1), lr, scale)
                 results = zip(group, seen, sr, strict=True)
@@ -195,12 +198,6 @@ def upscale_tiled(
         sr[0, :, done : done + band.shape[1]] = band
         done += band.shape[1]
     return sr
-
-
-def _check_size(sr: Tensor, lr: Tensor, scale: int) -> None:
-    wanted = (*lr.shape[:-2], *(scale * side for side in lr.shape[-2:]))
-    if sr.shape != wanted:
-        raise InputError(f"the network gives {tuple(sr.shape)} of {tuple(lr.shape)}, not {tuple(wanted)}")
 
 
 def _with_less(parts: list[Part], failed: int, tiles: Tiles) -> list[Part]:

@@ -62,15 +62,11 @@ def write_kernels(folder: Path, form: str, scale: int, photos: Sequence[str], ke
         with atomic_write(folder / f"kernels_x{scale}.npy") as file:
             np.save(file, kernels)
         return
-    for name, kernel in zip(_different([_folder_name(photo) for photo in photos]), kernels, strict=True):
+    stems = [Path(photo).stem if Path(photo).suffix.lower() in SUFFIXES else photo for photo in photos]
+    short = [os.fsencode(stem)[:200].decode(errors="ignore") for stem in stems]  # a file's name has 255 bytes at most
+    for name, kernel in zip(_different(short), kernels, strict=True):
         with atomic_write(folder / name / f"{name}_kernel_x{scale}.mat") as file:
             savemat(file, {VARIABLE: kernel.astype(np.float64)})
-
-
-def _folder_name(photo: str) -> str:
-    """The photo's name without the suffix of an image, cut to leave room in a file's name of 255 bytes."""
-    name = Path(photo).stem if Path(photo).suffix.lower() in SUFFIXES else photo
-    return os.fsencode(name)[:200].decode(errors="ignore")
 
 
 def _different(names: Sequence[str]) -> list[str]:
