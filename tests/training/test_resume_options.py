@@ -198,7 +198,7 @@ def test_what_cannot_be_applied_is_refused_before_data_are_read(fit, tmp_path):
     weights = shutil.copy(last, tmp_path / "weights.ckpt")
     shutil.rmtree(tmp_path / "pools")
     for option, says in {
-        "+model.optimizer.amsgrad=true": "was trained with model.optimizer.amsgrad=None, not True; give what it was",
+        "+model.optimizer.amsgrad=true": "optimizer.amsgrad=None, not True; give what it was",
         "model.optimizer._target_=torch.optim.AdamW": "_target_=torch.optim.Adam, not torch.optim.AdamW; give",
         "ema=false": "was trained with model.ema=True, not False",
         "model.lr_scale={body:0.1}": "was trained with model.lr_scale=None, not {'body': 0.1}",
