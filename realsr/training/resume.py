@@ -145,9 +145,9 @@ def apply_options(module: LightningModule, content: dict[str, Any]) -> None:
     Learning rates become those that the options would have led to from the first step; unchanged options give the
     same rates bit by bit.
     """
-    optimizers, schedules = module.configure_optimizers()  # type: ignore[misc]
-    old_states = zip(content["optimizer_states"], content["lr_schedulers"], strict=True)
-    for optimizer, scheduled, (state, old_schedule) in zip(optimizers, schedules, old_states, strict=False):
+    configured: Any = module.configure_optimizers()
+    states = content["optimizer_states"], content["lr_schedulers"]
+    for optimizer, scheduled, state, old_schedule in zip(*configured, *states, strict=False):
         schedule = scheduled["scheduler"]
         halved = schedule.gamma ** sum(step <= old_schedule["last_epoch"] for step in schedule.milestones.elements())
         rates = [group["initial_lr"] * halved for group in optimizer.param_groups]
