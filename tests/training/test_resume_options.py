@@ -16,7 +16,7 @@ from realsr.networks.weights import load_generator
 from realsr.runtime.config import FAILED, METRICS, OPTIONS
 from realsr.runtime.errors import InputError
 from realsr.training.esrgan import ESRGAN
-from realsr.training.resume import apply_options
+from realsr.training.resume import apply_options, changes
 from realsr.training.run import train
 from realsr.upscaling.backends import load_model
 from realsr.upscaling.export_generator import export
@@ -186,6 +186,12 @@ def test_a_best_of_another_metric_is_no_measure(fit):
     scores.append(read(folder)["callbacks"]["BestCheckpoint"]["score"])
     assert scores[0] > 10 and 0 < scores[1] <= 1
     assert torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["global_step"] == 6
+
+
+def test_a_class_that_was_renamed_is_no_change():
+    was, now = ({"data": {"degradation": {"_target_": f"realsr.degradation.paper.{name}"}}}
+                for name in ("Degradation", "PaperDegradation"))  # fmt: skip
+    assert changes(was, now) == changes(now, was) == {}
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------

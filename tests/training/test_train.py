@@ -19,7 +19,7 @@ def test_a_run_leaves_model_metrics_pictures_and_curves(fit):
     assert content["global_step"] == 4
     assert content["config"]["model"]["generator"]["num_feat"] == 8
     assert content["versions"]["realsr"]
-    assert not any(key.startswith(("frozen", "perceptual", "lpips")) for key in content["state_dict"])
+    assert not any(key.startswith(("frozen", "perceptual", "lpips", "metrics")) for key in content["state_dict"])
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["val/psnr"] > 10
     assert len(list((folder / "pictures").glob("*.png"))) == 2
