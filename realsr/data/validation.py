@@ -61,6 +61,8 @@ class Validation:
     def __post_init__(self) -> None:
         at_least(1, "data.validation.", count=self.count)
         at_least(0, "data.validation.", look_count=self.look_count, seed=self.seed)
+        if self.seed >= 2**63:
+            raise InputError(f"data.validation.seed={self.seed}: give 0 to {2**63 - 1}")
 
     @property
     def folders(self) -> PoolFolders:

@@ -35,8 +35,8 @@ def collect_noise(photos: Sequence[Path], folder: Path, rule: noise.TileRule, re
 
     First the tiles of every photo are measured, and the statistics are kept in the pool. Then the tiles of all photos
     together decide by the ``rule`` which of them are noise; as photos are added, tiles are chosen again from the kept
-    statistics. Photos that another rule collected from are collected from anew, unless ``redo=False`` and that rule
-    found some noise.
+    statistics. Photos that another rule collected from are collected from anew, unless ``redo=False``, and in any case
+    where that rule found nothing or an earlier version measured less.
 
     Raises:
         NoNoiseError: no tile is taken; names the reasons and a remedy.
@@ -46,7 +46,8 @@ def collect_noise(photos: Sequence[Path], folder: Path, rule: noise.TileRule, re
     settings = {**dataclasses.asdict(rule), "statistics": noise.STATISTICS}
     found: dict[Path, tuple[Path, noise.TileStatistics]] = {}
     skipped: list[str] = []
-    of_others: list[int] = []  # tiles of each photo that another rule collected from
+    others: list[dict[str, Any]] = []  # settings of photos that another rule collected from
+    tiles_of_others = 0
     making = fill_pool(folder, photos, settings, lambda photo: _measured(photo, rule), redo)
     for photo, result in track(making, "collecting noise", total=len(photos)):
         if isinstance(result, str):
@@ -56,13 +57,16 @@ def collect_noise(photos: Sequence[Path], folder: Path, rule: noise.TileRule, re
             tiles = noise.TileStatistics.of(result.arrays)
             found[photo] = result.path, tiles.where(rule.candidates(tiles))
         else:
-            of_others.append(len(result.arrays["tiles"]))
+            others.append(result.manifest.get("settings", {}))
+            tiles_of_others += len(result.arrays["tiles"])
     report = functools.partial(report_pools, folder.parent / "kernels", folder)
-    if not found and not of_others:
+    if not found and not others:
         report()
         raise NoNoiseError(f"no noise tile from {counted(len(photos), 'photo')}: {skipped[0]}")
-    if of_others:
-        if not any(of_others):
+    if others:
+        if earlier := any(made.get("statistics") != noise.STATISTICS for made in others):
+            log.warning("%s: is of an earlier version, which looked at less; it is made anew", folder)
+        if earlier or not tiles_of_others:
             return collect_noise(photos, folder, rule)
         log.info("%s is of another rule; python -m realsr.collect makes it anew", folder)
     else:

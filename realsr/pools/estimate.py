@@ -17,7 +17,7 @@ from realsr.estimation.noise_model import NoiseModel
 from realsr.estimation.patch_matching import PatchMatching
 from realsr.imaging import read_image
 from realsr.pools.builder import AS_IT_IS, fill_pool
-from realsr.pools.folder import Arrays
+from realsr.pools.folder import Arrays, Entry
 from realsr.pools.kernel_sheet import kernel_sheet, thumbnails
 from realsr.pools.page import report_pools
 from realsr.pools.pool import KernelPool
@@ -77,6 +77,8 @@ def estimate_kernels(
     if isinstance(made, PatchMatching):
         settings["noise"] = "photo" if noise is None else "camera"
         learn = None if noise is None else functools.partial(_learnt, noise, progress)
+        if not redo and (redo := _of_an_earlier_version(folder)):
+            log.info("%s: is of an earlier version, which took sharpening for the lens; it is made anew", folder)
     filling = fill_pool(folder, photos, settings, make, redo, processes, whole, learn)
     skipped: dict[Path, str] = {}
     with closing(filling), progress:
@@ -130,6 +132,13 @@ def _kernels_of(
     details = {name: getattr(estimate, name) for name in ("iterations", "losses", "confidence", "reasons")}
     details["doubtful"] = estimate.confidence < HOPELESS
     return arrays, details if estimate.blur is None else {**details, "blur": estimate.blur.tolist()}
+
+
+def _of_an_earlier_version(folder: Path) -> bool:
+    """Whether patch matching made a pool's kernels when it still took the camera's development for the lens."""
+    matched = PatchMatching.__qualname__
+    made = list(map(Entry.read, folder.glob("*.npz")))
+    return any(e.manifest.get("settings", {}).get("estimator") == matched and "response" not in e.arrays for e in made)
 
 
 def plain_settings(make: Callable[..., Any]) -> dict[str, Any]:

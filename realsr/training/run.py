@@ -36,6 +36,12 @@ from realsr.training.resume import check_same, nothing_left, read_metrics, read_
 log = logging.getLogger(__name__)
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+# options of Lightning's Trainer that do not work with this training: their defaults, and what to give instead
+LEFT_ALONE = {
+    "gradient_clip_val": (None, "give model.clip_norm"),
+    "accumulate_grad_batches": (1, "give a larger data.batch_size, or several devices (trainer=ddp)"),
+    "overfit_batches": (0.0, "every step draws crops of its own; give folders with a few photos"),
+}
 
 
 def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
@@ -131,6 +137,9 @@ def check_options(cfg: DictConfig) -> None:
     """Raise InputError at options that no part of the training checks: out of range, or of no use here."""
     steps = {key: cfg.trainer[key] for key in ("max_steps", "max_epochs", "val_check_interval", "log_every_n_steps")}
     at_least(1, "trainer.", **steps)
+    for name, (left, instead) in LEFT_ALONE.items():
+        if (value := cfg.trainer.get(name, left)) != left:
+            raise InputError(f"trainer.{name}={value}: does not go with this training; {instead}")
     if not 0 <= cfg.seed < 2**32:
         raise InputError(f"seed={cfg.seed}: give 0 to {2**32 - 1}")
     known = [f"val/{key}" for key, metric in MEASURES.items() if metric.better > 0]

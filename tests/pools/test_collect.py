@@ -238,13 +238,29 @@ def test_a_run_that_was_stopped_between_measuring_and_choosing_goes_on(tmp_path,
     assert (again.tiles == whole.tiles).all()
 
 
-def test_a_pool_of_another_rule_is_taken_as_it_is_and_it_is_said(tmp_path, caplog):
+def test_pools_of_earlier_versions_are_made_anew_and_it_is_said(tmp_path, caplog):
+    """By training too, which takes a pool of another rule of this version as it is."""
     photos, folder = flat_and_sky(tmp_path / "photos"), tmp_path / "a"
     made = collect_noise(photos, folder, NoiseRule(32, 32))
     caplog.set_level("INFO")
     as_it_is = collect_noise(photos, folder, AutoRule(), redo=False)
     assert "is of another rule; python -m realsr.collect makes it anew" in caplog.text
     assert (as_it_is.tiles == made.tiles).all()
+    for entry in entries_of(folder):
+        settings = {
+            "tile_size": 32,
+            "stride": 32,
+            "max_variance": 20,
+            "min_mean": 0,
+            "keep_best": 0,
+            "max_clipped": None,
+        }
+        kept = {name: entry.arrays[name] for name in ("tiles", "corner", "variance", "mean", "clipped")}
+        Entry(entry.path, kept, {**entry.manifest, "settings": settings}).write()
+    caplog.clear()
+    new = collect_noise(photos, folder, AutoRule(), redo=False)
+    assert f"{folder}: is of an earlier version, which looked at less; it is made anew" in caplog.text
+    assert len(new) != len(made) and all("unevenness" in entry.arrays for entry in entries_of(folder))
 
 
 def test_a_photo_that_is_added_to_a_pool_of_another_rule_changes_nothing(tmp_path):

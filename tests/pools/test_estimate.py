@@ -141,12 +141,24 @@ def test_photos_without_a_flat_tile_have_noise_of_their_own(photo_folder, tmp_pa
     assert [entry.manifest["settings"]["noise"] for entry in entries] == ["photo", "photo"]
 
 
-def test_kernels_of_other_settings_stay_where_nothing_is_to_be_redone(photo_folder, tmp_path):
+def test_kernels_of_an_earlier_version_are_made_anew(photo_folder, tmp_path, caplog):
+    """In training, too, where kernels of other settings stay."""
+    caplog.set_level("INFO")
     photos = find_images(photo_folder("photos", 2, 96, 96))
-    estimate_kernels(photos, tmp_path, functools.partial(PatchMatching, iterations=15), 4, "cpu")
+    settled = functools.partial(PatchMatching, iterations=15)
+    estimate_kernels(photos, tmp_path, settled, 4, "cpu")
     made = content(tmp_path)
     estimate_kernels(photos, tmp_path, functools.partial(PatchMatching, iterations=16), 4, "cpu", redo=False)
+    assert content(tmp_path) == made and "earlier version" not in caplog.text
+    for path in tmp_path.glob("*.npz"):
+        entry = Entry.read(path)
+        del entry.arrays["response"]
+        entry.manifest["settings"]["smooth"] = 1
+        entry.arrays["x4"] = entry.arrays["x4"].T.copy()
+        entry.write()
+    estimate_kernels(photos, tmp_path, settled, 4, "cpu", redo=False)
     assert content(tmp_path) == made
+    assert caplog.text.count("is of an earlier version, which took sharpening for the lens; it is made anew") == 1
 
 
 def test_a_pool_draws_kernels_towards_the_cameras(photo_folder, tmp_path):
