@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import hydra
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import open_dict
@@ -27,12 +30,18 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from realsr.data.cameras import Camera
+from realsr.data.samples import make_samples
+from realsr.degradation import camera_fit
+from realsr.estimation.auto_rule import AutoRule
 from realsr.estimation.kernels import gaussian_kernel
+from realsr.estimation.patch_matching import PatchMatching
 from realsr.imaging import Photo, to_uint, write_image
 from realsr.imaging.resample import imresize
+from realsr.pools.estimate import estimate_kernels
 from realsr.pools.jpeg_tables import JpegPool
 from realsr.pools.pool import KernelPool, NoisePool
 from realsr.runtime.config_check import check_config
+from realsr.runtime.files import find_images
 from realsr.runtime.help import conf_dir
 from realsr.training.run import train
 
@@ -164,18 +173,61 @@ def compose(tmp_path):
 
 
 @pytest.fixture
-def tiny(tmp_path):
+def rough_fit(monkeypatch):
+    """A camera is fitted to the noise of a few tiles, in a tenth of the time."""
+    monkeypatch.setattr(camera_fit, "WALLS", 4)
+
+
+@pytest.fixture
+def tiny(rough_fit, tmp_path):
     """Overrides for a training that takes seconds on small photos of its own."""
     return tiny_training(tmp_path)
 
 
 @pytest.fixture(scope="session")
-def tiny_pools(tmp_path_factory):
-    """The pools that trainings on the photos of ``tiny`` would each make, made once."""
-    folder = tmp_path_factory.mktemp("tiny")
-    with hydra.initialize_config_dir(conf_dir(), version_base="1.3"):
-        instantiate(hydra.compose("train", tiny_training(folder)).data).prepare_data()
-    return folder / "pools"
+def shared(tmp_path_factory):
+    """``shared("name", make)``: a folder that ``make(folder)`` fills, once for the processes of all tests."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def folder(name: str, make: Callable[[Path], object]) -> Path:
+        with FileLock(base / f"{name}.lock"):
+            if not (base / name).exists():
+                make(base / f"{name}.part")
+                (base / f"{name}.part").rename(base / name)
+        return base / name
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def samples(shared):
+    """The embedded sample's photos; not to be changed."""
+    return shared("samples", make_samples)
+
+
+@pytest.fixture(scope="session")
+def sample_pools(samples, shared):
+    """Pools of the embedded sample's photos; not to be changed."""
+
+    def make(folder):
+        photos = find_images(samples / "camera")
+        noise = functools.partial(camera_fit.camera_noise, photos, folder / "noise", AutoRule())
+        estimate_kernels(photos, folder / "kernels", PatchMatching, 4, noise=noise)
+
+    return shared("sample_pools", make)
+
+
+@pytest.fixture(scope="session")
+def tiny_pools(shared):
+    """The pools that trainings on the photos of ``tiny`` would each make; not to be changed."""
+
+    def make(folder):
+        with hydra.initialize_config_dir(conf_dir(), version_base="1.3"), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(camera_fit, "WALLS", 4)
+            instantiate(hydra.compose("train", tiny_training(folder)).data).prepare_data()
+
+    return shared("tiny", make) / "pools"
 
 
 def tiny_training(folder: Path) -> list[str]:
@@ -201,12 +253,17 @@ def tiny_training(folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def fit(tiny_pools, compose, tiny, tmp_path):
+def made_pools(tiny_pools, tmp_path):
+    """The folder that trainings of ``tiny`` make their pools in, when all of them are there."""
+    return shutil.copytree(tiny_pools, tmp_path / "pools")
+
+
+@pytest.fixture
+def fit(made_pools, compose, tiny, tmp_path):
     """``fit("name", *overrides)``: train in this process; gives the run's folder.
 
     By the paper's degradation, which needs no fit of the camera, unless told otherwise.
     """
-    shutil.copytree(tiny_pools, tmp_path / "pools")
 
     def make(name: str, *overrides: str) -> Path:
         folder = tmp_path / name

@@ -1,4 +1,5 @@
 import re
+import shutil
 from pathlib import Path
 
 import nbformat
@@ -8,8 +9,16 @@ from nbclient import NotebookClient
 FOLDER = Path(__file__).parents[1] / "notebooks"
 
 
+@pytest.fixture(scope="module")
+def folder(samples, tmp_path_factory):
+    """Where the notebooks run, one after the other as people run them: a pool that one has made serves the next."""
+    folder = tmp_path_factory.mktemp("notebooks")
+    shutil.copytree(samples, folder / "photos")
+    return folder
+
+
 def executed(name, folder):
-    """The notebook after its cells ran in ``folder``, its text, and how many pictures it shows."""
+    """The text of the notebook after its cells ran in ``folder``, and how many pictures it shows."""
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
@@ -17,29 +26,29 @@ def executed(name, folder):
     return "\n".join(texts), sum("image/png" in output.get("data", {}) for output in outputs)
 
 
-def test_kernels_are_estimated_and_compared_with_the_truth(tmp_path):
-    text, pictures = executed("01_kernels", tmp_path)
+def test_kernels_are_estimated_and_compared_with_the_truth(folder):
+    text, pictures = executed("01_kernels", folder)
     assert pictures == 6
     psnr = {name: float(value) for name, value in re.findall(r"^(\w.+?) +PSNR +([\d.]+) dB", text, re.MULTILINE)}
     assert min(psnr["patch matching"], psnr["KernelGAN"]) > psnr["assuming bicubic"] + 3
-    assert len(list((tmp_path / "pools/kernels").glob("*.npz"))) == text.count(" / ") // 2 == 4  # rows of the table
+    assert len(list((folder / "pools/kernels").glob("*.npz"))) == text.count(" / ") // 2 == 4  # rows of the table
 
 
-def test_made_lr_is_compared_with_the_photos(tmp_path):
-    text, pictures = executed("02_degradation", tmp_path)
+def test_made_lr_is_compared_with_the_photos(folder):
+    text, pictures = executed("02_degradation", folder)
     assert pictures == 5
     auc = {name: float(value) for name, value in re.findall(r"^(\w+) +AUC ([\d.]+)$", text, re.MULTILINE)}
     assert list(auc) == ["bicubic", "noise", "kernel", "kernel_noise", "kernel_noise_jpeg", "camera", "bsrgan"]
     assert auc["camera"] < min(value for name, value in auc.items() if name not in ("camera", "bsrgan"))
 
 
-def test_checkpoints_become_a_table_pictures_and_a_report(tmp_path):
-    text, pictures = executed("03_results", tmp_path)
+def test_checkpoints_become_a_table_pictures_and_a_report(folder):
+    text, pictures = executed("03_results", folder)
     assert pictures == 2
     psnr = {name: float(value) for name, value in re.findall(r"│ (\w+) +│ +([\d.]+) │", text)}
     assert list(psnr) == ["bicubic", "zssr", "bicubic_pairs", "camera"]
     assert psnr["camera"] > max(psnr["bicubic"], psnr["bicubic_pairs"]) + 0.1
-    assert all(f'data-method="{method}"' in (tmp_path / "results/report.html").read_text("utf-8") for method in psnr)
+    assert all(f'data-method="{method}"' in (folder / "results/report.html").read_text("utf-8") for method in psnr)
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.ipynb")), ids=lambda path: path.stem)

@@ -12,13 +12,6 @@ from realsr.runtime.errors import InputError
 from realsr.runtime.files import find_images
 
 
-@pytest.fixture(scope="module")
-def samples(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("samples")
-    make_samples(folder)
-    return folder
-
-
 def test_the_folders_hold_what_the_truth_file_says(samples):
     tests = {scale: f"test_lr_x{scale}" for scale in SCALES}
     files = {kind: find_images(samples / kind) for kind in ("camera", "clean", "test_hr", *tests.values())}

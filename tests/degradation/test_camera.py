@@ -1,5 +1,6 @@
 """degradation=camera: its parts against other programs' and its settings against cameras that it has not seen."""
 
+import functools
 from dataclasses import replace
 
 import numpy as np
@@ -83,10 +84,15 @@ def test_walls_tell_how_a_camera_develops(name, quality, demosaicking, crosstalk
     assert float((ours / theirs).log().mean().abs()) < 0.15
 
 
+@functools.cache
+def fitted(name: str) -> Development:
+    return fit_development(walls(name, 0.3, 0.7), None)
+
+
 @pytest.mark.parametrize("name", ["system", "drone"])
 @pytest.mark.parametrize("level", [0.1, 0.92])
 def test_noise_that_is_darker_or_brighter_than_the_tiles_follows_the_sensor(name, level):
-    found = fit_development(walls(name, 0.3, 0.7), None)
+    found = fitted(name)
     true = flat_picture(CAMERAS[name], level, 160, np.random.default_rng(1)) / 255
     wall = torch.tensor(true.mean((0, 1))).float()[None, :, None, None].expand(1, 3, 160, 160)
     made = found.develop(found.light(wall), torch.randn(wall.shape, generator=seeded()))[..., 8:-8, 8:-8]
@@ -172,7 +178,7 @@ def test_the_response_of_a_development():
     assert gains(Development("malvar").response()).min() > 0.95
 
 
-def test_without_noise_gray_stays_gray_and_light_adds_up(system):
+def test_without_noise_gray_stays_gray_and_light_adds_up(system, rough_fit):
     degradation = CameraDegradation(4, gaussians((4.0, 0.0, 4.0)), system, None, without=["noise"])
     flat = torch.full((1, 3, 96, 96), 0.6)
     assert torch.allclose(degradation(flat, seeded(), 32), torch.full((1, 3, 8, 8), 153 / 255))
@@ -183,7 +189,7 @@ def test_without_noise_gray_stays_gray_and_light_adds_up(system):
     assert float(display(dots, seeded(), 32).mean()) == pytest.approx(0.5, abs=0.01)
 
 
-def test_a_crop_is_a_part_of_the_photo(system):
+def test_a_crop_is_a_part_of_the_photo(system, rough_fit):
     degradation = CameraDegradation(4, gaussians((5.0, 1.0, 7.0)), system, None, without=["noise"]).eval()
     hr, margin = scene(256, 320)[None], degradation.margin
     whole = degradation(hr, seeded())
@@ -194,7 +200,7 @@ def test_a_crop_is_a_part_of_the_photo(system):
     assert float((crop - expected).abs().max()) <= 1.01 / 255  # a rounding at most
 
 
-def test_every_part_counts_and_draws_follow_the_seed(system):
+def test_every_part_counts_and_draws_follow_the_seed(system, rough_fit):
     pools = gaussians((5.0, 1.0, 7.0)), system.subset(range(0, len(system), 6)), tables(80)
     full = CameraDegradation(4, *pools)
     full.development = Development(crosstalk=0.5, sharpening=0.5, noise=rising(-8.5, 3.0))

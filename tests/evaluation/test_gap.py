@@ -1,4 +1,3 @@
-import functools
 import json
 import re
 import sys
@@ -8,19 +7,16 @@ import pytest
 import torch
 from PIL import Image
 
-from realsr.data.samples import CAMERA, CLEAN, SOURCE, TEST, make_samples, read_scene
+from realsr.data.samples import CAMERA, CLEAN, SOURCE, TEST, read_scene
 from realsr.degradation.camera import CameraDegradation
-from realsr.degradation.camera_fit import camera_noise
+from realsr.degradation.camera_fit import fit_development
 from realsr.degradation.paper import PaperDegradation
-from realsr.estimation.auto_rule import AutoRule
-from realsr.estimation.patch_matching import PatchMatching
 from realsr.evaluation.gap import Gap, advice, choose_photos, cut_patches, measure
 from realsr.evaluation.separation import Separation
 from realsr.gap import main
 from realsr.imaging import Photo, read_image, to_uint, write_image
 from realsr.imaging.resample import crop_to_multiple
-from realsr.pools.estimate import estimate_kernels
-from realsr.pools.jpeg_tables import JpegPool, collect_tables
+from realsr.pools.jpeg_tables import JpegPool
 from realsr.pools.pool import KernelPool, NoisePool
 from realsr.runtime.errors import InputError
 from realsr.runtime.files import find_images
@@ -47,16 +43,26 @@ def _draws(shot, index):
     return np.random.default_rng([index, len(shot)])
 
 
+@pytest.fixture(scope="module", autouse=True)
+def fits_once():
+    """A camera is fitted once to the same pools, which takes seconds each time."""
+
+    def fit(noise, tables, without=()):
+        key = noise.tiles.numpy().tobytes(), None if tables is None else tables.tables.numpy().tobytes(), tuple(without)
+        if key not in found:
+            found[key] = fit_development(noise, tables, without)
+        return found[key]
+
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("realsr.degradation.camera.fit_development", fit)
+        yield
+
+
 @pytest.fixture(scope="module")
-def pools(tmp_path_factory):
+def pools(sample_pools):
     """What the quickstart learns of the embedded camera, from other photos of it."""
-    folder = tmp_path_factory.mktemp("pools")
-    make_samples(folder / "photos")
-    photos = find_images(folder / "photos" / "camera")
-    noise = functools.partial(camera_noise, photos, folder / "noise", AutoRule())
-    collect_tables(photos, folder / "jpeg")
-    estimate_kernels(photos, folder / "kernels", PatchMatching, 4, noise=noise)
-    return folder
+    return sample_pools
 
 
 def test_the_true_camera_leaves_no_gap_and_what_was_learnt_the_least(embedded, pools):

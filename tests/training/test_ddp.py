@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric.plugins.environments.lightning import find_free_network_port
-from PIL import Image, ImageFilter
 from pytorch_lightning import Callback
 from pytorch_lightning.strategies import DDPStrategy
 
 from realsr.data.datamodule import RealSRData
 from realsr.data.datasets import StepSampler, share
+from realsr.estimation.kernels import gaussian_kernel
 from realsr.imaging import Photo, write_image
+from realsr.pools.folder import Entry
 from realsr.runtime.errors import InputError
 from realsr.training.esrgan import ESRGAN
 from realsr.training.run import train
@@ -55,9 +56,8 @@ def with_rrdb(tiny):
 
 
 @pytest.fixture
-def fit(tiny_pools, compose, tiny, tmp_path):
+def fit(made_pools, compose, tiny, tmp_path):
     """``fit("name", *overrides)``: train; gives ``last.ckpt``."""
-    shutil.copytree(tiny_pools, tmp_path / "pools")
 
     def make(name, *overrides):
         folder = tmp_path / name
@@ -127,12 +127,12 @@ def test_relativistic_losses_compare_with_the_images_of_all_processes(fit, monke
     assert max(differences(fit, "ragan").values()) > 1e-3  # .0047, where 2.5e-5 is rounding
 
 
-def test_processes_see_different_images_and_stay_identical(recorded, tiny, tmp_path):
+def test_processes_see_different_images_and_stay_identical(recorded, made_pools):
     """Bit by bit, in weights, averages and moments; kernels and noise are drawn anew for each."""
-    for sigma, photo in enumerate(sorted((tmp_path / "camera").iterdir()), 1):  # each gets a kernel of its own
-        Image.open(photo).filter(ImageFilter.GaussianBlur(sigma)).save(photo)
+    for sigma, path in enumerate(sorted(made_pools.glob("kernels/*.npz")), 1):
+        Entry(path, {"x4": gaussian_kernel(33, (sigma, sigma), 0, 4)}, {"photo": path.stem}).write()
     for pools in ("degradation=kernel", "degradation=noise"):
-        options = ["disc=unet", "data.batch_size=4", "estimator.shrink=false", f"pool_dir={tmp_path}/blurred"]
+        options = ["disc=unet", "data.batch_size=4", "data.pools.build=false"]
         ranks = recorded(pools[12:], pools, *options)
         for name in ("lr", "hr"):
             images = [image.numpy().tobytes() for rank in ranks for batch in rank["batches"] for image in batch[name]]
@@ -236,9 +236,11 @@ def command(*options, starter=(sys.executable,), program=("-m", "realsr.train"),
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 
-def test_an_error_on_one_device_ends_all_and_is_told_once(tiny, tmp_path):
+def test_an_error_on_one_device_ends_all_and_is_told_once(tiny, made_pools, tmp_path):
     (tmp_path / "fails.py").write_text(FAILS)
-    process = command(*tiny, *TWO, f"hydra.run.dir={tmp_path / 'run'}", program=(str(tmp_path / "fails.py"),))
+    shutil.rmtree(made_pools / "hr")
+    options = [*tiny, *TWO, "degradation=kernel_noise", f"hydra.run.dir={tmp_path / 'run'}"]
+    process = command(*options, program=(str(tmp_path / "fails.py"),))
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 2, output
     assert output.count("this crop cannot be read") == output.count("the other devices stop as well") == 1, output

@@ -6,13 +6,11 @@ which the generator moves far from where it starts. Measured, with AVX-512: bf16
 """
 
 import csv
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
+from conftest import call, nearest, save_compact
 from spandrel.architectures.Compact import Compact
 
 from realsr.networks.weights import load_generator
@@ -42,17 +40,29 @@ def state(folder):
     return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
 
 
-def check(fit, tmp_path, start, options, first, most):
-    runs = {"reference": [], "run": options}
-    common = [*OPTIONS, f"model.init_from={start}"]
-    reference, run = (fit(k, *common, *o, f"logger.csv.save_dir={tmp_path}/{k}") for k, o in runs.items())
-    wanted, got = curves(reference), curves(run)
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    return save_compact(nearest(), tmp_path_factory.mktemp("start") / "model.ckpt")
+
+
+@pytest.fixture
+def reference(fit, start, made={}):  # noqa: B006  (kept on purpose)
+    """Losses and last checkpoint of the run in float32; made once."""
+    if not made:
+        folder = fit("reference", *OPTIONS, f"model.init_from={start}")
+        made["run"] = curves(folder), state(folder)
+    return made["run"]
+
+
+def check(fit, reference, start, options, first, most):
+    wanted, other = reference
+    run = fit("run", *OPTIONS, f"model.init_from={start}", *options)
+    got, content = curves(run), state(run)
     assert wanted.shape == (STEPS, len(LOSSES))
     difference = ((got - wanted).abs() / wanted.abs()).amax(1)
     assert difference[:2].max() <= first and difference.max() <= most
     if "trainer.precision=bf16-mixed" in options:
         assert difference.max() > 1e-4  # it is really used
-    content, other = state(run), state(reference)
     assert other["state_dict"]["generator.body.4.weight"].abs().max() > 0.01  # it starts at zero
     assert content["state_dict"].keys() == other["state_dict"].keys()
     for key, value in content["state_dict"].items():
@@ -70,8 +80,8 @@ def check(fit, tmp_path, start, options, first, most):
     ],
     ids=["bf16", "fp16", "channels_last", "both"],
 )
-def test_losses_agree_with_float32(fit, tmp_path, checkpoint, options, first, most):
-    check(fit, tmp_path, checkpoint, options, first, most)
+def test_losses_agree_with_float32(fit, reference, start, options, first, most):
+    check(fit, reference, start, options, first, most)
 
 
 @pytest.mark.slow
@@ -80,8 +90,8 @@ def test_losses_agree_with_float32(fit, tmp_path, checkpoint, options, first, mo
     ("options", "first", "most"),
     [([], 1e-6, 2e-3), (["model.channels_last=true", "trainer.precision=bf16-mixed"], 1e-2, 1e-2)],
 )
-def test_losses_of_compiled_networks_agree_with_float32(fit, tmp_path, checkpoint, options, first, most):
-    check(fit, tmp_path, checkpoint, ["model.compile=true", *options], first, most)
+def test_losses_of_compiled_networks_agree_with_float32(fit, reference, start, options, first, most):
+    check(fit, reference, start, ["model.compile=true", *options], first, most)
 
 
 def test_validation_is_in_float32_whatever_the_precision(fit, monkeypatch):
@@ -99,12 +109,13 @@ def test_validation_is_in_float32_whatever_the_precision(fit, monkeypatch):
     assert seen == {(True, torch.float32, torch.bfloat16), (False, torch.float32, torch.float32)}
 
 
-def test_compiling_without_a_compiler_ends_with_one_line(tiny, tmp_path):
+def test_compiling_without_a_compiler_ends_with_one_line(tiny, monkeypatch, tmp_path):
     (tmp_path / "empty").mkdir()
-    surroundings = {k: v for k, v in os.environ.items() if k not in ("CXX", "CC")}
-    surroundings |= {"PATH": str(tmp_path / "empty"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
-    command = [sys.executable, "-m", "realsr.train", *tiny, "model.compile=true", f"hydra.run.dir={tmp_path}/run"]
-    done = subprocess.run(command, capture_output=True, text=True, env=surroundings)
+    for name in ("CXX", "CC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    done = call("realsr.train", *tiny, "model.compile=true", f"hydra.run.dir={tmp_path}/run", cwd=tmp_path, check=False)
     line = done.stderr.strip().splitlines()[-1]
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     assert line.startswith("realsr: model.compile=true: nothing can be compiled here"), line

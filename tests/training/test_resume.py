@@ -107,7 +107,7 @@ def straight(fit, made={}):  # noqa: B006  (kept on purpose)
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))])
-def test_killed_again_and_again_a_run_equals_a_straight_one(straight, tiny, send, tmp_path, seed):
+def test_killed_again_and_again_a_run_equals_a_straight_one(straight, tiny, made_pools, send, tmp_path, seed):
     """With and without workers in turn, which also shows that their number is of no consequence."""
     draw = random.Random(seed)
     folder = tmp_path / "killed"
@@ -168,10 +168,10 @@ def test_told_to_stop_it_keeps_the_step_in_hand(straight, fit, send, handlers, t
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, pytest.param(signal.SIGUSR2, marks=pytest.mark.slow)])
-def test_a_scheduler_signals_all_processes_and_the_command_exits_cleanly(tiny, send, tmp_path, number):
+def test_a_scheduler_signals_all_processes_and_the_command_exits_cleanly(tiny, made_pools, send, tmp_path, number):
     told = send(number, 2, "on_train_batch_start", group=True)
     options = ["trainer.max_steps=100000", "data.num_workers=2", f"hydra.run.dir={tmp_path}/run"]
-    stopped = command(*tiny, *options, told)
+    stopped = command(*tiny, "degradation=kernel_noise", *options, told)
     assert stopped.returncode == 130, stopped.stdout + stopped.stderr
     assert stopped.stderr.splitlines()[-1] == "realsr: interrupted; go on with ckpt=auto"
     assert "Traceback" not in stopped.stderr

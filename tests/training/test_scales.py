@@ -14,11 +14,11 @@ from realsr.training.run import train
 
 
 @pytest.mark.parametrize("scale", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_a_model_of_the_sample_is_trained_and_enlarges_by_its_scale(compose, tmp_path, scale):
-    photos, run = tmp_path / "photos", tmp_path / "run"
+def test_a_model_of_the_sample_is_trained_and_enlarges_by_its_scale(compose, samples, tmp_path, scale):
+    run = tmp_path / "run"
     cfg = compose(
         "train",
-        *(f"scale={scale}", "data=samples", f"data.samples_dir={photos}", f"pool_dir={tmp_path / 'pools'}"),
+        *(f"scale={scale}", "data=samples", f"data.samples_dir={samples}", f"pool_dir={tmp_path / 'pools'}"),
         *("model=compact", "model.generator.num_feat=16", "model.generator.num_conv=1", "disc=none", "perceptual=none"),
         *("lpips=null", f"data.crop_size={24 * scale}", "data.batch_size=4"),
         *("data.num_workers=0", "data.validation.look_count=1"),
@@ -28,7 +28,7 @@ def test_a_model_of_the_sample_is_trained_and_enlarges_by_its_scale(compose, tmp
     train(cfg, run)
     entries = [Entry.read(path) for path in sorted((tmp_path / "pools" / "kernels").glob("*.npz"))]
     assert len(entries) == 4 and all(f"x{scale}" in entry.arrays for entry in entries)
-    pairs = read_pairs(find_pairs(photos / "test_hr", photos / f"test_lr_x{scale}", scale))
+    pairs = read_pairs(find_pairs(samples / "test_hr", samples / f"test_lr_x{scale}", scale))
     trained = validation_means(load_generator(run), scale, pairs, [])
     begun = validation_means(lambda lr: F.interpolate(lr, scale_factor=scale), scale, pairs, [])
     assert trained["psnr"] > begun["psnr"] + 0.3

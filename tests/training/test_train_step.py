@@ -98,9 +98,10 @@ def test_the_degradation_does_not_wait_for_the_device(monkeypatch, kind, options
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # there is none of "meta"
     make = {"kernels": kernel_pool(), "noise": noise_pool(), **options}
     hr = torch.stack([scene(96, 96, seed) for seed in range(3)])
-    wanted = kind(4, **make)(hr, seeded(), margin=16)
+    degradation = kind(4, **make)
+    wanted = degradation(hr, seeded(), margin=16)
     with FarDevice() as device:
-        hr, degradation = hr.to("meta"), kind(4, **make)
+        hr = hr.to("meta")
         first = degradation(hr, seeded(), margin=16)  # takes the pools along
         device.waits.clear()
         again = degradation(hr, seeded(), margin=16)
