@@ -438,6 +438,7 @@ def test_a_class_that_is_not_ours_says_itself_what_it_lacks(compose):
         ("evaluate", "metrics=null", "metrics=null: has options of its own, give metrics.OPTION=VALUE"),
         ("evaluate", "report=3", "report=3: has options of its own"),
         ("evaluate", "testset.paper=null", "testset.paper=null: has options of its own"),
+        ("train", "data.degradation._partial_=false", "data.degradation: must have a _target_ and _partial_: true"),
         ("estimate", "workers=abc", "workers=abc: must be int"),
         ("estimate", "workers=1.5", "workers=1.5: must be int"),
         ("estimate", "shard=x", "shard=x: must be int"),
@@ -462,6 +463,7 @@ def test_values_of_a_wrong_type(mistake, name, override, says):
         ("data.crop_size=100000", "lower data.crop_size"),
         ("data.validation.noise_dir=null", "degradation=camera needs a noise pool; give data.pools"),
         ("degradation=bsrgan data.pools.noise_dir=x", "degradation=bsrgan draws from no pools"),
+        ("data.degradation.without=[lens]", "data.degradation.without=['lens']: give some of [kernel,linear,mosaic,"),
         ("data.batch_size=0", "data.batch_size=0: give 1 or more"),
         ("data.seed=-1", "data.seed=-1: give 0 or more"),
         ("data.pools.scale=2", "data.pools.scale=2: must be that of the network, 4"),
@@ -516,6 +518,12 @@ def test_values_of_a_wrong_type(mistake, name, override, says):
 def test_numbers_out_of_range_are_refused_before_anything_is_made(mistake, tmp_path, override, says):
     assert says in mistake("train", *override.split())
     assert not list((tmp_path / "pools").rglob("*.npz"))
+
+
+def test_bounds_of_a_degradation_are_told_before_photos_are_decoded(mistake, tmp_path):
+    line = mistake("train", "degradation=bsrgan", "data.degradation.noise_level=[30,3]")
+    assert "data.degradation.noise_level=[30,3]: give 0 to 255, the smaller first" in line
+    assert not (tmp_path / "pools").exists()
 
 
 def test_validation_images_are_large_enough_to_be_measured(mistake, photo_folder):

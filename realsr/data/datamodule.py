@@ -81,6 +81,8 @@ class RealSRData(LightningDataModule):
         for make, folders in sides if validation.lr is None else sides[:1]:
             kind: Any = make.func
             kind.check_pools(*folders)  # before pools are made for hours
+            if kind.without_pools:
+                make()  # refuses bounds that make no sense before photos are decoded
         if crop_size % scale:
             raise InputError(f"data.crop_size={crop_size} is no multiple of the scale {scale}")
         self.source_dir, self.clean_dir, self.samples_dir = source_dir, clean_dir, samples_dir

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from realsr.degradation.base import Degradation, Parameters, downscaled
 from realsr.degradation.camera_fit import fit_development
-from realsr.degradation.development import PARTS, RIM, Development
+from realsr.degradation.development import PARTS, RIM, Development, Part
 from realsr.estimation.kernels import Kernel, developed, gaussian_like, gaussian_of, inverse, of_eigenvalues
 from realsr.imaging import quantize
 from realsr.pools.jpeg_tables import JpegPool
@@ -76,7 +76,7 @@ class CameraDegradation(Degradation):
         noise: NoisePool | None = None,
         jpeg: JpegPool | None = None,
         draw_kernels: KernelDraw = KernelDraw(),  # noqa: B008  (frozen)
-        without: Sequence[str] = (),
+        without: Sequence[Part] = (),
         development: Development | None = None,
     ) -> None:
         super().__init__(scale, None, None if "jpeg" in without else jpeg, draw_kernels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -27,7 +27,8 @@ from realsr.imaging.colour import luma
 from realsr.runtime.hardware import to_device
 
 RIM = 4  # LR pixels around a crop that demosaicking, noise reduction and sharpening read
-PARTS = ("kernel", "linear", "mosaic", "noise", "sharpening", "jpeg")  # of a camera, that ablations leave out
+Part = Literal["kernel", "linear", "mosaic", "noise", "sharpening", "jpeg"]  # of a camera, that ablations leave out
+PARTS = get_args(Part)
 KNOTS = 17  # display values from 0 to 1 for which the noise's variance is stored
 RINGS = 32  # bins of frequency up to one cycle a pixel, each with one gain
 

@@ -7,7 +7,7 @@ import functools
 import inspect
 import pkgutil
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -136,6 +136,8 @@ def _fits(value: Any, hint: Any) -> bool:
         fits = all(any(_fits(value[i], item) for item in items) for i in range(len(value)))
         return fits and not issubclass(kind, (*PLAIN, Mapping))
     if isinstance(value, DictConfig):
+        if kind is functools.partial:
+            return "_target_" in value and bool(value.get("_partial_"))
         return "_target_" in value or not issubclass(kind, PLAIN)
     return type(value) is kind or (type(value), kind) in ((int, float), (str, Path))
 
@@ -145,8 +147,12 @@ def _misfit(name: str, value: Any, wanted: Any) -> str:
     shown = f"{name}={'null' if value is None else value}"
     if choices := _choices(wanted):
         return f"{shown}: choose {', '.join(choices)}"
+    if get_origin(wanted) is Sequence and (choices := _choices(*get_args(wanted))):
+        return f"{shown}: give some of [{','.join(choices)}]"
     if wanted is dict or (value is None and isinstance(wanted, type) and wanted not in (list, *PLAIN)):
         return f"{shown}: has options of its own, give {name}.OPTION=VALUE"
+    if "functools.partial[" in str(wanted):
+        return f"{name}: must have a _target_ and _partial_: true"
     if wanted is list:
         return f"{shown}: must be a list; write {name}=[{value or ''}]"
     return f"{shown}: must be {wanted.__name__ if wanted in PLAIN else wanted}"
