@@ -110,6 +110,11 @@ def kernel_entries(folder: str | Path, scale: int) -> Iterator[Entry]:
         entry.manifest.setdefault("photo", entry.path.stem)
         for name in {f"x{scale}", "response"} & set(entry.arrays):
             entry.arrays[name] = checked_kernel(entry.arrays[name], entry.path)
+        sure, blur = entry.manifest.get("confidence", 1), np.array(entry.manifest.get("blur", np.eye(2)), object)
+        if not 0 <= sure <= 1:
+            raise InputError(f"{entry.path}: its confidence is {sure}, not 0 to 1; delete the file or mend it")
+        if blur.shape != (2, 2) or not (np.linalg.eigvalsh(blur.astype(np.float64)) > 0).all():
+            raise InputError(f"{entry.path}: its blur is no covariance (2, 2); delete the file or mend it")
         yield entry
 
 

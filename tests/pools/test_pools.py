@@ -582,6 +582,11 @@ def test_files_of_photos_that_are_gone_are_told_and_stay(folder, photos, caplog,
         ({"confidence": None}, "confidence is None"),
         ({"reasons": "blurred"}, "reasons is 'blurred'"),
         ({"blur": 3}, "blur is 3"),
+        ({"confidence": 95}, "confidence is 95, not 0 to 1"),
+        ({"confidence": float("nan")}, "confidence is nan, not 0 to 1"),
+        ({"blur": [[1, 2], [3]]}, "blur is no covariance"),
+        ({"blur": [[1, 0], [0, -1]]}, "blur is no covariance"),
+        ({"blur": [[1, 0], [0, float("nan")]]}, "blur is no covariance"),
     ],
 )
 def test_odd_manifests_are_named(folder, manifest, says):
