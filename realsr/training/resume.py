@@ -21,7 +21,7 @@ STARTS = ("init_from", "init_discriminator_from")  # not read on resume
 RENAMED_CLASSES = {"realsr.degradation.paper.Degradation": "realsr.degradation.paper.PaperDegradation"}
 DEGRADING = r"data\.(degradation\b|pools\.\w+_dir)"  # options of the LR that a network learns from
 # options that a checkpoint's weights and optimiser states depend on
-FIXED = r"model\.((generator|discriminator)\..*|(\w+_)?optimizer\.(_target_|amsgrad|centered)|ema|lr_scale|init_\w+)"
+FIXED = r"model\.((generator|discriminator)\..*|.*optimizer\.(_target_|amsgrad|centered|momentum)|ema|lr_scale|init_.+)"
 
 
 def resume_path(ckpt: str | None, folder: Path) -> Path | None:

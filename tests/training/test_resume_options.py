@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from realsr.networks.weights import load_generator
 from realsr.runtime.config import FAILED, METRICS, OPTIONS
 from realsr.runtime.errors import InputError
 from realsr.training.esrgan import ESRGAN
-from realsr.training.resume import apply_options, changes
+from realsr.training.resume import apply_options, changes, check_same
 from realsr.training.run import train
 from realsr.upscaling.backends import load_model
 from realsr.upscaling.export_generator import export
@@ -217,6 +218,12 @@ def test_what_cannot_be_applied_is_refused_before_data_are_read(fit, tmp_path):
         assert line.endswith(f"begin another run (name=...) with start={last} in place of ckpt")
     assert last.read_bytes() == before
     assert not (tmp_path / "pools").exists()
+
+
+def test_momentum_that_an_optimiser_has_kept_none_of_is_refused():
+    was, now = ({"model": {"generator": {}, "optimizer": {"momentum": momentum}}} for momentum in (0, 0.9))
+    with pytest.raises(InputError, match=r"last.ckpt: was trained with model.optimizer.momentum=0, not 0.9; give"):
+        check_same(Path("last.ckpt"), {"config": was}, now)
 
 
 def test_weights_are_no_run_and_a_run_keeps_its_start(fit, checkpoint, tmp_path, caplog):
