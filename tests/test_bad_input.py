@@ -546,6 +546,7 @@ def test_wandb_is_told_no_nonsense(mistake, tmp_path, monkeypatch):
     ("name", "override", "says"),
     [
         ("estimate", "estimator.iterations=-5", "give 1 or more"),
+        ("estimate", "pool.min_confidence=80", "pool.min_confidence=80: give 0 to 1"),
         ("train", "pool.min_confidence=-1", "pool.min_confidence=-1: give 0 to 1"),
         ("estimate", "estimator=kernelgan estimator.channels=0", "give 1 or more"),
         ("estimate", "estimator.crop=20", "estimator.crop=20: give 41 or more"),

@@ -16,8 +16,8 @@ from realsr.pools.estimate import estimate_kernels
 from realsr.pools.folder import check_pool, pool_record
 from realsr.pools.interchange import is_foreign
 from realsr.pools.jpeg_tables import JpegPool, collect_tables, require_tables
-from realsr.pools.pool import KernelPool, NoisePool, hold_out
-from realsr.runtime.errors import InputError, at_least
+from realsr.pools.pool import KernelPool, NoisePool, check_confidence, hold_out
+from realsr.runtime.errors import at_least
 
 HELD_OUT = 0.1  # share of the photos whose kernels, noise and tables only validation sees
 
@@ -113,8 +113,7 @@ class RunPools:
     build: bool = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.min_confidence <= 1:
-            raise InputError(f"pool.min_confidence={self.min_confidence}: give 0 to 1")
+        check_confidence(self.min_confidence)
 
     @property
     def folders(self) -> PoolFolders:

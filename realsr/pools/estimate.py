@@ -20,7 +20,7 @@ from realsr.pools.builder import AS_IT_IS, fill_pool
 from realsr.pools.folder import Arrays, Entry
 from realsr.pools.kernel_sheet import kernel_sheet, thumbnails
 from realsr.pools.page import report_pools
-from realsr.pools.pool import KernelPool
+from realsr.pools.pool import KernelPool, check_confidence
 from realsr.reports.pictures import save
 from realsr.runtime.errors import InputError, at_least, counted
 from realsr.runtime.files import SHEET, check_writable
@@ -67,6 +67,7 @@ def estimate_kernels(
         NoKernelError: no photo gave a kernel; gives the first photo's reason.
     """
     at_least(0, workers=workers)
+    check_confidence(min_confidence)
     check_writable(folder, otherwise=AS_IT_IS)
     device = pick_device(accelerator)
     check_scale(scale, made := estimator())  # a bad option of the estimator fails here, not once for every photo

@@ -189,6 +189,12 @@ def hold_out(pool: P, share: float, seed: int) -> tuple[P, P]:
     return pool.subset(train), pool.subset([i for i, g in enumerate(groups) if g in held])
 
 
+def check_confidence(min_confidence: float) -> None:
+    """Raise InputError for a ``pool.min_confidence`` out of [0, 1]."""
+    if not 0 <= min_confidence <= 1:
+        raise InputError(f"pool.min_confidence={min_confidence}: give 0 to 1")
+
+
 def brightness(images: Tensor) -> Tensor:
     """Mean BT.601 luma of each of ``(N, 3, H, W)`` RGB images, ``(N,)`` in their range."""
     return luma(images.mean((2, 3), keepdim=True))[:, 0, 0]
