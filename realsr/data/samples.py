@@ -73,7 +73,7 @@ def check_no_photos(folder: Path) -> None:
     ours = {Path(name).stem for name in (*SOURCE, *CLEAN, *TEST)}
     for path in folder.rglob("*"):
         if path.suffix.lower() in (*SUFFIXES, *EXTRAS) and path.stem not in ours:
-            raise InputError(f"{folder}: holds other pictures ({path.name}); give another folder")
+            raise InputError(f"{folder}: holds other pictures ({path.relative_to(folder)}); give another folder")
 
 
 def read_scene(name: str) -> Tensor:

@@ -69,7 +69,7 @@ def test_nothing_is_written_among_other_pictures(compose, tmp_path):
     (tmp_path / "camera" / "IMG_1.JPG").touch()
     cfg = compose("quickstart", f"folder={tmp_path}", "lpips=null")
     for write in (lambda: make_samples(tmp_path), lambda: quickstart._run(cfg)):
-        with pytest.raises(InputError, match=r"holds other pictures \(IMG_1.JPG\); give another folder"):
+        with pytest.raises(InputError, match=r"holds other pictures \(camera.IMG_1.JPG\); give another folder"):
             write()
     assert [path.name for path in tmp_path.iterdir()] == ["camera"]
 
