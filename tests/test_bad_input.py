@@ -910,11 +910,12 @@ def test_names_that_the_terminal_cannot_show(tmp_path, photo_folder, monkeypatch
 
 
 def wait_for(process, path: Path, pattern: str) -> None:
-    for _ in range(1200):
+    for _ in range(4800):  # on a busy machine a camera's fit alone takes a minute
         if process.poll() is not None or list(path.glob(pattern)):
             break
         time.sleep(0.05)
     assert process.poll() is None, process.communicate()
+    assert list(path.glob(pattern))
 
 
 def stopped(process, number: signal.Signals) -> str:

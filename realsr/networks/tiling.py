@@ -153,8 +153,8 @@ def upscale_bands(
             try:
                 lr = torch.stack([read(slice(s.top, s.bottom), slice(s.left, s.right)) for s in seen])
                 sr = network(lr).float()
-                if sr.shape[:2] != lr.shape[:2] or [*sr.shape[2:]] != [scale * side for side in lr.shape[2:]]:
-                    raise InputError(f"the network gives {tuple(sr.shape)} of {tuple(lr.shape)}, not x{scale}")
+                if sr.shape != (wanted := (*lr.shape[:2], *(scale * side for side in lr.shape[2:]))):
+                    raise InputError(f"the network gives {tuple(sr.shape)} of {tuple(lr.shape)}, not {wanted}")
                 if keep_colours:
                     match_colours(sr.clamp_(0, 1), lr, scale)
                 results = zip(group, seen, sr, strict=True)
