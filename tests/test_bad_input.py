@@ -533,10 +533,12 @@ def test_validation_images_are_large_enough_to_be_measured(mistake, photo_folder
     assert "18x18 pixels" in mistake("train", "degradation=bicubic", "data.validation.size=18")
 
 
-def test_wandb_is_told_no_nonsense(mistake, tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "of")
-    with pytest.raises(InputError, match="WANDB_MODE=of: choose online, offline"):
-        wandb_logger("realsr", "run", str(tmp_path))
+@pytest.mark.parametrize(("text", "mode"), [("", "offline"), ("a/b", "offline"), ("\xff", "offline"), ("a", "of")])
+def test_wandb_is_told_no_nonsense(mistake, tmp_path, monkeypatch, text, mode):
+    monkeypatch.setenv("WANDB_MODE", mode)
+    (tmp_path / "wandb_id.txt").write_text(text, encoding="latin-1")
+    with pytest.raises(InputError, match=r"wandb_id.txt: holds no name of a run|WANDB_MODE=of: choose online, offline"):
+        wandb_logger("realsr", "run", str(tmp_path), ckpt="last")
     monkeypatch.setenv("WANDB_MODE", "offline")
     line = mistake("train", "degradation=bicubic", "logger=wandb", "logger.wandb.project=a/b")
     assert "Invalid project name 'a/b'" in line

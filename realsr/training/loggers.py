@@ -6,6 +6,7 @@ import csv
 import io
 import math
 import os
+import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -94,7 +95,7 @@ def wandb_logger(
         ckpt: checkpoint that the training resumes, and W&B the run of ``save_dir``; None starts a new run.
 
     Raises:
-        InputError: WANDB_MODE is no mode of W&B.
+        InputError: WANDB_MODE is no mode of W&B, or the file with the run's id is damaged.
     """
     folder = Path(save_dir).resolve()
     mode = os.environ.get("WANDB_MODE", "online")
@@ -115,10 +116,17 @@ def wandb_logger(
 
 
 def run_id(file: Path, new: bool) -> str:
-    """W&B's id of a run, kept in ``file``; a new one if there is none, or if ``new``."""
+    """W&B's id of a run, kept in ``file``; a new one if there is none, or if ``new``.
+
+    Raises:
+        InputError: the file holds something else.
+    """
     if new or not file.is_file():
         write_file(file, secrets.token_hex(6))
-    return file.read_text().strip()
+    name = file.read_text(errors="replace").strip()
+    if not re.fullmatch(r"[\w.-]+", name, re.ASCII):
+        raise InputError(f"{file}: holds no name of a run of W&B; delete it to begin a new one there")
+    return name
 
 
 class CSVCurves(Logger):
