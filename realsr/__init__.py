@@ -39,20 +39,24 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 __all__ = ["Ensemble", "Tiles", "load_model", "upscale"]
 
+# Threads that wait sleep at once; with GCC's OpenMP, which PyTorch has on Linux, after a short spin, since a core at
+# rest takes long to wake up
+WAITING = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000"}
+
 
 def _before_a_command() -> None:
     """In our commands, print help before anything is imported, handle Ctrl-C, and let waiting PyTorch threads sleep.
 
     Waiting threads would otherwise spin and keep the core from the thread that they wait for; a training beside another
-    program takes many times as long (tests/benchmarks/bench_train_step.py --busy). OpenMP reads the variable once, when
-    PyTorch is imported. A value that is already set is kept.
+    program takes several times as long (tests/benchmarks/bench_train_step.py --busy). OpenMP reads :data:`WAITING`
+    once, when PyTorch is imported. What is already set is kept.
     """
     if not (sys.argv[:1] == ["-m"] or Path(*sys.argv[:1]).name.startswith("realsr-")):  # while -m looks for its module
         return
     print_help(sys.orig_argv)
     sys.excepthook = _in_a_line
-    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys() and "torch" not in sys.modules:
-        os.environ["OMP_WAIT_POLICY"] = "passive"
+    if not WAITING.keys() & os.environ.keys() and "torch" not in sys.modules:
+        os.environ.update(WAITING)
 
 
 def _in_a_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

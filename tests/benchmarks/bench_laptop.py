@@ -1,7 +1,8 @@
 """What a network that is adapted on a CPU should see and be told: crops, batch, weight of LPIPS, rate; time for time.
 
 Of each simulated camera the pools are learnt from its photos. Then a start is adapted with degradation=camera for the
-same CPU minutes by each setting, and enlarges the camera's test photos. ``mesh``: a pattern of four pixels, in levels.
+same CPU minutes by each setting, and enlarges the camera's test photos. The loss against patterns has the
+presets' weight of 4. ``mesh``: a pattern of four pixels, in levels.
 
 python tests/benchmarks/bench_laptop.py [--quick] [--photos DIR] [--minutes 4] [--cameras phone hand]
     [--settings 128:4:0.01:2e-4 64:16:0.01:2e-4] [--lpips squeezenet1_1.pth] [--output DIR]
@@ -73,7 +74,7 @@ def main():
                     draw = training.crops_by(degradation, clean, int(side), int(crops))
                     loss = lpips if weight else None
                     network, steps = training.adapt(
-                        start, draw, minutes=args.minutes, lpips=loss, rate=rate, weight=weight
+                        start, draw, minutes=args.minutes, lpips=loss, rate=rate, weight=weight, pattern=4
                     )
                 pictures[setting] = training.enlarged(network, tests)
                 scores = training.scores(pictures[setting], tests, 4, lpips)

@@ -15,7 +15,7 @@ from realsr.imaging.resample import imresize
 from realsr.networks.community import CommunityNetwork
 from realsr.networks.weights import load_generator
 from realsr.reports.pictures import grid, sharpest_crop
-from realsr.training.losses import by_place
+from realsr.training.losses import by_place, pattern_loss
 
 CROPS, SIDE = 4, 128  # of a step: HR crops, and their side in pixels
 MEASURED = 192  # LR pixels of a test photo's side, from its middle, that count
@@ -65,10 +65,11 @@ def _crop(picture, side, step, generator):
     return to_float(np.ascontiguousarray(picture[y : y + side, x : x + side])), (y, x)
 
 
-def adapt(network, draw, minutes=None, steps=None, lpips=None, rate=1e-4, seed=0, weight=0.1):
+def adapt(network, draw, minutes=None, steps=None, lpips=None, rate=1e-4, seed=0, weight=0.1, pattern=0):
     """A copy of the network after so many CPU minutes or steps, whichever end first, and how many steps it had.
 
-    Adam, whose rate falls to zero in the second half; L1, and ``weight`` LPIPS if given; the weights' moving average.
+    Adam, whose rate falls to zero in the second half; L1, ``weight`` LPIPS if given, and ``pattern`` times the
+    loss against patterns of four pixels; the weights' moving average.
     """
     network = copy.deepcopy(network).train()
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.99))
@@ -79,6 +80,8 @@ def adapt(network, draw, minutes=None, steps=None, lpips=None, rate=1e-4, seed=0
         lr, hr = draw(generator)
         sr = network(lr)
         loss = F.l1_loss(sr, hr) + (0 if lpips is None else weight * lpips(sr, hr))
+        if pattern:
+            loss = loss + pattern * pattern_loss(sr, hr, hr.shape[-1] // lr.shape[-1])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
