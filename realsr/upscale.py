@@ -16,9 +16,9 @@ from realsr.networks.weights import checkpoint_file
 from realsr.runtime.config import command
 from realsr.runtime.errors import InputError, at_least, counted
 from realsr.runtime.files import file_hash, find_images
-from realsr.runtime.hardware import count_devices, keep_memory
+from realsr.runtime.hardware import count_devices, keep_memory, pick_device
 from realsr.upscaling import library
-from realsr.upscaling.backends import load_model
+from realsr.upscaling.backends import backend_of, load_model
 from realsr.upscaling.files import Enlarge, upscale_file, upscale_files
 from realsr.upscaling.library import check_result_scale
 from realsr.upscaling.self_ensemble import Ensemble
@@ -40,14 +40,17 @@ def _run(cfg: DictConfig) -> None:
         asked = Ensemble(model) if cfg.tta else model
         pace = seconds_a_megapixel(asked)
         if index == 0:
-            log.info("enlarging %s, %g s a megapixel on %s", what, float(f"{pace:.2g}"), asked.device)
+            log.info("enlarging %s, %g s a megapixel %s", what, float(f"{pace:.2g}"), computed)
         return partial(upscale_file, model=asked, pace=pace, **options)
 
     if cfg.format not in (known := ("same", *(suffix[1:] for suffix in FORMATS))):
         raise InputError(f"format={cfg.format}: choose {', '.join(known)}")
     what = f"{counted(len(find_images(cfg.input)), 'photo')} in {cfg.input}" if Path(cfg.input).is_dir() else cfg.input
     suffix = None if cfg.format == "same" else f".{cfg.format}"
-    enlarge = [on(index) for index in range(count_devices(cfg.accelerator, cfg.devices))]
+    backend = backend_of(cfg.ckpt, cfg.backend)
+    count = count_devices(cfg.accelerator, cfg.devices, backend == "torch")
+    computed = f"on {pick_device(cfg.accelerator)}" if backend == "torch" else f"by {backend}, {cfg.accelerator}"
+    enlarge = [on(index) for index in range(count)]
     made_by = {"ckpt": cfg.ckpt, "weights": file_hash(checkpoint_file(cfg.ckpt))[:12]}
     made_by |= {key: cfg[key] for key in ("ema", "scale", "tta", "keep_colours")}
     made_by |= {} if cfg.format in ("png", "tif", "bmp") else {"quality": cfg.quality}

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from realsr import __version__
-from realsr.runtime.errors import InputError
+from realsr.runtime.errors import InputError, at_least
 
 MMAP_MAX, TRIM_THRESHOLD = -4, -1  # of glibc's malloc.h
 OUT_OF_MEMORY = (
@@ -41,12 +41,18 @@ def pick_device(accelerator: str, index: int | None = None) -> torch.device:
     return torch.device(kind, index) if kind == "cuda" and index is not None else torch.device(kind)
 
 
-def count_devices(accelerator: str, wanted: int) -> int:
+def count_devices(accelerator: str, wanted: int, by_torch: bool = True) -> int:
     """How many devices of a kind to use; 0 takes all. The CPU may be used several times at once.
+
+    Other runtimes (``by_torch`` is false) know GPUs that PyTorch does not, by Vulkan or DirectML. These are not
+    counted: 0 takes one, and the runtime itself refuses one that is not there.
 
     Raises:
         InputError: there are fewer.
     """
+    if accelerator == "gpu" and not by_torch and pick_device("auto").type == "cpu":
+        at_least(0, devices=wanted)
+        return wanted or 1
     kind = pick_device(accelerator).type
     there = torch.cuda.device_count() if kind == "cuda" else 1
     most = max(there, os.cpu_count() or 1) if kind == "cpu" else there

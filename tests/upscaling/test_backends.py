@@ -5,6 +5,7 @@ import sys
 import tempfile
 import textwrap
 
+import ncnn
 import onnx
 import pytest
 import torch
@@ -195,6 +196,15 @@ def test_without_a_compiler_one_line_says_so(checkpoints, monkeypatch, tmp_path)
     )
 
 
+def test_vulkan_computes_the_same(checkpoints):
+    if not ncnn.get_gpu_count():
+        pytest.skip("no Vulkan here (Mesa's llvmpipe is enough: mesa-vulkan-drivers)")
+    lr = torch.rand(1, 3, 24, 20)
+    wanted = load_model(checkpoints["rrdb"], accelerator="cpu")(lr)
+    assert (load_model(checkpoints["rrdb"], "ncnn", "gpu")(lr) - wanted).abs().max() < 1e-4
+    assert (load_model(checkpoints["rrdb"], "ncnn", "gpu", "16-true")(lr) - wanted).abs().max() < 0.05
+
+
 @pytest.mark.parametrize("backend", BACKENDS[1:])
 def test_a_missing_package_is_named(onnx_files, monkeypatch, backend):
     monkeypatch.setitem(sys.modules, backend, None)
@@ -219,7 +229,8 @@ def test_a_missing_package_is_named(onnx_files, monkeypatch, backend):
         ({"accelerator": "gpu", "backend": "onnxruntime"}, "accelerator=gpu: this ONNX Runtime uses no GPU"),
     ],
 )
-def test_what_there_is_not_is_said_in_a_line(checkpoints, options, says):
+def test_what_there_is_not_is_said_in_a_line(checkpoints, options, says, monkeypatch):
+    monkeypatch.setattr(ncnn, "get_gpu_count", lambda: 0)
     with pytest.raises(InputError) as caught:
         load_model(checkpoints["rrdb"], **options)
     assert says in str(caught.value)

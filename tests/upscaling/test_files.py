@@ -10,6 +10,7 @@ import time
 import weakref
 from functools import partial
 
+import ncnn
 import numpy as np
 import pytest
 import torch
@@ -347,7 +348,7 @@ def test_an_error_of_one_device_ends_the_others(network, tmp_path):
         assert len(list((tmp_path / f"out{number}").glob("*.png"))) < 10
 
 
-def test_the_command_with_its_options(compose, checkpoint, tmp_path):
+def test_the_command_with_its_options(compose, checkpoint, tmp_path, monkeypatch):
     photos = folder_of(tmp_path / "in", "a.png", "b.png")
     common = [f"ckpt={checkpoint}", f"input={photos}", "accelerator=cpu"]
     options = ["format=jpg", "scale=2", "tta=true", "devices=2", "quality=80", "tile=8", "overlap=12"]
@@ -362,6 +363,10 @@ def test_the_command_with_its_options(compose, checkpoint, tmp_path):
     ):
         with pytest.raises(InputError, match=says):
             run_upscale(compose("upscale", *common, f"output={tmp_path / 'other'}", option))
+    monkeypatch.setattr(ncnn, "get_gpu_count", lambda: 0)
+    by_vulkan = ["backend=ncnn", "accelerator=gpu", "devices=0"]  # which PyTorch knows nothing of
+    with pytest.raises(InputError, match="no GPU that ncnn can use"):
+        run_upscale(compose("upscale", *common, f"output={tmp_path / 'other'}", *by_vulkan))
 
 
 def test_results_made_otherwise_are_no_results(compose, checkpoint, tmp_path, caplog):

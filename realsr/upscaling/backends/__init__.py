@@ -74,16 +74,23 @@ def load_model(
     for name, value, hint in (*choices, ("precision", precision, Precision)):
         if value not in (known := get_args(hint)):
             raise InputError(f"{name}={value}: choose {', '.join(known)}{nearest(str(value), known)}")
-    is_graph = Path(ckpt).suffix.lower() == ".onnx"
-    if backend == "auto":
-        backend = "onnxruntime" if is_graph else "torch"
-    _check_combination(backend, accelerator, precision, compile, is_graph)
-    if backend != "torch":
-        return _graph_network(ckpt, backend, accelerator, precision, ema, index)
+    runs_by = backend_of(ckpt, backend)
+    _check_combination(runs_by, accelerator, precision, compile, _is_graph(ckpt))
+    if runs_by != "torch":
+        return _graph_network(ckpt, runs_by, accelerator, precision, ema, index)
     from realsr.networks.weights import load_generator
     from realsr.upscaling.backends.pytorch import TorchNetwork
 
     return TorchNetwork(load_generator(ckpt, ema), pick_device(accelerator, index), precision, compile)
+
+
+def backend_of(ckpt: str | Path, backend: str) -> str:
+    """What computes a file where ``backend`` is asked for."""
+    return ("onnxruntime" if _is_graph(ckpt) else "torch") if backend == "auto" else backend
+
+
+def _is_graph(ckpt: str | Path) -> bool:
+    return Path(ckpt).suffix.lower() == ".onnx"
 
 
 def _check_combination(backend: str, accelerator: str, precision: str, compile: bool, is_graph: bool) -> None:
@@ -110,7 +117,7 @@ def _graph_network(ckpt: str | Path, backend: str, accelerator: str, precision: 
     from realsr.upscaling.backends.onnx_runtime import onnx_runtime
 
     half = precision == "16-true"
-    if Path(ckpt).suffix.lower() == ".onnx":
+    if _is_graph(ckpt):
         graph, batches, sizes = read_onnx(ckpt)
     else:
         generator = load_generator(ckpt, ema)
