@@ -10,9 +10,9 @@ import itertools
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,18 +34,21 @@ _USUAL = 72 / 25.4  # pixels a millimetre if the photo states none: EXIF's defau
 
 
 class Format(NamedTuple):
-    """What a file format holds."""
+    """What a file format holds, and how libvips writes it."""
 
     name: str
     most_side: int  # pixels
     most_bytes: float = float("inf")  # of all pixels
     alpha: bool = True
     deep: bool = False  # 16 bits a channel
+    options: Mapping[str, Any] = {}
 
 
-_PNG = Format("PNG", 2**31 - 1, deep=True)
-_TIFF = Format("TIFF", 2**32 - 1, deep=True)
-_JPEG = Format("JPEG", 65500, alpha=False)
+_PACKED = {"compression": "deflate", "level": 3, "predictor": "horizontal"}
+_TILED = {"tile": True, "tile_width": 256, "tile_height": 256}
+_PNG = Format("PNG", 2**31 - 1, deep=True, options={"compression": 3, "filter": "paeth"})
+_TIFF = Format("TIFF", 2**32 - 1, deep=True, options=_PACKED | _TILED)
+_JPEG = Format("JPEG", 65500, alpha=False, options={"subsample_mode": "on"})
 _BMP = Format("BMP", 2**31 - 1, most_bytes=2**32 - 1024, alpha=False)
 _WEBP = Format("WEBP", 16383)
 FORMATS = {".png": _PNG, ".jpg": _JPEG, ".jpeg": _JPEG, ".webp": _WEBP, ".tif": _TIFF, ".tiff": _TIFF, ".bmp": _BMP}
@@ -118,7 +121,12 @@ def write_rows(path: str | Path, rows: Bands, height: int, width: int, like: Pho
         stream = _Stream(_unpacked_png(bands, height, width, channels, first.dtype, exif))
         try:
             image = pyvips.Image.pngload_source(stream.source, access="sequential", unlimited=True, fail_on="error")
-            _save(_described(image, like, icc), file, kind, quality, "all" if exif or kind is not _PNG else "icc|xmp")
+            save = getattr(_described(image, like, icc), f"{kind.name.lower()}save_target")
+            # libvips would add EXIF to a PNG for its resolution
+            options = {"Q": quality, "keep": "all" if exif or kind is not _PNG else "icc|xmp", **kind.options}
+            if kind is _TIFF:
+                options["bigtiff"] = height * width * channels * first.dtype.itemsize > _MOST_IN_TIFF
+            save(pyvips.Target.new_to_descriptor(file.fileno()), **options)
         except pyvips.Error as e:
             if stream.error:
                 raise stream.error from None
@@ -202,21 +210,6 @@ def _described(image: Any, like: Photo, icc: bytes | None) -> Any:
     if not icc:
         image.set_type(pyvips.GValue.gstr_type, "exif-ifd2-ColorSpace", "1")  # sRGB; libvips would write "unknown"
     return image
-
-
-def _save(image: Any, file: IO[bytes], kind: Format, quality: int, keep: str) -> None:
-    """``keep`` leaves out the EXIF that libvips would add to a PNG for its resolution."""
-    target = pyvips.Target.new_to_descriptor(file.fileno())
-    if kind is _PNG:
-        image.pngsave_target(target, compression=3, filter="paeth", keep=keep)
-    elif kind is _TIFF:
-        big = image.width * image.height * image.bands * (2 if image.format == "ushort" else 1) > _MOST_IN_TIFF
-        tiles = {"tile": True, "tile_width": 256, "tile_height": 256}
-        image.tiffsave_target(target, compression="deflate", level=3, predictor="horizontal", bigtiff=big, **tiles)
-    elif kind is _JPEG:
-        image.jpegsave_target(target, Q=quality, subsample_mode="on", keep=keep)
-    else:
-        image.webpsave_target(target, Q=quality, keep=keep)
 
 
 def _as_held(band: npt.NDArray[Any], kind: Format) -> npt.NDArray[Any]:
