@@ -33,8 +33,8 @@ from realsr.runtime.help import print_help
 if TYPE_CHECKING:
     from realsr.networks.tiling import Tiles as Tiles
     from realsr.upscaling.backends import load_model as load_model
+    from realsr.upscaling.library import Ensemble as Ensemble
     from realsr.upscaling.library import upscale as upscale
-    from realsr.upscaling.self_ensemble import Ensemble as Ensemble
 
 __version__ = "0.2.0"
 __all__ = ["Ensemble", "Tiles", "load_model", "upscale"]
@@ -76,7 +76,7 @@ def __getattr__(name: str) -> Any:
         "load_model": "upscaling.backends",
         "upscale": "upscaling.library",
         "Tiles": "networks.tiling",
-        "Ensemble": "upscaling.self_ensemble",
+        "Ensemble": "upscaling.library",
     }
     if name in homes:
         return getattr(importlib.import_module(f"realsr.{homes[name]}"), name)

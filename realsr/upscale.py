@@ -20,8 +20,7 @@ from realsr.runtime.hardware import count_devices, keep_memory, pick_device
 from realsr.upscaling import library
 from realsr.upscaling.backends import backend_of, load_model
 from realsr.upscaling.files import Enlarge, upscale_file, upscale_files
-from realsr.upscaling.library import check_result_scale
-from realsr.upscaling.self_ensemble import Ensemble
+from realsr.upscaling.library import Ensemble, check_result_scale
 from realsr.upscaling.time_estimate import seconds_a_megapixel
 
 log = logging.getLogger(__name__)

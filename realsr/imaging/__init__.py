@@ -27,7 +27,7 @@ class Photo:
     """A decoded image file, upright.
 
     Attributes:
-        rgb: ``(H, W, 3)`` uint8 or uint16; a gray file is repeated over the three channels.
+        rgb: ``(H, W, 3)`` uint8 or uint16, of a tensor float32 in [0, 1]; gray is repeated over the three channels.
         alpha: ``(H, W)`` of the same type, or None.
         gray: whether the file was gray.
         icc_profile: of ``rgb``: embedded, or made from the file's other statements of its colours; or None.
@@ -132,12 +132,12 @@ def write_image(path: str | Path, photo: Photo, quality: int = 95) -> None:
 
 
 def to_float(rgb: npt.NDArray[Any]) -> Tensor:
-    """``(H, W, 3)`` uint8 or uint16 to ``(3, H, W)`` float32 in [0, 1].
+    """``(H, W, 3)`` uint8, uint16, or floats in [0, 1], to ``(3, H, W)`` float32 in [0, 1].
 
     >>> to_float(np.array([[[0, 51, 255]]], np.uint8)).flatten()
     tensor([0.0000, 0.2000, 1.0000])
     """
-    scale = np.float32(np.iinfo(rgb.dtype).max)
+    scale = np.float32(1 if rgb.dtype.kind == "f" else np.iinfo(rgb.dtype).max)
     return torch.from_numpy(np.ascontiguousarray((rgb.astype(np.float32) / scale).transpose(2, 0, 1)))
 
 

@@ -21,7 +21,7 @@ from realsr.imaging import open_photo
 from realsr.imaging.encoding import check_writes, write_rows
 from realsr.imaging.opening import MOST_PIXELS
 from realsr.networks.tiling import Tiles
-from realsr.runtime.errors import InputError, one_line
+from realsr.runtime.errors import InputError, counted, one_line
 from realsr.runtime.files import check_writable
 from realsr.runtime.hardware import is_out_of_memory
 from realsr.upscaling.backends import Network
@@ -32,7 +32,6 @@ from realsr.upscaling.time_estimate import long_wait
 log = logging.getLogger(__name__)
 
 Band = npt.NDArray[Any]
-Report = Callable[[float], Any]  # is given the share of a photo that is done
 Enlarge = Callable[..., Any]  # upscale_file with all but its files and report=
 OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # errors that would fail every other photo too
 
@@ -46,7 +45,7 @@ def upscale_file(
     keep_colours: bool = False,
     quality: int = 95,
     most_pixels: int = MOST_PIXELS,
-    report: Report = lambda share: None,
+    report: Callable[[float], Any] = lambda share: None,
     pace: float | None = None,
 ) -> None:
     """Upscale a file to a file, which appears whole or not at all; rows are read and written as they are computed.
@@ -73,7 +72,7 @@ def upscale_file(
     if target.is_dir():
         raise InputError(f"{target}: is a folder, where the result of {source} would be; remove or rename it")
     photo = open_photo(source, most_pixels)
-    height, width = result_size(photo, model, scale)
+    height, width = result_size(photo.rgb.shape, model, scale)
     check_writes(target, height, width)
     if pace and (line := long_wait(pace, model, tiles or Tiles(), *photo.rgb.shape[:2])):
         log.info("%s: %s", source, line)
@@ -118,8 +117,7 @@ def upscale_files(
     is_there = os.path.isfile  # Path's fails at names that are too long
     todo = {path: target for path, target in targets.items() if overwrite or not is_there(target)}
     folder = output not in targets.values()
-    made_by = made_by if folder else None
-    if made_by is not None:
+    if folder and made_by is not None:
         check_made_by([target for path, target in targets.items() if path not in todo], output, made_by)
     check_writable(output if folder else output.parent)
     written: list[Path] = []
@@ -129,57 +127,54 @@ def upscale_files(
     for make in enlarge:
         devices.put(make)
 
+    def fail(line: str) -> None:
+        failed.append(line)
+        log.error("%s", line)
+
     def work(path: Path, target: Path) -> None:
-        before = 0.0
+        done = 0.0
 
         def report(share: float) -> None:
-            nonlocal before
+            nonlocal done
             if stopped.is_set():
                 raise InterruptedError
-            progress.advance(bar, share - before)
-            before = share
+            progress.advance(bar, share - done)
+            done = share
 
-        if stopped.is_set():
-            return
         make = devices.get()
         try:
+            report(0)  # from now on the remaining time is estimated
             make(path, target, report=report)
-            if made_by is not None:
+            if folder and made_by is not None:
                 note_made_by(target, output, made_by)
             written.append(target)
-        except InterruptedError:
-            raise
-        except (InputError, OSError) as e:
-            if isinstance(e, OSError) and e.errno in OF_THE_DISK:
+        except InputError as e:
+            fail(str(e))
+        except OSError as e:
+            if isinstance(e, InterruptedError) or e.errno in OF_THE_DISK:
                 raise
-            # others are of this result alone, such as a name that is too long
-            line = f"{path}: {target} cannot be written ({e.strerror or e})" if isinstance(e, OSError) else str(e)
-            failed.append(line)
-            log.error("%s", line)
+            fail(f"{path}: {target} cannot be written ({e.strerror or e})")  # such as a name that is too long
         finally:
             devices.put(make)
-        progress.advance(bar, 1 - before)
+        progress.advance(bar, 1 - done)
 
     with Progress(disable=not todo, speed_estimate_period=3600) as progress:  # a tile may take a minute
         bar = progress.add_task("upscaling", total=len(todo))
-        progress.advance(bar, 0)  # from now on the remaining time is estimated
         if len(enlarge) == 1:  # in this thread, so that Ctrl-C ends it at once
             for path, target in todo.items():
                 work(path, target)
         else:
             with ThreadPoolExecutor(len(enlarge)) as pool:
-                running = [pool.submit(work, *item) for item in todo.items()]
                 try:
-                    for future in as_completed(running):
+                    for future in as_completed([pool.submit(work, *item) for item in todo.items()]):
                         future.result()
                 except BaseException:
                     stopped.set()
                     raise
     skipped = len(targets) - len(todo)
     there = f", {skipped} were there already and stay as they are (overwrite=true makes them anew)" if skipped else ""
-    count = f"{len(written)} photo{'s' * (len(written) != 1)}"
     fails = f", {len(failed)} failed" if failed else ""
-    log.info("%s written to %s%s%s; open it in a file browser", count, output, there, fails)
+    log.info("%s written to %s%s%s; open it in a file browser", counted(len(written), "photo"), output, there, fails)
     if failed:
         count = f"{len(failed)} of {len(targets)} files failed: " if len(targets) > 1 else ""
         raise InputError(f"{count}{failed[0]}")

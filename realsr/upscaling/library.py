@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -17,10 +17,12 @@ from torch import Tensor
 
 from realsr.imaging import Photo, image_of, photo_of, read_image, to_float
 from realsr.imaging.resample import imresize, resize_bands, resized_length
+from realsr.imaging.symmetries import TURNS, turned, unturned
 from realsr.networks.tiling import Tiles, upscale_bands
 from realsr.runtime.errors import InputError
 from realsr.upscaling.backends import Network
 
+Picture = Image.Image | str | Path
 MARGIN = 4  # LR pixels around a band, at least as many as bicubic needs
 SCALES = (0.01, 100)  # smallest and largest scale of a result
 
@@ -31,18 +33,10 @@ def upscale(
 ) -> Tensor: ...
 @overload
 def upscale(
-    image: Image.Image | str | Path,
-    model: Network,
-    scale: float | None = None,
-    tiles: Tiles | None = None,
-    keep_colours: bool = False,
+    image: Picture, model: Network, scale: float | None = None, tiles: Tiles | None = None, keep_colours: bool = False
 ) -> Image.Image: ...
 def upscale(
-    image: Tensor | Image.Image | str | Path,
-    model: Network,
-    scale: float | None = None,
-    tiles: Tiles | None = None,
-    keep_colours: bool = False,
+    image: Any, model: Network, scale: float | None = None, tiles: Tiles | None = None, keep_colours: bool = False
 ) -> Tensor | Image.Image:
     """Enlarge an image of any size, in bounded memory on the model's device.
 
@@ -73,19 +67,50 @@ def upscale(
         return _upscale_tensor(image, model, scale, tiles, keep_colours)
     if not isinstance(image, Image.Image | str | os.PathLike):
         raise InputError(f"{type(image).__name__} is no image: give a tensor, an image of Pillow's or a path")
-    photo = photo_of(image) if isinstance(image, Image.Image) else read_image(image)
-    height, width = result_size(photo, model, scale)
+    photo = photo_of(image) if isinstance(image, Image.Image) else read_image(Path(image))
+    height, width = result_size(photo.rgb.shape, model, scale)
     return image_of(photo_bands(photo, model, scale, tiles, keep_colours), height, width, photo)
 
 
-def result_size(photo: Photo, model: Network, scale: float | None = None) -> tuple[int, int]:
-    """Height and width of a photo's result.
+class Ensemble:
+    """Mean of a network's outputs on a tile in all eight orientations, transformed back (EDSR, section 3.4).
+
+    Args:
+        network: that is applied eight times.
+
+    >>> from realsr.upscaling.backends.graphs import GraphNetwork
+    >>> Ensemble(GraphNetwork(lambda lr: lr.repeat(2, 2).repeat(2, 3), "nearest"))(Tensor([[[[1.0, 2.0]]]]))
+    tensor([[[[1., 1., 2., 2.],
+              [1., 1., 2., 2.]]]])
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.network, self.scale, self.device = network, network.scale, network.device
+        self.overlap, self.aligned, self.bytes_per_pixel = network.overlap, network.aligned, network.bytes_per_pixel
+
+    def __call__(self, lr: Tensor) -> Tensor:
+        """``lr (N, 3, h, w)`` to ``sr (N, 3, scale*h, scale*w)``."""
+        total = self.network(lr)
+        for index in TURNS[1:]:
+            total = total + unturned(self.network(turned(lr, index).contiguous()), index)
+        return total / len(TURNS)
+
+
+def result_size(shape: Sequence[int], model: Network, scale: float | None = None) -> tuple[int, int]:
+    """Height and width of the result of an image of shape ``(H, W, ...)``.
 
     Raises:
         InputError: the scale lies outside :data:`SCALES`.
     """
-    ratio = _ratio(model, scale)
-    return tuple(resized_length(side * model.scale, ratio) for side in photo.rgb.shape[:2])  # type: ignore[return-value]
+    check_result_scale(scale)
+    height, width = (resized_length(side * model.scale, _ratio(model, scale)) for side in shape[:2])
+    return height, width
+
+
+def check_result_scale(scale: float | None) -> None:
+    """Raise InputError for a scale outside :data:`SCALES`; None is the model's own."""
+    if scale is not None and not (isinstance(scale, int | float) and SCALES[0] <= scale <= SCALES[1]):
+        raise InputError(f"scale={scale}: give a number from {SCALES[0]} to {SCALES[1]}")
 
 
 def photo_bands(
@@ -149,20 +174,16 @@ def clamp_finite(sr: Tensor) -> Tensor:
 
 def _ratio(model: Network, scale: float | None) -> float:
     """Size of the result over that of the model's output."""
-    check_result_scale(scale)
     return 1.0 if scale is None else scale / model.scale
 
 
-def check_result_scale(scale: float | None) -> None:
-    """Raise InputError for a scale outside :data:`SCALES`; None is the model's own."""
-    if scale is not None and not (isinstance(scale, int | float) and SCALES[0] <= scale <= SCALES[1]):
-        raise InputError(f"scale={scale}: give a number from {SCALES[0]} to {SCALES[1]}")
-
-
 def _levels(sr: Tensor, photo: Photo) -> Tensor:
-    """[0, 1] to levels of the photo's type; those of 16 bits on the CPU, since not every device has uint16."""
-    levels = sr.clamp(0, 1).mul(np.iinfo(photo.rgb.dtype).max).round()
-    return levels.to(torch.uint8) if photo.rgb.dtype == np.uint8 else levels.cpu().to(torch.uint16)
+    """[0, 1] to values of the photo's type; those of 16 bits on the CPU, since not every device has uint16."""
+    dtype, sr = photo.rgb.dtype, sr.clamp(0, 1)
+    if dtype.kind == "f":
+        return sr
+    levels = sr.mul(np.iinfo(dtype).max).round()
+    return levels.to(torch.uint8) if dtype == np.uint8 else levels.cpu().to(torch.uint16)
 
 
 def _with_alpha(bands: Iterator[Tensor], photo: Photo, scale: int, ratio: float) -> Iterator[Tensor]:
@@ -187,22 +208,11 @@ def _upscale_tensor(
         raise InputError(f"{kind} is no image: give floats (3, H, W) or (N, 3, H, W) in [0, 1]")
     if not torch.isfinite(images).all():
         raise InputError("the image has NaN or infinite values; give numbers from 0 to 1")
-    height, width = images.shape[-2:]
-    ratio = _ratio(model, scale)
     batch = images if images.ndim == 4 else images[None]
-    sides = [resized_length(side * model.scale, ratio) for side in (height, width)]
-    results = images.new_empty(len(batch), 3, *sides)
+    results = images.new_empty(len(batch), 3, *result_size(images.shape[-2:], model, scale))
     for image, result in zip(batch, results, strict=True):
-
-        def read(rows: slice, columns: slice) -> Tensor:
-            return image[:, rows, columns].to(model.device, torch.float32)  # noqa: B023  (used up in this round)
-
-        options = model.scale, tiles or Tiles(), model.device, keep_colours, clamp_finite
-        bands = upscale_bands(model, read, height, width, *options)
-        if ratio != 1:
-            bands = resize_bands(bands, height * model.scale, ratio)
-        top = 0
-        for band in bands:
-            result[:, top : top + band.shape[1]] = band.clamp(0, 1)
-            top += band.shape[1]
+        photo, top = Photo(image.detach().float().permute(1, 2, 0).cpu().numpy()), 0
+        for band in photo_bands(photo, model, scale, tiles, keep_colours):
+            result[:, top : top + len(band)] = torch.from_numpy(band).permute(2, 0, 1)
+            top += len(band)
     return results if images.ndim == 4 else results[0]
