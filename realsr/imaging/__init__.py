@@ -75,10 +75,9 @@ def open_photo(path: str | Path, most_pixels: int = MOST_PIXELS) -> Photo:
         return _decoded(path, opened)
 
     def upright() -> Any:
-        if opened.orientation == 1:
-            return open_image(path, most_pixels).image
-        # libvips decodes into memory, or into a temporary file if the image is large
-        image = open_image(path, most_pixels, access="random").image.copy()
+        # to turn it, libvips decodes into memory, or into a temporary file if the image is large
+        access = "sequential" if opened.orientation == 1 else "random"
+        image = open_image(path, most_pixels, access).image.copy()
         image.set_type(pyvips.GValue.gint_type, "orientation", opened.orientation)
         return image.autorot()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +27,13 @@ def open_file(path: Path, most_pixels: int) -> Opened:
     if path.exists() and not path.is_file():  # reading a pipe would wait for ever
         raise InputError(f"{path}: is no file")
     suffix = path.suffix.lower()
-    if suffix not in RAW:
-        suffix = ""
-        with contextlib.suppress(OSError), path.open("rb") as file:  # open_image says what is wrong
-            head = file.read(12)
-            suffix = HEIC[0] if head[4:8] == b"ftyp" and head[8:] in _BRANDS else ""
-    if not suffix:
-        return open_image(path, most_pixels)
     with naming_damage(path):
-        path.stat()
+        with path.open("rb") as file:
+            head = file.read(12)
+        if suffix not in RAW:
+            if head[4:8] != b"ftyp" or head[8:] not in _BRANDS:
+                return open_image(path, most_pixels)
+            suffix = HEIC[0]
         if missing := missing_extra(suffix):
             raise InputError(f"{path}: cannot be read yet; pip install 'realsr[{missing}]'")
         return (_open_raw if suffix in RAW else _open_heic)(path, most_pixels)

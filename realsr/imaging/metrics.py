@@ -9,7 +9,7 @@ import torch
 import torchmetrics
 from torch import Tensor
 from torchmetrics import MetricCollection
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+from torchmetrics.functional.image import structural_similarity_index_measure
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 from torchmetrics.wrappers import LambdaInputTransformer
 
@@ -41,20 +41,6 @@ def y_view(image: Tensor, border: int) -> Tensor:
     It is the Y of MATLAB's ``rgb2ycbcr``, on which SR papers measure.
     """
     return (16 + 219 * luma(rgb_view(image, border))[:, None]) / 255
-
-
-VIEWS = {"": rgb_view, "_y": y_view}  # by the end of the metric's key
-
-
-def psnr(sr: Tensor, hr: Tensor) -> Tensor:
-    """PSNR in dB of each image of two ``(N, C, H, W)`` batches in [0, 1], over all channels; ``(N,)``.
-
-    It is infinite for equal images.
-
-    >>> psnr(torch.full((1, 3, 8, 8), 0.6), torch.full((1, 3, 8, 8), 0.5))
-    tensor([20.0000])
-    """
-    return peak_signal_noise_ratio(sr, hr, data_range=1.0, dim=(1, 2, 3), reduction="none")
 
 
 def ssim(sr: Tensor, hr: Tensor) -> Tensor:
@@ -92,13 +78,13 @@ class ValidSSIM(StructuralSimilarityIndexMeasure):
 
 
 def metric_objects(border: int, prefix: str = "") -> MetricCollection:
-    """PSNR and SSIM like :func:`image_metrics`, as metric objects whose value is the mean over images.
+    """PSNR in dB and SSIM, of RGB and of luma, as metric objects whose value is the mean over images.
 
     >>> sorted(metric_objects(4, "val/"))
     ['val/psnr', 'val/psnr_y', 'val/ssim', 'val/ssim_y']
     """
     metrics: dict[str, torchmetrics.Metric | MetricCollection] = {}
-    for suffix, view in VIEWS.items():
+    for suffix, view in (("", rgb_view), ("_y", y_view)):
         seen = partial(view, border=border)
         metrics[f"psnr{suffix}"] = LambdaInputTransformer(PeakSignalNoiseRatio(1.0, dim=(1, 2, 3)), seen, seen)
         metrics[f"ssim{suffix}"] = LambdaInputTransformer(ValidSSIM(data_range=1.0), seen, seen)
@@ -138,10 +124,7 @@ def image_metrics(
             f"{hr.shape[-1]}x{hr.shape[-2]} pixels are too few for SSIM's window of {SSIM_WINDOW}: give images of "
             f"{least_side(border)} or more on a side, since {border} are left out at every border"
         )
-    values: dict[str, float] = {}
-    for suffix, view in VIEWS.items():
-        a, b = view(sr, border), view(hr, border)
-        values |= {f"psnr{suffix}": float(psnr(a, b)), f"ssim{suffix}": float(ssim(a, b))}
+    values = {key: float(value) for key, value in metric_objects(border)(sr, hr).items()}
     if lpips is not None:
         with torch.no_grad():
             values["lpips"] = float(lpips(quantize(sr).float(), quantize(hr).float()))

@@ -88,11 +88,7 @@ def open_image(
         source = path if content is None else content
         vips = _load(source, loader, access=access, fail_on="error", **place)
         check_pixels(path, vips.height, vips.width, most_pixels)
-        chunks: dict[bytes, bytes] = {}
-        if loader == "pngload":
-            chunks = _png_chunks(file)
-        elif loader == "heifload":
-            chunks = _avif_code_points(file)
+        chunks = _png_chunks(file) if loader == "pngload" else _avif_code_points(file) if loader == "heifload" else {}
         if loader != "tiffload":
             if (pictures := int.from_bytes(chunks.get(b"acTL", b"")[:4], "big") or vips.get_n_pages()) > 1:
                 kind = f"holds {pictures} pictures, an animation"

@@ -61,7 +61,7 @@ def onnx_graph(network: nn.Module, half: bool = False, about: Mapping[str, str] 
         alone.strip = 0  # a trace would keep the number of strips
     traced = _Standalone(alone, half, community).eval().requires_grad_(False)
     model = onnx.load_from_string(_export(traced, scale, name))
-    _tidy(model.graph)
+    tidy(model.graph)
     model.graph.name, model.producer_name, model.producer_version = "realsr", "realsr", __version__
     properties = {"scale": str(scale), "architecture": name, "realsr": __version__}
     properties |= {key: str(value) for key, value in sizes_of(network)._asdict().items()}
@@ -98,19 +98,18 @@ def _export(network: nn.Module, scale: int, name: str) -> bytes:
     return buffer.getvalue()
 
 
-def _tidy(graph: Any) -> None:
-    """Move constants from nodes to the initializers, where weights are, and drop nodes that only rename weights."""
-    fixed = {tensor.name for tensor in graph.initializer}
+def tidy(graph: Any) -> None:
+    """Move constants from nodes to the initializers, where weights are, and drop nodes that only rename."""
     names: dict[str, str] = {}
     nodes = []
     for node in graph.node:
-        if node.op_type == "Identity" and node.input[0] in fixed:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        if node.op_type == "Identity" and node.output[0] != graph.output[0].name:
             names[node.output[0]] = node.input[0]
         elif node.op_type == "Constant" and node.attribute[0].name == "value":
             node.attribute[0].t.name = node.output[0]
             graph.initializer.append(node.attribute[0].t)
         else:
-            node.input[:] = [names.get(name, name) for name in node.input]
             nodes.append(copy.deepcopy(node))
     del graph.node[:]
     graph.node.extend(nodes)

@@ -6,6 +6,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,9 +24,9 @@ from realsr.networks.weights import checkpoint_file, generator_of, inside, load_
 from realsr.runtime.config_check import nearest
 from realsr.runtime.errors import InputError, package
 from realsr.runtime.files import check_writable
+from realsr.upscaling.backends import load_model
 from realsr.upscaling.backends.ncnn_graph import ncnn_graph
 from realsr.upscaling.backends.ncnn_net import load_ncnn
-from realsr.upscaling.backends.onnx_runtime import onnx_runtime
 
 log = logging.getLogger(__name__)
 
@@ -68,11 +69,6 @@ def _write_onnx(network: nn.Module, half: bool, about: Mapping[str, str], file: 
     file.write_bytes(onnx_graph(network, half, about))
 
 
-def _open_onnx(path: Path) -> Forward:
-    run = onnx_runtime(path.read_bytes(), "cpu")
-    return lambda lr: torch.from_numpy(run(lr.numpy()))
-
-
 def _write_ncnn(network: nn.Module, half: bool, about: Mapping[str, str], file: Path) -> None:
     """The two files of ncnn, which have no place for the description."""
     package("ncnn", "format=ncnn", "ncnn")  # to compare the file
@@ -89,7 +85,7 @@ def _open_ncnn(path: Path) -> Forward:
 EXPORTS = {
     "safetensors": Export(".safetensors", _write_safetensors, load_generator, "format=onnx", True),
     "pth": Export(".pth", _write_pth, load_generator, "format=safetensors, which says how its network is built", True),
-    "onnx": Export(".onnx", _write_onnx, _open_onnx, "format=safetensors"),
+    "onnx": Export(".onnx", _write_onnx, partial(load_model, accelerator="cpu"), "format=safetensors"),
     "ncnn": Export(".param", _write_ncnn, _open_ncnn, "format=onnx", half=True, twin=".bin"),
 }
 

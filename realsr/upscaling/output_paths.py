@@ -33,7 +33,14 @@ def targets_of(source: Path, output: Path, suffix: str | None) -> dict[Path, Pat
         what = "is neither a file nor a folder" if source.exists() else "no such file or folder"
         raise InputError(f"{source}: {what}")
     if _is_picture(output):
-        return {source: _single(source, output)}
+        if source.is_dir():
+            raise InputError(f"output={output}: is the name of a picture, and {source} a folder; give a folder")
+        if output.suffix.lower() not in FORMATS:
+            known = " ".join(FORMATS)
+            raise InputError(f"output={output}: cannot write {output.suffix}; use one of {known}, or a folder")
+        if output.exists() and output.samefile(source):
+            raise InputError(f"output={output}: is the photo itself, which would be overwritten; choose another")
+        return {source: output}
     root, files = (source.parent, [source]) if source.is_file() else (source, find_images(source))
     own, inside = root.resolve(), output.resolve()
     if output.exists() and output.samefile(root):  # also where disks ignore the case of names
@@ -61,16 +68,6 @@ def _is_picture(output: Path) -> bool:
     suffix, (kind, _) = output.suffix.lower(), mimetypes.guess_type(output.name)
     known = suffix in {*EXTRAS, *Image.registered_extensions()} or (kind or "").startswith("image/")
     return known and not output.is_dir()
-
-
-def _single(source: Path, output: Path) -> Path:
-    if source.is_dir():
-        raise InputError(f"output={output}: is the name of a picture, and {source} a folder; give a folder")
-    if output.suffix.lower() not in FORMATS:
-        raise InputError(f"output={output}: cannot write {output.suffix}; use one of {' '.join(FORMATS)}, or a folder")
-    if output.exists() and output.samefile(source):
-        raise InputError(f"output={output}: is the photo itself, which would be overwritten; choose another")
-    return output
 
 
 def _named(photos: Sequence[Path], root: Path, output: Path, suffix: str | None) -> dict[Path, Path]:

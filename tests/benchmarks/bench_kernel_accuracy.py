@@ -32,6 +32,7 @@ import numpy as np
 import skimage
 import torch
 from scipy.stats import spearmanr
+from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from realsr.data.samples import CLEAN, SOURCE, TEST
 from realsr.estimation import kernels
@@ -40,7 +41,7 @@ from realsr.estimation.kernelgan.module import KernelGAN
 from realsr.estimation.patch_matching import PatchMatching
 from realsr.imaging import quantize, read_image, to_float
 from realsr.imaging.colour import luma
-from realsr.imaging.metrics import psnr, shave
+from realsr.imaging.metrics import shave
 from realsr.imaging.resample import blur_subsample, crop_to_multiple, imresize
 from realsr.runtime.files import find_images
 from realsr.runtime.workers import default_workers, side_by_side
@@ -163,7 +164,7 @@ def picture_psnr(hr, lr, kernel, scale, sigma):
     noise = (sigma**2 + 1 / 12) / 255**2 / 3  # of luma, which is a mean of three colours
     gradient = sum((truth.diff(dim=axis) ** 2).mean().item() for axis in (2, 3)) / 2
     found = reconstruct(part, kernel, scale, noise / gradient / 4).clamp(0, 1)
-    return psnr(shave(found, BORDER * scale), shave(truth, BORDER * scale)).item()
+    return peak_signal_noise_ratio(*(shave(x, BORDER * scale) for x in (found, truth)), data_range=1.0).item()
 
 
 def width(kernel):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import leaves, scene
 from scipy import ndimage
+from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from realsr.estimation.kernels import bicubic_kernel, gaussian_kernel, x4_from_x2
 from realsr.evaluation import zssr
@@ -16,7 +17,6 @@ from realsr.evaluation.zssr import ZSSR, zero_shot
 from realsr.evaluation.zssr.module import LOOKS, has_settled
 from realsr.evaluation.zssr.pairs import FathersAndSons, kernel_symmetries, shrunk
 from realsr.evaluation.zssr.upscale import back_projected, second_kernel, self_ensemble
-from realsr.imaging.metrics import psnr
 from realsr.imaging.resample import imresize
 from realsr.imaging.symmetries import TURNS, turned, unturned
 from realsr.runtime.errors import InputError
@@ -38,7 +38,7 @@ def lopsided():
 
 def decibel(sr, hr, border=4):
     inside = np.s_[None, :, border:-border, border:-border]
-    return float(psnr(sr.clamp(0, 1)[inside], hr[inside]))
+    return float(peak_signal_noise_ratio(sr.clamp(0, 1)[inside], hr[inside], data_range=1.0))
 
 
 @pytest.mark.parametrize("turn", TURNS)

@@ -50,19 +50,18 @@ class GraphNetwork:
 
     def _tried(self, multiples: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Shapes of a trial image, whose sides are odd numbers of the first multiple that works, and of its result."""
-        for multiple in multiples:
-            least = max(-(-max(self.sizes.minimum, 16) // multiple) // 2 * 2 + 1, 1)
-            shape = (1, 3, multiple * least, multiple * (least + 2))
-            try:
-                sr = self._run(torch.zeros(shape))
-            except InputError:
-                if multiple == multiples[-1]:
-                    raise
-                continue
-            aligned = lcm(multiple, self.sizes.aligned, WINDOW if multiple > 1 and len(multiples) > 1 else 1)
-            self.sizes = self.sizes._replace(multiple=multiple, aligned=aligned)
-            return shape, tuple(sr.shape)
-        raise AssertionError("no multiples to try")
+        multiple, *larger = multiples
+        least = -(-max(self.sizes.minimum, 16) // multiple) // 2 * 2 + 1
+        shape = (1, 3, multiple * least, multiple * (least + 2))
+        try:
+            sr = self._run(torch.zeros(shape))
+        except InputError:
+            if larger:
+                return self._tried(larger)
+            raise
+        window = 1 if self.sizes.multiple or multiple == 1 else WINDOW
+        self.sizes = self.sizes._replace(multiple=multiple, aligned=lcm(multiple, self.sizes.aligned, window))
+        return shape, tuple(sr.shape)
 
     def __call__(self, lr: Tensor) -> Tensor:
         """``lr (N, 3, h, w)`` in [0, 1] to ``sr (N, 3, scale*h, scale*w)``, not clamped; float32 on the CPU.
@@ -94,10 +93,7 @@ class GraphNetwork:
 
 def brief(error: Exception) -> str:
     """A runtime's message without the places in its source."""
-    noise = ("Exception from ", "Check '", "Summary")
-    lines = [line.strip() for line in str(error).splitlines()]
-    text = " ".join(line for line in lines if line and not line.startswith(noise))
-    return text.rpartition(" : ")[2][:200] or type(error).__name__
+    return " ".join(str(error).split()).rpartition(" : ")[2][:200] or type(error).__name__
 
 
 def _tensors(graph: Any) -> Iterator[Any]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realsr.networks.ncnn_files import FLOAT, HALF, MAGIC
+from realsr.networks.onnx_graph import tidy
 from realsr.runtime.errors import InputError, package
 
 Array = NDArray[Any]
@@ -53,8 +54,11 @@ def ncnn_graph(content: bytes, half: bool = False) -> tuple[str, bytes]:
     Raises:
         InputError: onnx is missing, or the network has another operator.
     """
-    graph = package("onnx", "backend=ncnn", "ncnn").load_from_string(content).graph
-    nodes, constants = _read(graph)
+    onnx = package("onnx", "backend=ncnn", "ncnn")
+    graph = onnx.load_from_string(content).graph
+    tidy(graph)
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    nodes = [_Node(n.op_type, list(n.input), n.output[0], _options(onnx, n)) for n in graph.node]
     source, result = graph.input[0].name, graph.output[0].name
     readers = Counter(name for node in nodes for name in node.inputs) + Counter([result])
     layers: list[str] = []
@@ -81,24 +85,9 @@ def ncnn_graph(content: bytes, half: bool = False) -> tuple[str, bytes]:
     return "\n".join([MAGIC, f"{len(layers)} {blobs}", *layers, ""]), bytes(weights)
 
 
-def _read(graph: Any) -> tuple[list[_Node], dict[str, Array]]:
-    """The nodes without constants and identities, and the constants by name."""
-    from onnx import helper, numpy_helper
-
-    nodes: list[_Node] = []
-    aliases: dict[str, str] = {}  # by identities
-    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    for node in graph.node:
-        options = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-        options = {name: value.decode() if isinstance(value, bytes) else value for name, value in options.items()}
-        inputs = [aliases.get(name, name) for name in node.input]
-        if node.op_type == "Constant" and "value" in options:
-            constants[node.output[0]] = numpy_helper.to_array(options["value"])
-        elif node.op_type == "Identity" and node.output[0] != graph.output[0].name:
-            aliases[node.output[0]] = inputs[0]
-        else:
-            nodes.append(_Node(node.op_type, inputs, node.output[0], options))
-    return nodes, constants
+def _options(onnx: Any, node: Any) -> dict[str, Any]:
+    values = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    return {name: value.decode() if isinstance(value, bytes) else value for name, value in values.items()}
 
 
 def _fused(nodes: list[_Node], readers: Mapping[str, int]) -> list[_Node]:
