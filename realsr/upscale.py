@@ -19,9 +19,8 @@ from realsr.runtime.files import file_hash, find_images
 from realsr.runtime.hardware import count_devices, keep_memory, pick_device
 from realsr.upscaling import library
 from realsr.upscaling.backends import backend_of, load_model
-from realsr.upscaling.files import Enlarge, upscale_file, upscale_files
+from realsr.upscaling.files import Enlarge, seconds_a_megapixel, upscale_file, upscale_files
 from realsr.upscaling.library import Ensemble, check_result_scale
-from realsr.upscaling.time_estimate import seconds_a_megapixel
 
 log = logging.getLogger(__name__)
 

@@ -15,11 +15,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from realsr.imaging.damage import naming_damage
 from realsr.imaging.encoding import eight_bit, gathered, write_rows
 from realsr.imaging.extras import open_file
 from realsr.imaging.opening import MOST_PIXELS, Opened, content_of, open_image
-from realsr.imaging.rows import Rows
+from realsr.imaging.rows import Rows, naming_damage
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def open_photo(path: str | Path, most_pixels: int = MOST_PIXELS) -> Photo:
 
     count = opened.image.bands
     rgb: Any = Rows(path, upright, _rgb)
-    alpha: Any = Rows(path, upright, _alpha) if count in (2, 4) else None
+    alpha: Any = Rows(path, upright, lambda array: array[..., -1]) if count in (2, 4) else None
     return Photo(rgb, alpha, count < 3, **opened.notes)
 
 
@@ -176,14 +175,10 @@ def _decoded(path: Path, opened: Opened) -> Photo:
     with naming_damage(path):
         array = opened.decode()
     count = array.shape[2]
-    alpha = _alpha(array).copy() if count in (2, 4) else None
+    alpha = array[..., -1].copy() if count in (2, 4) else None
     return Photo(np.ascontiguousarray(_rgb(array)), alpha, count < 3, **opened.notes)
 
 
 def _rgb(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Of ``(h, w, C)``, where gray has one channel or two."""
     return np.repeat(array[..., :1], 3, 2) if array.shape[2] < 3 else array[..., :3]
-
-
-def _alpha(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return array[..., -1]

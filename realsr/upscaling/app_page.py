@@ -11,7 +11,6 @@ import html
 import shutil
 import time
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -83,7 +82,12 @@ class Actions:
             if stop is None or not source.exists():
                 raise InputError("the photo was deleted, since the page was closed or long unused; drop it again")
             shutil.rmtree(results, ignore_errors=True)
-            report = partial(_tell, stop, progress, f"Enlarging {source.name}")
+
+            def report(share: float) -> None:
+                if stop.is_set():
+                    raise InterruptedError
+                progress(share, desc=f"Enlarging {source.name}")
+
             report(0)
             upscale_file(source, target, self.network, scale, report=report, **self.options)
             (width, height), views = before_and_after(source, target)
@@ -156,13 +160,6 @@ def build_page(actions: Actions, scale: int, model: str, keep_seconds: int) -> g
         page.unload(actions.leave)
     page.queue(max_size=20, api_open=False)
     return page
-
-
-def _tell(stop: Event, progress: gr.Progress, what: str, share: float) -> None:
-    """Show the progress, or raise InterruptedError if the work was stopped."""
-    if stop.is_set():
-        raise InterruptedError
-    progress(share, desc=what)
 
 
 def _line(text: str, role: str = "status") -> str:

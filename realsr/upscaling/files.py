@@ -1,11 +1,13 @@
-"""Enlarges photo files: each result is written whole or not at all."""
+"""Enlarges photo files: how long it will take is said first, and each result is written whole or not at all."""
 
 from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
@@ -15,25 +17,28 @@ from queue import Empty, Full, Queue
 from typing import Any
 
 import numpy.typing as npt
+import torch
 from rich.progress import Progress
 
 from realsr.imaging import open_photo
 from realsr.imaging.encoding import check_writes, write_rows
 from realsr.imaging.opening import MOST_PIXELS
-from realsr.networks.tiling import Tiles
+from realsr.networks.tiling import Part, Tiles
 from realsr.runtime.errors import InputError, counted, one_line
 from realsr.runtime.files import check_writable
 from realsr.runtime.hardware import is_out_of_memory
 from realsr.upscaling.backends import Network
 from realsr.upscaling.library import photo_bands, result_size
 from realsr.upscaling.output_paths import check_made_by, note_made_by, targets_of
-from realsr.upscaling.time_estimate import long_wait
 
 log = logging.getLogger(__name__)
 
 Band = npt.NDArray[Any]
 Enlarge = Callable[..., Any]  # upscale_file with all but its files and report=
 OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # errors that would fail every other photo too
+PROBE = 48  # side of the trial in pixels; a second of the full network on a core
+LONG = 60  # seconds from which on the estimate is logged
+SLOW = 60  # seconds per megapixel from which on a smaller network is advised
 
 
 def upscale_file(
@@ -62,7 +67,7 @@ def upscale_file(
         quality: of JPEG and WebP, 1 to 100.
         most_pixels: larger photos are refused.
         report: is given the share of the photo that is done.
-        pace: seconds per megapixel (:mod:`realsr.upscaling.time_estimate`), to log the time of a slow photo.
+        pace: seconds per megapixel (:func:`seconds_a_megapixel`), to log the time of a slow photo.
 
     Raises:
         InputError: the photo cannot be read, the result cannot be written in that format, or the network fails.
@@ -209,3 +214,30 @@ def _write_behind(write: Callable[[Iterator[Band]], None], bands: Iterator[Band]
             queue.put_nowait(None)  # without waiting: a second Ctrl-C would leave the other thread for ever
             raise
         running.pop().result()
+
+
+def seconds_a_megapixel(network: Network) -> float:
+    """Seconds per megapixel of LR of a network on its device, by a trial of a second or less."""
+    lr, seconds = torch.rand(1, 3, PROBE, PROBE, device=network.device), 0.0
+    for _ in range(2):  # the first call also prepares, and compiles for images of this size
+        start = time.perf_counter()
+        float(network(lr).sum())  # waits for a GPU to finish
+        seconds = time.perf_counter() - start
+    return 1e6 * seconds / PROBE**2
+
+
+def long_wait(pace: float, network: Network, tiles: Tiles, height: int, width: int) -> str:
+    """A line about a photo of ``height x width`` that will take more than :data:`LONG` seconds; else nothing.
+
+    ``pace`` is that of :func:`seconds_a_megapixel`; the overlap of tiles is counted.
+    """
+    fitted = tiles.fitted(network, height, width, network.device)
+    parts = fitted.split(Part(0, height, 0, width), 2 * fitted.overlap)
+    seconds = pace * sum(math.prod(fitted.seen(part, height, width).shape) for part in parts) / 1e6
+    if seconds < LONG:
+        return ""
+    wait = f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    line = f"{height * width / 1e6:.1f} megapixels, about {wait} at {pace:.0f} s a megapixel, overlap of tiles counted"
+    if pace > SLOW and network.device.type == "cpu":
+        line += "; the compact network (experiment=laptop trains it) takes a thirtieth of the full one"
+    return line

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from realsr.networks.tiling import Tiles
-from realsr.upscaling.time_estimate import long_wait, seconds_a_megapixel
+from realsr.upscaling.files import long_wait, seconds_a_megapixel
 
 
 class Network:
@@ -22,7 +22,7 @@ class Network:
 
 def test_the_pace_is_that_of_the_network(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("realsr.upscaling.time_estimate.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("realsr.upscaling.files.time.perf_counter", lambda: clock[0])
     assert seconds_a_megapixel(Network(clock)) == pytest.approx(100)
     assert clock[0] < 1  # a trial, no more
 

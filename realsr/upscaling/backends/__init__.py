@@ -74,17 +74,26 @@ def load_model(
     for name, value, hint in (*choices, ("precision", precision, Precision)):
         if value not in (known := get_args(hint)):
             raise InputError(f"{name}={value}: choose {', '.join(known)}{nearest(str(value), known)}")
-    runs_by = backend_of(ckpt, backend)
-    _check_combination(runs_by, accelerator, precision, compile, _is_graph(ckpt))
-    if runs_by != "torch":
-        return _graph_network(ckpt, runs_by, accelerator, precision, ema, index)
+    backend, is_graph, half = backend_of(ckpt, backend), _is_graph(ckpt), precision == "16-true"
+    if is_graph and backend == "torch":
+        raise InputError("backend=torch: opens no .onnx files; take backend=onnxruntime or ncnn")
+    if compile and backend != "torch":
+        raise InputError(f"compile=true: is PyTorch's; backend={backend} has a compiler of its own, leave it out")
+    if precision not in PRECISIONS[backend]:
+        raise InputError(f"precision={precision}: backend={backend} has {', '.join(PRECISIONS[backend])}")
+    if half and backend != "torch" and accelerator != "gpu":
+        raise InputError("precision=16-true: CPUs compute it slower than 32-true; take that, or accelerator=gpu")
+    if half and backend == "onnxruntime" and is_graph:
+        raise InputError("precision=16-true: an .onnx file has its precision inside; export it with half=true")
+    if backend != "torch":
+        return _graph_network(ckpt, backend, accelerator, half, ema, index)
     from realsr.networks.weights import load_generator
     from realsr.upscaling.backends.pytorch import TorchNetwork
 
     return TorchNetwork(load_generator(ckpt, ema), pick_device(accelerator, index), precision, compile)
 
 
-def backend_of(ckpt: str | Path, backend: str) -> str:
+def backend_of(ckpt: str | Path, backend: Backend) -> Backend:
     """What computes a file where ``backend`` is asked for."""
     return ("onnxruntime" if _is_graph(ckpt) else "torch") if backend == "auto" else backend
 
@@ -93,21 +102,7 @@ def _is_graph(ckpt: str | Path) -> bool:
     return Path(ckpt).suffix.lower() == ".onnx"
 
 
-def _check_combination(backend: str, accelerator: str, precision: str, compile: bool, is_graph: bool) -> None:
-    if is_graph and backend == "torch":
-        raise InputError("backend=torch: opens no .onnx files; take backend=onnxruntime or ncnn")
-    if compile and backend != "torch":
-        raise InputError(f"compile=true: is PyTorch's; backend={backend} has a compiler of its own, leave it out")
-    if precision not in PRECISIONS[backend]:
-        raise InputError(f"precision={precision}: backend={backend} has {', '.join(PRECISIONS[backend])}")
-    if precision == "16-true" and backend != "torch":
-        if accelerator != "gpu":
-            raise InputError("precision=16-true: CPUs compute it slower than 32-true; take that, or accelerator=gpu")
-        if is_graph and backend == "onnxruntime":
-            raise InputError("precision=16-true: an .onnx file has its precision inside; export it with half=true")
-
-
-def _graph_network(ckpt: str | Path, backend: str, accelerator: str, precision: str, ema: bool, index: int) -> Network:
+def _graph_network(ckpt: str | Path, backend: str, accelerator: str, half: bool, ema: bool, index: int) -> Network:
     """A network by ONNX Runtime or ncnn."""
     from realsr.networks.onnx_graph import onnx_graph
     from realsr.networks.sizes import sizes_of
@@ -116,7 +111,6 @@ def _graph_network(ckpt: str | Path, backend: str, accelerator: str, precision: 
     from realsr.upscaling.backends.ncnn_net import ncnn_net
     from realsr.upscaling.backends.onnx_runtime import onnx_runtime
 
-    half = precision == "16-true"
     if _is_graph(ckpt):
         graph, batches, sizes = read_onnx(ckpt)
     else:
