@@ -7,6 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from conftest import weighted
 from spandrel.architectures.Compact import Compact
 from torch import nn
 
@@ -22,13 +23,7 @@ SIZES = [(1, 24, 20), (1, 1, 1), (3, 7, 1), (2, 33, 41), (1, 1, 50)]
 
 def community(tmp_path):
     """Real-ESRGAN's compact network for x2, which spandrel builds."""
-    state = {
-        "body.0.weight": 0.3 * torch.randn(6, 3, 3, 3),
-        "body.0.bias": torch.rand(6),
-        "body.1.weight": torch.rand(6),
-    }
-    state |= {"body.2.weight": 0.1 * torch.randn(12, 6, 3, 3), "body.2.bias": torch.zeros(12)}
-    torch.save(state, tmp_path / "net.pth")
+    torch.save(weighted(Compact(num_feat=6, num_conv=1, upscale=2), 0).state_dict(), tmp_path / "net.pth")
     return load_generator(tmp_path / "net.pth")
 
 

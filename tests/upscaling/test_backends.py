@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import weighted
 from onnx import TensorProto, helper
+from spandrel.architectures.Compact import Compact
 
 from realsr.networks.edsr import EDSR
 from realsr.networks.onnx_graph import onnx_graph
@@ -33,13 +34,6 @@ def installed(backend):
         pytest.importorskip(backend, reason=f"backend={backend} needs pip install 'realsr[{backend}]'")
 
 
-def compact_state(scale):
-    """Real-ESRGAN's compact network, of spandrel."""
-    state = {"body.0.weight": torch.randn(6, 3, 3, 3) / 5, "body.0.bias": torch.randn(6) / 5}
-    state |= {"body.1.weight": torch.rand(6), "body.2.weight": torch.randn(3 * scale**2, 6, 3, 3) / 7}
-    return {**state, "body.2.bias": torch.rand(3 * scale**2) / 5}
-
-
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
     """A file of each architecture."""
@@ -50,9 +44,8 @@ def checkpoints(tmp_path_factory):
         state = {f"generator.{key}": value for key, value in weighted(kind(**options), 0).state_dict().items()}
         files[name] = folder / f"{name}.ckpt"
         torch.save({"config": {"model": {"generator": spec}}, "state_dict": state}, files[name])
-    torch.manual_seed(0)
     files["community"] = folder / "community.pth"
-    torch.save(compact_state(3), files["community"])
+    torch.save(weighted(Compact(num_feat=6, num_conv=1, upscale=3), 0).state_dict(), files["community"])
     return files
 
 

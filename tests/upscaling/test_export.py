@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import weighted
 from PIL import Image
 from safetensors import safe_open
 from spandrel.architectures.Compact import Compact
@@ -169,13 +170,7 @@ def test_the_community_s_own_files_are_rewritten(tmp_path, inputs):
     back = load_generator(export(tmp_path / "published.pth", format="safetensors"))
     assert all(np.array_equal(sr, wanted[size]) for size, sr in outputs(back, inputs).items())
 
-    state = {
-        "body.0.weight": 0.3 * torch.randn(6, 3, 3, 3),
-        "body.0.bias": torch.rand(6),
-        "body.1.weight": torch.rand(6),
-    }
-    state |= {"body.2.weight": 0.1 * torch.randn(12, 6, 3, 3), "body.2.bias": torch.zeros(12)}
-    torch.save(state, tmp_path / "compact.pth")
+    torch.save(weighted(Compact(num_feat=6, num_conv=1, upscale=2), 0).state_dict(), tmp_path / "compact.pth")
     wanted = outputs(load_generator(tmp_path / "compact.pth"), inputs)
     files = [export(tmp_path / "compact.pth", format=format) for format in ("onnx", "ncnn")]
     for results in opened_elsewhere(files, inputs, tmp_path).values():
