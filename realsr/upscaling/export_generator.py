@@ -25,6 +25,7 @@ from realsr.runtime.config_check import nearest
 from realsr.runtime.errors import InputError, package
 from realsr.runtime.files import check_writable
 from realsr.upscaling.backends import load_model
+from realsr.upscaling.backends.graphs import GraphNetwork
 from realsr.upscaling.backends.ncnn_graph import ncnn_graph
 from realsr.upscaling.backends.ncnn_net import load_ncnn
 
@@ -78,8 +79,7 @@ def _write_ncnn(network: nn.Module, half: bool, about: Mapping[str, str], file: 
 
 
 def _open_ncnn(path: Path) -> Forward:
-    run = load_ncnn(path)
-    return lambda lr: torch.cat([torch.from_numpy(run(one[None].numpy())) for one in lr])
+    return GraphNetwork(load_ncnn(path), path, batches=False)
 
 
 EXPORTS = {

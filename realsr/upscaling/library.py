@@ -103,7 +103,8 @@ def result_size(shape: Sequence[int], model: Network, scale: float | None = None
         InputError: the scale lies outside :data:`SCALES`.
     """
     check_result_scale(scale)
-    height, width = (resized_length(side * model.scale, _ratio(model, scale)) for side in shape[:2])
+    ratio = (scale or model.scale) / model.scale
+    height, width = (resized_length(side * model.scale, ratio) for side in shape[:2])
     return height, width
 
 
@@ -129,7 +130,7 @@ def photo_bands(
         Bands of rows, top to bottom: ``(h, W, C)`` of the photo's type, C = 1 for gray, 3 for RGB, one more with alpha.
     """
     height, width = photo.rgb.shape[:2]
-    ratio = _ratio(model, scale)
+    ratio = (scale or model.scale) / model.scale
 
     def read(rows: slice, columns: slice) -> Tensor:
         seen = photo.rgb[rows, columns]
@@ -170,11 +171,6 @@ def clamp_finite(sr: Tensor) -> Tensor:
     if not math.isfinite(sr.sum()):
         raise InputError("the network gives NaN or infinite values; take precision=32-true, or else another network")
     return sr.clamp(0, 1)
-
-
-def _ratio(model: Network, scale: float | None) -> float:
-    """Size of the result over that of the model's output."""
-    return 1.0 if scale is None else scale / model.scale
 
 
 def _levels(sr: Tensor, photo: Photo) -> Tensor:

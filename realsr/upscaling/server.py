@@ -48,16 +48,6 @@ def free_port(host: str, port: int) -> int:
     raise InputError(f"{reason}; give another host, or another port, or port=0 for the first that is free")
 
 
-def private_settings(folder: str, host: str) -> None:
-    """Set Gradio's environment: files in our folder, no statistics, none of the user's settings."""
-    for name in [name for name in os.environ if name.startswith("GRADIO_")]:
-        del os.environ[name]
-    os.environ.update(GRADIO_TEMP_DIR=folder, GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1")
-    # Gradio requests its own page at the start, which a proxy would not find
-    for name in ("NO_PROXY", "no_proxy"):
-        os.environ[name] = ",".join(filter(None, (os.environ.get(name), host, "localhost")))
-
-
 def serve(cfg: DictConfig, root: Path) -> None:
     """Serve the page until Ctrl-C.
 
@@ -65,7 +55,12 @@ def serve(cfg: DictConfig, root: Path) -> None:
         InputError: Gradio is not installed, or an option is wrong.
     """
     port = free_port(cfg.host, cfg.port)
-    private_settings(str(root), cfg.host)
+    for name in [name for name in os.environ if name.startswith("GRADIO_")]:  # the user's own settings
+        del os.environ[name]
+    os.environ.update(GRADIO_TEMP_DIR=str(root), GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1")
+    # Gradio requests its own page at the start, which a proxy would not find
+    for name in ("NO_PROXY", "no_proxy"):
+        os.environ[name] = ",".join(filter(None, (os.environ.get(name), cfg.host, "localhost")))
     keep_memory()
     gr = package("gradio", "the page", "app")
     from starlette.middleware import Middleware
