@@ -80,7 +80,8 @@ def open_image(
         if head.startswith(b"BM") or (
             value(page, Base.PhotometricInterpretation) == 8 and value(page, Base.BitsPerSample) == (8, 8, 8)
         ):
-            return open_image(path, most_pixels, access, _by_pillow(path, file, most_pixels))
+            reader = BmpImageFile if head.startswith(b"BM") else TiffImageFile
+            return open_image(path, most_pixels, access, _by_pillow(path, file, reader, most_pixels))
         if not loader:
             kinds = "PNG, JPEG, WebP, TIFF, GIF, AVIF, BMP"
             raise InputError(f"{path}: its content is no image that can be read ({kinds})")
@@ -142,10 +143,8 @@ def notes_of(tags: Tags, icc: bytes | None = None, xmp: bytes | None = None) -> 
     return {"icc_profile": icc, "exif": clean_exif(tags), "xmp": xmp or None, "resolution": resolution(tags)}
 
 
-def _by_pillow(path: Path, file: IO[bytes], most_pixels: int) -> bytes:
+def _by_pillow(path: Path, file: IO[bytes], kind: Callable[[IO[bytes]], Image.Image], most_pixels: int) -> bytes:
     """A BMP, or a TIFF of 8-bit LAB, which libvips does not read, as a file that it does."""
-    file.seek(0)
-    kind = BmpImageFile if file.read(2) == b"BM" else TiffImageFile
     file.seek(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

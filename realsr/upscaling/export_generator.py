@@ -79,7 +79,7 @@ def _write_ncnn(network: nn.Module, half: bool, about: Mapping[str, str], file: 
 
 
 def _open_ncnn(path: Path) -> Forward:
-    return GraphNetwork(load_ncnn(path), path, batches=False)
+    return GraphNetwork(load_ncnn(path), path)
 
 
 EXPORTS = {

@@ -260,14 +260,8 @@ def test_quantize_is_saving_and_reading(tmp_path):
 
 def test_scans_are_larger_than_pillows_bound(tmp_path, monkeypatch, recwarn):
     """Pillow reads the header of BMPs and of JPEG's tables for us, and would warn."""
-
-    def claims(name, size):
-        (tmp_path / name).write_bytes(png(pixels(channels=1), size=size))
-        return tmp_path / name
-
-    assert image_size(claims("scan.png", (10_000, 20_000))) == (10_000, 20_000)
-    with pytest.raises(InputError, match=r"bomb\.png: has 40000 megapixels, at most 500 are read; cut it"):
-        read_image(claims("bomb.png", (200_000, 200_000)))
+    (tmp_path / "scan.png").write_bytes(png(pixels(channels=1), size=(10_000, 20_000)))
+    assert image_size(tmp_path / "scan.png") == (10_000, 20_000)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     Image.new("RGB", (60, 50), (1, 2, 3)).save(tmp_path / "a.png")
     assert read_image(tmp_path / "a.png").rgb.shape == (50, 60, 3)

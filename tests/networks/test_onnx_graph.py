@@ -1,7 +1,5 @@
 """ONNX of our networks and of spandrel's, computed by ONNX Runtime against PyTorch at sizes that tracing never saw."""
 
-import sys
-
 import numpy as np
 import onnx
 import onnxruntime
@@ -84,12 +82,6 @@ def test_what_onnx_cannot_express_is_one_clear_line():
     with pytest.raises(InputError, match=r"_Bessel cannot be written as ONNX \(.*bessel_j0") as error:
         onnx_graph(_Bessel())
     assert "\n" not in str(error.value)
-
-
-def test_without_the_packages_the_line_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(InputError, match=r"package onnx: pip install 'realsr\[onnx\]'"):
-        onnx_graph(RRDBNet(8, 1, 4))
 
 
 def test_a_network_that_works_in_strips_is_traced_whole():

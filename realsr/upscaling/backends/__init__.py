@@ -112,14 +112,14 @@ def _graph_network(ckpt: str | Path, backend: str, accelerator: str, half: bool,
     from realsr.upscaling.backends.onnx_runtime import onnx_runtime
 
     if _is_graph(ckpt):
-        graph, batches, sizes = read_onnx(ckpt)
+        graph, sizes = read_onnx(ckpt)
     else:
         generator = load_generator(ckpt, ema)
-        graph, batches, sizes = onnx_graph(generator, half and backend == "onnxruntime"), True, sizes_of(generator)
+        graph, sizes = onnx_graph(generator, half and backend == "onnxruntime"), sizes_of(generator)
     try:
         if backend == "onnxruntime":
-            return GraphNetwork(onnx_runtime(graph, accelerator, index), ckpt, batches, sizes)
-        network = GraphNetwork(ncnn_net(graph, index if accelerator == "gpu" else None, half), ckpt, False, sizes)
+            return GraphNetwork(onnx_runtime(graph, accelerator, index), ckpt, sizes)
+        network = GraphNetwork(ncnn_net(graph, index if accelerator == "gpu" else None, half), ckpt, sizes)
         network.bytes_per_pixel = NCNN_BYTES
         return network
     except InputError:

@@ -29,8 +29,8 @@ WINDOW = 16  # where sides must be multiples, tiles start at multiples of this t
 class GraphNetwork:
     """A network of the file ``name`` whose tensors are on the CPU, whatever computes it.
 
-    ``run`` takes ``(N, 3, h, w)``, C-contiguous, N = 1 unless ``batches``, to ``(N, 3, scale*h, scale*w)``. ``sizes``
-    are the network's requirements on tiles; a multiple of 0 is found by trial.
+    ``run`` takes ``(1, 3, h, w)``, C-contiguous, to ``(1, 3, scale*h, scale*w)``. ``sizes`` are the network's
+    requirements on tiles; a multiple of 0 is found by trial.
 
     Raises:
         InputError: the network does not enlarge RGB images.
@@ -39,8 +39,8 @@ class GraphNetwork:
     3
     """
 
-    def __init__(self, run: Run, name: str | Path, batches: bool = True, sizes: Sizes = UNKNOWN) -> None:
-        self.run, self.name, self.batches, self.sizes = run, name, batches, sizes
+    def __init__(self, run: Run, name: str | Path, sizes: Sizes = UNKNOWN) -> None:
+        self.run, self.name, self.sizes = run, name, sizes
         self.device = torch.device("cpu")
         lr, sr = self._tried([sizes.multiple] if sizes.multiple else MULTIPLES)
         self.scale = sr[-1] // lr[-1] if len(sr) == 4 else 0
@@ -70,8 +70,7 @@ class GraphNetwork:
             InputError: the network fails at this size.
             MemoryError: there is no memory for it.
         """
-        given = padded(lr, self.sizes)
-        sr = self._run(given) if self.batches else torch.cat([self._run(one[None]) for one in given])
+        sr = torch.cat([self._run(one[None]) for one in padded(lr, self.sizes)])
         return sr[..., : self.scale * lr.shape[-2], : self.scale * lr.shape[-1]]
 
     def _run(self, lr: Tensor) -> Tensor:
@@ -105,8 +104,8 @@ def _tensors(graph: Any) -> Iterator[Any]:
             yield from _tensors(inner)
 
 
-def read_onnx(path: str | Path) -> tuple[bytes, bool, Sizes]:
-    """The content of an ``.onnx`` file, whether it takes several images at once, and its requirements on tiles.
+def read_onnx(path: str | Path) -> tuple[bytes, Sizes]:
+    """The content of an ``.onnx`` file, and its requirements on tiles.
 
     Raises:
         InputError: it is missing, damaged or in several files, or does not map an RGB image to another.
@@ -137,7 +136,7 @@ def read_onnx(path: str | Path) -> tuple[bytes, bool, Sizes]:
     if sides[2] or sides[3]:
         size = f"{sides[3]}x{sides[2]}"
         raise InputError(f"{path}: takes images of {size} alone; export it with dynamic height and width")
-    return content, sides[0] == 0, sizes_of_graph(model)
+    return content, sizes_of_graph(model)
 
 
 def sizes_of_graph(model: Any) -> Sizes:
