@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from realsr.degradation.camera_fit import camera_noise
 from realsr.pools.estimate import NoKernelError, estimate_kernels
-from realsr.pools.export import check_form, export_kernels
+from realsr.pools.export_kernels import check_form, export_kernels
 from realsr.pools.shards import jobs_here, shard_of
 from realsr.runtime.command_line import and_next
 from realsr.runtime.config import command, pools_given

@@ -13,11 +13,11 @@ from realsr.estimation.estimate import Estimator, check_scale
 from realsr.estimation.noise import TileRule
 from realsr.pools.collect import collect_noise
 from realsr.pools.estimate import estimate_kernels
-from realsr.pools.folder import check_pool, pool_record
+from realsr.pools.folder import pool_record
 from realsr.pools.interchange import is_foreign
 from realsr.pools.jpeg_tables import JpegPool, collect_tables, require_tables
 from realsr.pools.pool import KernelPool, NoisePool, check_confidence, hold_out
-from realsr.runtime.errors import at_least
+from realsr.runtime.errors import InputError, at_least
 
 HELD_OUT = 0.1  # share of the photos whose kernels, noise and tables only validation sees
 
@@ -127,8 +127,12 @@ class RunPools:
         made = [Path(self.pool_dir).resolve() / name for name in ("kernels", "noise", "jpeg")]
         for part, folders in (("pools", self.folders), ("validation", validation)):
             for kind, folder in folders._asdict().items():
-                if folder is not None and folder.resolve() not in made:
-                    check_pool(folder, f"data.{part}.{kind}_dir")
+                if folder is None or folder.resolve() in made or any(folder.glob("*.npz")) or is_foreign(folder):
+                    continue
+                option, state = f"data.{part}.{kind}_dir", "holds no pool" if folder.is_dir() else "no such folder"
+                raise InputError(
+                    f"{option}={folder}: {state}; give one that does, or leave {option} out and it is made"
+                )
 
     def fill(self, photos: Sequence[Path], validation: PoolFolders) -> None:
         """Have the builder fill the pools of training and validation, unless ``build`` is False."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,8 +24,7 @@ from realsr.imaging import image_size, quantize, read_image, to_float
 from realsr.imaging.resample import resized_length
 from realsr.pools.jpeg_tables import JpegPool
 from realsr.pools.pool import KernelPool, NoisePool
-from realsr.reports.pictures import Picture
-from realsr.reports.plots import draw_intervals, draw_lines, drawn
+from realsr.reports.pictures import Picture, draw_intervals, draw_lines, drawn
 from realsr.runtime.errors import InputError
 from realsr.runtime.evenly import evenly
 from realsr.runtime.files import find_images, write_file
@@ -35,25 +33,16 @@ log = logging.getLogger(__name__)
 
 CUT = 4  # LR pixels around a made patch that are cut off: there the blur saw a mirrored border
 
-HEADINGS = {  # of the distances in the table
-    "noise": "noise",
-    "noise_spectrum": "noise dB",
-    "colour": "colours",
-    "spectrum": "power dB",
-    "edges": "edges px",
-}
-
 Degrade = Callable[[Tensor, torch.Generator], Tensor]
 Patches = dict[str, Tensor]
 
 
-@dataclass(frozen=True)
-class Gap:
+class Gap(NamedTuple):
     """The difference that a degradation leaves between made LR and the camera's photos.
 
     Attributes:
         separation: of the classifier that tells them apart.
-        distances: of their curves, see :func:`realsr.evaluation.separation.compare`.
+        distances: of their curves, by :func:`realsr.evaluation.separation.compare`, in the table's order.
         curves: of the made patches.
     """
 
@@ -63,7 +52,7 @@ class Gap:
 
     def row(self) -> dict[str, float]:
         """All its figures."""
-        return {**asdict(self.separation), **self.distances, "noise_level": self.curves.noise_level}
+        return {**self.separation._asdict(), **self.distances, "noise_level": self.curves.noise_level}
 
 
 def choose_photos(folder: str, count: int, side: int, factor: float = 1.0) -> list[Path]:
@@ -110,10 +99,10 @@ def cut_patches(photos: Sequence[Path], side: int, count: int, seed: int, factor
         except InputError as e:
             log.warning("skipped: %s", e)
             continue
-        height, width = image.shape[-2:]
         rng = np.random.default_rng([seed, len(cut)])
-        corners = zip(rng.integers(0, height - side + 1, count), rng.integers(0, width - side + 1, count), strict=True)
-        cut[photo.stem] = torch.stack([image[:, y : y + side, x : x + side] for y, x in corners])
+        tops, lefts = (rng.integers(0, length - side + 1, count) for length in image.shape[-2:])
+        crops = [image[:, y : y + side, x : x + side] for y, x in zip(tops, lefts, strict=True)]
+        cut[photo.stem] = torch.stack(crops)
     return cut
 
 
@@ -169,25 +158,26 @@ def content_gap(real: Patches, hr: Patches, scale: int, seed: int = 0) -> Separa
 def draw_gaps(real: Curves, gaps: Mapping[str, Gap]) -> Picture:
     """Panels of the AUCs and of the curves, ``(980, 940, 3)`` uint8."""
     by_name = {"real": real, **{name: gap.curves for name, gap in gaps.items()}}
-    separations = {name: (g.separation.auc, g.separation.low, g.separation.high) for name, g in gaps.items()}
     widths = np.linspace(1, 2 * 5 + 1, 21)
     levels, bands, pixels = ((edges[:-1] + edges[1:]) / 2 for edges in (BRIGHTNESS, BANDS, widths))
+
+    def lines(axes: Any, title: str, what: str, x: Any, y: Callable[[Curves], Any]) -> None:
+        draw_lines(axes, title, what, {name: (x, y(curves)) for name, curves in by_name.items()})
 
     def decibels(power: Any) -> Any:
         return 10 * np.log10(power + 0.01)
 
-    def shares(edges: Any) -> Any:
-        return np.histogram(edges, widths)[0] / max(len(edges), 1)
+    def shares(curves: Curves) -> Any:
+        return np.histogram(curves.edges, widths)[0] / max(len(curves.edges), 1)
 
     def paint(figure: Any) -> None:
         auc, noise, spectrum, power, edges, legend = figure.subplots(3, 2).flat
-        draw_intervals(auc, "AUC of real against made (0.5: alike)", separations)
-        of = by_name.items()
-        draw_lines(noise, "noise by brightness, levels", "brightness", {n: (levels, c.noise) for n, c in of})
-        flat = {n: (bands, decibels(c.noise_power)) for n, c in of}
-        draw_lines(spectrum, "noise spectrum in flat patches, dB", "cycles a pixel", flat)
-        draw_lines(power, "power spectrum, dB", "cycles a pixel", {n: (bands, decibels(c.power)) for n, c in of})
-        draw_lines(edges, "share of the edges by width", "pixels", {n: (pixels, shares(c.edges)) for n, c in of})
+        cycles = "cycles a pixel"
+        draw_intervals(auc, "AUC of real against made (0.5: alike)", {n: gap.separation for n, gap in gaps.items()})
+        lines(noise, "noise by brightness, levels", "brightness", levels, lambda c: c.noise)
+        lines(spectrum, "noise spectrum in flat patches, dB", cycles, bands, lambda c: decibels(c.noise_power))
+        lines(power, "power spectrum, dB", cycles, bands, lambda c: decibels(c.power))
+        lines(edges, "share of the edges by width", "pixels", pixels, shares)
         legend.legend(*edges.get_legend_handles_labels(), loc="center left", frameon=False)
         legend.axis("off")
 
@@ -210,18 +200,17 @@ def advice(gaps: Mapping[str, Gap], scenes: Separation, nearest: str, degradatio
 
 def print_gaps(gaps: Mapping[str, Gap], scenes: Separation, title: str) -> None:
     """The table on the terminal: a row for each variant, and how much of the separation the scenes explain."""
-    rows = [
-        [name, str(gap.separation), *(f"{gap.distances[key]:.2f}" for key in HEADINGS)] for name, gap in gaps.items()
-    ]
+    head = ["LR made by", "AUC", "noise", "noise dB", "colours", "power dB", "edges px"]
+    rows = [[name, str(of.separation), *(f"{d:.2f}" for d in of.distances.values())] for name, of in gaps.items()]
     notes = (
         "AUC 0.5: LR and photos look alike, 1: always told apart; in brackets 95 % of bootstrap samples of the photos",
         "part of that comes from the scenes and not from the degradation: by mean colour and coarse contrast alone, "
         f"which a degradation hardly changes, the AUC is {scenes}",
     )
-    print_cells([["LR made by", "AUC", *HEADINGS.values()], *rows], title, notes)
+    print_cells([head, *rows], title, notes)
 
 
 def write_gaps(path: Path, gaps: Mapping[str, Gap], scenes: Separation) -> None:
     """All figures as JSON."""
-    figures = {"variants": {name: gap.row() for name, gap in gaps.items()}, "content": asdict(scenes)}
+    figures = {"variants": {name: gap.row() for name, gap in gaps.items()}, "content": scenes._asdict()}
     write_file(path, json.dumps(figures, indent=1))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -50,8 +49,7 @@ def compare(real: Curves, made: Curves) -> dict[str, float]:
     }
 
 
-@dataclass(frozen=True)
-class Separation:
+class Separation(NamedTuple):
     """How well a classifier separates two sets of patches on held-out photos.
 
     Attributes:
@@ -88,8 +86,8 @@ def separation(real: Mapping[str, Array], made: Mapping[str, Array], seed: int =
             weights[i, j - len(real)] = counts[i] * counts[j]
 
     def mean(rows: Any, columns: Any) -> Any:
-        weight = weights[np.ix_(rows, columns)]
-        return (weight * aucs[np.ix_(rows, columns)]).sum() / weight.sum()
+        pairs = np.ix_(rows, columns)
+        return (weights * aucs)[pairs].sum() / weights[pairs].sum()
 
     photos = np.arange(len(real)), np.arange(len(made))
     with np.errstate(invalid="ignore"), warnings.catch_warnings():

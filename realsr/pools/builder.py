@@ -53,7 +53,7 @@ def fill_pool(
         settings: everything that an entry depends on besides its photo, as plain JSON values.
         make: gives arrays and further manifest fields for a photo, or raises InputError for an unusable one.
         redo: whether entries made with other settings are made anew.
-        workers: processes that make entries side by side, see :func:`realsr.runtime.workers.side_by_side`.
+        workers: processes that make entries, see :func:`realsr.runtime.workers.side_by_side`.
         whole: whether these are all photos of the pool, and not a share of them.
         learn: called once, if a photo has no current entry, for knowledge that takes long to gain: gives settings that
             replace those above, by which entries are checked again, and further keywords of ``make``.
@@ -77,23 +77,25 @@ def fill_pool(
             continue
         seen[digest] = photo
         entry = _found(folder, photo, digest)
-        if entry is None:
-            missing.append(photo)
-        elif entry.manifest.get("settings") == settings or not (redo or entry.manifest.get("doubtful")):
+        if entry and (entry.settings == settings or not (redo or entry.manifest.get("doubtful"))):
             _skipped(folder, photo).unlink(missing_ok=True)
             yield photo, entry
-        else:
-            missing.append(photo)
-            outdated.append(entry)
-    if whole:
-        _log_others(folder, {digest[:8] for digest in seen})
+            continue
+        missing.append(photo)
+        if entry:
+            outdated.append(entry.settings)
+    known = {digest[:8] for digest in seen}
+    if whole and (others := sorted(path.name for path in folder.glob("*.npz") if path.stem[-8:] not in known)):
+        names = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        message = "%s: %d files are of photos that are not in the folder (any more), and are used; else delete them: %s"
+        log.info(message, folder, len(others), names)
     if missing and learn is not None:
         learnt, keywords = learn()
         make = functools.partial(make, **keywords)
         yield from fill_pool(folder, missing, {**settings, **learnt}, make, redo, workers, whole=False)
         return
     if outdated:
-        was = outdated[0].manifest.get("settings", {})
+        was = outdated[0]
         other = [name for name in {**was, **settings} if was.get(name) != settings.get(name)]
         differences = ", ".join(f"{name}={was.get(name)}, now {settings.get(name)}" for name in other[:3])
         log.info("%s: %d of other settings (%s) are made anew", folder, len(outdated), differences)
@@ -111,27 +113,15 @@ def remove_leftovers(folder: Path, pattern: str, seconds: float = 3600) -> None:
 def _found(folder: Path, photo: Path, digest: str) -> Entry | None:
     """The entry of a photo, also under the name that the photo had before."""
     path = _path(folder, photo, digest)
-    for candidate in [path] if path.exists() else sorted(folder.glob(f"*-{digest[:8]}.npz")):
-        entry = Entry.read(candidate)
-        if entry.manifest.get("sha256") == digest:
-            return entry
-    return None
-
-
-def _log_others(folder: Path, known: set[str]) -> None:
-    """Log which entries are of other photos than those whose hashes begin with ``known``."""
-    others = sorted(path.name for path in folder.glob("*.npz") if path.stem[-8:] not in known)
-    if others:
-        names = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-        message = "%s: %d files are of photos that are not in the folder (any more), and are used; else delete them: %s"
-        log.info(message, folder, len(others), names)
+    entries = map(Entry.read, [path] if path.exists() else sorted(folder.glob(f"*-{digest[:8]}.npz")))
+    return next((entry for entry in entries if entry.manifest.get("sha256") == digest), None)
 
 
 def _made(folder: Path, settings: dict[str, Any], make: Make, photo: Path) -> Entry | str:
     """The photo's new entry, written, or the reason why it has none."""
     with suppress(OSError):  # of a photo that is gone, which `make` reports
         entry = _found(folder, photo, file_hash(photo))
-        if entry is not None and entry.manifest.get("settings") == settings:
+        if entry is not None and entry.settings == settings:
             return entry  # another program was faster
     reason = None
     try:
@@ -145,7 +135,7 @@ def _made(folder: Path, settings: dict[str, Any], make: Make, photo: Path) -> En
     digest = file_hash(photo)
     manifest = {"photo": photo.name, "sha256": digest, "settings": settings, "realsr": __version__, **details}
     old = _found(folder, photo, digest)
-    entry = Entry(_path(folder, photo, digest) if old is None else old.path, arrays, manifest)
+    entry = Entry(old.path if old else _path(folder, photo, digest), arrays, manifest)
     entry.write()
     _skipped(folder, photo).unlink(missing_ok=True)
     return entry
@@ -161,16 +151,12 @@ def read_skipped(folder: Path) -> list[tuple[str, str]]:
     return found
 
 
-def _path(folder: Path, photo: Path, digest: str) -> Path:
-    return folder / f"{_stem(photo)}-{digest[:8]}.npz"
+def _path(folder: Path, photo: Path, digest: str, suffix: str = ".npz") -> Path:
+    # a file's name has 255 bytes at most, with room for hash and suffix
+    stem = photo.stem if len(os.fsencode(photo.stem)) <= 200 else photo.stem[:50]
+    return folder / f"{stem}-{digest[:8]}{suffix}"
 
 
 def _skipped(folder: Path, photo: Path) -> Path:
     """The file of a skipped photo, by the photo's path: a photo that is mended under its name takes it away."""
-    digest = hashlib.sha256(os.fsencode(photo.resolve())).hexdigest()
-    return folder / f"{_stem(photo)}-{digest[:8]}.skipped.json"
-
-
-def _stem(photo: Path) -> str:
-    """The photo's name, cut so that a file's name, of 255 bytes at most, has room for hash and suffix."""
-    return photo.stem if len(os.fsencode(photo.stem)) <= 200 else photo.stem[:50]
+    return _path(folder, photo, hashlib.sha256(os.fsencode(photo.resolve())).hexdigest(), ".skipped.json")

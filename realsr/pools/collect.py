@@ -17,8 +17,8 @@ from realsr.imaging import read_8_bit
 from realsr.imaging.models import tell_cameras
 from realsr.pools.builder import AS_IT_IS, fill_pool
 from realsr.pools.folder import Arrays, Entry
-from realsr.pools.page import report_pools
 from realsr.pools.pool import NoisePool
+from realsr.pools.pool_report import report_pools
 from realsr.reports.pictures import contact_sheet, noise_picture, save
 from realsr.runtime.errors import InputError, counted
 from realsr.runtime.files import SHEET, check_writable
@@ -46,27 +46,27 @@ def collect_noise(photos: Sequence[Path], folder: Path, rule: noise.TileRule, re
     settings = {**dataclasses.asdict(rule), "statistics": noise.STATISTICS}
     found: dict[Path, tuple[Path, noise.TileStatistics]] = {}
     skipped: list[str] = []
-    others: list[dict[str, Any]] = []  # settings of photos that another rule collected from
-    tiles_of_others = 0
-    making = fill_pool(folder, photos, settings, lambda photo: _measured(photo, rule), redo)
+    others: dict[Path, int] = {}  # tiles of photos that another rule collected from
+    earlier = False
+    making = fill_pool(folder, photos, settings, functools.partial(_measured, rule=rule), redo)
     for photo, result in track(making, "collecting noise", total=len(photos)):
         if isinstance(result, str):
             skipped.append(result)
             log.warning("skipped: %s", result)
-        elif result.manifest.get("settings") == settings:
+        elif result.settings == settings:
             tiles = noise.TileStatistics.of(result.arrays)
             found[photo] = result.path, tiles.where(rule.candidates(tiles))
         else:
-            others.append(result.manifest.get("settings", {}))
-            tiles_of_others += len(result.arrays["tiles"])
+            others[photo] = len(result.arrays["tiles"])
+            earlier |= result.settings.get("statistics") != noise.STATISTICS
     report = functools.partial(report_pools, folder.parent / "kernels", folder)
     if not found and not others:
         report()
         raise NoNoiseError(f"no noise tile from {counted(len(photos), 'photo')}: {skipped[0]}")
     if others:
-        if earlier := any(made.get("statistics") != noise.STATISTICS for made in others):
+        if earlier:
             log.warning("%s: is of an earlier version, which looked at less; it is made anew", folder)
-        if earlier or not tiles_of_others:
+        if earlier or not any(others.values()):
             return collect_noise(photos, folder, rule)
         log.info("%s is of another rule; python -m realsr.collect makes it anew", folder)
     else:
@@ -76,8 +76,7 @@ def collect_noise(photos: Sequence[Path], folder: Path, rule: noise.TileRule, re
             many = f"{counted(len(photos), 'photo')} ({len(skipped)} skipped)"
             raise NoNoiseError(f"no noise tile in {many}: {rule.advice(rejected)}")
     pool = NoisePool.load(folder)
-    sheet = contact_sheet(pool.tiles.permute(0, 2, 3, 1).numpy(), noise_picture, pool.photos)
-    save(folder / SHEET, sheet)
+    save(folder / SHEET, contact_sheet(pool.tiles.permute(0, 2, 3, 1).numpy(), noise_picture, pool.photos))
     photos_of = counted(len(set(pool.photos)), "photo"), counted(len(skipped), "photo")
     log.info("%s: %s of %s, %s skipped", folder, counted(len(pool), "tile"), *photos_of)
     report()

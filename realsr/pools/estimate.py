@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
-from rich.progress import MofNCompleteColumn, Progress
+from rich.progress import track
 
 from realsr.estimation.estimate import Estimator, check_scale, estimate_kernel
 from realsr.estimation.noise_model import NoiseModel
@@ -19,8 +19,8 @@ from realsr.imaging import read_image
 from realsr.pools.builder import AS_IT_IS, fill_pool
 from realsr.pools.folder import Arrays, Entry
 from realsr.pools.kernel_sheet import kernel_sheet, thumbnails
-from realsr.pools.page import report_pools
 from realsr.pools.pool import KernelPool, check_confidence
+from realsr.pools.pool_report import report_pools
 from realsr.reports.pictures import save
 from realsr.runtime.errors import InputError, at_least, counted
 from realsr.runtime.files import SHEET, check_writable
@@ -57,8 +57,7 @@ def estimate_kernels(
         accelerator: Lightning's name of the device.
         redo: whether kernels that were estimated with other settings are estimated anew; those of hardly any
             confidence are in any case.
-        workers: number of photos at a time, each in a process that imports the estimator by name; 0: as suits the
-            device. A photo's kernel does not depend on it.
+        workers: photos at a time, each in a process that imports the estimator by name; 0: as suits the device.
         min_confidence: kernels of less are marked in the contact sheet.
         whole: whether these are all photos of the pool, and not a shard of them.
         noise: called if a photo lacks its kernel, gives the camera's noise. Without it each photo's own is taken.
@@ -72,25 +71,27 @@ def estimate_kernels(
     device = pick_device(accelerator)
     check_scale(scale, made := estimator())  # a bad option of the estimator fails here, not once for every photo
 
+    def learn() -> tuple[dict[str, Any], dict[str, Any]]:
+        model = noise() if noise else None
+        return {"noise": "photo" if model is None else "camera"}, {"noise": model}
+
     make = functools.partial(_kernels_of, estimator=estimator, scale=scale, accelerator=accelerator, noise=None)
-    settings, processes = plain_settings(estimator), workers or default_workers(device)
-    progress, learn = Progress(*Progress.get_default_columns(), MofNCompleteColumn()), None
+    settings, asks = plain_settings(estimator), noise is not None and isinstance(made, PatchMatching)
     if isinstance(made, PatchMatching):
-        settings["noise"] = "photo" if noise is None else "camera"
-        learn = None if noise is None else functools.partial(_learnt, noise, progress)
+        settings["noise"] = "camera" if asks else "photo"
         if not redo and (redo := _of_an_earlier_version(folder)):
             log.info("%s: is of an earlier version, which took sharpening for the lens; it is made anew", folder)
-    filling = fill_pool(folder, photos, settings, make, redo, processes, whole, learn)
+    processes = workers or default_workers(device)
+    filling = fill_pool(folder, photos, settings, make, redo, processes, whole, learn if asks else None)
     skipped: dict[Path, str] = {}
-    with closing(filling), progress:
-        task = progress.add_task("estimating kernels", total=len(photos))
-        for photo, result in filling:
-            progress.advance(task)
+    with closing(filling):
+        for photo, result in track(filling, "estimating kernels", total=len(photos)):
             if isinstance(result, str):
                 skipped[photo] = result
                 log.warning("skipped: %s", result)
+    report = functools.partial(report_pools, folder, folder.parent / "noise")
     if len(skipped) == len(photos):
-        report_pools(folder, folder.parent / "noise")
+        report()
         raise NoKernelError(f"no kernel from {counted(len(photos), 'photo')}: {skipped[photos[0]]}")
     pool = KernelPool.load(folder, scale)
     sheet, kept = kernel_sheet(folder, scale, min_confidence)
@@ -98,21 +99,8 @@ def estimate_kernels(
     log.info("%s: %s, %s skipped", folder, counted(len(pool), "kernel"), counted(len(skipped), "photo"))
     if min_confidence > 0:
         log.info("min_confidence=%g keeps %d of %d kernels for x%d", min_confidence, len(kept), len(pool), scale)
-    report_pools(folder, folder.parent / "noise")
+    report()
     return pool
-
-
-def _learnt(
-    noise: Callable[[], NoiseModel | None], progress: Progress
-) -> tuple[dict[str, Any], dict[str, NoiseModel | None]]:
-    """Ask for the camera's noise: a setting of the entries, and a keyword of :func:`_kernels_of`."""
-    (task,) = progress.task_ids
-    progress.update(task, visible=False)  # collecting noise has a bar of its own
-    progress.stop()
-    model = noise()
-    progress.start()
-    progress.update(task, visible=True)
-    return {"noise": "photo" if model is None else "camera"}, {"noise": model}
 
 
 def _kernels_of(
@@ -137,9 +125,8 @@ def _kernels_of(
 
 def _of_an_earlier_version(folder: Path) -> bool:
     """Whether patch matching made a pool's kernels when it still took the camera's development for the lens."""
-    matched = PatchMatching.__qualname__
-    made = list(map(Entry.read, folder.glob("*.npz")))
-    return any(e.manifest.get("settings", {}).get("estimator") == matched and "response" not in e.arrays for e in made)
+    made = (entry for entry in map(Entry.read, folder.glob("*.npz")) if "response" not in entry.arrays)
+    return any(entry.settings.get("estimator") == PatchMatching.__qualname__ for entry in made)
 
 
 def plain_settings(make: Callable[..., Any]) -> dict[str, Any]:

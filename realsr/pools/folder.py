@@ -8,8 +8,10 @@ together.
 from __future__ import annotations
 
 import json
+import math
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,19 @@ from realsr.runtime.errors import InputError
 from realsr.runtime.files import atomic_write, file_hash
 
 Arrays = dict[str, npt.NDArray[Any]]
-FIELD_TYPES: dict[str, Any] = {"manifest": dict, "photo": str, "sha256": str, "settings": dict,
-                               "confidence": float | int, "reasons": list, "blur": list}  # fmt: skip
+FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {  # of a manifest; a file made by hand may hold anything
+    "manifest": ("a dictionary", lambda value: isinstance(value, dict)),
+    "photo": ("a name", lambda value: isinstance(value, str)),
+    "sha256": ("a text", lambda value: isinstance(value, str)),
+    "settings": ("a dictionary", lambda value: isinstance(value, dict)),
+    "confidence": ("0 to 1", lambda value: 0 <= value <= 1),
+    "reasons": ("a list of texts", lambda value: isinstance(value, list) and {*map(type, value)} <= {str}),
+    "blur": ("a covariance (2, 2)", lambda value: _is_covariance(np.array(value, np.float64))),
+}
+
+
+def _is_covariance(matrix: npt.NDArray[np.float64]) -> bool:
+    return matrix.shape == (2, 2) and bool((np.linalg.eigvalsh(matrix) > 0).all())
 
 
 @dataclass(frozen=True)
@@ -40,13 +53,24 @@ class Entry:
     arrays: Arrays
     manifest: dict[str, Any]
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the entry was made with besides its photo."""
+        return self.manifest.get("settings", {})
+
+    @property
+    def confidence(self) -> float:
+        """The estimator's, in [0, 1]; infinity where it is not known."""
+        return self.manifest.get("confidence", math.inf)
+
+    @property
+    def photo(self) -> str:
+        """The photo's name; of a file without one the file's."""
+        return self.manifest.get("photo", self.path.stem)
+
     @classmethod
     def read(cls, path: Path) -> Entry:
-        """Read one file.
-
-        Raises:
-            InputError: the file is damaged, is no pool file or cannot be read.
-        """
+        """Read one file; raises InputError if it is damaged, is no pool file or cannot be read."""
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files if name != "manifest"}
@@ -55,9 +79,14 @@ class Entry:
             raise InputError(f"{path}: cannot be read ({e.strerror}); give yourself the permission") from e
         except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as e:
             raise InputError(f"{path}: is damaged or no pool file ({e}); delete it, it will be made again") from e
-        for name, value in manifest.items() if isinstance(manifest, dict) else [("manifest", manifest)]:
-            if not isinstance(value, FIELD_TYPES.get(name, object)):  # a file made by hand may hold anything
-                raise InputError(f"{path}: in its manifest {name} is {value!r:.40}; delete the file or mend it")
+        fields = manifest if isinstance(manifest, dict) else {"manifest": manifest}
+        for name in FIELDS.keys() & fields.keys():
+            what, fits = FIELDS[name]
+            with suppress(TypeError, ValueError):
+                if fits(fields[name]):
+                    continue
+            value = f"{fields[name]!r:.40}"
+            raise InputError(f"{path}: in its manifest {name} is {value}, not {what}; delete the file or mend it")
         return cls(path, arrays, manifest)
 
     def write(self) -> None:
@@ -66,29 +95,18 @@ class Entry:
             np.savez(file, manifest=np.array(json.dumps(self.manifest)), **self.arrays)  # type: ignore[arg-type]
 
 
-def check_pool(folder: Path, option: str) -> None:
-    """Raise InputError for a folder, given as ``option``, with neither a pool nor kernels of another program."""
-    if not any(folder.glob("*.npz")) and not is_foreign(folder):
-        state = "holds no pool" if folder.is_dir() else "no such folder"
-        raise InputError(f"{option}={folder}: {state}; give one that does, or leave {option} out and it is made")
-
-
-def read_entries(folder: str | Path, kind: str, command: str) -> Iterator[Entry]:
-    """The files of a pool in the order of their names; of several files of one photo the first.
-
-    A message calls the pool by its ``kind``, and names the ``command`` that fills it.
+def read_entries(folder: str | Path, kind: str) -> Iterator[Entry]:
+    """The files of a ``kernel``, ``noise`` or ``JPEG`` pool by their names; of several of one photo the first.
 
     Raises:
         InputError: there is no file, or one is damaged.
     """
     folder = Path(folder)
-    paths = sorted(folder.glob("*.npz")) if folder.is_dir() else []
+    paths = sorted(folder.glob("*.npz"))
     if not paths:
         state = "is empty" if folder.is_dir() else "does not exist"
-        raise InputError(
-            f"{folder}: the {kind} pool {state}; fill it with python -m {command} data.source_dir=PHOTOS "
-            f"pool_dir={folder.parent}"
-        )
+        fill = f"python -m realsr.{'estimate' if kind == 'kernel' else 'collect'} data.source_dir=PHOTOS"
+        raise InputError(f"{folder}: the {kind} pool {state}; fill it with {fill} pool_dir={folder.parent}")
     seen: set[str | None] = set()  # a photo that was renamed, or copied from one pool to another, has several files
     for entry in map(Entry.read, paths):
         digest = entry.manifest.get("sha256")
@@ -98,31 +116,22 @@ def read_entries(folder: str | Path, kind: str, command: str) -> Iterator[Entry]
 
 
 def kernel_entries(folder: str | Path, scale: int) -> Iterator[Entry]:
-    """The files of a kernel pool, or each kernel of another program: with a checked ``x<scale>`` and a ``photo``."""
+    """The files of a kernel pool, or each kernel of another program, with a checked ``x<scale>``."""
     if is_foreign(folder):
         for path, photo, kernel in read_kernels(folder, scale):
             yield Entry(path, {f"x{scale}": kernel}, {"photo": photo})
         return
-    for entry in read_entries(folder, "kernel", "realsr.estimate"):
+    for entry in read_entries(folder, "kernel"):
         if f"x{scale}" not in entry.arrays:
             have = ", ".join(sorted(name for name in entry.arrays if name.startswith("x"))) or "nothing"
             raise InputError(f"{entry.path}: has no x{scale} kernel, only {have}; estimate with that scale")
-        entry.manifest.setdefault("photo", entry.path.stem)
         for name in {f"x{scale}", "response"} & set(entry.arrays):
             entry.arrays[name] = checked_kernel(entry.arrays[name], entry.path)
-        sure, blur = entry.manifest.get("confidence", 1), np.array(entry.manifest.get("blur", np.eye(2)), object)
-        if not 0 <= sure <= 1:
-            raise InputError(f"{entry.path}: its confidence is {sure}, not 0 to 1; delete the file or mend it")
-        if blur.shape != (2, 2) or not (np.linalg.eigvalsh(blur.astype(np.float64)) > 0).all():
-            raise InputError(f"{entry.path}: its blur is no covariance (2, 2); delete the file or mend it")
         yield entry
 
 
 def pool_record(folder: str | Path) -> dict[str, Any]:
-    """A pool's content in plain containers and few bytes, for a checkpoint.
-
-    Args:
-        folder: of a pool, or a path that :func:`realsr.pools.interchange.read_kernels` takes.
+    """The content of a pool, or of a path with kernels of another program, in few plain bytes, for a checkpoint.
 
     Returns:
         ``files``: for each file by its name the manifest, and as ``content`` the CRC-32 of the arrays (for a file of

@@ -3,7 +3,7 @@
 That program leaves ``<photo>/<photo>_kernel_x2.mat`` and, with ``--X4``, ``<photo>_kernel_x4.mat`` in its results
 folder, a variable ``Kernel`` in each (17 and 33 pixels wide), and RealSR's program reads such folders. Others keep
 the kernels of one scale in an array ``(N, K, K)``. All are correlation kernels in the phase convention of
-:mod:`realsr.imaging.resample`, so values pass unchanged in both directions (:mod:`realsr.pools.export`).
+:mod:`realsr.imaging.resample`, so values pass unchanged in both directions (:mod:`realsr.pools.export_kernels`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ VARIABLE = "Kernel"  # its name in the KernelGAN program's files
 def is_foreign(path: str | Path) -> bool:
     """Whether ``path`` is a ``.mat`` or ``.npy`` file, or a folder of them and no pool of ours."""
     path = Path(path)
-    return path.is_file() or (path.is_dir() and not any(path.glob("*.npz")) and bool(kernel_files(path)))
+    return path.is_file() or (not any(path.glob("*.npz")) and bool(kernel_files(path)))
 
 
 def read_kernels(path: str | Path, scale: int) -> Iterator[tuple[Path, str, Kernel]]:
@@ -44,13 +44,12 @@ def read_kernels(path: str | Path, scale: int) -> Iterator[tuple[Path, str, Kern
     Raises:
         InputError: there is none for this scale, or one cannot be used; names the file.
     """
-    path = Path(path)
-    files = {file: re.search(r"_x(\d+)$", file.stem) for file in kernel_files(path)}
-    wanted = [file for file, named in files.items() if named is None or int(named.group(1)) == scale]
-    if not files:
+    scales = {file: re.search(r"(?<=_x)\d+$", file.stem) for file in kernel_files(Path(path))}
+    wanted = [file for file, own in scales.items() if own is None or int(own[0]) == scale]
+    if not scales:
         raise InputError(f"{path}: is no kernel pool; give a folder, or a .mat or .npy file")
     if not wanted:
-        have = ", ".join(sorted({f"x{named.group(1)}" for named in files.values() if named}))
+        have = ", ".join(sorted({f"x{own[0]}" for own in scales.values() if own}))
         raise InputError(f"{path}: has no x{scale} kernels, only {have}; KernelGAN's program makes x4 with --X4")
     for file in wanted:
         name = file.stem.removesuffix(f"_kernel_x{scale}")
@@ -81,13 +80,11 @@ def checked_kernel(kernel: npt.NDArray[Any], where: str | Path) -> Kernel:
 
 def kernel_files(path: Path) -> list[Path]:
     """The files that :func:`read_kernels` reads, in their order."""
-    if path.is_file():
-        return [path] if path.suffix.lower() in (".mat", ".npy") else []
     if any(path.glob("*/*.npz")):
         raise InputError(f"{path}: is a folder of pools; give {path / 'kernels'}, the one with kernels")
-    found = [file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith(".")]
-    mats = [file for file in found if file.suffix.lower() == ".mat"]
-    return mats or [file for file in found if file.suffix.lower() == ".npy"]
+    files = [path] if path.is_file() else sorted(path.rglob("[!.]*"))
+    of = {kind: [file for file in files if file.suffix.lower() == kind and file.is_file()] for kind in (".mat", ".npy")}
+    return of[".mat"] or of[".npy"]
 
 
 def _read_stack(file: Path) -> npt.NDArray[Any]:

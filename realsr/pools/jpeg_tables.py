@@ -44,20 +44,16 @@ class JpegPool(nn.Module):
 
     @classmethod
     def load(cls, folder: str | Path) -> JpegPool:
-        """Read all items of a pool's folder.
-
-        Raises:
-            InputError: the folder is missing or empty, or holds a damaged file or one of another pool.
-        """
+        """Read all items of a folder; raises InputError if there is none, a damaged file or one of another pool."""
         tables, subsampling, photos = [], [], []
-        for entry in read_entries(folder, "JPEG", "realsr.collect"):
+        for entry in read_entries(folder, "JPEG"):
             table, factors = (entry.arrays.get(name, np.zeros(0)) for name in ("tables", "subsampling"))
             good = table.shape == (2, BLOCK, BLOCK) and table.min() >= 1 and factors.shape == (2,)
             if not (good and set(factors.tolist()) <= {1, 2}):
                 raise InputError(f"{entry.path}: is no JPEG pool file; delete it")
             tables.append(table)
             subsampling.append(factors)
-            photos.append(entry.manifest.get("photo", entry.path.stem))
+            photos.append(entry.photo)
         return cls(torch.from_numpy(np.stack(tables)).float(), torch.from_numpy(np.stack(subsampling)).long(), photos)
 
     def __len__(self) -> int:
@@ -66,10 +62,8 @@ class JpegPool(nn.Module):
     def sample(self, count: int, generator: torch.Generator, cut: bool) -> tuple[Tensor, Tensor, Tensor | None]:
         """Draw tables, subsampling and phase for :func:`realsr.imaging.jpeg.jpeg`, uniformly with replacement.
 
-        Args:
-            count: number of images.
-            generator: the CPU's, so that a run draws the same on any device.
-            cut: whether the images are cuts from photos, which start anywhere in a block; whole photos have no phase.
+        ``generator`` is the CPU's, so that a run draws the same on any device. Images that are ``cut`` from photos
+        start anywhere in a block; whole photos have no phase.
         """
         index = torch.randint(len(self), (count,), generator=generator)
         phase = torch.randint(2 * BLOCK, (count, 2), generator=generator) if cut else None

@@ -14,8 +14,7 @@ import numpy.typing as npt
 from realsr.estimation.estimate import KernelEstimate
 from realsr.estimation.kernels import Kernel, centre_of_mass, framed, widths_and_angle
 from realsr.pools.folder import Entry, kernel_entries
-from realsr.reports.pictures import GAP, Picture, grid
-from realsr.reports.plots import drawn
+from realsr.reports.pictures import GAP, Picture, drawn, grid
 from realsr.runtime.evenly import evenly
 
 PHOTO, KERNEL, BAR = 160, 132, 8  # sides of a thumbnail and of a kernel; width of the bar that shows the confidence
@@ -31,11 +30,10 @@ Widths = npt.NDArray[np.float64]
 def kernel_sheet(
     folder: str | Path, scale: int, min_confidence: float = 0.0, limit: int = 48
 ) -> tuple[Picture, Widths]:
-    """Draw a kernel pool; the least confident first.
+    """Draw a kernel pool, the least confident first, in cells that :data:`EXPLAINED` describes.
 
-    A cell has the photo, with the places of the crops in orange, its kernel on one gray scale for all sheets of the
-    scale, and above them the kernel's widths and angle, the confidence and the first reason against it. On top is a
-    histogram of the widths of the kernels that ``min_confidence`` keeps. Fields that a pool lacks are left out.
+    On top is a histogram of the widths of the kernels that ``min_confidence`` keeps. Fields that a pool lacks are left
+    out.
 
     Args:
         folder: of the pool, or files of another program, as for ``KernelPool.load``.
@@ -48,18 +46,16 @@ def kernel_sheet(
     """
     entries = list(kernel_entries(folder, scale))
     widths = np.array([widths_and_angle(entry.arrays[f"x{scale}"])[:2] for entry in entries])
-    sure = [entry.manifest.get("confidence", math.inf) for entry in entries]
-    kept = widths[np.array(sure) >= min_confidence]
-    shown = [entries[i] for i in chosen(sure, limit)]
-    photos, rated = any("thumbnail" in e.arrays for e in shown), any("confidence" in e.manifest for e in shown)
-    cells = [_cell(entry, scale, photos) for entry in shown]
-    labels = [_label(entry, scale, min_confidence, rated) for entry in shown]
-    rows = [slice(i, i + COLUMNS) for i in range(0, len(shown), COLUMNS)]
-    sheet = grid([cells[row] for row in rows], [labels[row] for row in rows])
+    kept = widths[[entry.confidence >= min_confidence for entry in entries]]
+    shown = [entries[i] for i in chosen([entry.confidence for entry in entries], limit)]
+    photos, rated = any("thumbnail" in e.arrays for e in shown), any(e.confidence < math.inf for e in shown)
+    rows = [shown[i : i + COLUMNS] for i in range(0, len(shown), COLUMNS)]
+    cells = [[_cell(entry, scale, photos) for entry in row] for row in rows]
+    sheet = grid(cells, [[_label(entry, scale, min_confidence, rated) for entry in row] for row in rows])
     sheet = np.pad(sheet, ((0, 0), (0, max(PANEL - sheet.shape[1], 0)), (0, 0)), constant_values=255)
     choice = "half of these the least confident" if rated else "evenly chosen"
-    title = f"{len(sure)} kernel{'s' if len(sure) > 1 else ''} for x{scale}"
-    title += f", {len(shown)} of them shown, {choice}" if len(shown) < len(sure) else ""
+    title = f"{len(entries)} kernel{'s' if len(entries) > 1 else ''} for x{scale}"
+    title += f", {len(shown)} of them shown, {choice}" if len(shown) < len(entries) else ""
     title += f"; min_confidence={min_confidence:g} keeps {len(kept)}" if min_confidence > 0 else ""
     return np.vstack((width_histogram(kept, scale, title + EXPLAINED, sheet.shape[1]), sheet)), kept
 
@@ -67,17 +63,14 @@ def kernel_sheet(
 def thumbnails(rgb: npt.NDArray[Any], estimate: KernelEstimate) -> tuple[Picture, Picture]:
     """The photo and its density of crops (255: most), ``(h, w, 3)`` and ``(h, w)`` uint8, h and w at most 160.
 
-    Args:
-        rgb: ``(H, W, 3)`` uint8 or uint16.
-        estimate: that was made of the photo.
+    ``rgb`` is ``(H, W, 3)`` uint8 or uint16, the photo that the estimate was made of.
     """
     eight_bit = (rgb >> 8).astype(np.uint8) if rgb.dtype == np.uint16 else rgb
     density = np.zeros(rgb.shape[:2], np.float32)
     rows, columns = (slice(a.start, a.start + n) for a, n in zip(estimate.window, estimate.density.shape, strict=True))
     density[rows, columns] = estimate.density  # which may lack the window's last row or column
     height, width = (max(round(side * PHOTO / max(rgb.shape[:2])), 1) for side in rgb.shape[:2])
-    thumbnail = cv2.resize(eight_bit, (width, height), interpolation=cv2.INTER_AREA)
-    heat = cv2.resize(density, (width, height), interpolation=cv2.INTER_AREA)
+    thumbnail, heat = (cv2.resize(a, (width, height), interpolation=cv2.INTER_AREA) for a in (eight_bit, density))
     peak = max(float(np.quantile(heat, 0.99)), 1e-9)
     return thumbnail.astype(np.uint8), (255 * np.clip(heat / peak, 0, 1)).round().astype(np.uint8)
 
@@ -112,11 +105,12 @@ def chosen(sure: Sequence[float], limit: int) -> list[int]:
 
 def _cell(entry: Entry, scale: int, photos: bool) -> Picture:
     """A bar in the confidence's colour, the photo (if any cell of the sheet has one), and the kernel."""
-    height, confidence = PHOTO if photos else KERNEL, entry.manifest.get("confidence")
-    bar = np.full((height, BAR, 3), 255 if confidence is None else traffic_light(confidence), np.uint8)
+    height = PHOTO if photos else KERNEL
+    bar = np.full((height, BAR, 3), traffic_light(entry.confidence), np.uint8)
     photo = with_density(entry.arrays) if "thumbnail" in entry.arrays else np.zeros((0, 0, 3), np.uint8)
-    kernel = _centred(kernel_on_fixed_scale(entry.arrays[f"x{scale}"], scale), (height, KERNEL + GAP), 255)
-    return np.hstack((bar, *([_centred(photo, (PHOTO, PHOTO), 235)] if photos else []), kernel))
+    kernel = kernel_on_fixed_scale(entry.arrays[f"x{scale}"], scale)
+    parts = [(photo, PHOTO, 235), (kernel, KERNEL + GAP, 255)][not photos :]
+    return np.hstack((bar, *(_centred(picture, (height, width), gray) for picture, width, gray in parts)))
 
 
 def _centred(picture: Picture, size: tuple[int, int], background: int) -> Picture:
@@ -127,20 +121,24 @@ def _centred(picture: Picture, size: tuple[int, int], background: int) -> Pictur
 
 def _label(entry: Entry, scale: int, min_confidence: float, rated: bool) -> str:
     """The photo's name, the kernel's widths and angle, and the confidence, if any cell of the sheet has one."""
-    wide, narrow, angle = widths_and_angle(entry.arrays[f"x{scale}"])
-    lines = [str(entry.manifest["photo"]), f"{wide:.2f} x {narrow:.2f} px, {round(math.degrees(angle)) % 180}°"]
+    lines = [entry.photo, measured(entry.arrays[f"x{scale}"], "x")]
     if rated:
-        confidence = entry.manifest.get("confidence", math.inf)
-        remarks = ["left out"] if confidence < min_confidence else []
+        remarks = ["left out"] if entry.confidence < min_confidence else []
         remarks += entry.manifest.get("reasons", [])[:1]
-        lines.append(f"{confidence:.2f} {': '.join(remarks)}" if confidence < math.inf else "")
+        lines.append(f"{entry.confidence:.2f} {': '.join(remarks)}" if entry.confidence < math.inf else "")
     return "\n".join(" ".join(line.split()) for line in lines)  # a file's name may have line breaks
 
 
+def measured(kernel: Kernel, times: str) -> str:
+    """A kernel's widths, with a sign ``times`` between them, and its angle."""
+    wide, narrow, angle = widths_and_angle(kernel)
+    return f"{wide:.2f} {times} {narrow:.2f} px, {round(math.degrees(angle)) % 180}°"
+
+
 def traffic_light(confidence: float) -> tuple[int, ...]:
-    """RGB of a confidence: red for 0, amber for 0.5, green for 1, blended in between."""
-    channels = ((200, 205, 30), (40, 140, 140), (40, 0, 60))
-    return tuple(int(np.interp(confidence, (0, 0.5, 1), channel)) for channel in channels)
+    """RGB of a confidence: red for 0, amber for 0.5, green for 1, blended in between; white for infinity (unknown)."""
+    channels = ((200, 205, 30, 255), (40, 140, 140, 255), (40, 0, 60, 255))
+    return tuple(int(np.interp(min(confidence, 2), (0, 0.5, 1, 2), channel)) for channel in channels)
 
 
 def with_density(arrays: dict[str, npt.NDArray[Any]]) -> Picture:

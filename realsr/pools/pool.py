@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from itertools import compress
 from pathlib import Path
 from typing import TypeVar
 
@@ -50,9 +51,8 @@ class KernelPool(nn.Module):
     def load(cls, folder: str | Path, scale: int, min_confidence: float = 0.0) -> KernelPool:
         """Read the kernels for ``scale`` from a pool's folder, or from files of other programs.
 
-        A pool's file holds the kernel of one photo. Those with a ``blur`` in their manifest are replaced: their blurs
-        are shrunk towards the camera's (:func:`realsr.estimation.shrinkage.shrunk_blurs`), and each is developed by the
-        camera's ``response``.
+        Kernels with a ``blur`` in their manifest are replaced: their blurs are shrunk towards the camera's
+        (:func:`realsr.estimation.shrinkage.shrunk_blurs`), and each is developed by the camera's ``response``.
 
         Args:
             folder: of the pool, or a path that :func:`realsr.pools.interchange.read_kernels` takes.
@@ -60,20 +60,18 @@ class KernelPool(nn.Module):
             min_confidence: kernels of less confidence are left out; kernels without a confidence stay.
 
         Raises:
-            InputError: the folder is missing or empty, has no kernel of this scale or of this confidence, or one that
-                is not finite or sums to nothing.
+            InputError: there is no kernel of this scale or of this confidence, or one is not finite or sums to nothing.
         """
         found = list(kernel_entries(folder, scale))
-        sure = np.array([entry.manifest.get("confidence", 1.0) for entry in found])
-        kept = [entry for entry, confidence in zip(found, sure, strict=True) if confidence >= min_confidence]
+        sure = np.array([entry.manifest.get("confidence", 1) for entry in found], np.float64)
+        kept, sure = list(compress(found, sure >= min_confidence)), sure[sure >= min_confidence]
         if not kept:
-            best = max(sure)
+            best = max(entry.manifest["confidence"] for entry in found)
             raise InputError(f"{folder}: min_confidence={min_confidence} leaves no kernel, the best has {best:.2f}")
-        sure = sure[sure >= min_confidence]
         if min_confidence > 0:
             log.info("min_confidence=%g keeps %d of %d kernels for x%d", min_confidence, len(kept), len(found), scale)
         kernels = [entry.arrays[f"x{scale}"] for entry in kept]
-        gaussian = [i for i, entry in enumerate(kept) if entry.manifest.get("blur") is not None]
+        gaussian = [i for i, entry in enumerate(kept) if "blur" in entry.manifest]
         if len(gaussian) > 1:
             blurs = shrunk_blurs(np.array([kept[i].manifest["blur"] for i in gaussian]), sure[gaussian])
             for i, blur in zip(gaussian, blurs, strict=True):
@@ -86,8 +84,7 @@ class KernelPool(nn.Module):
         if offset > 0.5:
             moved = f"half of the kernels move the picture by {offset:.1f} pixels or more, and a model would learn to"
             log.warning("%s: %s move it back; realsr.estimation.kernels.recentre puts a kernel right", folder, moved)
-        photos = [entry.manifest["photo"] for entry in kept]
-        return cls(torch.from_numpy(padded).float(), photos, torch.from_numpy(sure.astype(np.float64)))
+        return cls(torch.from_numpy(padded).float(), [entry.photo for entry in kept], torch.from_numpy(sure))
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -131,25 +128,18 @@ class NoisePool(nn.Module):
 
     @classmethod
     def load(cls, folder: str | Path) -> NoisePool:
-        """Read all tiles of a pool's folder.
-
-        Raises:
-            InputError: the folder is missing, or holds no tile, a damaged file, or tiles of different sizes.
-        """
+        """Read all tiles of a folder; raises InputError if there is none, a damaged file, or tiles of several sizes."""
         stacks: list[npt.NDArray[np.uint8]] = []
         photos: list[str] = []
-        for entry in read_entries(folder, "noise", "realsr.collect"):
-            tiles = entry.arrays.get("tiles")
-            if tiles is None or tiles.ndim != 4 or tiles.shape[-1] != 3 or tiles.dtype != np.uint8:
+        for entry in read_entries(folder, "noise"):
+            tiles = entry.arrays.get("tiles", np.zeros(0))
+            if tiles.ndim != 4 or tiles.shape[-1] != 3 or tiles.dtype != np.uint8:
                 raise InputError(f"{entry.path}: is no noise pool file, `tiles` (N, T, T, 3) uint8 is missing")
-            if len(tiles):
-                if stacks and tiles.shape[1:] != stacks[0].shape[1:]:
-                    raise InputError(
-                        f"{entry.path}: tiles of {tiles.shape[1]} pixels, others have {stacks[0].shape[1]}; "
-                        f"a pool has one size, delete {folder} and collect again"
-                    )
-                stacks.append(tiles)
-                photos += [entry.manifest.get("photo", entry.path.stem)] * len(tiles)
+            if stacks and len(tiles) and tiles.shape[1:] != stacks[0].shape[1:]:
+                sizes = f"tiles of {tiles.shape[1]} pixels, others have {stacks[0].shape[1]}"
+                raise InputError(f"{entry.path}: {sizes}; a pool has one size, delete {folder} and collect again")
+            stacks += [tiles] if len(tiles) else []
+            photos += [entry.photo] * len(tiles)
         if not stacks:
             raise InputError(f"{folder}: the noise pool has no tile; fill it with python -m realsr.collect")
         return cls(torch.from_numpy(np.concatenate(stacks)).permute(0, 3, 1, 2).contiguous(), photos)

@@ -51,11 +51,8 @@ class NoiseDraw:
 
     Attributes:
         nearest: share of the pool, those tiles nearest in brightness to the image and at least 8, that one is drawn
-            from; 1 is all.
+            from; 1 is all. Raises InputError if it is not in (0, 1].
         detrend: take away from each channel its ``mean``, or a fitted ``plane`` (gradients that tiles have left).
-
-    Raises:
-        InputError: ``nearest`` is out of range.
 
     >>> pool = NoisePool(torch.randint(90, 110, (4, 3, 16, 16), dtype=torch.uint8), list("abcd"))
     >>> drawn = NoiseDraw().draw(pool, 2, (8, 12), torch.Generator().manual_seed(0))
@@ -71,31 +68,20 @@ class NoiseDraw:
             raise InputError(f"noise.nearest={self.nearest}: give more than 0, up to 1")
 
     def draw(self, pool: NoisePool, count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
-        """Draw tiles and where they are cut, before the images are known.
+        """Draw tiles and where they are cut for images ``(height, width)`` that are not known yet.
 
-        Args:
-            pool: to draw from.
-            count: number of images.
-            size: their height and width.
-            generator: the CPU's, so that a run draws the same on any device.
-
-        Returns:
-            ``(3, count)`` int64 on the CPU: tile (of those near an image, from the darkest), top row, left column.
+        ``generator`` is the CPU's, so that a run draws the same on any device. Returns ``(3, count)`` int64 on the CPU:
+        tile (of those near an image, from the darkest), top row, left column.
         """
         tile = torch.randint(self._among(len(pool)), (count,), generator=generator)
         spare = [max(pool.tiles.shape[-1] - length, 0) for length in size]
         return torch.stack([tile, *(torch.randint(most + 1, (count,), generator=generator) for most in spare)])
 
     def noise(self, pool: NoisePool, drawn: Tensor, images: Tensor) -> Tensor:
-        """Cut the drawn tiles to the images' size; a tile is mirrored over an image that is larger.
+        """Cut the tiles, drawn by :meth:`draw` from ``pool``, to the size of ``images (N, 3, H, W)`` in [0, 1].
 
-        Args:
-            pool: the one that was drawn from, on the images' device.
-            drawn: by :meth:`draw`.
-            images: ``(N, 3, H, W)`` in [0, 1] that the noise is for.
-
-        Returns:
-            ``(N, 3, H, W)`` float32 of mean zero in every channel, in units of [0, 1] images.
+        A tile is mirrored over an image that is larger. Returns ``(N, 3, H, W)`` float32 of mean zero in every channel,
+        in units of [0, 1] images, on their device, where the pool is too.
         """
         tiles, (height, width) = pool.tiles, images.shape[-2:]
         tile, top, left = to_device(drawn, tiles.device)
@@ -106,9 +92,8 @@ class NoiseDraw:
             middles = (levels[: n - among] + levels[among:]) / 2
             tile = order[tile + torch.searchsorted(middles, brightness(images))]
         if max(height, width) > side:
-            rows, columns = (
-                mirror(torch.arange(max(side, length), device=tiles.device), side) for length in (height, width)
-            )
+            reach = [torch.arange(max(side, length), device=tiles.device) for length in (height, width)]
+            rows, columns = (mirror(places, side) for places in reach)
             tiles, tile = tiles[tile][:, :, rows][..., columns], torch.arange(len(images), device=tiles.device)
         # a view of all windows of all tiles, of which these are copied: half the time of an index for every pixel
         patch = tiles.unfold(2, height, 1).unfold(3, width, 1)[tile, :, top, left].float()

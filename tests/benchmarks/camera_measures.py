@@ -154,7 +154,7 @@ def noise_row(camera, folder, scenes, scale, shot):
     The camera's is what the photo differs by from the mean of other shots of the scene with the same lens and motion.
     """
     by_stem, made, true = {path.stem: index for index, path in enumerate(scenes)}, [], []
-    for entry in read_entries(folder, "noise", "bench_camera"):
+    for entry in read_entries(folder, "noise"):
         corners, side = entry.arrays["corner"][in_pool(entry.arrays["reason"])], entry.arrays["tiles"].shape[1]
         stem = Path(entry.manifest["photo"]).stem
         rng = np.random.default_rng([shot, by_stem[stem]])

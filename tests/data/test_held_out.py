@@ -18,7 +18,7 @@ from realsr.data.run_pools import PoolBuilder, RunPools
 from realsr.data.validation import Validation
 from realsr.degradation.paper import PaperDegradation
 from realsr.estimation.noise import NoiseRule
-from realsr.pools.export import export_kernels
+from realsr.pools.export_kernels import export_kernels
 from realsr.pools.folder import Entry
 from realsr.runtime.errors import InputError
 from realsr.runtime.files import file_hash

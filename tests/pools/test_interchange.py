@@ -9,7 +9,7 @@ from hydra.utils import instantiate
 from scipy.io import loadmat, savemat
 
 from realsr.estimation.kernels import gaussian_kernel, x4_from_x2
-from realsr.pools.export import check_form, export_kernels, write_kernels
+from realsr.pools.export_kernels import check_form, export_kernels, write_kernels
 from realsr.pools.folder import Entry
 from realsr.pools.interchange import is_foreign, read_kernels
 from realsr.pools.pool import KernelPool

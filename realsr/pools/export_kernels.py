@@ -36,7 +36,7 @@ def export_kernels(folder: Path, target: Path, form: str, min_confidence: float 
     Raises:
         InputError: no scale is in all of the pool's files, or no kernel is left.
     """
-    have = [{name for name in e.arrays if name[0] == "x"} for e in read_entries(folder, "kernel", "realsr.estimate")]
+    have = [{name for name in entry.arrays if name[0] == "x"} for entry in read_entries(folder, "kernel")]
     scales = sorted(int(name[1:]) for name in set.intersection(*have) if name[1:].isdigit())
     if not scales:
         raise InputError(f"{folder}: no scale is in all of its files, so there is nothing to export")
@@ -64,19 +64,10 @@ def write_kernels(folder: Path, form: str, scale: int, photos: Sequence[str], ke
         return
     stems = [Path(photo).stem if Path(photo).suffix.lower() in SUFFIXES else photo for photo in photos]
     short = [os.fsencode(stem)[:200].decode(errors="ignore") for stem in stems]  # a file's name has 255 bytes at most
-    for name, kernel in zip(_different(short), kernels, strict=True):
+    used: set[str] = set()
+    for stem, kernel in zip(short, kernels, strict=True):
+        numbered = (f"{stem}_{number}" for number in itertools.count(2))
+        name = next(name for name in numbered if name not in {*used, *short}) if stem in used else stem
+        used.add(name)
         with atomic_write(folder / name / f"{name}_kernel_x{scale}.mat") as file:
             savemat(file, {VARIABLE: kernel.astype(np.float64)})
-
-
-def _different(names: Sequence[str]) -> list[str]:
-    """Names with a number behind those that are there more than once, one that no other name has.
-
-    >>> _different(["a", "a", "a_2", "a"])
-    ['a', 'a_3', 'a_2', 'a_4']
-    """
-    result: dict[str, None] = {}
-    for name in names:
-        numbered = (f"{name}_{number}" for number in itertools.count(2))
-        result[next(n for n in numbered if n not in result and n not in names) if name in result else name] = None
-    return list(result)

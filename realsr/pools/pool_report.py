@@ -5,19 +5,18 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
 from realsr.estimation.kernels import widths_and_angle
 from realsr.estimation.noise import IN_POOL, REASONS, count_reasons, in_pool
+from realsr.pools import kernel_sheet
 from realsr.pools.builder import read_skipped
 from realsr.pools.folder import Entry
 from realsr.pools.interchange import checked_kernel
-from realsr.pools.kernel_sheet import chosen, kernel_on_fixed_scale, traffic_light, width_histogram, with_density
 from realsr.reports.html import picture, write_page
 from realsr.reports.pictures import noise_picture
 from realsr.runtime.errors import InputError
@@ -50,11 +49,11 @@ def _read(folder: Path, describe: Callable[[Entry], Record]) -> tuple[list[Recor
     for path in sorted(folder.glob("*.npz")):
         try:
             entry = Entry.read(path)
-            found.append({"path": path, "photo": str(entry.manifest.get("photo", path.stem)), **describe(entry)})
+            found.append({"path": path, "photo": entry.photo, **describe(entry)})
         except InputError as e:
             skipped.append((path.name, str(e).removeprefix(f"{path}: ")))
             continue
-        settings = {**entry.manifest.get("settings", {}), "realsr": entry.manifest.get("realsr", "?")}
+        settings = {**entry.settings, "realsr": entry.manifest.get("realsr", "?")}
         made[", ".join(f"{key}={value}" for key, value in settings.items())] += 1
     return found, {"skipped": skipped, "settings": sorted(made.items(), key=lambda item: (-item[1], item[0]))}
 
@@ -64,17 +63,21 @@ def _kernels(folder: Path) -> Record:
     found, pool = _read(folder, _kernel)
     found.sort(key=lambda record: record["confidence"])
     sure = [record["confidence"] for record in found]
-    shown = set(chosen(sure, SHOWN))
     rated = [confidence for confidence in sure if confidence < math.inf]
     keeps = [(least, sum(confidence >= least for confidence in rated)) for least in (0.25, 0.5, 0.75)]
-    pool |= {"rows": [], "shown": len(shown), "rated": len(rated), "keeps": keeps}
+    shown = kernel_sheet.chosen(sure, SHOWN)
+    for record in (found[i] for i in shown):
+        arrays, photo = Entry.read(record["path"]).arrays, record["photo"]
+        kernel = kernel_sheet.kernel_on_fixed_scale(arrays[f"x{record['scale']}"], record["scale"])
+        record["kernel"] = picture(kernel, f"kernel of {photo}")
+        if "thumbnail" in arrays:
+            record["thumbnail"] = picture(kernel_sheet.with_density(arrays), photo, photo=True)
     if found:
         scale = Counter(record["scale"] for record in found).most_common(1)[0][0]
         sizes = np.array([record["sizes"] for record in found if record["scale"] == scale])
-        histogram = picture(width_histogram(sizes, scale), f"how wide the kernels for x{scale} are")
-        rows = [record | _kernel_pictures(record, i in shown) for i, record in enumerate(found)]
-        pool |= {"scale": scale, "histogram": histogram, "rows": rows}
-    return pool
+        histogram = picture(kernel_sheet.width_histogram(sizes, scale), f"how wide the kernels for x{scale} are")
+        pool |= {"scale": scale, "histogram": histogram}
+    return pool | {"rows": found, "shown": len(shown), "rated": len(rated), "keeps": keeps}
 
 
 def _kernel(entry: Entry) -> Record:
@@ -82,26 +85,18 @@ def _kernel(entry: Entry) -> Record:
     scales = [int(name[1:]) for name in entry.arrays if name[0] == "x" and name[1:].isdigit()]
     if not scales:
         raise InputError("has no kernel")
-    wide, narrow, angle = widths_and_angle(checked_kernel(entry.arrays[f"x{max(scales)}"], entry.path))
-    confidence = entry.manifest.get("confidence", math.inf)
+    kernel = checked_kernel(entry.arrays[f"x{max(scales)}"], entry.path)
     return {
         "scale": max(scales),
-        "sizes": (wide, narrow),
-        "widths": f"x{max(scales)}: {wide:.2f} × {narrow:.2f} px, {round(math.degrees(angle)) % 180}°",
-        "confidence": confidence,
-        "colour": "rgb({}, {}, {})".format(*traffic_light(confidence)) if confidence < math.inf else "",
+        "sizes": widths_and_angle(kernel)[:2],
+        "widths": f"x{max(scales)}: {kernel_sheet.measured(kernel, '×')}",
+        "confidence": entry.confidence,
+        "colour": "rgb({}, {}, {})".format(*kernel_sheet.traffic_light(entry.confidence))
+        if entry.confidence < math.inf
+        else "",
         "reasons": entry.manifest.get("reasons", []),
+        **{"kernel": "", "thumbnail": ""},
     }
-
-
-def _kernel_pictures(record: Record, shown: bool) -> Record:
-    drawn = {"thumbnail": Markup(""), "kernel": Markup("")}
-    if shown:
-        arrays, scale, photo = Entry.read(record["path"]).arrays, record["scale"], record["photo"]
-        drawn["kernel"] = picture(kernel_on_fixed_scale(arrays[f"x{scale}"], scale), f"kernel of {photo}")
-        if "thumbnail" in arrays:
-            drawn["thumbnail"] = picture(with_density(arrays), photo, photo=True)
-    return drawn
 
 
 def _noise(folder: Path) -> Record:
@@ -109,11 +104,17 @@ def _noise(folder: Path) -> Record:
     found, pool = _read(folder, _tiles)
     totals = {name: sum(record["counts"][name] for record in found) for name in REASONS}
     reasons = [name for name in REASONS if name and totals[name]]
-    total = sum(record["taken"] for record in found)
+    total, first, pictures = sum(record["taken"] for record in found), 0, []
+    wanted = np.array(evenly(SHOWN, total), int)
+    for record in found:
+        mine = wanted[(wanted >= first) & (wanted < first + record["taken"])] - first
+        first += record["taken"]
+        for tile in Entry.read(record["path"]).arrays["tiles"][mine] if len(mine) else ():
+            pictures.append(picture(noise_picture(tile, 96), record["photo"], photo=True))
     return pool | {
         "total": total,
         "gave": sum(record["taken"] > 0 for record in found),
-        "pictures": list(_tile_pictures(found, total)),
+        "pictures": pictures,
         "reasons": [(name, totals[name], REASONS[name]) for name in reasons],
         "head": ["photo", "tiles", "taken", *reasons, "noise level", "brightness"],
         "rows": [
@@ -136,15 +137,3 @@ def _tiles(entry: Entry) -> Record:
     if len(mean):
         shown = f"{math.sqrt(level.mean()):.1f}", f"{mean.min():.0f} to {mean.max():.0f}"
     return {"counts": counts, "taken": sum(counts[name] for name in IN_POOL), "shown": shown}
-
-
-def _tile_pictures(found: Sequence[Record], total: int) -> Iterator[Markup]:
-    """Pictures of an even choice of all tiles."""
-    wanted = np.array(evenly(SHOWN, total), int)
-    first = 0
-    for record in found:
-        mine = wanted[(wanted >= first) & (wanted < first + record["taken"])] - first
-        first += record["taken"]
-        if len(mine):
-            for tile in Entry.read(record["path"]).arrays["tiles"][mine]:
-                yield picture(noise_picture(tile, 96), record["photo"], photo=True)

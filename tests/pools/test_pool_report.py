@@ -22,7 +22,7 @@ from realsr.imaging import Photo, write_image
 from realsr.pools.collect import collect_noise
 from realsr.pools.estimate import estimate_kernels
 from realsr.pools.folder import Entry
-from realsr.pools.page import report_pools
+from realsr.pools.pool_report import report_pools
 from realsr.reports.html import code, write_page
 from realsr.runtime.errors import InputError
 from realsr.runtime.files import find_images
