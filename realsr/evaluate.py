@@ -10,9 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from realsr.data.folders import find_pairs, say_cropped
 from realsr.data.samples import make_samples
+from realsr.evaluation.evaluation_report import present
 from realsr.evaluation.evaluator import build_evaluator, evaluate
 from realsr.evaluation.methods import build_methods
-from realsr.evaluation.presentation import present
 from realsr.evaluation.tables import check_paper
 from realsr.runtime.config import command
 from realsr.runtime.errors import InputError, at_least

@@ -13,10 +13,10 @@ from omegaconf import DictConfig
 
 from realsr.data.folders import find_pairs
 from realsr.data.samples import check_no_photos, make_samples
+from realsr.evaluation.evaluation_report import present
 from realsr.evaluation.evaluator import build_evaluator, evaluate
 from realsr.evaluation.kernel_table import print_kernel_table
 from realsr.evaluation.methods import bicubic, network
-from realsr.evaluation.presentation import present
 from realsr.imaging import read_image
 from realsr.reports.pictures import save
 from realsr.runtime.command_line import and_next

@@ -1,17 +1,19 @@
-"""Every method on every photo, measured; results of an earlier run are not made again."""
+"""Methods on photos, measured: results of an earlier run are not made again; a network beside its start."""
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -23,9 +25,10 @@ from realsr.data.folders import PairFiles
 from realsr.estimation.kernels import Kernel
 from realsr.evaluation.methods import COMPARE, Method
 from realsr.evaluation.no_reference import NIQE, NIQE_BLOCK, fits_niqe, photo_metrics
+from realsr.evaluation.tables import MEASURES
 from realsr.imaging import Photo, content_hash, read_image, to_float, to_uint, write_image
 from realsr.imaging.metrics import image_metrics, least_side
-from realsr.networks.perceptual import LPIPSLoss
+from realsr.networks.tiling import upscale_tiled
 from realsr.reports.pictures import Picture, grid, save, sharpest_crop
 from realsr.runtime.errors import InputError
 from realsr.runtime.files import check_writable, file_hash, write_file
@@ -34,6 +37,7 @@ from realsr.runtime.hardware import pick_device
 log = logging.getLogger(__name__)
 
 TRUTH = "ground truth"
+RECORD = {"made_by", "picture", "seconds", "kernel", "measured_by", "metrics"}  # of a result
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Evaluator:
     """
 
     scale: int
-    lpips: LPIPSLoss | None = None
+    lpips: Callable[[Tensor, Tensor], Tensor] | None = None
     niqe: NIQE | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -97,8 +101,7 @@ def evaluate(photos: Sequence[PairFiles], methods: Sequence[Method], evaluator: 
     """
     check_writable(folder)
     names = [method.name for method in methods]
-    check_apart(photos, names, folder)
-    check_sizes(photos, evaluator.niqe is not None)
+    check_photos(photos, names, folder, evaluator.niqe is not None)
     done = Evaluation({name: {} for name in names}, {name: {} for name in names}, {}, [])
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, disable=len(photos) * len(methods) < 3) as progress:
@@ -139,17 +142,12 @@ def view(pair: Pair, methods: Sequence[str], folder: Path, side: int) -> dict[st
     return {name: cell[y : y + side, x : x + side] for name, cell in cells.items()}
 
 
-def check_apart(photos: Sequence[PairFiles], methods: Sequence[str], folder: Path) -> None:
-    """Raise InputError if results would overwrite the photos."""
+def check_photos(photos: Sequence[PairFiles], methods: Sequence[str], folder: Path, niqe: bool) -> None:
+    """Raise InputError if results would overwrite the photos, or if one is too small for SSIM or NIQE."""
     ours = [(folder / name).resolve() for name in (*methods, COMPARE)]
-    for path in (path for files in photos for path in files.paths):
-        if any(path.resolve().is_relative_to(place) for place in ours):
-            raise InputError(f"{path}: lies where results go, in {folder}; give another output=DIR")
-
-
-def check_sizes(photos: Sequence[PairFiles], niqe: bool = False) -> None:
-    """Raise InputError if a photo is too small for SSIM, or, without ground truth, for NIQE."""
     for files in photos:
+        if inside := [path for path in files.paths if any(path.resolve().is_relative_to(place) for place in ours)]:
+            raise InputError(f"{inside[0]}: lies where results go, in {folder}; give another output=DIR")
         least = least_side(files.scale)
         height, width = (side * files.scale for side in files.size)
         if files.hr is not None and min(height, width) < least:
@@ -165,7 +163,7 @@ def _result(method: Method, pair: Pair, evaluator: Evaluator, folder: Path) -> d
     """Make or read a method's picture of a photo, and its record."""
     picture, path = folder / f"{pair.name}.png", folder / f"{pair.name}.json"
     hr = None if pair.hr is None else _digest(pair.hr)
-    keys = {**method.made_by, "lr": _digest(pair.lr)}, {**evaluator.key(), "hr": hr}
+    keys = {**method.made_by, "lr": _digest(pair.lr), "realsr": __version__}, {**evaluator.key(), "hr": hr}
     made_by, measured_by = json.loads(json.dumps(keys))  # as they will be read
     record, sr = _read_record(path), None
     with suppress(InputError):  # no picture yet, or a damaged one
@@ -191,11 +189,14 @@ def _result(method: Method, pair: Pair, evaluator: Evaluator, folder: Path) -> d
 
 def _read_record(path: Path) -> dict[str, Any]:
     """The record of an earlier run; empty if there is none, or none that is whole."""
-    try:
-        record: dict[str, Any] = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return record
+    record: Any = None
+    with suppress(OSError, ValueError):
+        record = json.loads(path.read_bytes())
+    if isinstance(record, dict) and record.keys() >= RECORD:
+        return record
+    if path.exists():
+        log.warning("%s: is damaged, so the picture beside it is made anew", path)
+    return {}
 
 
 def _digest(image: Tensor) -> str:
@@ -212,3 +213,40 @@ def build_evaluator(scale: int, metrics: Mapping[str, Any], accelerator: str) ->
     if built.get("lpips") is not None:
         built["lpips"].to(pick_device(accelerator))
     return Evaluator(scale, built.get("lpips"), built.get("niqe"), settings)
+
+
+@torch.inference_mode()
+def validation_means(
+    network: Callable[[Tensor], Tensor],
+    scale: int,
+    pairs: Sequence[Pair],
+    lpips: Callable[[Tensor, Tensor], Tensor] | None = None,
+    device: torch.device | str = "cpu",
+) -> dict[str, float]:
+    """Means of the metrics over validation pairs, and over the camera's photos, which have no ground truth.
+
+    The network maps ``(1, 3, H, W)`` in [0, 1] to ``(1, 3, s*H, s*W)``, on ``device``.
+    """
+    measure = Evaluator(scale, lpips).measure
+    found = [measure(upscale_tiled(network, pair.lr[None].to(device), scale)[0], pair.hr) for pair in pairs]
+    # a photo may have no edges or no flat region to measure: NaN
+    values = {name: [row[name] for row in found if not math.isnan(row.get(name, math.nan))] for name in MEASURES}
+    return {name: float(np.mean(each)) for name, each in values.items() if each}
+
+
+def compare_means(start: dict[str, float], adapted: dict[str, float]) -> str:
+    """One line: both networks' means, and which network is better by PSNR, LPIPS and NIQE.
+
+    >>> print(compare_means({"psnr": 28.0, "lpips": 0.25}, {"psnr": 29.0, "lpips": 0.2}))
+    start -> adapted: PSNR 28.00 -> 29.00, LPIPS 0.2500 -> 0.2000; the adapted network is better by PSNR and LPIPS
+    """
+    both = [(name, metric) for name, metric in MEASURES.items() if name in start and name in adapted]
+    shown = [f"{m.name} {m.written(start[name])} -> {m.written(adapted[name])}" for name, m in both]
+    gains = {m.name: m.better * (adapted[n] - start[n]) for n, m in both if n in ("psnr", "lpips", "niqe")}
+    better, worse = ([name for name, gain in gains.items() if (gain > 0) == wanted] for wanted in (True, False))
+    sides = {"the adapted network": better, "the start": worse}
+    told = ", ".join(f"{side} by {' and '.join(names)}" for side, names in sides.items() if names)
+    result = told.replace(" by", " is better by", 1) or "neither is better by these"
+    if worse and not better:
+        result += "; more photos or steps may help, or take the start"
+    return f"start -> adapted: {', '.join(shown)}; {result}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,6 @@ from realsr.pools.folder import Entry
 from realsr.pools.kernel_sheet import kernel_on_fixed_scale
 from realsr.reports.pictures import grid, save
 
-log = logging.getLogger(__name__)
-
 
 def print_kernel_table(pool: Path, truth_file: Path, picture: Path) -> None:
     """Print PSNR and MNC of the estimated x4 kernels and of bicubic's; draw both after the true kernel.
@@ -23,13 +20,12 @@ def print_kernel_table(pool: Path, truth_file: Path, picture: Path) -> None:
     """
     truth = np.load(truth_file)
     table, cells, labels = [["photo", "estimated", "assuming bicubic"]], [], []
-    for path in sorted(pool.glob("*.npz")):
-        entry = Entry.read(path)
-        name = Path(entry.manifest["photo"]).stem
+    for entry in map(Entry.read, sorted(pool.glob("*.npz"))):
+        name = Path(entry.photo).stem
         true, others = truth[f"{name}_x4"], (entry.arrays["x4"], bicubic_kernel(4))
         psnrs = [f"{kernel_psnr(kernel, true):.1f}" for kernel in others]
-        correlations = [f"{max_normalised_correlation(kernel, true):.3f}" for kernel in others]
-        table.append([name, *map(" / ".join, zip(psnrs, correlations, strict=True))])
+        mncs = [f"{max_normalised_correlation(kernel, true):.3f}" for kernel in others]
+        table.append([name, *map(" / ".join, zip(psnrs, mncs, strict=True))])
         cells.append([kernel_on_fixed_scale(kernel, 4) for kernel in (true, *others)])
         labels.append([name, f"estimated {psnrs[0]} dB", f"bicubic {psnrs[1]} dB"])
     print_cells(table, "x4 kernels against the true ones (aligned PSNR in dB / MNC; higher is better)")

@@ -14,11 +14,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
-from realsr import __version__
 from realsr.estimation.estimate import Estimator, estimate_kernel
 from realsr.estimation.kernels import Kernel
-from realsr.evaluation.zssr import ZSSR, zero_shot
-from realsr.evaluation.zssr.upscale import check_zero_shot_scale
+from realsr.evaluation.zssr import ZSSR, check_zero_shot_scale, zero_shot
 from realsr.imaging.resample import imresize
 from realsr.networks.tiling import TILE, upscale_tiled
 from realsr.networks.weights import checkpoint_file, read_checkpoint
@@ -31,19 +29,13 @@ from realsr.upscaling.library import clamp_finite
 
 log = logging.getLogger(__name__)
 
-ZERO_SHOT = ("zssr", "k_zssr")
+WITHOUT_FILE = ("bicubic", "zssr", "k_zssr")
 COMPARE = "compare"  # a folder beside those of the methods
-RESERVED = ("bicubic", *ZERO_SHOT, COMPARE, "report.html", "table.md", "images.csv", "metrics.json")
-NAME = r"\w[\w.+-]*"
+RESERVED = (*WITHOUT_FILE, COMPARE, "report.html", "table.md", "images.csv", "metrics.json")
 
 
 class Enlarged(NamedTuple):
-    """The result of a method on a photo.
-
-    Attributes:
-        sr: ``(3, s*H, s*W)`` in [0, 1] on the CPU.
-        kernel: the photo's estimated kernel, if the method estimates one.
-    """
+    """A method's result: ``(3, s*H, s*W)`` in [0, 1] on the CPU, and the photo's kernel where it is estimated."""
 
     sr: Tensor
     kernel: Kernel | None = None
@@ -56,7 +48,7 @@ class Method:
     Attributes:
         name: in tables, and of the folder of its results.
         run: enlarges ``(3, H, W)`` in [0, 1] on the CPU.
-        made_by: all that the result depends on besides the photo, as plain values.
+        made_by: all that the result depends on besides the photo and the version of realsr, as plain values.
         checkpoint: what its file says of its training, without tensors.
     """
 
@@ -73,7 +65,7 @@ def bicubic(scale: int) -> Method:
     >>> bicubic(4).run(torch.rand(3, 8, 6)).sr.shape
     torch.Size([3, 32, 24])
     """
-    made_by = {"method": "bicubic", "scale": scale, "realsr": __version__}
+    made_by = {"method": "bicubic", "scale": scale}
     return Method("bicubic", lambda lr: Enlarged(imresize(lr, scale).clamp(0, 1)), made_by)
 
 
@@ -105,9 +97,8 @@ def network(
             reason = " ".join(str(e).split())[:150] or type(e).__name__
             raise InputError(f"the network fails ({reason}); for less memory give tile=64") from e
 
-    made_by = {"method": "network", "weights": file_hash(path), "ema": ema, "tile": tile}
-    made_by |= {"overlap": model.overlap if overlap < 0 else overlap, "keep_colours": keep_colours}
-    made_by |= {"device": pick_device(accelerator).type, "realsr": __version__}
+    made_by = {"method": "network", "weights": file_hash(path), "ema": ema, "tile": tile, "keep_colours": keep_colours}
+    made_by |= {"overlap": model.overlap if overlap < 0 else overlap, "device": pick_device(accelerator).type}
     training = {key: value for key, value in content.items() if key in ("config", "pools", "versions", "held_out")}
     return Method(name, run, made_by, training)
 
@@ -122,19 +113,21 @@ def zssr(
     """
     check_zero_shot_scale(scale)
     name, device = "zssr" if estimator is None else "k_zssr", pick_device(accelerator).type
-    made_by = {"method": name, "scale": scale, "zssr": plain_settings(module), "device": device, "realsr": __version__}
+    made_by = {"method": name, "scale": scale, "zssr": plain_settings(module), "device": device}
     module()  # checks its options
-    if estimator is None:
-        return Method(name, lambda lr: Enlarged(zero_shot(lr, scale, module, None, accelerator)), made_by)
-    estimator()
+    if estimator is not None:
+        estimator()
+        made_by["estimator"] = plain_settings(estimator)
 
     def run(lr: Tensor) -> Enlarged:
+        if estimator is None:
+            return Enlarged(zero_shot(lr, scale, module, None, accelerator))
         estimate = estimate_kernel(lr, 2, estimator, accelerator)
         if estimate.reasons:
             log.warning("k_zssr: kernel of confidence %.2f, %s", estimate.confidence, "; ".join(estimate.reasons))
         return Enlarged(zero_shot(lr, scale, module, estimate.kernels, accelerator), estimate.kernels.get(scale))
 
-    return Method(name, run, {**made_by, "estimator": plain_settings(estimator)})
+    return Method(name, run, made_by)
 
 
 def split_names(specs: Sequence[str]) -> list[tuple[str, str | None]]:
@@ -146,12 +139,12 @@ def split_names(specs: Sequence[str]) -> list[tuple[str, str | None]]:
     found: list[tuple[str, str | None]] = []
     for spec in specs:
         name, colon, path = str(spec).partition(":")
-        if not colon and name not in ("bicubic", *ZERO_SHOT):
+        if not colon and name not in WITHOUT_FILE:
             raise InputError(
                 f"methods: {spec!r} is none of bicubic, zssr, k_zssr; a network is given as NAME:FILE, in quotes where "
                 "the file has a comma in its name: \"methods=[bicubic,'NAME:a,b.ckpt']\""
             )
-        if colon and (not path or not re.fullmatch(NAME, name) or name.lower() in RESERVED):
+        if colon and (not path or not re.fullmatch(r"\w[\w.+-]*", name) or name.lower() in RESERVED):
             raise InputError(f"methods: {spec!r}: give NAME:FILE, with a NAME of letters and digits of its own")
         if name.lower() in (other.lower() for other, _ in found):  # one folder, where file names have no cases
             raise InputError(f"methods: there are two of the name {name!r}; give each a NAME of its own")
@@ -163,9 +156,13 @@ def build_methods(cfg: DictConfig) -> list[Method]:
     """The methods of a config: ``methods``, and ``model`` for ``ckpt``."""
     specs = [*map(str, cfg.methods), *([] if cfg.ckpt is None else [f"model:{cfg.ckpt}"])]
     options = cfg.ema, cfg.tile, cfg.overlap, cfg.keep_colours, cfg.accelerator
-    simple: dict[str, Callable[[], Method]] = {
-        "bicubic": lambda: bicubic(cfg.scale),
-        "zssr": lambda: zssr(cfg.scale, instantiate(cfg.zssr), cfg.accelerator),
-        "k_zssr": lambda: zssr(cfg.scale, instantiate(cfg.zssr), cfg.accelerator, instantiate(cfg.estimator)),
-    }
-    return [simple[n]() if p is None else network(n, p, cfg.scale, *options) for n, p in split_names(specs)]
+    methods = []
+    for name, path in split_names(specs):
+        if path is not None:
+            methods.append(network(name, path, cfg.scale, *options))
+        elif name == "bicubic":
+            methods.append(bicubic(cfg.scale))
+        else:
+            estimator = instantiate(cfg.estimator) if name == "k_zssr" else None
+            methods.append(zssr(cfg.scale, instantiate(cfg.zssr), cfg.accelerator, estimator))
+    return methods

@@ -56,7 +56,7 @@ class NIQE:
             except (OSError, RuntimeError) as e:
                 said = f"cannot download NIQE's weights ({first_line(e)}); give metrics.niqe.weights=FILE"
                 raise InputError(said) from e
-        mean, covariance = (offered.mu_p, offered.cov_p) if weights is None else read_pristine(weights)
+        mean, covariance = (offered.mu_p, offered.cov_p) if weights is None else read_pristine(Path(weights))
         self.metrics = {}
         for dtype in (torch.float64, torch.float32):
             metric = self.metrics[dtype] = deepinv.NIQE(None, round_tensor=True, dtype=dtype)
@@ -85,21 +85,19 @@ def fits_niqe(height: int, width: int) -> bool:
     return (height // NIQE_BLOCK) * (width // NIQE_BLOCK) >= 2
 
 
-def read_pristine(file: str) -> tuple[Tensor, Tensor]:
+def read_pristine(file: Path) -> tuple[Tensor, Tensor]:
     """Mean ``(36,)`` and covariance ``(36, 36)`` of the features of pristine photos, float64.
 
-    Args:
-        file: BasicSR's ``.npz`` (``mu_pris_param``, ``cov_pris_param``), or PyTorch's as deepinv's (``mu``, ``cov``).
+    The file is BasicSR's ``.npz`` (``mu_pris_param``, ``cov_pris_param``), or PyTorch's as deepinv's (``mu``, ``cov``).
 
     Raises:
         InputError: the file is missing, damaged, or holds something else.
     """
-    if not Path(file).is_file():
+    if not file.is_file():
         raise InputError(f"{file}: no such file of NIQE weights")
-    npz = Path(file).suffix == ".npz"
-    names = ("mu_pris_param", "cov_pris_param") if npz else ("mu", "cov")
+    names = ("mu_pris_param", "cov_pris_param") if file.suffix == ".npz" else ("mu", "cov")
     try:
-        content: dict[str, Any] = dict(np.load(file)) if npz else read_checkpoint(file)
+        content: dict[str, Any] = dict(np.load(file)) if file.suffix == ".npz" else read_checkpoint(file)
     except InputError:
         raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as e:
@@ -137,10 +135,9 @@ def noise_left(sr: Tensor) -> float:
     5
     """
     found = [np.zeros(0)]
-    for top in range(0, sr.shape[2], 16 * BLOCK):  # in strips, for the memory
-        strip = sr[0, :, top : top + 16 * BLOCK].cpu()
+    for strip in torch.split(sr[0], 16 * BLOCK, 1):  # for the memory
         rows, columns = (side // BLOCK for side in strip.shape[1:])
-        levels = 255 * strip[:, : rows * BLOCK, : columns * BLOCK].double().numpy()
+        levels = 255 * strip[:, : rows * BLOCK, : columns * BLOCK].cpu().double().numpy()
         blocks = levels.reshape(3, rows, BLOCK, columns, BLOCK).swapaxes(2, 3)
         inside = ((blocks.min((-1, -2)) > 0) & (blocks.max((-1, -2)) < 255)).all(0)
         found.append((without_plane(blocks) ** 2).mean((0, -1, -2))[inside])
@@ -168,6 +165,5 @@ def photo_metrics(sr: Tensor, niqe: NIQE | None = None) -> dict[str, float]:
     too small for NIQE.
     """
     sr = quantize(sr)
-    noise = noise_left(sr)
-    values = {} if niqe is None else {"niqe": niqe(sr)}
+    values, noise = {} if niqe is None else {"niqe": niqe(sr)}, noise_left(sr)
     return {**values, "noise": noise, "edges": edge_width(sr, 0.0 if math.isnan(noise) else noise)}

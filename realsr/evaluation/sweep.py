@@ -143,13 +143,13 @@ def row_names(runs: Sequence[Iterable[str]]) -> list[str]:
 
 def frame(runs: Sequence[Run], folder: Path) -> pd.DataFrame:
     """A line for every run, a column for each metric that a run has."""
-    keys = [key for key in MEASURES if any(key in (run.metrics or {}) for run in runs)]
     lines = [
         {"folder": str(run.folder.relative_to(folder)), "run": run.row, "seed": run.seed, "failure": run.failure}
         | {"done": run.metrics is not None, **(run.metrics or {})}
         for run in runs
     ]
-    return pd.DataFrame(lines, columns=["folder", "run", "seed", "failure", "done", *keys])
+    metrics = [key for key in MEASURES if any(key in line for line in lines)]
+    return pd.DataFrame(lines, columns=["folder", "run", "seed", "failure", "done", *metrics])
 
 
 def by_row(each: pd.DataFrame) -> pd.DataFrame:
@@ -161,17 +161,16 @@ def by_row(each: pd.DataFrame) -> pd.DataFrame:
 
 def for_people(rows: pd.DataFrame) -> Cells:
     """From :func:`by_row` ``mean ± standard deviation (runs)`` of each metric, and the number of failed runs if any."""
-    keys, incomplete = [key for key in MEASURES if key in rows], rows["failed"].any()
-    cells = [["run", *(MEASURES[key].name for key in keys), *(["failed"] if incomplete else [])]]
+    metrics, incomplete = {key: of for key, of in MEASURES.items() if key in rows}, rows["failed"].any()
+    cells = [["run", *(of.name for of in metrics.values()), *(["failed"] if incomplete else [])]]
     for row in rows.to_dict("records"):
-        shown = [_cell(row[key], row[f"{key}_std"], row[f"{key}_n"], MEASURES[key].digits) for key in keys]
-        cells.append([row["run"], *shown, *([f"{row['failed']} of {row['runs']}"] if incomplete else [])])
+        cells.append([row["run"]])
+        for key, of in metrics.items():
+            mean, deviation, count = (row[f"{key}{end}"] for end in ("", "_std", "_n"))
+            several = f" ± {deviation:.{of.digits}f} ({count})" if count > 1 else ""
+            cells[-1].append(f"{mean:.{of.digits}f}{several}" if count else "")
+        cells[-1] += [f"{row['failed']} of {row['runs']}"] if incomplete else []
     return cells
-
-
-def _cell(mean: float, deviation: float, count: int, digits: int) -> str:
-    several = f" ± {deviation:.{digits}f} ({count})" if count > 1 else ""
-    return f"{mean:.{digits}f}{several}" if count else ""
 
 
 def compare(runs: Iterable[Run]) -> Picture | None:

@@ -69,13 +69,9 @@ MEASURES = {  # in the order of tables; the last three are of photos without tru
 
 
 class Tables(NamedTuple):
-    """The tables of an evaluation.
+    """The cells of the means and, where there are some, of the differences; sentences that explain them; the figures.
 
-    Attributes:
-        cells: of the means, and of the differences from the first method where there are some.
-        notes: sentences that explain them.
-        mean: by method and metric.
-        interval: of the means, where there are enough images.
+    The mean is by method and metric, and so is its interval, where there are enough images.
     """
 
     cells: list[Cells]
@@ -85,26 +81,25 @@ class Tables(NamedTuple):
 
 
 def tabulate(results: Results, paper: Mapping[str, Any] | None = None, notes: Sequence[str] = ()) -> Tables:
-    """Compare methods on the images for which all have a value; methods without any result are left out of that.
+    """Compare methods with the first on the images for which all have a value; those without any result are left out.
 
-    Args:
-        results: by method, image and metric. The others are compared with the first method.
-        paper: ``source`` and ``rows`` of published figures, by method and metric.
-        notes: the first notes.
+    ``paper`` has the ``source`` and ``rows`` of published figures, by method and metric; ``notes`` are the first notes.
 
     >>> results = {"bicubic": {"a": {"psnr": 25.0}, "b": {"psnr": 27.0}}, "mine": {"a": {"psnr": 26.0}}}
     >>> means, differences = tabulate(results).cells
     >>> means, differences[1]
     ([['method', 'PSNR'], ['bicubic', '25.00'], ['mine', '26.00']], ['mine', '+1.00, 1 of 1'])
     """
-    paper, values = paper or {}, by_metric(results)
+    paper, table, notes = paper or {}, frame(results), list(notes)
+    compared = [method for method in results if results[method]]
+    wide = {key: table.pivot(index="image", columns="method", values=key)[compared] for key in table.columns[2:]}
+    values = {key: whole for key, of in wide.items() if len(whole := of.dropna())}
     mean = {m: {key: float(v[m].mean()) for key, v in values.items() if m in v} for m in results}
     many = {key: v for key, v in values.items() if len(v) >= FEWEST}
     interval = {m: {key: bootstrap_interval(v[m]) for key, v in many.items() if m in v} for m in results}
     cells = [summary(mean, interval, paper.get("rows", {})), differences(values, list(results))]
-    each = [set(of) for of in results.values() if of] or [set()]
-    common, every = len(set.intersection(*each)), len(set.union(*each))
-    notes = list(notes)
+    images = table.groupby("image").size()
+    common, every = (images == len(compared)).sum(), len(images)
     if many:
         notes.append("In brackets: 95 % bootstrap interval of the mean over images.")
     if cells[1]:
@@ -123,13 +118,6 @@ def frame(results: Results) -> pd.DataFrame:
     rows = [{"method": m, "image": image, **values} for m, of in results.items() for image, values in of.items()]
     keys = [key for key in MEASURES if any(key in row for row in rows)]
     return pd.DataFrame(rows, columns=["method", "image", *keys], dtype=object).astype(dict.fromkeys(keys, float))
-
-
-def by_metric(results: Results) -> dict[str, pd.DataFrame]:
-    """For every metric a table of images by methods, of the images for which every method has a value."""
-    table, methods = frame(results), [method for method in results if results[method]]
-    wide = {key: table.pivot(index="image", columns="method", values=key)[methods] for key in table.columns[2:]}
-    return {key: whole for key, values in wide.items() if len(whole := values.dropna())}
 
 
 def bootstrap_interval(values: Sequence[float] | pd.Series[float]) -> tuple[float, float]:
@@ -153,43 +141,37 @@ def summary(
     paper: Mapping[str, Mapping[str, float]],
 ) -> Cells:
     """A head, a row for each method, and a row for each of the paper's methods that is not among ours."""
-    keys, cited = ([key for key in MEASURES if any(key in row for row in rows.values())] for rows in (mean, paper))
-    cells = [["method", *(MEASURES[key].name for key in keys), *(f"paper's {MEASURES[key].name}" for key in cited)]]
+    ours, cited = ([key for key in MEASURES if any(key in row for row in rows.values())] for rows in (mean, paper))
+    cells = [["method", *(MEASURES[key].name for key in ours), *(f"paper's {MEASURES[key].name}" for key in cited)]]
     for method in dict.fromkeys([*mean, *paper]):
-        of, theirs, bounds = mean.get(method, {}), paper.get(method, {}), interval.get(method, {})
-        ours = [MEASURES[key].written(of[key], bounds=bounds.get(key)) if key in of else "" for key in keys]
-        cells.append([method, *ours, *(MEASURES[key].written(theirs[key]) if key in theirs else "" for key in cited)])
+        cells.append([method])
+        for keys, values, bounds in ((ours, mean, interval.get(method, {})), (cited, paper, {})):
+            row = values.get(method, {})
+            cells[-1] += [MEASURES[key].written(row[key], "", bounds.get(key)) if key in row else "" for key in keys]
     return cells
 
 
 def differences(values: Mapping[str, pd.DataFrame], methods: Sequence[str]) -> Cells:
     """Differences from the first method, and the number of photos on which a method is better; may be empty."""
     first, *others = methods
-    ranked = {key: v for key, v in values.items() if MEASURES[key].better and first in v and len(v.columns) > 1}
-    rows = [
-        [method, *(_difference(key, v[method] - v[first]) for key, v in ranked.items())]
-        for method in others
-        if any(method in v for v in ranked.values())
-    ]
-    return [[f"against {first}", *(MEASURES[key].name for key in ranked)], *rows] if rows else []
-
-
-def _difference(key: str, gained: pd.Series[float]) -> str:
-    """``+1.10 (+0.20 to +1.90), 3 of 4`` from the finite differences by image."""
-    of, gained = MEASURES[key], gained[np.isfinite(gained)]
-    if gained.empty:
-        return ""
-    bounds = bootstrap_interval(gained) if len(gained) >= FEWEST else None
-    return f"{of.written(gained.mean(), '+', bounds)}, {(of.better * gained > 0).sum()} of {len(gained)}"
+    ranked = {MEASURES[key]: v for key, v in values.items() if MEASURES[key].better and first in v}
+    cells = [[f"against {first}", *(metric.name for metric in ranked)]]
+    for method in (method for method in others if any(method in v for v in ranked.values())):
+        cells.append([method])
+        for metric, v in ranked.items():
+            gained = (v[method] - v[first])[np.isfinite]
+            bounds = bootstrap_interval(gained) if len(gained) >= FEWEST else None
+            count = f"{(metric.better * gained > 0).sum()} of {len(gained)}"
+            cells[-1].append(f"{metric.written(gained.mean(), '+', bounds)}, {count}" if len(gained) else "")
+    return cells if len(cells) > 1 else []
 
 
 def check_paper(paper: Mapping[str, Any]) -> None:
     """Raise InputError if a paper's figures are not ``source``, and ``rows`` of numbers by method and metric."""
     rows = paper.get("rows", {})
-    whole = isinstance(rows, Mapping) and all(
-        isinstance(row, Mapping) and all(type(value) in (int, float) for value in row.values()) for row in rows.values()
-    )
-    if not whole or (rows and not isinstance(paper.get("source"), str)):
+    whole = isinstance(rows, Mapping) and all(isinstance(row, Mapping) for row in rows.values())
+    kinds = {type(value) for row in rows.values() for value in row.values()} if whole else {str}
+    if not kinds <= {int, float} or (rows and not isinstance(paper.get("source"), str)):
         raise InputError("testset.paper: give source, a text, and rows, numbers by method and metric (df2k_val.yaml)")
     for key in (key for row in rows.values() for key in row):
         if key not in MEASURES:

@@ -18,7 +18,7 @@ from torch import nn
 
 from realsr.data.datamodule import RealSRData
 from realsr.data.datasets import share
-from realsr.evaluation.adaptation import compare_means, validation_means
+from realsr.evaluation.evaluator import compare_means, validation_means
 from realsr.evaluation.tables import MEASURES
 from realsr.networks.community import untold_options
 from realsr.networks.starts import start_file
@@ -125,8 +125,9 @@ def log_plan(cfg: DictConfig, model: ESRGAN) -> None:
 
 def compare_with_start(start: nn.Module, model: ESRGAN, data: RealSRData) -> dict[str, float]:
     """Log whether the trained network is better than its start; returns the start's means as ``start/NAME``."""
+    pairs = [*data.pairs, *data.looks]
     means = [
-        validation_means(network.to(model.device), model.scale, data.pairs, data.looks, model.lpips, model.device)
+        validation_means(network.to(model.device), model.scale, pairs, model.lpips, model.device)
         for network in (start, model.eval())
     ]
     log.info(compare_means(*means))

@@ -17,9 +17,9 @@ from conftest import call, leaves, nearest, save_compact
 from realsr.data.folders import find_pairs
 from realsr.estimation.patch_matching import PatchMatching
 from realsr.evaluate import _run as run_evaluate
+from realsr.evaluation.evaluation_report import pool_pictures
 from realsr.evaluation.evaluator import Evaluator, evaluate
 from realsr.evaluation.methods import RESERVED, Enlarged, Method, bicubic, network, split_names, zssr
-from realsr.evaluation.presentation import pool_pictures
 from realsr.evaluation.tables import check_paper, print_tables, tabulate, write_tables
 from realsr.evaluation.zssr import ZSSR
 from realsr.imaging import Photo, read_image, to_float, to_uint, write_image
@@ -80,14 +80,16 @@ def test_what_is_there_is_not_made_again(photo_folder, tmp_path):
     assert again.seconds["mine"] == first.seconds["mine"]
 
 
-def test_what_changed_is_made_again(photo_folder, tmp_path):
+@pytest.mark.parametrize("record", ["{", "[]", "null", "3", "{}", '{"made_by": 3}'])
+def test_what_changed_is_made_again(photo_folder, tmp_path, caplog, record):
     hr, out = photo_folder("hr", 2, 96, 128), tmp_path / "out"
     method, calls = counted()
     first = evaluate(find_pairs(hr, None, 4), [method], Evaluator(4), out).results["mine"]
-    (out / "mine" / "photo0.json").write_text("{")  # a damaged record
+    (out / "mine" / "photo0.json").write_text(record)
     (out / "mine" / "photo1.png").write_bytes(b"no picture")
     evaluate(find_pairs(hr, None, 4), [method], Evaluator(4), out)
     assert len(calls) == 4
+    assert caplog.messages == [f"{out}/mine/photo0.json: is damaged, so the picture beside it is made anew"]
     shutil.copy(hr / "photo0.png", hr / "photo1.png")  # another photo under its name
     now = evaluate(find_pairs(hr, None, 4), [method], Evaluator(4), out).results["mine"]
     assert len(calls) == 5 and now["photo1"] == first["photo0"] != first["photo1"]

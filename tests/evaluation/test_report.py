@@ -11,7 +11,7 @@ import pytest
 from html_page import Page
 from PIL import Image
 
-from realsr.evaluation.page import Views, report_evaluation
+from realsr.evaluation.evaluation_report import Views, report_evaluation
 from realsr.evaluation.tables import MEASURES
 
 ODD = '<b>a & b\'s "photo"`x`</td> äöü 写真.png' + 120 * "x"

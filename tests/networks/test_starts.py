@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 
 from realsr.data.datasets import Pair
-from realsr.evaluation.adaptation import compare_means, validation_means
+from realsr.evaluation.evaluator import compare_means, validation_means
 from realsr.networks.community import scale_of
 from realsr.networks.starts import start_file
 from realsr.networks.weights import generator_spec, load_generator
@@ -128,7 +128,7 @@ def test_a_photo_without_edges_does_not_spoil_what_is_told_of_the_others():
     edged[:, :, 16:] = 0.8
     photos = [Pair(lr=lr, hr=None, name=name) for name, lr in (("flat", flat), ("edged", edged))]
     enlarge = torch.nn.Upsample(scale_factor=4, mode="bicubic")
-    alone, both = validation_means(enlarge, 4, [], photos[1:]), validation_means(enlarge, 4, [], photos)
+    alone, both = validation_means(enlarge, 4, photos[1:]), validation_means(enlarge, 4, photos)
     assert both["edges"] == alone["edges"] > 0
-    assert "edges" not in validation_means(enlarge, 4, [], photos[:1])
+    assert "edges" not in validation_means(enlarge, 4, photos[:1])
     assert "NaN" not in compare_means(both, both)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from realsr import load_model, upscale
 from realsr.data.folders import find_pairs, read_pairs
-from realsr.evaluation.adaptation import validation_means
+from realsr.evaluation.evaluator import validation_means
 from realsr.networks.weights import load_generator
 from realsr.pools.folder import Entry
 from realsr.training.run import train
@@ -29,8 +29,8 @@ def test_a_model_of_the_sample_is_trained_and_enlarges_by_its_scale(compose, sam
     entries = [Entry.read(path) for path in sorted((tmp_path / "pools" / "kernels").glob("*.npz"))]
     assert len(entries) == 4 and all(f"x{scale}" in entry.arrays for entry in entries)
     pairs = read_pairs(find_pairs(samples / "test_hr", samples / f"test_lr_x{scale}", scale))
-    trained = validation_means(load_generator(run), scale, pairs, [])
-    begun = validation_means(lambda lr: F.interpolate(lr, scale_factor=scale), scale, pairs, [])
+    trained = validation_means(load_generator(run), scale, pairs)
+    begun = validation_means(lambda lr: F.interpolate(lr, scale_factor=scale), scale, pairs)
     assert trained["psnr"] > begun["psnr"] + 0.3
     lr = pairs[0].lr[:, :31, :20]
     assert upscale(lr, load_model(run, accelerator="cpu")).shape == (3, 31 * scale, 20 * scale)

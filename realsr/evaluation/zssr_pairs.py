@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from realsr.estimation.kernels import Kernel
 from realsr.imaging.resample import blur_subsample, crop_to_multiple, imresize
 from realsr.imaging.symmetries import TURNS, turned, unturned
 from realsr.runtime.errors import InputError
@@ -39,6 +40,20 @@ def kernel_symmetries(kernel: Tensor | None) -> list[int]:
     end = 3 - kernel.shape[-1] % 2  # an even frame, in whose middle the centre of a x2 kernel lies
     framed = F.pad(kernel, (1, end, 1, end))
     return [turn for turn in TURNS if float((turned(framed, turn) - framed).abs().sum()) <= 0.1]
+
+
+def second_kernel(two: Kernel, four: Kernel) -> Tensor | None:
+    """The kernel that the second doubling inverts, so that both invert the x4 kernel: the x2 kernel, or bicubic (None).
+
+    KernelGAN's x4 kernel is x2 twice (:func:`realsr.estimation.kernels.x4_from_x2`). Patch matching's camera blurs
+    once, as wide in its own pixels at x4 as at x2, so the intermediate image is sharp and bicubic makes it. Which of
+    the two a x4 kernel means is decided on white noise.
+    """
+    noise = torch.randn(3, 128, 128, generator=torch.Generator().manual_seed(0))
+    kernel = torch.from_numpy(two).float()
+    wanted = shrunk(noise, 4, torch.from_numpy(four).float())
+    errors = [float((shrunk(shrunk(noise, 2, k), 2, kernel) - wanted).square().mean()) for k in (kernel, None)]
+    return kernel if errors[0] <= errors[1] else None
 
 
 class FathersAndSons(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
