@@ -31,12 +31,11 @@ FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {  # of a manifest; a fil
     "settings": ("a dictionary", lambda value: isinstance(value, dict)),
     "confidence": ("0 to 1", lambda value: 0 <= value <= 1),
     "reasons": ("a list of texts", lambda value: isinstance(value, list) and {*map(type, value)} <= {str}),
-    "blur": ("a covariance (2, 2)", lambda value: _is_covariance(np.array(value, np.float64))),
+    "blur": (
+        "a covariance (2, 2)",
+        lambda value: np.shape(value) == (2, 2) and bool(np.isfinite(np.linalg.cholesky(value)).all()),
+    ),
 }
-
-
-def _is_covariance(matrix: npt.NDArray[np.float64]) -> bool:
-    return matrix.shape == (2, 2) and bool((np.linalg.eigvalsh(matrix) > 0).all())
 
 
 @dataclass(frozen=True)

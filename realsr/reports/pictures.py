@@ -67,10 +67,8 @@ def contact_sheet(
 ) -> Picture:
     """A :func:`grid` of up to ``limit`` items, evenly picked and drawn, with their labels, in rows of ``columns``."""
     picked = evenly(limit, len(items))
-    cells = {i: draw(items[i]) for i in picked}
-    columns = min(columns, len(picked))
     rows = [picked[i : i + columns] for i in range(0, len(picked), columns)]
-    return grid([[cells[i] for i in row] for row in rows], [[labels[i] for i in row] for row in rows])
+    return grid([[draw(items[i]) for i in row] for row in rows], [[labels[i] for i in row] for row in rows])
 
 
 def noise_picture(tile: Picture, side: int = 128, gain: float = 4.0) -> Picture:

@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from test_report import COLOURS, ODD, REALSR, write
+from test_evaluation_report import COLOURS, ODD, REALSR, write
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install 'realsr[dev]'")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

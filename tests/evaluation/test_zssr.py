@@ -292,7 +292,7 @@ def test_every_option_builds_a_module(option):
     build = hydra.utils.instantiate(cfg.zssr)
     assert build.func is ZSSR
     assert set(build.keywords) == set(inspect.signature(ZSSR).parameters)
-    assert build().noise == (0 if option == "clean" else 5)
+    assert build().dataset.keywords["noise"] == (0 if option == "clean" else 5)
 
 
 def test_training_that_diverges_says_so():

@@ -228,12 +228,6 @@ def test_fill_pool_resumes_after_an_interruption(folder, photos, error):
     assert rest.made == ["c.png", "d.png"]
 
 
-def test_fill_pool_writes_each_before_the_next(folder, photos):
-    steps = fill_pool(folder, photos, {}, Maker())
-    next(steps)
-    assert len(list(folder.iterdir())) == 1
-
-
 def test_leftovers_of_killed_writes_are_no_entries_and_go_in_time(folder, photos):
     folder.mkdir()
     old, young = (folder / f".a-0000.npz.{name}" for name in ("old", "young"))
@@ -349,15 +343,6 @@ def test_mixed_sizes_keep_the_centre_convention(folder):
         np.testing.assert_allclose(centre, np.array(ndimage.center_of_mass(kernel(size, i))) - size // 2, atol=1e-5)
 
 
-def test_kernel_sample_is_uniform_and_reproducible():
-    pool = KernelPool(torch.arange(4.0)[:, None, None].expand(4, 3, 3), list("abcd"))
-    drawn = pool.sample(4000, seeded())
-    assert drawn.shape == (4000, 3, 3)
-    np.testing.assert_allclose(torch.bincount(drawn[:, 0, 0].long()) / 4000, 0.25, atol=0.03)
-    torch.testing.assert_close(pool.sample(4000, seeded()), drawn)
-    assert not torch.equal(pool.sample(4000, seeded(1)), drawn)
-
-
 def test_min_confidence_leaves_kernels_out(folder, caplog):
     caplog.set_level("INFO")
     for name, confidence in {"a": 0.2, "b": 0.5, "c": 0.9}.items():
@@ -423,20 +408,6 @@ def test_noise_sample(size):
     assert spread.min() > 10 and spread.max() < 19.5
     torch.testing.assert_close(noise(pool, 6, size), patch)
     assert not torch.equal(noise(pool, 6, size, 1), patch)
-
-
-def test_noise_sample_cuts_windows_of_tiles():
-    """Each draw is some window of some tile; every tile and many places come up."""
-    pool, seen = noise_pool(), set()
-    for patch in noise(pool, 200, (12, 14)).double():
-        for t, y, x in np.ndindex(3, 5, 3):
-            window = pool.tiles[t, :, y : y + 12, x : x + 14].double()
-            if torch.allclose(patch * 255, window - window.mean((1, 2), keepdim=True), atol=1e-3):
-                seen.add((t, y, x))
-                break
-        else:
-            pytest.fail("a patch that is no window of a tile")
-    assert len(seen) > 35  # of 45
 
 
 def test_noise_larger_than_the_tile_is_the_tile_mirrored():
