@@ -40,10 +40,8 @@ Patches = dict[str, Tensor]
 class Gap(NamedTuple):
     """The difference that a degradation leaves between made LR and the camera's photos.
 
-    Attributes:
-        separation: of the classifier that tells them apart.
-        distances: of their curves, by :func:`realsr.evaluation.separation.compare`, in the table's order.
-        curves: of the made patches.
+    A classifier's separation, the distances by :func:`realsr.evaluation.separation.compare` in the table's order, and
+    the curves of the made patches.
     """
 
     separation: Separation

@@ -36,12 +36,9 @@ SAME = ("seed", "ckpt")  # options in which the runs of a row may differ
 class Run:
     """A run of a sweep.
 
-    Attributes:
-        folder: of the run.
-        row: the options that differ from those of other runs, without the seed.
-        seed: of the run.
-        metrics: of the last validation, by the keys of :data:`MEASURES`; None if the run has not finished.
-        failure: why it has not finished, or could not be run again; None if it succeeded.
+    ``row`` names the options that differ from those of other runs, without the seed. ``metrics`` are those of the last
+    validation, by the keys of :data:`MEASURES`; None if the run has not finished. ``failure`` says why it has not, or
+    could not be run again.
     """
 
     folder: Path
@@ -183,10 +180,10 @@ def compare(runs: Iterable[Run]) -> Picture | None:
     if not shown:
         return None
     ((seed, _),) = Counter(run.seed for run in shown).most_common(1)
-    first, *others = (run for run in shown if run.seed == seed)
-    wanted = _references(first)
-    same = [first, *(run for run in others if _references(run) == wanted)]
-    columns = [("LR", first, "bicubic"), *((run.row, run, "sr") for run in same), ("HR", first, "hr")]
+    of_seed = [run for run in shown if run.seed == seed]
+    first, wanted = of_seed[0], _references(of_seed[0])
+    same = [(run.row, run, "sr") for run in of_seed if _references(run) == wanted]
+    columns = [("LR", first, "bicubic"), *same, ("HR", first, "hr")]
     cells, labels = [], []
     for name in sorted(wanted):
         paths = {label: run.folder / "validation" / f"{name}_{kind}.png" for label, run, kind in columns}

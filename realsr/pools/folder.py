@@ -40,13 +40,7 @@ FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {  # of a manifest; a fil
 
 @dataclass(frozen=True)
 class Entry:
-    """One file of a pool.
-
-    Attributes:
-        path: of the file.
-        arrays: kernels, tiles, tables and more, by name.
-        manifest: how the arrays were made, plain JSON values.
-    """
+    """One file of a pool: kernels, tiles, tables and more by name; as plain JSON values, how they were made."""
 
     path: Path
     arrays: Arrays
@@ -79,10 +73,9 @@ class Entry:
         except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as e:
             raise InputError(f"{path}: is damaged or no pool file ({e}); delete it, it will be made again") from e
         fields = manifest if isinstance(manifest, dict) else {"manifest": manifest}
-        for name in FIELDS.keys() & fields.keys():
-            what, fits = FIELDS[name]
+        for name, (what, fits) in FIELDS.items():
             with suppress(TypeError, ValueError):
-                if fits(fields[name]):
+                if name not in fields or fits(fields[name]):
                     continue
             value = f"{fields[name]!r:.40}"
             raise InputError(f"{path}: in its manifest {name} is {value}, not {what}; delete the file or mend it")

@@ -66,7 +66,7 @@ class KernelPool(nn.Module):
         sure = np.array([entry.manifest.get("confidence", 1) for entry in found], np.float64)
         kept, sure = list(compress(found, sure >= min_confidence)), sure[sure >= min_confidence]
         if not kept:
-            best = max(entry.manifest["confidence"] for entry in found)
+            best = max(entry.manifest.get("confidence", 1) for entry in found)
             raise InputError(f"{folder}: min_confidence={min_confidence} leaves no kernel, the best has {best:.2f}")
         if min_confidence > 0:
             log.info("min_confidence=%g keeps %d of %d kernels for x%d", min_confidence, len(kept), len(found), scale)

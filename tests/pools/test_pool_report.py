@@ -203,6 +203,7 @@ def test_an_even_choice_of_tiles_is_shown(tmp_path):
 
 def test_files_that_are_no_entries_are_named(tmp_path):
     add_kernel(tmp_path / "kernels", 0)
+    add_kernel(tmp_path / "kernels", 1, reasons=[3])
     (tmp_path / "kernels" / "half.npz").write_bytes(b"PK half")
     Entry(tmp_path / "kernels" / "nan.npz", {"x4": np.full((5, 5), np.nan)}, {}).write()
     Entry(tmp_path / "kernels" / "none.npz", {"y": np.zeros(3)}, {}).write()
@@ -210,8 +211,9 @@ def test_files_that_are_no_entries_are_named(tmp_path):
     report_pools(tmp_path / "kernels", tmp_path / "noise")
     page = Page(tmp_path / "report.html")
     kernels, noise = (rows[1:] for rows in page.tables if rows[0] == ["photo or file", "reason"])
-    assert [name for name, _ in kernels] == ["half.npz", "nan.npz", "none.npz"]
-    assert "damaged" in kernels[0][1] and [name for name, _ in noise] == ["theirs.npz"]
+    assert [name for name, _ in kernels] == ["00001.npz", "half.npz", "nan.npz", "none.npz"]
+    assert "reasons is [3], not a list of texts" in kernels[0][1]
+    assert "damaged" in kernels[1][1] and [name for name, _ in noise] == ["theirs.npz"]
     assert [row["photo"] for row in page.table_of("widths")] == ["photo0.jpg"]
 
 
