@@ -70,14 +70,7 @@ class Evaluator:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The results of an evaluation.
-
-    Attributes:
-        results: metrics by method and photo, without the photos on which the method failed.
-        seconds: by method and photo, when the method was run.
-        kernels: estimated kernels by photo.
-        failures: a line each.
-    """
+    """Metrics and seconds by method and photo, without those that failed; kernels by photo; a line for each failure."""
 
     results: dict[str, dict[str, dict[str, float]]]
     seconds: dict[str, dict[str, float]]
