@@ -1,7 +1,5 @@
 """The command line: file names with any character, which Hydra's grammar would misread, and commands to copy."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex
@@ -9,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from realsr.runtime.errors import InputError
-from realsr.runtime.help import conf_dir
+from realsr.runtime.help import options_of
 
 # options whose value is a path or a name; in `methods` each element is NAME:PATH
 PATHS = re.compile(
@@ -64,12 +62,14 @@ def quote_paths(options: Sequence[str]) -> list[str]:
 
 def _quote_option(option: str, several: bool) -> str:
     key, equals, value = option.partition("=")
-    if value == "null" and (names := _names(key)):
+    if value == "null" and (names := options_of(key)):
         raise InputError(f"{key}=null: choose {', '.join(names)}")
     values = value.split(",") if several else [value]
     if key == "name" and any(".." in Path(each).parts for each in values):  # before Hydra makes folders
         raise InputError(f"{option}: leads out of outputs; give a name, or the whole folder by hydra.run.dir=DIR")
-    if key == "start" and not all(_may_be_group(each) for each in values):
+    names = options_of("start")
+    words = (each in names or (re.fullmatch(r"\w+", each, re.ASCII) and not Path(each).exists()) for each in values)
+    if key == "start" and not all(words):  # for a word that is no name Hydra lists them
         key = "start.weights"
     if not equals or not PATHS.fullmatch(key) or QUOTED.fullmatch(value):
         return option
@@ -77,16 +77,6 @@ def _quote_option(option: str, several: bool) -> str:
         elements = re.findall(r"""'[^']*'(?=,|$)|"[^"]*"(?=,|$)|[^,]+""", value[1:-1])  # commas in quotes part nothing
         return f"{key}=[{','.join(map(_quote, elements))}]" if re.fullmatch(r"\[.+\]", value) else option
     return f"{key}={','.join(map(_quote, values))}"
-
-
-def _names(group: str) -> list[str]:
-    """The options of a config group; none where there is no such group."""
-    return sorted(file.stem for file in Path(conf_dir(), group).glob("*.yaml")) if group else []
-
-
-def _may_be_group(value: str) -> bool:
-    """Whether ``start=value`` is for Hydra: a network's name, or a word for which Hydra lists the names."""
-    return value in _names("start") or bool(re.fullmatch(r"\w+", value, re.ASCII) and not Path(value).exists())
 
 
 def _quote(text: str) -> str:

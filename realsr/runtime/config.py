@@ -1,7 +1,5 @@
 """Hydra for all commands: a config is composed and checked, and a mistake ends with one line and an exit code."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import math
@@ -27,7 +25,7 @@ from realsr.runtime.config_check import check_config, nearest
 from realsr.runtime.errors import InputError, one_line
 from realsr.runtime.files import atomic_write
 from realsr.runtime.hardware import pick_device
-from realsr.runtime.help import conf_dir
+from realsr.runtime.help import conf_dir, options_of
 from realsr.runtime.workers import STOP_SIGNALS
 
 NO_CLUSTER = 'Could not detect "srun"'  # submitit's message
@@ -67,7 +65,7 @@ def command(name: str, then: str = "") -> Callable[[Callable[[DictConfig], Any]]
                     return math.nan
                 raise
 
-        interrupted = "; ".join(filter(None, ("interrupted", then)))
+        after = f"; {then}" if then else ""
 
         def main() -> None:
             os.environ["HYDRA_FULL_ERROR"] = os.environ["OC_CAUSE"] = "1"  # Hydra raises, and prints nothing itself
@@ -82,19 +80,18 @@ def command(name: str, then: str = "") -> Callable[[Callable[[DictConfig], Any]]
                 # -m first: argparse does not know the options after one that stands between them
                 sys.argv[1:] = sorted(quote_paths(sys.argv[1:]), key=lambda option: option not in ("-m", "--multirun"))
                 hydra.main(version_base="1.3", config_path=conf_dir(), config_name=name)(checked)()
-            except KeyboardInterrupt:
-                stop(interrupted, 130)
-            except SystemExit as e:
-                if e.code == 1:  # Lightning's after Ctrl-C; Hydra has none
-                    stop(interrupted, 130)
+            except (KeyboardInterrupt, SystemExit) as e:
+                if isinstance(e, KeyboardInterrupt) or e.code == 1:  # Lightning's after Ctrl-C; Hydra has none
+                    stop(f"interrupted{after}", 130)
                 raise
             except Exception as e:
+                line = explain(e, name)
                 if type(e).__name__ in KILLED:
                     killed = "a job of the sweep was killed (memory? hydra.launcher.timeout_min?); what is done stays"
-                    stop("; ".join(filter(None, (killed, then))), 2)
-                if line := explain(e, name):
-                    stop(line, 2)
-                raise
+                    line = f"{killed}{after}"
+                if line is None:
+                    raise
+                stop(line, 2)
 
         return main
 
@@ -150,14 +147,11 @@ def _config_line(error: BaseException, command: str) -> str | None:
         return f"a config file is no YAML: {' '.join(text.split())}"
     if isinstance(error, OverrideParseException):
         return f"{error.override!r} is no option; write key=value, and \"key='value'\" with special characters in it"
-    if isinstance(error, InstantiationException):
-        # a value that Lightning, PyTorch or spandrel refuses; other errors of a constructor are faults of the program
-        cause, key = error.__cause__, text.partition("full_key: ")[2]
-        refused = isinstance(cause, ValueError | ModuleNotFoundError) or "Misconfiguration" in type(cause).__name__
-        refused = refused or (isinstance(cause, TypeError) and "target 'realsr." not in text)
-        refused = refused or "target 'spandrel." in text  # its networks do not check their options
-        return f"{key}: {' '.join(str(cause).split())}" if refused else None
-    if text.startswith("Could not override '"):  # Hydra's next line advises to append it
+    if isinstance(error, InstantiationException) and error.__cause__:
+        # values that Lightning, PyTorch or spandrel refuse; of our constructors, others than these are faults
+        refused = "target 'realsr." not in text or isinstance(error.__cause__, ValueError | ModuleNotFoundError)
+        return f"{text.partition('full_key: ')[2]}: {' '.join(str(error.__cause__).split())}" if refused else None
+    if text.startswith("Could not override '"):  # Hydra's next line advises to append it, which helps few
         key = text.split("'")[1]
         return f"{key}: no such option{_hint(key, command)}"
     if found := re.search(r"Missing mandatory value: (\S+)", text):
@@ -168,26 +162,29 @@ def _config_line(error: BaseException, command: str) -> str | None:
 
 
 def _hint(key: str, command: str) -> str:
-    """For an unknown option of a command: the options of its group that have it, or the name that is most like it."""
-    root = Path(conf_dir())
-    group, _, name = key.rpartition(".")
-    having = [f"{group}={file.stem}" for file in sorted((root / group).glob("*.yaml")) if f"\n{name}: " in _text(file)]
-    if group and having:
+    """For an unknown option of a command: where it is, or the name that is most like it, or how a class gets it."""
+    section, _, name = key.rpartition(".")
+    files = {option: Path(conf_dir(), section, f"{option}.yaml") for option in options_of(section)}
+    having = [f"{section}={option}" for option, file in files.items() if f"\n{name}: " in f"\n{file.read_text()}"]
+    if having:
         return f" but with {' and '.join(having)}"
-    known = _option_names(root, command) - {key}
-    inside = sorted(option for option in known if re.fullmatch(rf"{re.escape(group)}\..+\.{re.escape(name)}", option))
+    known = _option_names(command)
+    inside = sorted(option for option in known if option.startswith(f"{section}.") and option.endswith(f".{name}"))
     renamed = [now + key.removeprefix(was) for was, now in RENAMED.items() if key.startswith(was)]
-    close = " or ".join(inside or [name for name in renamed if name in known])
-    return f", did you mean {close}?" if close else nearest(key, known)
+    if close := " or ".join(inside or [name for name in renamed if name in known]):
+        return f", did you mean {close}?"
+    home = f"{section}." if section in known else ""
+    hint = nearest(key.removeprefix(home), [name.removeprefix(home) for name in known if name.startswith(home)], home)
+    return hint or (f" in conf/; +{key}=VALUE gives its class one more" if f"{home}_target_" in known else "")
 
 
-def _option_names(root: Path, command: str) -> set[str]:
+def _option_names(command: str) -> set[str]:
     """Full names of the options in a command's file and in those of its groups, and of the groups."""
-    names, own = set[str](), root / f"{command}.yaml"
-    groups = re.findall(r"^  - (\w+)(?:@[\w.]+)?: ", _text(own), re.MULTILINE)
-    for file in [own, *(file for group in groups for file in (root / group).rglob("*.yaml"))]:
+    names, root = set[str](), Path(conf_dir())
+    groups = re.findall(r"^  - (\w+)(?:@[\w.]+)?: ", (root / f"{command}.yaml").read_text(), re.MULTILINE)
+    for file in [root / f"{command}.yaml", *(file for group in groups for file in (root / group).rglob("*.yaml"))]:
         group = ".".join(file.parent.relative_to(root).parts)
-        header = re.search(r"# @package (\S+)", _text(file))
+        header = re.search(r"# @package (\S+)", file.read_text())
         home = header[1].replace("_global_", "") if header else group
         names |= {group, *_names_in(OmegaConf.to_container(OmegaConf.load(file)), home)}
     return names - {""}
@@ -196,12 +193,7 @@ def _option_names(root: Path, command: str) -> set[str]:
 def _names_in(node: Any, path: str) -> Iterator[str]:
     for key, value in node.items() if isinstance(node, dict) else ():
         name = f"{path}.{key}".lstrip(".")
-        yield name
-        yield from _names_in(value, name)
-
-
-def _text(file: Path) -> str:
-    return f"\n{file.read_text()}"
+        yield from (name, *_names_in(value, name))
 
 
 def output_dir() -> Path:

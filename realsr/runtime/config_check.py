@@ -1,7 +1,5 @@
 """Check the keys and values of a composed config against the signatures of its targets, which Hydra does not."""
 
-from __future__ import annotations
-
 import difflib
 import functools
 import inspect
@@ -25,11 +23,7 @@ NAMES = ("ckpt", "hr", "input", "lr", "name", "output", "pool_dir", "pools", "st
 
 
 def check_config(cfg: DictConfig, name: str) -> None:
-    """Check every key and value; Hydra checks keys on the command line, but not those of files.
-
-    Args:
-        cfg: a composed config.
-        name: of the primary config, whose own composition has the keys of the top level.
+    """Check every key and value of a command's config; Hydra checks keys on the command line, but not those of files.
 
     Raises:
         InputError: a key is unknown (names the nearest known one), a value is missing (``???``) or of a wrong type, or
@@ -42,11 +36,9 @@ def check_config(cfg: DictConfig, name: str) -> None:
         if key not in known:
             header = "; a file in it begins with # @package _global_" if key in groups else ""
             raise InputError(f"{key}: no such option of realsr.{name}{header or nearest(key, known)}")
-    values, defaults = OmegaConf.to_container(cfg), OmegaConf.to_container(default)
     if missing := sorted(OmegaConf.missing_keys(cfg)):
         raise InputError(f"{missing[0]} is not set; give {missing[0]}=... on the command line")
-    _check_plain(values, defaults, "")
-    _check_node(cfg, "")
+    _check(cfg, OmegaConf.to_container(default), "")
 
 
 @functools.cache  # tests compose hundreds of configs
@@ -55,35 +47,34 @@ def _default(name: str) -> DictConfig:
     return hydra.compose(name, return_hydra_config=True)
 
 
-def _check_plain(values: Any, defaults: Any, path: str) -> None:
-    """Check that values outside of targets have the types of the defaults; there ``null`` and ``???`` mean text."""
-    for key, value in values.items():
-        default = defaults.get(key)
-        if value == "" and f"{path}{key}" in NAMES:  # of an unset shell variable
-            option = path.removesuffix(".") or key  # start=FILE stands for start.weights=FILE
-            raise InputError(f"{option}= is empty; give a name, or leave {option}= out")
-        if isinstance(value, dict) and isinstance(default, dict):
-            if "_target_" not in default:
-                _check_plain(value, default, f"{path}{key}.")
-        elif key in defaults and not (isinstance(value, str) and "${" in value):  # which refers to other options
-            wanted = str if default in (None, "???") else type(default)
-            built = isinstance(default, dict) and "_target_" in default
-            one_option = re.fullmatch(r"\$\{[^}]*\}", str(default))  # which may be null
-            left_out = value is None and (default is None or built or one_option)
-            if not left_out and not _fits(value, wanted):
-                raise InputError(_misfit(f"{path}{key}", value, wanted))
-
-
-def _check_node(node: Any, path: str) -> None:
+def _check(node: Any, default: Any, path: str) -> None:
+    """Check what is at ``path`` of a config; ``default`` is the same place of the primary config, if it has one."""
     if isinstance(node, ListConfig):
-        for index in range(len(node)):
-            _check_node(node[index], f"{path}[{index}]")
+        for index, item in enumerate(node):
+            _check(item, None, f"{path}[{index}]")
     if not isinstance(node, DictConfig):
         return
+    plain = default if isinstance(default, dict) and "_target_" not in node else {}
     if "_target_" in node:
         _check_target(node, path)
     for key in map(str, node):
-        _check_node(node[key], f"{path}.{key}" if path else key)
+        name = f"{path}.{key}" if path else key
+        if key in plain and not OmegaConf.is_interpolation(node, key):
+            _check_plain(name, node[key], plain[key])
+        _check(node[key], plain.get(key), name)
+
+
+def _check_plain(name: str, value: Any, default: Any) -> None:
+    """Check that a value outside of targets has the type of the default; there ``null`` and ``???`` mean text."""
+    if value == "" and name in NAMES:  # of an unset shell variable
+        option = name.removesuffix(".weights")  # start=FILE stands for start.weights=FILE
+        raise InputError(f"{option}= is empty; give a name, or leave {option}= out")
+    wanted = str if default in (None, "???") else type(default)
+    built = isinstance(default, dict) and "_target_" in default
+    one_option = re.fullmatch(r"\$\{[^}]*\}", str(default))  # which may be null
+    left_out = value is None and (default is None or built or one_option)
+    if not left_out and not _fits(value, wanted):
+        raise InputError(_misfit(name, value, wanted))
 
 
 def _check_target(node: DictConfig, path: str) -> None:
@@ -160,18 +151,17 @@ def _misfit(name: str, value: Any, wanted: Any) -> str:
 
 def _choices(hint: Any) -> list[str]:
     """The words that an annotation allows; none if it allows others too."""
-    if get_origin(hint) is Literal:
-        return [str(word) for word in get_args(hint)]
-    if get_origin(hint) not in (Union, UnionType):
+    union = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    options = [option for option in union if option is not type(None)]
+    if not all(get_origin(option) is Literal for option in options):
         return []
-    parts = [_choices(option) for option in get_args(hint) if option is not type(None)]
-    return list(dict.fromkeys(word for part in parts for word in part)) if all(parts) else []
+    return list(dict.fromkeys(str(word) for option in options for word in get_args(option)))
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The known word that is most like ``word``, as a question; empty if none is like it.
+def nearest(word: str, known: Iterable[str], prefix: str = "") -> str:
+    """The known word that is most like ``word``, with the prefix, as a question; empty if none is like it.
 
     >>> nearest("crop_sise", ["batch_size", "crop_size"])
     ', did you mean crop_size?'
     """
-    return "".join(f", did you mean {close}?" for close in difflib.get_close_matches(word, list(known), 1, 0.5))
+    return "".join(f", did you mean {prefix}{close}?" for close in difflib.get_close_matches(word, list(known), 1, 0.5))

@@ -1,7 +1,5 @@
 """InputError, the exception for bad input; all others are faults of the program."""
 
-from __future__ import annotations
-
 import importlib
 import math
 import re

@@ -1,7 +1,5 @@
 """An even choice of a few among many."""
 
-from __future__ import annotations
-
 import numpy as np
 
 

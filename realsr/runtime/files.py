@@ -1,7 +1,5 @@
 """Files and folders: finding photos, hashes, atomic writes."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import importlib.util
@@ -19,17 +17,15 @@ from realsr.runtime.errors import InputError
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = tuple([".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif"])
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif")
 HEIC = (".heic", ".heif", ".hif")
 RAW = (  # that LibRaw reads
     *(".dng", ".nef", ".nrw", ".cr2", ".cr3", ".crw", ".arw", ".srf", ".sr2", ".orf", ".rw2", ".raf", ".pef", ".srw"),
     *(".rwl", ".3fr", ".fff", ".iiq", ".mef", ".mos", ".mrw", ".erf", ".kdc", ".dcr", ".x3f"),
 )
-OTHERS = tuple([".jp2", ".j2k", ".jxl", ".psd", ".exr", ".hdr", ".tga"])  # pictures that are not read
-EXTRAS = {  # of suffixes that need an extra: its name, and its package
-    **dict.fromkeys(HEIC, ("heic", "pillow_heif")),
-    **dict.fromkeys(RAW, ("raw", "rawpy")),
-}
+OTHERS = (".jp2", ".j2k", ".jxl", ".psd", ".exr", ".hdr", ".tga")  # pictures that are not read
+# of suffixes that need an extra: its name, and its package
+EXTRAS = dict.fromkeys(HEIC, ("heic", "pillow_heif")) | dict.fromkeys(RAW, ("raw", "rawpy"))
 THUMBNAILS = ("@eaDir", "#recycle", "Thumbs", "_thumbs")  # folders of storage boxes
 OURS = ("pools", "outputs", "quickstart")  # where the commands write by default
 SHEET = "contact_sheet.png"  # of a pool
@@ -50,17 +46,19 @@ def find_images(folder: str | Path) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give a folder of photos")
     here, ours = folder.resolve(), left_out(folder)
-    files = [
-        p
-        for p in sorted(folder.rglob("*"))
-        if p.suffix.lower() in (*SUFFIXES, *EXTRAS, *OTHERS)
-        and p.name != SHEET
-        and p.is_file()
-        and not any(part.startswith(".") or part in THUMBNAILS for part in p.relative_to(folder).parts)
-        and not any((here / p.relative_to(folder)).is_relative_to(path) for path in ours)
-    ]
-    unread = Counter(p.suffix.lower() for p in files if p.suffix.lower() in OTHERS or missing_extra(p.suffix.lower()))
-    found = [p for p in files if p.suffix.lower() not in unread]
+    found, unread = [], Counter[str]()
+    for path in sorted(folder.rglob("*")):
+        suffix, inside = path.suffix.lower(), path.relative_to(folder)
+        if suffix not in (*SUFFIXES, *EXTRAS, *OTHERS) or path.name == SHEET or not path.is_file():
+            continue
+        if any(part.startswith(".") or part in THUMBNAILS for part in inside.parts):
+            continue
+        if any((here / inside).is_relative_to(left) for left in ours):
+            continue
+        if suffix in OTHERS or missing_extra(suffix):
+            unread[suffix] += 1
+        else:
+            found.append(path)
     if not found:
         but = f" but {_how_to_read(unread)}" if unread else "; give a folder of photos"
         raise InputError(f"{folder}: holds no image ({' '.join(SUFFIXES)}){but}")
@@ -117,16 +115,7 @@ def check_writable(folder: Path, need_bytes: int = 50_000_000, otherwise: str = 
         raise InputError(f"{folder}: only {free / 1e6:.0f} MB are free, {need_bytes / 1e6:.0f} are needed; make room")
 
 
-@functools.cache
-def warn_once(line: str) -> None:
-    """Log a warning the first time it occurs."""
-    log.warning("%s", line)
-
-
-@functools.cache
-def info_once(line: str) -> None:
-    """Log a line the first time it occurs."""
-    log.info("%s", line)
+warn_once, info_once = functools.cache(log.warning), functools.cache(log.info)  # a line, the first time that it occurs
 
 
 def file_hash(path: str | Path) -> str:

@@ -1,7 +1,5 @@
 """Devices, their free memory, and errors that mean there is none."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import os
@@ -104,8 +102,8 @@ def versions() -> dict[str, str]:
     found = {name: metadata.version(name) for name in ("torch", "numpy", "pytorch-lightning")}
     found |= {"realsr": __version__, "python": platform.python_version()}
     if torch.cuda.is_available():
-        found |= {"cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())}  # type: ignore[no-untyped-call]
-        found["gpu"] = torch.cuda.get_device_name()
+        cudnn = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]
+        found |= {"cuda": str(torch.version.cuda), "cudnn": cudnn, "gpu": torch.cuda.get_device_name()}
     return found
 
 

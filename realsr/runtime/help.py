@@ -1,7 +1,5 @@
 """``--help`` of the commands: the comment at the head of ``conf/NAME.yaml``, without importing anything large."""
 
-from __future__ import annotations
-
 import ast
 import itertools
 import re
@@ -25,20 +23,23 @@ def conf_dir() -> str:
     raise FileNotFoundError(f"no conf/ beside or in {here}: the installation is not complete")
 
 
+def options_of(group: str) -> list[str]:
+    """The options of a config group, sorted; none where there is no such group."""
+    return sorted(path.stem for path in Path(conf_dir(), group).glob("*.yaml")) if group else []
+
+
 def help_of(name: str) -> str | None:
     """The text of ``python -m realsr.<name> --help``: the config's comment, the command's groups, where the rest is.
 
     A module without a config, such as ``sweep``, has its docstring. None: there is no such module.
     """
-    root = Path(conf_dir())
-    file, module = root / f"{name}.yaml", Path(__file__).parents[1] / f"{name}.py"
+    file, module = Path(conf_dir(), f"{name}.yaml"), Path(__file__).parents[1] / f"{name}.py"
     if not file.is_file():
         return f"{ast.get_docstring(ast.parse(module.read_text()))}\n" if module.is_file() else None
     lines = file.read_text().splitlines()
     head = [line[2:] for line in itertools.takewhile(lambda line: line.startswith("#"), lines)]
-    groups = [group for line in lines if (group := re.match(r"  - (\w+)(?:@[\w.]+)?: ", line))]
-    found = {group[1]: sorted(path.stem for path in (root / group[1]).glob("*.yaml")) for group in groups}
-    chosen = [f"  {group + '=':14}{', '.join(options)}" for group, options in found.items()]
+    groups = [group[1] for line in lines if (group := re.match(r"  - (\w+)(?:@[\w.]+)?: ", line))]
+    chosen = [f"  {group + '=':14}{', '.join(options_of(group))}" for group in groups]
     parts = [*head, *(["", "Groups:", *chosen] if chosen else []), ""]
     return "\n".join(parts) + "\n" + REST.format(command=f"python -m realsr.{name}", conf=file)
 

@@ -1,7 +1,5 @@
 """Training on several devices, with a process for each: who logs, checks of the launcher, and how all end."""
 
-from __future__ import annotations
-
 import logging
 import os
 import signal

@@ -1,11 +1,9 @@
 """Training on a single photo: small runs, one after the other, quiet, on one thread and reproducible."""
 
-from __future__ import annotations
-
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -22,7 +20,11 @@ def fit_photo(module: LightningModule, loader: DataLoader[Any], accelerator: str
         InputError: there is no such accelerator.
         KeyboardInterrupt: the run was stopped.
     """
-    with _quiet(), one_thread():
+    logger = logging.getLogger("pytorch_lightning")
+    with one_thread(), warnings.catch_warnings(), ExitStack() as after:
+        after.callback(logger.setLevel, logger.level)
+        logger.setLevel(logging.ERROR)  # a banner and advice, in each of a thousand small runs
+        warnings.simplefilter("ignore")
         try:
             trainer = Trainer(barebones=True, max_epochs=1, accelerator=accelerator, devices=1)
         except Exception as e:  # of Lightning, or of the accelerator's library
@@ -41,17 +43,3 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence Lightning's banner and advice, which would appear in each of a thousand small runs."""
-    logger = logging.getLogger("pytorch_lightning")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -1,7 +1,5 @@
 """Map a function over items in worker processes; a killed worker loses its own item alone."""
 
-from __future__ import annotations
-
 import logging
 import logging.handlers
 import multiprocessing
@@ -14,7 +12,6 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -84,13 +81,16 @@ def side_by_side(
     if workers <= 1 or sys.platform == "win32":
         yield from ((item, function(item)) for item in items)
         return
-    todo, lost = deque(items), []
-    idle: list[Connection] = []
-    busy: dict[Connection, Item] = {}
-    processes: list[BaseProcess] = []
     _start_server()
+    context = multiprocessing.get_context("forkserver")
+    links = [context.Pipe() for _ in range(workers)]
+    processes = [context.Process(target=_work, args=(function, theirs), daemon=True) for _, theirs in links]
+    todo, lost, idle = deque(items), [], [ours for ours, _ in links]
+    busy: dict[Connection, Item] = {}
     try:
-        idle += (_start(function, processes) for _ in range(workers))
+        for process, (_, theirs) in zip(processes, links, strict=True):
+            process.start()
+            theirs.close()  # so that the link ends with the worker
         while busy or (idle and todo):
             while idle and todo:
                 link = idle.pop()
@@ -121,16 +121,6 @@ def side_by_side(
             f"{len(lost)} of {len(processes)} worker processes were killed, at {', '.join(map(str, lost))}{more}; "
             "the same command goes on, with workers=N (in training data.num_workers=N) for fewer if memory ran out"
         )
-
-
-def _start(function: Callable[[Item], Result], processes: list[BaseProcess]) -> Connection:
-    """Start a worker, append it to the processes, and return the link to it."""
-    context = multiprocessing.get_context("forkserver")
-    ours, theirs = context.Pipe()
-    processes.append(context.Process(target=_work, args=(function, theirs), daemon=True))
-    processes[-1].start()
-    theirs.close()  # so that the link ends with the worker
-    return ours
 
 
 def _work(function: Callable[[Any], Any], link: Connection) -> None:
