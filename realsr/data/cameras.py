@@ -6,8 +6,6 @@ JPEG. The embedded sample is seen through one of them, and ``tests/benchmarks/be
 all. They share colour matrices with :mod:`realsr.degradation.development`, no code: OpenCV and Pillow do the rest.
 """
 
-from __future__ import annotations
-
 import functools
 import io
 import math

@@ -1,7 +1,5 @@
 """Folders of photos in, batches of (lr, hr) out; pools that are missing are made on the way."""
 
-from __future__ import annotations
-
 import functools
 import logging
 from pathlib import Path
@@ -17,7 +15,7 @@ from realsr.data.photos import HRPhotos
 from realsr.data.run_pools import RunPools
 from realsr.data.samples import make_samples
 from realsr.data.store import StoredImage
-from realsr.data.validation import Validation, hold_out_images
+from realsr.data.validation import Validation, check_degradation, hold_out_images
 from realsr.degradation.base import Degradation
 from realsr.runtime.errors import InputError, at_least
 from realsr.runtime.files import find_images
@@ -77,12 +75,9 @@ class RealSRData(LightningDataModule):
         if pools.scale != scale:
             raise InputError(f"data.pools.scale={pools.scale}: must be that of the network, {scale}; give scale=")
         validation.check(scale)
-        sides = [(degradation, pools.folders), (validation.degradation or degradation, validation.folders)]
-        for make, folders in sides if validation.lr is None else sides[:1]:
-            kind: Any = make.func
-            kind.check_pools(*folders)  # before pools are made for hours
-            if kind.without_pools:
-                make()  # refuses bounds that make no sense before photos are decoded
+        check_degradation("data.degradation", degradation, pools.folders)
+        if validation.lr is None:
+            check_degradation("data.validation.degradation", validation.degradation or degradation, validation.folders)
         if crop_size % scale:
             raise InputError(f"data.crop_size={crop_size} is no multiple of the scale {scale}")
         self.source_dir, self.clean_dir, self.samples_dir = source_dir, clean_dir, samples_dir
@@ -98,7 +93,7 @@ class RealSRData(LightningDataModule):
         if self.samples_dir is not None:
             make_samples(Path(self.samples_dir))
         self.photos.prepare(self.source_dir, self.clean_dir, self.crop_size, self.num_workers)
-        source, clean = self._stored()  # looked at before pools are made for hours
+        source, clean = self.photos.stored(self.source_dir, self.clean_dir, self.crop_size)  # before hours of pools
         if self.validation.hr is not None:
             options = {f"data.source_dir={self.source_dir}": source, f"data.clean_dir={self.clean_dir}": clean}
             refuse_shared(self.validation.files(self.scale), options)
@@ -117,7 +112,7 @@ class RealSRData(LightningDataModule):
         self.margin = self.degradation.margin
         one_camera = validation.folders.noise == self.pools.folders.noise
         make = functools.partial(self.make_degradation, **(self.degradation.fitted if one_camera else {}))
-        source, clean = self._stored()
+        source, clean = self.photos.stored(self.source_dir, self.clean_dir, self.crop_size)
         held: list[StoredImage] = []
         if validation.hr is None:
             source, clean, held = hold_out_images(source, clean, validation.count, validation.seed)
@@ -170,14 +165,3 @@ class RealSRData(LightningDataModule):
         lr = self.degradation(hr, generator, self.margin)
         inner = slice(self.margin, self.margin + self.crop_size)
         return {"lr": lr, "hr": hr[..., inner, inner], "index": batch["index"]}
-
-    def _stored(self) -> tuple[list[StoredImage], list[StoredImage]]:
-        """The source and the clean images; raises InputError if there is none."""
-        source = self.photos.stored(self.source_dir, self.crop_size, source=True)
-        clean = self.photos.stored(self.clean_dir, self.crop_size, source=False)
-        if not source and not clean:
-            raise InputError(
-                f"no photo is large enough for HR crops of {self.crop_size} pixels (source photos are scaled by "
-                f"{self.photos.cleanup:g} first); lower data.crop_size, or give larger photos"
-            )
-        return source, clean

@@ -1,7 +1,5 @@
 """HR crops for training, and whole (lr, hr) pairs for validation."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -30,19 +28,17 @@ def draw_seed(*key: int) -> int:
 class HRCrops(Dataset[dict[str, Any]]):
     """Random crops of stored HR images, augmented.
 
-    Item ``i`` is a function of ``(seed, i)`` alone: photo, place and augmentation are drawn from them. So a run draws
-    the same crops whatever the number of workers, and resumes exactly from a step's number.
+    Item ``i`` is a function of ``(seed, i)`` alone. So a run draws the same crops whatever the number of workers, and
+    resumes exactly from a step's number.
 
     >>> crops = HRCrops([], [np.zeros((40, 40, 3), np.uint8)], 0.5, 32, seed=0, augment=A.Compose([A.D4()]))
     >>> crops[5]["hr"].shape
     torch.Size([3, 32, 32])
 
     Args:
-        source: cleaned-up source photos.
-        clean: clean photos.
+        source: cleaned-up source photos; ``clean`` has clean ones.
         source_share: probability of a crop to come from ``source``, where there are both.
         crop: side in pixels, the degradation's margins included. Smaller images are mirrored to that size.
-        seed: of the run.
         augment: makes of a crop ``(crop, crop, 3)`` uint8 one of the same shape and type.
 
     Raises:
@@ -69,8 +65,7 @@ class HRCrops(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """``{"hr": (3, crop, crop) uint8, "index": index}``."""
-        images, number, rng = self._draw(index)
-        image = images[number]
+        image, _, rng = self._draw(index)
         y, x = (int(rng.integers(max(length - self.crop, 0) + 1)) for length in image.shape[:2])
         hr = image[y : y + self.crop, x : x + self.crop]
         if min(hr.shape[:2]) < self.crop:
@@ -82,34 +77,25 @@ class HRCrops(Dataset[dict[str, Any]]):
 
     def files(self, indices: Sequence[int]) -> list[str]:
         """Names of the images that items are cut from, for messages."""
-        drawn = [self._draw(index)[:2] for index in indices]
-        return [
-            f"{'source' if images is self.source else 'clean'}/{getattr(images[number], 'name', number)}"
-            for images, number in drawn
-        ]
+        return [self._draw(index)[1] for index in indices]
 
-    def _draw(self, index: int) -> tuple[Sequence[Image], int, np.random.Generator]:
-        """The list of images that an item is from, the image's number in it, and the generator for further draws."""
+    def _draw(self, index: int) -> tuple[Image, str, np.random.Generator]:
+        """An item's image, its name, and the generator for further draws."""
         rng = np.random.default_rng([self.seed, index])
-        images = self.source if rng.random() < self.source_share else self.clean
-        return images, int(rng.integers(len(images))), rng
+        kind, images = ("source", self.source) if rng.random() < self.source_share else ("clean", self.clean)
+        number = int(rng.integers(len(images)))
+        return images[number], f"{kind}/{getattr(images[number], 'name', number)}", rng
 
 
 class StepSampler(Sampler[int]):
-    """Sample numbers of the training steps ``start .. steps``: rank by rank, batch by batch, each number once.
+    """Sample numbers of the training steps from ``start`` to ``steps``, each once in the ``world`` of processes.
 
-    Its length is that of the whole run, since Lightning counts a resumed run's batches from zero, and one step
-    more, so that the last step does not end the epoch: a finished run can then go on with more steps.
+    Each process, of which this is number ``rank``, takes ``batch`` of them in a step. The length is that of the whole
+    run, since Lightning counts a resumed run's batches from zero, and one step more, so that the last step does not
+    end the epoch: a finished run can then go on with more steps.
 
     >>> list(StepSampler(start=1, steps=2, batch=2, rank=0, world=2))
     [4, 5, 8, 9]
-
-    Args:
-        start: steps that are done already.
-        steps: of the whole run.
-        batch: samples of a step on one device; all devices have as many.
-        rank: of this process.
-        world: number of processes.
     """
 
     def __init__(self, start: int, steps: int, batch: int, rank: int = 0, world: int = 1) -> None:
@@ -125,13 +111,10 @@ class StepSampler(Sampler[int]):
 
 
 def share(batch: int, devices: int) -> int:
-    """How many samples of a step's batch each device takes.
+    """How many samples of a step's batch each device takes; raises InputError if they cannot be shared out evenly.
 
     >>> share(16, devices=4)
     4
-
-    Raises:
-        InputError: the batch cannot be shared out evenly.
     """
     each, rest = divmod(batch, devices)
     if rest:
@@ -150,24 +133,15 @@ class TimedLoader(DataLoader[Any]):
     waited = 0.0
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        batches = super().__iter__()
-        while True:
-            began = time.perf_counter()
-            batch = next(batches, None)
+        began = time.perf_counter()
+        for batch in super().__iter__():
             self.waited += time.perf_counter() - began
-            if batch is None:
-                return
             yield batch
+            began = time.perf_counter()
 
 
 class Pair(NamedTuple):
-    """One validation image.
-
-    Attributes:
-        name: for tables and files.
-        lr: ``(3, h, w)`` in [0, 1].
-        hr: ``(3, s*h, s*w)`` in [0, 1], or None where there is no ground truth.
-    """
+    """One validation image, by its name: ``lr (3, h, w)`` and ``hr (3, s*h, s*w)`` in [0, 1]; None: no ground truth."""
 
     name: str
     lr: Tensor

@@ -1,14 +1,10 @@
 """Test images from folders: pairs matched by name, or photos without ground truth."""
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from torch import Tensor
 
 from realsr.data.datasets import Pair
 from realsr.imaging import image_size, quantize, read_image, to_float
@@ -28,16 +24,16 @@ class PairFiles:
 
     Attributes:
         name: for tables and files.
-        lr: its file; None makes LR of ``hr`` by bicubic.
         hr: file of the ground truth; None: there is none.
+        lr: its file; None makes LR of ``hr`` by bicubic.
         size: rows and columns of LR that are used; HR's are ``scale`` times as many.
         scale: of HR against LR.
         cropped: whether rows or columns are left out, since the files' sizes do not fit the scale.
     """
 
     name: str
-    lr: Path | None
     hr: Path | None
+    lr: Path | None
     size: tuple[int, int]
     scale: int
     cropped: bool = False
@@ -48,17 +44,15 @@ class PairFiles:
         return [path for path in (self.hr, self.lr) if path is not None]
 
     def read(self) -> Pair:
-        """Decode the files.
-
-        Raises:
-            InputError: one cannot be.
-        """
+        """Decode the files; raises InputError if one cannot be."""
+        hr, lr = (None if path is None else to_float(read_image(path).rgb) for path in (self.hr, self.lr))
         height, width = self.size
-        hr = None if self.hr is None else _read(self.hr)[..., : height * self.scale, : width * self.scale]
-        if self.lr is not None:
-            return Pair(self.name, _read(self.lr)[..., :height, :width], hr)
-        assert hr is not None
-        return Pair(self.name, quantize(imresize(hr, 1 / self.scale)), hr)
+        if hr is not None:
+            hr = hr[..., : height * self.scale, : width * self.scale]
+        if lr is None:
+            assert hr is not None
+            return Pair(self.name, quantize(imresize(hr, 1 / self.scale)), hr)
+        return Pair(self.name, lr[..., :height, :width], hr)
 
 
 def find_pairs(hr_dir: str | Path | None, lr_dir: str | Path | None, scale: int) -> list[PairFiles]:
@@ -72,20 +66,16 @@ def find_pairs(hr_dir: str | Path | None, lr_dir: str | Path | None, scale: int)
     """
     if hr_dir is None and lr_dir is None:
         raise InputError("no test images: give hr=DIR (ground truth), lr=DIR (small photos), or both")
-    if lr_dir is None:
-        return [_alone(name, path, scale) for name, path in _by_name(hr_dir).items()]
-    if hr_dir is None:
-        return [PairFiles(name, path, None, image_size(path), scale) for name, path in _by_name(lr_dir).items()]
     hr_files, lr_files = _by_name(hr_dir), _by_name(lr_dir)
-    if hr_files.keys() != lr_files.keys():
+    if hr_files and lr_files and hr_files.keys() != lr_files.keys():
         hr_files, lr_files = _by_name(hr_dir, END), _by_name(lr_dir, END)
-    if alone := sorted(set(hr_files) ^ set(lr_files)):
-        there, other = (hr_files, lr_dir) if alone[0] in hr_files else (lr_files, hr_dir)
-        raise InputError(
-            f"{there[alone[0]]} has no partner in {other} ({len(alone)} such names); tried {there[alone[0]].stem}, and "
-            f"{alone[0]} alone or with {ENDS} at its end"
-        )
-    return [_pair(lr_files[name], path, scale) for name, path in hr_files.items()]
+        if alone := sorted(set(hr_files) ^ set(lr_files)):
+            there, other = (hr_files, lr_dir) if alone[0] in hr_files else (lr_files, hr_dir)
+            raise InputError(
+                f"{there[alone[0]]} has no partner in {other} ({len(alone)} such names); tried {there[alone[0]].stem}, "
+                f"and {alone[0]} alone or with {ENDS} at its end"
+            )
+    return [_pair(hr_files.get(name), lr_files.get(name), scale) for name in hr_files or lr_files]
 
 
 def read_pairs(found: Sequence[PairFiles]) -> list[Pair]:
@@ -97,16 +87,15 @@ def read_pairs(found: Sequence[PairFiles]) -> list[Pair]:
 def say_cropped(found: Sequence[PairFiles]) -> None:
     """Log a line if files are cropped."""
     if cropped := [files for files in found if files.cropped]:
-        first = cropped[0]
-        sizes = " and ".join(f"{w * k}x{h * k}" for (h, w), k in ((first.size, 1), (first.size, first.scale)))
-        log.info("%d of %d images are cropped to fit x%d, %s to %s pixels", len(cropped), len(found), first.scale,
-                 first.name, sizes)  # fmt: skip
+        (height, width), k = cropped[0].size, cropped[0].scale
+        sizes = f"{cropped[0].name} to {width}x{height} and {width * k}x{height * k} pixels"
+        log.info("%d of %d images are cropped to fit x%d, %s", len(cropped), len(found), k, sizes)
 
 
 def _by_name(folder: str | Path | None, end: str = "") -> dict[str, Path]:
-    """Images by their stem, without what ``end`` matches."""
+    """Images of a folder, if there is one, by their stem without what ``end`` matches."""
     found: dict[str, Path] = {}
-    for path in find_images(str(folder)):
+    for path in () if folder is None else find_images(folder):
         name = re.sub(end, "", path.stem, flags=re.IGNORECASE)
         if name in found:
             raise InputError(f"{path} and {found[name]} are both {name!r} in results; rename or remove one")
@@ -114,26 +103,22 @@ def _by_name(folder: str | Path | None, end: str = "") -> dict[str, Path]:
     return found
 
 
-def _alone(name: str, path: Path, scale: int) -> PairFiles:
-    height, width = image_size(path)
-    if min(height, width) < scale:
-        raise InputError(f"{path}: {width}x{height} pixels are too few to be scaled by 1/{scale}")
-    cropped = bool(height % scale or width % scale)
-    return PairFiles(name, None, path, (height // scale, width // scale), scale, cropped)
-
-
-def _pair(lr_file: Path, hr_file: Path, scale: int) -> PairFiles:
-    lr, hr = image_size(lr_file), image_size(hr_file)
-    used = [large // scale for large in hr]
-    if min(used) < 1 or any(not u <= s <= -(-g // scale) for s, g, u in zip(lr, hr, used, strict=True)):
-        other = [k for k in range(2, 9) if (lr[0] * k, lr[1] * k) == hr]
+def _pair(hr: Path | None, lr: Path | None, scale: int) -> PairFiles:
+    """Raises InputError if the sizes do not fit."""
+    if hr is None:
+        assert lr is not None
+        return PairFiles(lr.stem, None, lr, image_size(lr), scale)
+    height, width = image_size(hr)
+    used = height // scale, width // scale
+    small = used if lr is None else image_size(lr)
+    if lr is None and not all(used):
+        raise InputError(f"{hr}: {width}x{height} pixels are too few to be scaled by 1/{scale}")
+    rounded_up = -(-height // scale), -(-width // scale)
+    if not all(used) or any(not u <= s <= r for u, s, r in zip(used, small, rounded_up, strict=True)):
+        other = [k for k in range(2, 9) if (small[0] * k, small[1] * k) == (height, width)]
         raise InputError(
-            f"{lr_file}: {lr[1]}x{lr[0]} pixels times {scale} are not the {hr[1]}x{hr[0]} of {hr_file}; "
+            f"{lr}: {small[1]}x{small[0]} pixels times {scale} are not the {width}x{height} of {hr}; "
             + (f"give scale={other[0]}" if other else "cut them to show the same, or take both out")
         )
-    cropped = any(s != u or g != u * scale for s, g, u in zip(lr, hr, used, strict=True))
-    return PairFiles(hr_file.stem, lr_file, hr_file, (used[0], used[1]), scale, cropped)
-
-
-def _read(path: Path) -> Tensor:
-    return to_float(read_image(path).rgb)
+    cropped = small != used or (used[0] * scale, used[1] * scale) != (height, width)
+    return PairFiles(hr.stem, hr, lr, used, scale, cropped)

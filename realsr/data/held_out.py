@@ -9,8 +9,6 @@
 - JPEG tables are not compared: a camera has few, which its photos share.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +24,7 @@ from realsr.imaging import content_hash, read_8_bit
 from realsr.pools.folder import pool_record
 from realsr.pools.interchange import is_foreign
 from realsr.pools.pool import KernelPool, NoisePool
-from realsr.runtime.errors import InputError
+from realsr.runtime.errors import InputError, counted
 from realsr.runtime.files import file_hash
 
 log = logging.getLogger(__name__)
@@ -37,11 +35,9 @@ Record = dict[str, Any]  # plain containers, for a checkpoint
 
 
 def refuse_shared(pairs: Sequence[PairFiles], training: Mapping[str, Sequence[StoredImage]]) -> None:
-    """Raise InputError if a file of validation is a training image too, or cannot be read.
+    """Raise InputError if a file of validation cannot be read, or is a training image too.
 
-    Args:
-        pairs: of validation.
-        training: images by the option that gives their folder, as ``data.clean_dir=DIR``.
+    ``training`` has the images by the option that gives their folder, as ``data.clean_dir=DIR``.
     """
     contents = {path: content_hash(read_8_bit(path)) for pair in pairs for path in pair.paths}
     known = {image.content: f"{image.name} in {option}" for option, images in training.items() for image in images}
@@ -55,19 +51,14 @@ def refuse_shared(pairs: Sequence[PairFiles], training: Mapping[str, Sequence[St
 def keep_apart(
     training: Pools, validation: Pools | None, folders: PoolFolders, lr_photos: Sequence[Path]
 ) -> tuple[Pools, Record]:
-    """Take out of training's pools what validation has as well.
+    """Take kernels and noise tiles out of training's pools (in ``folders``) that validation has as well.
 
-    Args:
-        training: its pools, without the photos that are held out.
-        validation: the pools that validation's LR is made with; None where its LR is given.
-        folders: of training's pools.
-        lr_photos: validation's LR, where it is given.
+    These are in ``validation``, the pools that its LR is made with, in other files; or, where its LR is given, of
+    these ``lr_photos``. If nothing would be left, all stay.
 
     Returns:
-        Training's pools without kernels and noise tiles that ``validation`` has too, in other files, or that are of
-        ``lr_photos``; all of them if nothing would be left. And by the names ``kernels`` and ``noise`` how many there
-        are in ``training`` and in ``validation``, how many were ``left_out``, how many are ``shared`` still, and the
-        names of validation's ``photos``.
+        Training's pools. And by the names ``kernels`` and ``noise`` how many there are in ``training`` and in
+        ``validation``, how many were ``left_out``, how many are ``shared`` still, and validation's ``photos``.
     """
     digests = {file_hash(photo) for photo in lr_photos}
     kernels, noise, _ = validation or Pools(None, None, None)
@@ -78,13 +69,8 @@ def keep_apart(
 
 
 def _apart(kind: str, pool: Any, held: Any, same: Any, own: Collection[str]) -> tuple[Any, Record]:
-    record = {
-        "training": len(pool or ()),
-        "validation": len(held or ()),
-        "left_out": 0,
-        "shared": 0,
-        "photos": sorted({*held.photos}) if held else [],
-    }
+    record: Record = {"training": len(pool or ()), "validation": len(held or ()), "left_out": 0, "shared": 0}
+    record["photos"] = sorted({*held.photos}) if held else []
     twins = same(pool, held) if pool and held else []
     out = {*twins, *(i for i, photo in enumerate(pool.photos if pool else ()) if photo in own)}
     if not out:
@@ -128,26 +114,15 @@ def same_tiles(pool: NoisePool, other: NoisePool) -> list[int]:
 def held_out_record(
     training: Sequence[StoredImage], validation: Sequence[str], held: Sequence[StoredImage], pools: Record
 ) -> Record:
-    """The record that a checkpoint keeps under ``held_out``.
+    """The record that a checkpoint keeps under ``held_out``: of training's images, validation's names and their pools.
 
-    Args:
-        training: images of training.
-        validation: names of the validation photos.
-        held: images that were held out from training for it.
-        pools: record of :func:`keep_apart`.
-
-    Returns:
-        By the names ``photos``, ``kernels`` and ``noise`` how many there are in ``training``, in ``validation``, and in
-        both (``shared``); and ``seen``, the content hashes of the training photos.
+    To that of :func:`keep_apart` it adds ``photos``, of which images that were ``held`` out may be in training as
+    well, and ``seen``, the content hashes of the training photos.
     """
     seen = {image.content for image in training}
-    photos = {
-        "training": len(training),
-        "validation": len(validation),
-        "shared": sum(image.content in seen for image in held),
-        "photos": sorted(validation),
-    }
-    return {"photos": photos, **pools, "seen": sorted(seen)}
+    photos = {"training": len(training), "validation": len(validation), "photos": sorted(validation)}
+    shared = sum(image.content in seen for image in held)
+    return {"photos": {**photos, "shared": shared}, **pools, "seen": sorted(seen)}
 
 
 def held_out_text(record: Record) -> str:
@@ -159,8 +134,8 @@ def held_out_text(record: Record) -> str:
     """
     held = [(name, record[kind]) for kind, name in KINDS.items() if record[kind]["validation"]]
     shared = [f"{of['shared']} of the {name}s" for name, of in held if of["shared"]]
-    left_out = [_count(record[kind]["left_out"], name) for kind, name in KINDS.items() if record[kind].get("left_out")]
-    text = ", ".join(_count(of["validation"], name) for name, of in held)
+    left_out = [counted(record[kind]["left_out"], name) for kind, name in KINDS.items() if record[kind].get("left_out")]
+    text = ", ".join(counted(of["validation"], name) for name, of in held)
     has = f"training has {' and '.join(shared)} as well, for there are too few" if shared else "none is in training"
     out = f"; left out of training for that: {' and '.join(left_out)}" if left_out else ""
     return f"{text}; {has} (checked by content){out}"
@@ -168,8 +143,8 @@ def held_out_text(record: Record) -> str:
 
 def held_out_lines(record: Record) -> list[str]:
     """Sentences for a report on what a checkpoint was trained on and what was held out."""
-    counts = {name: record[kind]["training"] for kind, name in KINDS.items()}
-    trained = ", ".join(_count(count, name) for name, count in counts.items() if count)
+    counts = [(record[kind]["training"], name) for kind, name in KINDS.items()]
+    trained = ", ".join(counted(count, name) for count, name in counts if count)
     return [f"Trained on: {trained}.", f"Held out for validation: {held_out_text(record)}."]
 
 
@@ -180,13 +155,5 @@ def seen_in_training(record: Record, images: Mapping[str, Sequence[str]]) -> lis
 
 
 def folder_contents(pairs: Sequence[PairFiles]) -> dict[str, list[str]]:
-    """Content hashes of a test set's files by the pairs' names.
-
-    Raises:
-        InputError: a file cannot be read.
-    """
+    """Content hashes of a test set's files by the pairs' names; raises InputError if one cannot be read."""
     return {pair.name: [content_hash(read_8_bit(path)) for path in pair.paths] for pair in pairs}
-
-
-def _count(number: int, name: str) -> str:
-    return f"{number} {name}" if number == 1 else f"{number} {name}s"

@@ -1,7 +1,5 @@
 """Photos as HR images: cleaned up, decoded once, cut into crops for training."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,10 +49,20 @@ class HRPhotos:
         sets = [(find_images(folder), factor) for folder, factor in factors if folder is not None]
         prepare_hr(sets, Path(self.store_dir), crop_size, self.store_limit, workers)
 
-    def stored(self, folder: str | None, crop_size: int, source: bool) -> list[StoredImage]:
-        """The images of one folder that :meth:`prepare` has made; none where there is no folder."""
-        photos = [] if folder is None else find_images(folder)
-        return stored_hr(photos, Path(self.store_dir), self.cleanup if source else 1.0, crop_size)
+    def stored(
+        self, source_dir: str | None, clean_dir: str | None, crop_size: int
+    ) -> tuple[list[StoredImage], list[StoredImage]]:
+        """The source and the clean images that :meth:`prepare` has made; raises InputError if there is none."""
+        source, clean = (
+            [] if folder is None else stored_hr(find_images(folder), Path(self.store_dir), factor, crop_size)
+            for folder, factor in ((source_dir, self.cleanup), (clean_dir, 1.0))
+        )
+        if not source and not clean:
+            raise InputError(
+                f"no photo is large enough for HR crops of {crop_size} pixels (source photos are scaled by "
+                f"{self.cleanup:g} first); lower data.crop_size, or give larger photos"
+            )
+        return source, clean
 
     def crops(self, source: Sequence[StoredImage], clean: Sequence[StoredImage], side: int, seed: int) -> HRCrops:
         """Random crops of ``side`` pixels of these images."""

@@ -9,8 +9,6 @@ and x4, so that their ground truth, in the camera's tones, is known at each scal
 lengths are in its own pixels. Scenes have to be sharp, since no estimator can tell their blur from the camera's.
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -5,8 +5,6 @@ pixels is 2.2 reads of 140 KB in all. Stored row by row, as in a ``.npy``, it is
 pixels that were in no page cache, a crop took 1.3 ms row by row (5.7 without advice to the kernel) and 0.4 in strips.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import math
@@ -84,14 +82,9 @@ def prepare_hr(sets: Sequence[Any], folder: Path, min_size: int, limit: float | 
     """Make the HR images that are missing, side by side; goes on where it was interrupted.
 
     A file's name holds the hash of its photo's bytes: a photo that was moved or copied is not decoded again, a changed
-    one is. Several programs may fill one folder at the same time.
-
-    Args:
-        sets: ``(photos, factor)``, photos and the factor that they are scaled by.
-        folder: of the store.
-        min_size: photos with a side of less pixels after scaling are left out, with a warning.
-        limit: GB that the folder may hold; None: 95 % of its disk's free space is used at most.
-        workers: processes.
+    one is. Several programs may fill one folder at the same time. Each of ``sets`` is photos and the factor that they
+    are scaled by; those with a side of less than ``min_size`` pixels then are left out, with a warning. The folder may
+    hold ``limit`` GB; None: 95 % of its disk's free space is used at most.
 
     Raises:
         InputError: there is no room for the missing images; nothing has been decoded then.
@@ -109,15 +102,22 @@ def prepare_hr(sets: Sequence[Any], folder: Path, min_size: int, limit: float | 
             elif not image.content:
                 todo[image.path] = photo, image, factor
         if small:
-            which = f"smaller than the crop of {min_size} pixels once scaled by {factor:g}"
-            told = len(small), len(photos), which, ", ".join(small[:5])
-            log.warning("no HR images of %d of %d photos, %s: %s", *told)
+            which = f"smaller than the crop of {min_size} pixels once scaled by {factor:g}: {', '.join(small[:5])}"
+            log.warning("no HR images of %d of %d photos, %s", len(small), len(photos), which)
     if todo:
-        _check_room(folder, sum(math.prod(image.shape) for _, image, _ in todo.values()), len(todo), limit)
+        need, count = sum(math.prod(image.shape) for _, image, _ in todo.values()), len(todo)
+        free, held = 0.95 * shutil.disk_usage(folder).free, sum(p.stat().st_size for p in folder.glob("*.strips"))
+        log.info("%d decoded HR images take %.2g GB in %s", count, need / 1e9, folder)
+        if need > free or (limit is not None and held + need > limit * 1e9):
+            raise InputError(
+                f"{folder}: {count} decoded HR images need {need / 1e9:.2g} GB; {held / 1e9:.2g} GB are there already, "
+                f"{free / 1e9:.2g} GB are free, data.photos.store_limit={limit}: set pool_dir or data.photos.store_dir "
+                "to a larger disk, raise the limit, delete the folder if it holds other photos, or give fewer photos"
+            )
     damaged += [error for _, error in _each(_store, [*todo.values()], workers, "decoding HR images") if error]
     if damaged:
-        count = sum(len(photos) for photos, _ in sets)
-        log.warning("skipped %d of %d photos that cannot be read: %s", len(damaged), count, "; ".join(damaged))
+        told = len(damaged), sum(len(photos) for photos, _ in sets), "; ".join(damaged)
+        log.warning("skipped %d of %d photos that cannot be read: %s", *told)
 
 
 def stored_hr(photos: Sequence[Path], folder: Path, factor: float, min_size: int) -> list[StoredImage]:
@@ -155,14 +155,11 @@ def _images(photos: Sequence[Path], folder: Path, factor: float, workers: int) -
 def _identities(photos: Sequence[Path], folder: Path, workers: int) -> dict[Path, Any]:
     """Hash, height and width of each photo, or why it cannot be read; from the index if the file is unchanged."""
     index: dict[str, Any] = {}
-    with suppress(FileNotFoundError):
-        for line in (folder / INDEX).read_text("utf-8", "replace").splitlines():
-            with suppress(ValueError, TypeError):  # a line that was cut off only costs time
-                index |= json.loads(line)
-    keys = {}
-    for photo in photos:
-        stat = photo.stat()
-        keys[photo] = f"{stat.st_size}|{stat.st_mtime_ns}|{os.path.abspath(photo)}"  # noqa: PTH100  (resolve is slow)
+    for line in (folder / INDEX).read_text("utf-8", "replace").splitlines() if (folder / INDEX).exists() else ():
+        with suppress(ValueError, TypeError):  # a line that was cut off only costs time
+            index |= json.loads(line)
+    stats = {photo: photo.stat() for photo in photos}
+    keys = {p: f"{s.st_size}|{s.st_mtime_ns}|{os.path.abspath(p)}" for p, s in stats.items()}  # noqa: PTH100  (resolve is slow)
     new = [photo for photo in photos if keys[photo] not in index]
     found = {keys[photo]: what for photo, what in _each(_identity, new, workers, "hashing photos")}
     if known := {key: what for key, what in found.items() if not isinstance(what, str)}:
@@ -198,15 +195,3 @@ def _each(function: Any, items: Sequence[Any], workers: int, title: str) -> Iter
     """Items with their results, computed side by side, with a progress bar for more than one."""
     with closing(side_by_side(function, items, workers)) as results:
         yield from track(results, title, total=len(items), disable=len(items) < 2)
-
-
-def _check_room(folder: Path, need: int, count: int, limit: float | None) -> None:
-    """Log the bytes that missing images need; raise InputError if there is less room."""
-    free, held = 0.95 * shutil.disk_usage(folder).free, sum(p.stat().st_size for p in folder.glob("*.strips"))
-    log.info("%d decoded HR images take %.2g GB in %s", count, need / 1e9, folder)
-    if need > free or (limit is not None and held + need > limit * 1e9):
-        raise InputError(
-            f"{folder}: {count} decoded HR images need {need / 1e9:.2g} GB; {held / 1e9:.2g} GB are there already, "
-            f"{free / 1e9:.2g} GB are free, data.photos.store_limit={limit}: set pool_dir or data.photos.store_dir to "
-            "a larger disk, raise the limit, delete the folder if it holds other photos, or give fewer photos"
-        )

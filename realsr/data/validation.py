@@ -1,8 +1,7 @@
 """Validation: HR images held out from training with LR made of them, and camera photos to look at."""
 
-from __future__ import annotations
-
 import functools
+import inspect
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,20 @@ from realsr.runtime.files import find_images
 log = logging.getLogger(__name__)
 
 VALIDATION = 2**40  # sample numbers from here on belong to validation, those below to training
+
+
+def check_degradation(option: str, make: functools.partial[Degradation], folders: PoolFolders) -> None:
+    """Raise InputError at options of a degradation, or at pools, that it cannot do with: before pools are made."""
+    kind: Any = make.func
+    if not (isinstance(kind, type) and issubclass(kind, Degradation)):
+        raise InputError(f"{option}._target_={kind.__qualname__}: is no Degradation; choose degradation=NAME")
+    kind.check_pools(*folders)
+    try:
+        inspect.signature(make).bind(**dict.fromkeys(Pools._fields))
+    except TypeError as e:
+        raise InputError(f"{option}: {e}; leave ~{option}.OPTION out") from e
+    if kind.without_pools:
+        make()  # its bounds may make no sense
 
 
 @dataclass(frozen=True)
@@ -58,20 +71,18 @@ class Validation:
     degradation: functools.partial[Degradation] | None = None
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        at_least(1, "data.validation.", count=self.count)
-        at_least(0, "data.validation.", look_count=self.look_count, seed=self.seed)
-        if self.seed >= 2**63:
-            raise InputError(f"data.validation.seed={self.seed}: give 0 to {2**63 - 1}")
-
     @property
     def folders(self) -> PoolFolders:
         """Of the pools."""
         return PoolFolders.of(self.kernel_dir, self.noise_dir, self.jpeg_dir)
 
     def check(self, scale: int) -> None:
-        """Raise InputError at sizes below the scale, and at LR without ground truth."""
+        """Raise InputError at numbers out of range, such as sizes below the scale, and at LR without ground truth."""
+        at_least(1, "data.validation.", count=self.count)
+        at_least(0, "data.validation.", look_count=self.look_count, seed=self.seed)
         at_least(scale, "data.validation.", size=self.size, look_size=self.look_size)
+        if self.seed >= 2**63:
+            raise InputError(f"data.validation.seed={self.seed}: give 0 to {2**63 - 1}")
         if self.lr is not None and self.hr is None:
             raise InputError("data.validation.lr needs data.validation.hr, its ground truth")
 
@@ -82,7 +93,7 @@ class Validation:
     def pairs(
         self, held: Sequence[StoredImage], scale: int, pools: Pools, degradation: Callable[..., Degradation]
     ) -> list[Pair]:
-        """The pairs of ``hr`` and those of the ``held`` out images, the same in every run of this seed.
+        """The pairs of ``hr`` and of the ``held`` out images, the same in every run of this seed.
 
         Raises:
             InputError: an image cannot be read, or is too small for SSIM.
@@ -105,9 +116,9 @@ class Validation:
         if source_dir is None or not self.look_count:
             return []
         photos, looks = find_images(source_dir), []
-        for index in evenly(self.look_count, len(photos)):
+        for photo in [photos[index] for index in evenly(self.look_count, len(photos))]:
             try:
-                looks.append(Pair(photos[index].stem, middle(read_image(photos[index]).rgb, self.look_size), None))
+                looks.append(Pair(photo.stem, middle(read_image(photo).rgb, self.look_size), None))
             except InputError as e:
                 log.warning("not shown: %s", e)
         return looks
@@ -118,16 +129,13 @@ def hold_out_images(
 ) -> tuple[list[StoredImage], list[StoredImage], list[StoredImage]]:
     """Take validation images out of the clean images if there are two or more, else out of the source images.
 
+    At most ``count`` are taken, and at most a fifth, chosen by the seed. Photos with the same pixels, in either list,
+    all stay in training or all leave it.
+
     >>> from pathlib import Path
     >>> images = [StoredImage(Path(name), (9, 9, 3), name, content=name) for name in ("a", "b", "c")]
     >>> [[image.name for image in part] for part in hold_out_images([], images, count=8, seed=0)]
     [[], ['b', 'c'], ['a']]
-
-    Args:
-        source: cleaned-up source images.
-        clean: clean ones. Photos with the same pixels, in either list, all stay in training or all leave it.
-        count: number of images to take at most, and at most a fifth.
-        seed: of the choice.
 
     Returns:
         The source and the clean images that training keeps, and those held out.

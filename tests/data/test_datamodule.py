@@ -7,7 +7,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from realsr.data.datasets import HRCrops, StepSampler, draw_seed
+from realsr.data.datasets import HRCrops, draw_seed
 from realsr.degradation.camera_fit import fit_development
 from realsr.imaging import Photo, write_image
 from realsr.runtime.errors import InputError
@@ -139,24 +139,6 @@ def test_seeds_steps_and_ranks_draw_differently(data):
         assert len(set(indices)) == len(indices)
 
 
-def test_ranks_share_out_all_samples_once():
-    world, batch = 3, 4
-    per_rank = [list(StepSampler(2, 5, batch, rank, world)) for rank in range(world)]
-    drawn = sorted(index for indices in per_rank for index in indices[: 3 * batch])
-    assert drawn == list(range(2 * batch * world, 5 * batch * world))
-
-
-def test_held_out_photos_kernels_and_noise_stay_out_of_training(data):
-    module = data()
-    names = {pair.name for pair in module.pairs}
-    trained = {image.name for image in module.crops.clean}
-    assert names
-    assert not names & trained
-    _, (held_kernels, held_noise, _) = module.pools.split(module.validation.folders, module.validation.seed)
-    assert not set(held_kernels.photos) & set(module.degradation.kernels.photos)
-    assert not set(held_noise.photos) & set(module.degradation.noise.photos)
-
-
 def test_kernels_of_too_little_confidence_are_not_used(data, tmp_path, caplog):
     """A photo that shows noise and nothing else is left out."""
     noise = np.clip(0.5 + 0.1 * np.random.default_rng(0).standard_normal((160, 192, 1)), 0, 1)
@@ -172,12 +154,6 @@ def test_kernels_of_too_little_confidence_are_not_used(data, tmp_path, caplog):
     assert photos("pool.min_confidence=0.5") == {"photo0.png", "photo1.png", "photo2.png"}
     with pytest.raises(InputError, match=r"min_confidence=1 leaves no kernel, the best has"):
         data("pool.min_confidence=1")
-
-
-def test_validation_pairs_are_the_same_in_every_run(data):
-    for one, other in zip(data().pairs, data().pairs, strict=True):
-        assert one.name == other.name
-        assert torch.equal(one.lr, other.lr)
 
 
 def test_seeds_share_validation_and_what_training_may_see(data):
