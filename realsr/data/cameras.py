@@ -120,7 +120,12 @@ class Camera:
         raw, gain = _mosaic(balanced / gains), _mosaic(np.broadcast_to(gains, light.shape))
         if rng is not None:
             raw = raw + rng.standard_normal(raw.shape) * np.sqrt(self.shot * raw.clip(0) + self.read**2)
-        colours = self._demosaicked((raw * gain).clip(0, 1))
+        raw = (raw * gain).clip(0, 1)
+        if self.demosaic == "malvar":
+            colours = demosaic(torch.from_numpy(raw)[None, None])[0].movedim(0, -1).numpy()
+        else:
+            code = cv2.COLOR_BayerRGGB2RGB if self.demosaic == "bilinear" else cv2.COLOR_BayerRGGB2RGB_EA
+            colours = cv2.cvtColor((raw * 65535).round().astype(np.uint16), code) / 65535.0
         linear = (colours @ np.linalg.inv(to_camera).T).clip(0, 1)
         display = self._toned(linear)
         if self.reduction:
@@ -132,16 +137,12 @@ class Camera:
             display = display + self.sharpening * (display - soft)
         return np.asarray(display.clip(0, 1))
 
-    def _demosaicked(self, raw: Array) -> Array:
-        if self.demosaic == "malvar":
-            return np.asarray(demosaic(torch.from_numpy(raw)[None, None])[0].permute(1, 2, 0).numpy())
-        code = cv2.COLOR_BayerRGGB2RGB if self.demosaic == "bilinear" else cv2.COLOR_BayerRGGB2RGB_EA
-        return np.asarray(cv2.cvtColor((raw * 65535).round().astype(np.uint16), code) / 65535.0)
-
     def _toned(self, linear: Array) -> Array:
         if self.tone == "gamma":
             return np.asarray(linear ** (1 / 2.2))
-        return _encoded(linear * (0.6 + 0.4 * linear * (3 - 2 * linear)) if self.tone == "film" else linear)
+        if self.tone == "film":
+            linear = linear * (0.6 + 0.4 * linear * (3 - 2 * linear))
+        return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 1e-8) ** (1 / 2.4) - 0.055)
 
     def ideal(self, scene: Array) -> Array:
         """The scene ``(h, w, 3)`` in the camera's tones, without blur, mosaic and noise: the HR truth."""
@@ -156,8 +157,7 @@ class Camera:
 
     def stored(self, picture: Array) -> Levels:
         """The picture as the camera's file holds it, ``(h, w, 3)`` uint8."""
-        with Image.open(io.BytesIO(self.file(picture))) as image:
-            return np.asarray(image)
+        return np.asarray(Image.open(io.BytesIO(self.file(picture))))
 
     def photograph(self, scene: Array, scale: int, rng: np.random.Generator) -> Array:
         """The camera's picture ``(h, w, 3)`` of a scene ``(h*scale, w*scale, 3)``, both sRGB in [0, 1]."""
@@ -212,10 +212,6 @@ def _mosaic(colours: Array) -> Array:
 
 def _linear(encoded: Array) -> Array:
     return np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
-
-
-def _encoded(linear: Array) -> Array:
-    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 1e-8) ** (1 / 2.4) - 0.055)
 
 
 # Point spread, sensitivity, demosaicking, tone, noise reduction, sharpening and JPEG differ; each is of a kind in use.

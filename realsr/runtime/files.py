@@ -48,9 +48,10 @@ def find_images(folder: str | Path) -> list[Path]:
     here, ours = folder.resolve(), left_out(folder)
     found, unread = [], Counter[str]()
     for path in sorted(folder.rglob("*")):
-        suffix, inside = path.suffix.lower(), path.relative_to(folder)
+        suffix = path.suffix.lower()
         if suffix not in (*SUFFIXES, *EXTRAS, *OTHERS) or path.name == SHEET or not path.is_file():
             continue
+        inside = path.relative_to(folder)
         if any(part.startswith(".") or part in THUMBNAILS for part in inside.parts):
             continue
         if any((here / inside).is_relative_to(left) for left in ours):
