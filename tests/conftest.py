@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import json
 import os
@@ -309,6 +310,16 @@ def save_compact(network: Compact, path: Path) -> Path:
     state = {f"generator.{key}": value for key, value in network.state_dict().items()}
     torch.save({"config": {"model": {"generator": node}}, "state_dict": state}, path)
     return path
+
+
+def last_checkpoint(folder: Path, name: str = "last") -> dict[str, Any]:
+    """What a run's ``last.ckpt`` holds, or its ``best.ckpt``."""
+    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+
+
+def csv_rows(folder: Path) -> list[dict[str, str]]:
+    """The curves of a run, however often it was started."""
+    return list(csv.DictReader((folder / "csv" / "metrics.csv").read_text().splitlines()))
 
 
 @pytest.fixture

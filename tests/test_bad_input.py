@@ -372,6 +372,10 @@ def test_a_run_is_resumed_with_its_own_model_only(mistake, compose, tiny, tmp_pa
         ("evaluate", "report.side=a(b", "write key=value, and \"key='value'\" with"),
         ("train", "~data.foo", "data.foo"),
         ("train", "~data.photos", "data.photos is missing; leave ~data.photos out"),
+        ("train", "data.degradation._target_=torch.nn.Identity", "._target_=Identity: is no Degradation; choose degr"),
+        ("train", "+callbacks.lsat.every_n_train_steps=5", "callbacks.lsat: has no _target_, did you mean last?"),
+        ("train", "model.optimizer.lrr=1", "model.optimizer.lrr: no such option, did you mean model.optimizer.lr?"),
+        ("train", "model.optimizer.amsgrad=true", "no such option in conf/; +model.optimizer.amsgrad=VALUE gives"),
         ("train", "name=../x", "name=../x: leads out of outputs"),
         (
             "train",
@@ -463,6 +467,7 @@ def test_values_of_a_wrong_type(mistake, name, override, says):
         ("data.crop_size=100000", "lower data.crop_size"),
         ("data.validation.noise_dir=null", "degradation=camera needs a noise pool; give data.pools"),
         ("degradation=bsrgan data.pools.noise_dir=x", "degradation=bsrgan draws from no pools"),
+        ("degradation=bsrgan ~data.degradation.shot", "data.degradation: missing a required argument: 'shot'; leave ~"),
         ("data.degradation.without=[lens]", "data.degradation.without=['lens']: give some of [kernel,linear,mosaic,"),
         ("data.batch_size=0", "data.batch_size=0: give 1 or more"),
         ("data.seed=-1", "data.seed=-1: give 0 or more"),

@@ -1,7 +1,5 @@
 """Checkpoints: ``best.ckpt`` and ``last.ckpt``, written whole, also on a signal, with config, versions and pools."""
 
-from __future__ import annotations
-
 import io
 import logging
 import math
@@ -93,8 +91,7 @@ class LastCheckpoint(Checkpoint):
         at_least(0, "callbacks.last.", every_n_train_steps=every_n_train_steps)
         self.path, self.every = Path(dirpath) / "last.ckpt", every_n_train_steps
         self.written = False
-        self.received: set[int] = set()  # signals that wait for a checkpoint
-        self.saved: set[int] = set()  # signals whose checkpoint is written
+        self.received, self.saved = set[int](), set[int]()  # signals that wait for a checkpoint; whose one is written
         self.handlers: dict[int, Any] = {}  # as they were before the training
         self.alone = True
 
@@ -127,19 +124,15 @@ class LastCheckpoint(Checkpoint):
         """Forward signals of the step before; the loggers have its values by now."""
         self._forward()
 
-    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Forward signals of the last step."""
-        self._forward()
-
-    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
-        """Put the handlers back."""
-        self.teardown(trainer, module, "")
+    on_train_end = on_train_batch_start  # type: ignore[assignment]  # those of the last step
 
     def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        """Put the handlers back."""
+        """Put the handlers back; also after an exception, for which Lightning calls no teardown."""
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
         self.handlers = {}
+
+    on_exception = teardown  # type: ignore[assignment]
 
     def _receive(self, number: int, frame: Any) -> None:
         if (self.received or self.saved) and number == signal.SIGINT and self.alone:
@@ -219,24 +212,17 @@ class RunRecord(Callback):
         apply_options(module, checkpoint)
         was, now = checkpoint.get("versions", {}), versions()
         others = [f"{k} is {now.get(k)}, was {was.get(k)}" for k in EXACT if was.get(k) != now.get(k)]
-        options = {
-            name: change
-            for name, change in changes(checkpoint["config"], self.config).items()
-            if name.startswith(REPORTED) and not HARMLESS & {*name.split(".")}
-        }
+        changed = changes(checkpoint["config"], self.config)
+        options = {k: v for k, v in changed.items() if k.startswith(REPORTED) and not HARMLESS & {*k.split(".")}}
         differ = pool_changes(checkpoint.get("pools", {}), self.data.records)
         files = [f"{len(differ)} files of the pools or photos differ, the first {differ[0]}"] if differ else []
         exactly = not (others or files or any(name.startswith(SHAPING) for name in options))
-        if changed := [*others, *tell(options), *files]:
+        if told := [*others, *tell(options), *files]:
             say, end = (log.info, "") if exactly else (log.warning, "; the run will not go on exactly as it began")
-            say("in force from step %d: %s%s", checkpoint["global_step"], "; ".join(changed), end)
+            say("in force from step %d: %s%s", checkpoint["global_step"], "; ".join(told), end)
 
 
 def trainer_plugins() -> list[Any]:
-    """Plugins for the Trainer: whole checkpoints, and under Slurm no requeue by Lightning.
-
-    Lightning's requeue writes ``hpc_ckpt`` files, which it would prefer to ``last.ckpt`` in all later runs. A requeued
-    job goes on with ``ckpt=auto`` in its command.
-    """
+    """Whole checkpoints, and under Slurm no requeue by Lightning: it would prefer its ``hpc_ckpt`` to ``last.ckpt``."""
     slurm = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
     return [WholeCheckpoints(), *([SLURMEnvironment(auto_requeue=False)] if slurm else [])]

@@ -1,7 +1,5 @@
 """ESRGAN as a LightningModule: a generator and a discriminator take turns; without one it is the PSNR stage."""
 
-from __future__ import annotations
-
 import copy
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,6 +10,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import MultiStepLR
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from realsr.data.datasets import Pair
 from realsr.imaging.colour import colour_difference
@@ -24,7 +23,6 @@ from realsr.networks.starts import start_file
 from realsr.networks.tiling import upscale_tiled
 from realsr.networks.weights import load_weights
 from realsr.runtime.errors import InputError, at_least
-from realsr.training.averaging import update_average
 from realsr.training.loggers import is_logged
 from realsr.training.losses import AdversarialLoss, ESRGANLoss
 from realsr.training.nan_check import FiniteCheck, not_finite, require_finite
@@ -144,64 +142,58 @@ class ESRGAN(LightningModule):
         return list(optimizers.values()), schedules
 
     def on_train_start(self) -> None:
-        """Move the frozen network of the perceptual loss to the device."""
-        self.losses.to(self.device, self.memory_format)
+        """Move the frozen network of the perceptual loss, which is no submodule, to the device."""
+        if self.losses.perceptual is not None:
+            self.losses.perceptual.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload]
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Train the generator, then the discriminator on the same ``sr`` and the same logits of ``hr``."""
-        step = self.global_step
-        gan = self.discriminator is not None and step >= self.warmup_steps
-        generator_learns = not gan or step >= self.warmup_steps + self.head_start
+        """A step of the generator, then one of the discriminator on the same ``sr`` and the same logits of ``hr``."""
         lr, hr = (batch[name].contiguous(memory_format=self.memory_format) for name in ("lr", "hr"))
+        losses, gan, generator_learns = self._turn()
         with torch.set_grad_enabled(generator_learns):
             sr = self.generator(lr).float()
         real = self._logits(hr) if gan else None
-        terms = self._train_generator(sr, hr, real, batch) if generator_learns else {}
+        terms: dict[str, Tensor] = {}
+        if generator_learns:
+            fake = self._logits(sr, frozen=True) if gan else None
+            terms |= self._update(0, *losses.generator(sr, hr, real, fake), batch)
         if real is not None:
-            terms |= self._train_discriminator(real, sr.detach(), batch, counted=not generator_learns)
+            judged = losses.discriminator(real, self._logits(sr.detach()))
+            terms |= self._update(1, *judged, batch, counted=not generator_learns)
         if is_logged(self.trainer):
             self.log_dict({f"train/{name}": value for name, value in terms.items()})  # prog_bar would wait for a GPU
-            self.log("step", step + 1.0)  # loggers would call the fiftieth step 49
+            self.log("step", float(self.global_step))  # loggers would call the fiftieth step 49
 
-    def _train_generator(self, sr: Tensor, hr: Tensor, real: Tensor | None, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """A step by L1 alone in the warm-up, adversarial with the logits of ``hr``; returns the losses, detached."""
-        step, fake = self.global_step, None
-        if self.discriminator is not None and real is not None:
-            self.discriminator.requires_grad_(False)
-            fake = self._logits(sr)
-            self.discriminator.requires_grad_(True)
-        losses = self.losses if step >= self.warmup_steps else self.warmup_losses
-        loss, terms = losses.generator(sr, hr, real, fake)
-        self._update(0, loss, terms, batch)
-        if self.generator_ema is not None:
-            update_average(self.generator_ema, self.generator, self.ema_decay, step)
-        return {**terms, "generator": loss.detach()}
+    def _turn(self) -> tuple[ESRGANLoss, bool, bool]:
+        """The losses of this step, L1 alone in the warm-up; whether the discriminator learns; whether the generator."""
+        step, start = self.global_step, self.warmup_steps
+        gan = self.discriminator is not None and step >= start
+        return self.losses if step >= start else self.warmup_losses, gan, not gan or step >= start + self.head_start
 
-    def _train_discriminator(self, real: Tensor, sr: Tensor, batch: Any, counted: bool) -> dict[str, Tensor]:
-        """A step; returns the loss and the mean logits, detached."""
-        loss, terms = self.losses.discriminator(real, self._logits(sr))
-        self._update(1, loss, {"discriminator": loss}, batch, counted)
-        return terms
-
-    def _logits(self, images: Tensor) -> Tensor:
+    def _logits(self, images: Tensor, frozen: bool = False) -> Tensor:
         """The discriminator's logits; those of all processes, since relativistic losses compare with their mean."""
         assert self.discriminator is not None
+        self.discriminator.requires_grad_(not frozen)
         logits: Tensor = self.discriminator(images).float()
+        self.discriminator.requires_grad_(True)
         if self.trainer.world_size > 1:
             logits = self.all_gather(logits, sync_grads=True).flatten(0, 1)  # type: ignore[union-attr]
         return logits
 
-    def _update(self, player: int, loss: Tensor, terms: dict[str, Tensor], batch: Any, counted: bool = True) -> None:
-        """A step of optimiser and schedule 0 (generator) or 1 (discriminator).
+    def _update(
+        self, player: int, loss: Tensor, terms: dict[str, Tensor], batch: Any, counted: bool = True
+    ) -> dict[str, Tensor]:
+        """A step of optimiser and schedule 0 (generator, and its average) or 1 (discriminator); returns what to log.
 
         ``global_step`` counts the steps of Lightning's wrappers of optimisers; one in each batch is to be ``counted``.
 
         Raises:
-            InputError: one of the ``terms`` is not finite; the weights stay as they were.
+            InputError: a loss is not finite; the weights stay as they were.
         """
         both: Any = self.optimizers(), self.lr_schedulers()  # lists, but of the PSNR stage bare
         optimizer, schedule = (each[player] if isinstance(each, list) else each for each in both)
-        check = FiniteCheck(terms, lambda flags: self.trainer.strategy.reduce(flags, reduce_op="max"))
+        checked = {name: term for name, term in terms.items() if not name.startswith("d_")}  # which are mean logits
+        check = FiniteCheck(checked, lambda flags: self.trainer.strategy.reduce(flags, reduce_op="max"))
         optimizer.zero_grad()
         self.manual_backward(loss)
         if found := check.found():
@@ -212,6 +204,9 @@ class ESRGAN(LightningModule):
         else:
             self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)
         schedule.step()
+        if player == 0 and self.generator_ema is not None:
+            update_average(self.generator_ema, self.generator, self.ema_decay, self.global_step - 1)
+        return terms if player else {**terms, "generator": loss.detach()}
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip the gradients, which are unscaled here under ``16-mixed`` too."""
@@ -242,3 +237,17 @@ class ESRGAN(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the steps made, for the loggers."""
         self.log("step", float(self.global_step), sync_dist=True)
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
+    """``average = d * average + (1 - d) * network`` for every weight after step ``step``, from 0; buffers are copied.
+
+    ``d = min(decay, (1 + step) / (10 + step))``, so that the start of a run is soon forgotten. Written with neither
+    AveragedModel, which asks the device in every step whether it is the first, nor Lightning's callback, which counts
+    the steps of both optimisers and averages the discriminator too.
+    """
+    average_fn = get_ema_multi_avg_fn(min(decay, (1 + step) / (10 + step)))  # type: ignore[no-untyped-call]
+    average_fn(list(average.parameters()), list(network.parameters()), None)
+    for mine, its in zip(average.buffers(), network.buffers(), strict=True):
+        mine.copy_(its)

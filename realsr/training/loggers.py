@@ -1,7 +1,5 @@
 """Loggers of curves (CSV, W&B) and functions that log pictures, tables and histograms to those that show them."""
 
-from __future__ import annotations
-
 import csv
 import io
 import math
@@ -66,11 +64,7 @@ def log_histogram(loggers: Iterable[Logger], name: str, values: npt.NDArray[np.f
 def log_table(loggers: Iterable[Logger], name: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
     """Log a new table to W&B; incremental tables would need the server after a resume.
 
-    Args:
-        loggers: of a run.
-        name: of the table.
-        rows: cells by column; ``(H, W, 3)`` uint8 arrays become pictures, missing cells stay empty.
-        step: in which they were made.
+    Rows are cells by column; ``(H, W, 3)`` uint8 arrays become pictures, missing cells stay empty.
     """
     columns = list(dict.fromkeys(key for row in rows for key in row))
     for logger in loggers:
@@ -85,14 +79,8 @@ def wandb_logger(
 ) -> WandbLogger:
     """A W&B logger, online if a key is stored or WANDB_API_KEY is set, unless WANDB_MODE says otherwise.
 
-    Offline, every start leaves a folder ``wandb/offline-run-*``; `wandb sync` joins those with one id to one run.
-
-    Args:
-        project: W&B project.
-        name: of the run.
-        save_dir: folder for W&B's files.
-        group: runs of one sweep share it.
-        ckpt: checkpoint that the training resumes, and W&B the run of ``save_dir``; None starts a new run.
+    Offline, every start leaves a folder ``wandb/offline-run-*``; `wandb sync` joins those with one id to one run. Runs
+    of one sweep share the ``group``. Where the training resumes a ``ckpt``, W&B resumes the run of ``save_dir``.
 
     Raises:
         InputError: WANDB_MODE is no mode of W&B, or the file with the run's id is damaged.
@@ -116,11 +104,7 @@ def wandb_logger(
 
 
 def run_id(file: Path, new: bool) -> str:
-    """W&B's id of a run, kept in ``file``; a new one if there is none, or if ``new``.
-
-    Raises:
-        InputError: the file holds something else.
-    """
+    """W&B's id of a run, kept in ``file``, or a ``new`` one; raises InputError if the file holds something else."""
     if new or not file.is_file():
         write_file(file, secrets.token_hex(6))
     name = file.read_text(errors="replace").strip()

@@ -4,8 +4,6 @@
 the discriminator's logits of ``hr`` and of ``sr``.
 """
 
-from __future__ import annotations
-
 from typing import Any, Protocol
 
 import torch
@@ -22,11 +20,9 @@ class AdversarialLoss(Protocol):
 
     def generator(self, real: Tensor, fake: Tensor) -> Tensor:
         """Scalar, small when ``fake`` looks real; only gradients of ``fake`` are used."""
-        ...
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         """Scalar, small when the discriminator tells ``real`` from ``fake``."""
-        ...
 
 
 class ESRGANLoss:
@@ -44,10 +40,8 @@ class ESRGANLoss:
         scale: of the generator, the period of the patterns.
         perceptual: loss of ``(sr, hr)``, frozen; None leaves the perceptual loss out.
         adversarial: None leaves the adversarial loss out.
-        pixel_weight: weight of L1.
-        perceptual_weight: weight of the perceptual loss.
-        adversarial_weight: weight of the generator's adversarial loss.
-        pattern_weight: weight of :func:`pattern_loss`; it is not computed at 0.
+        pixel_weight: of L1, as the others are of their losses.
+        pattern_weight: of :func:`pattern_loss`, which is not computed at 0.
 
     Raises:
         InputError: a weight is negative, infinite or NaN.
@@ -64,14 +58,9 @@ class ESRGANLoss:
         pattern_weight: float = 0.0,
     ) -> None:
         self.scale, self.perceptual, self.adversarial = scale, perceptual, adversarial
-        self.weights = {
-            "pixel": pixel_weight,
-            "perceptual": perceptual_weight,
-            "pattern": pattern_weight,
-            "adversarial": adversarial_weight,
-        }
-        for name, weight in self.weights.items():
-            at_least(0, "model.", **{f"{name}_weight": weight})
+        self.weights = {"pixel": pixel_weight, "perceptual": perceptual_weight, "pattern": pattern_weight}
+        self.weights["adversarial"] = adversarial_weight
+        at_least(0, "model.", **{f"{name}_weight": weight for name, weight in self.weights.items()})
 
     def generator(
         self, sr: Tensor, hr: Tensor, real: Tensor | None = None, fake: Tensor | None = None
@@ -93,11 +82,6 @@ class ESRGANLoss:
         loss = self.adversarial.discriminator(real, fake)
         terms = {"discriminator": loss, "d_real": real.mean(), "d_fake": fake.mean()}
         return loss, {name: term.detach() for name, term in terms.items()}
-
-    def to(self, device: torch.device, memory_format: torch.memory_format) -> None:
-        """Move the perceptual loss' network."""
-        if self.perceptual is not None:
-            self.perceptual.to(device, memory_format=memory_format)  # type: ignore[call-overload]
 
 
 class Vanilla:
@@ -168,20 +152,16 @@ def by_place(images: Tensor, scale: int) -> Tensor:
 
 
 def pattern(images: Tensor, scale: int) -> Tensor:
-    """Strength of patterns with a period of ``scale`` pixels, in windows of CELLS x CELLS cells.
+    """Strength of patterns with a period of ``scale`` pixels in ``(N, C, H, W)`` images, in windows of CELLS cells.
 
-    Args:
-        images: ``(N, C, H, W)`` in [0, 1]; H and W multiples of ``scale``, at least CELLS of them.
-        scale: period in pixels.
-
-    Returns:
-        ``(N, h, w)`` standard deviations over the places in the cell, in [0, 1]; windows overlap by half.
+    H and W are multiples of the scale, at least CELLS of them. Returned are ``(N, h, w)`` standard deviations over the
+    places in the cell, in [0, 1]; windows overlap by half.
     """
     return (F.avg_pool2d(by_place(images, scale), CELLS, CELLS // 2).var(1) + 1e-8).sqrt()
 
 
 def pattern_loss(sr: Tensor, hr: Tensor, scale: int) -> Tensor:
-    """Mean strength of the patterns that ``sr`` has beyond those of ``hr``.
+    """Mean strength of the patterns that ``sr`` has beyond those of ``hr``, both ``(N, C, H, W)`` in [0, 1].
 
     Pixel-shuffle networks draw patterns with the period of the scale, and LPIPS rewards them.
 
@@ -190,10 +170,5 @@ def pattern_loss(sr: Tensor, hr: Tensor, scale: int) -> Tensor:
     >>> sr[..., ::4, ::4] += 0.2
     >>> print(f"{pattern_loss(hr, hr, 4):.3f} {pattern_loss(sr, hr, 4):.3f}")
     0.000 0.048
-
-    Args:
-        sr: ``(N, C, H, W)`` in [0, 1].
-        hr: the same shape.
-        scale: period in pixels.
     """
     return F.relu(pattern(sr, scale) - pattern(hr, scale)).mean()

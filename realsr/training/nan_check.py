@@ -1,7 +1,5 @@
 """Losses and weights that are NaN or infinite end the run, before they reach a step or a checkpoint."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,18 +13,15 @@ MEND = "go on with ckpt=auto and a lower model.optimizer.lr, model.clip_norm=1 o
 
 
 class FiniteCheck:
-    """Finds the losses that are NaN or infinite.
+    """Finds the losses, scalars on one device by their names, that are NaN or infinite.
 
     The check begins before the backward pass and is read after it. The host then waits for the losses only, while the
-    GPU computes gradients; reading a loss (``.item()``) in between would leave the GPU idle.
+    GPU computes gradients; reading a loss (``.item()``) in between would leave the GPU idle. ``reduce`` is the
+    elementwise maximum over all processes, so that all of them decide alike.
 
     >>> losses = {"pixel": torch.tensor(0.5), "adversarial": torch.tensor(torch.nan)}
     >>> FiniteCheck(losses, reduce=lambda flags: flags).found()
     ['adversarial']
-
-    Args:
-        losses: scalars on one device, by name.
-        reduce: elementwise maximum over all processes, so that all of them decide alike.
     """
 
     def __init__(self, losses: Mapping[str, Tensor], reduce: Callable[[Tensor], Tensor]) -> None:

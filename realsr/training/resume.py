@@ -1,7 +1,5 @@
 """Resuming from a checkpoint: which one, whether steps are left, and options that have changed since."""
 
-from __future__ import annotations
-
 import json
 import logging
 import re
@@ -21,16 +19,15 @@ STARTS = ("init_from", "init_discriminator_from")  # not read on resume
 RENAMED_CLASSES = {"realsr.degradation.paper.Degradation": "realsr.degradation.paper.PaperDegradation"}
 DEGRADING = r"data\.(degradation\b|pools\.\w+_dir)"  # options of the LR that a network learns from
 # options that a checkpoint's weights and optimiser states depend on
+OFF = r"model\..*optimizer\.(amsgrad|centered|momentum)"  # options that are off where they are left out
 FIXED = r"model\.((generator|discriminator)\..*|.*optimizer\.(_target_|amsgrad|centered|momentum)|ema|lr_scale|init_.+)"
 
 
 def resume_path(ckpt: str | None, folder: Path) -> Path | None:
     """The checkpoint that the run in ``folder`` resumes; None starts a new run.
 
-    Args:
-        ckpt: ``last`` for the last one of the run, ``auto`` for the last one if there is any, a file, or the folder of
-            another run.
-        folder: of the run.
+    ``ckpt`` is ``last`` for the last one of the run, ``auto`` for the last one if there is any, a file, or the folder
+    of another run.
 
     Raises:
         InputError: the checkpoint is missing, or ``folder`` holds a run that would be overwritten.
@@ -51,11 +48,7 @@ def resume_path(ckpt: str | None, folder: Path) -> Path | None:
 
 
 def read_run(path: Path) -> dict[str, Any]:
-    """The content of a training's checkpoint.
-
-    Raises:
-        InputError: the file is missing, or holds weights only.
-    """
+    """The content of a training's checkpoint; raises InputError if the file is missing, or holds weights only."""
     content = read_checkpoint(path)
     if not content.keys() >= TRAINING_KEYS or inside(content, "config", "model", "generator") is None:
         raise InputError(f"{path}: holds weights but no training to go on with; use start={path}")
@@ -73,20 +66,15 @@ def read_metrics(folder: Path) -> dict[str, float] | None:
 def nothing_left(content: dict[str, Any], data: dict[str, Any], max_steps: int, folder: Path) -> bool:
     """Whether the run in ``folder`` has made ``max_steps`` steps and the last validation; logs it if so.
 
-    Raises:
-        InputError: another run has made them, so that ``folder`` would stay empty.
+    ``content`` is its checkpoint's, ``data`` that of the config now; a degradation that has changed is told.
 
-    Args:
-        content: of its checkpoint.
-        data: node of the config of now; where its degradation is another than the run's, that is said.
-        max_steps: of now.
-        folder: of the run.
+    Raises:
+        InputError: another run has made the steps, so that ``folder`` would stay empty.
     """
-    done = content["global_step"]
-    to_validate = (folder / "checkpoints" / "last.ckpt").exists() and read_metrics(folder) is None
-    if done < max_steps or to_validate:
+    done, last = content["global_step"], folder / "checkpoints" / "last.ckpt"
+    if done < max_steps or (last.exists() and read_metrics(folder) is None):
         return False
-    if not (folder / "checkpoints" / "last.ckpt").exists():
+    if not last.exists():
         raise InputError(f"ckpt has made {done} steps already; give a larger trainer.max_steps, or start=CHECKPOINT")
     log.info("nothing left to do: %d of %d steps; give trainer.max_steps=...", done, max_steps)
     changed = changes({"data": inside(content, "config", "data")}, {"data": data})
@@ -114,8 +102,10 @@ def changes(was: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, An
     {'seed': (1, 0)}
     """
     old, new = flat(was), flat(now)
-    names = sorted({*old, *new})
-    return {name: (new.get(name), old.get(name)) for name in names if new.get(name) != old.get(name)}
+    pairs = {name: (new.get(name), old.get(name)) for name in sorted({*old, *new})}
+    return {
+        name: (a, b) for name, (a, b) in pairs.items() if a != b and not (re.fullmatch(OFF, name) and not a and not b)
+    }
 
 
 def tell(changed: dict[str, tuple[Any, Any]]) -> list[str]:

@@ -1,7 +1,5 @@
 """One training run: check the options before hours are spent, train, validate, write the metrics."""
 
-from __future__ import annotations
-
 import copy
 import json
 import logging
@@ -24,6 +22,7 @@ from realsr.networks.community import untold_options
 from realsr.networks.starts import start_file
 from realsr.networks.weights import generator_spec
 from realsr.runtime.config import FAILED, METRICS
+from realsr.runtime.config_check import nearest
 from realsr.runtime.errors import InputError, at_least, first_line
 from realsr.runtime.files import check_writable, write_file
 from realsr.runtime.hardware import pick_device
@@ -69,8 +68,7 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     if ckpt is not None:
         check_same(ckpt, content, config)
-    loggers = [instantiate(node) for node in cfg.logger.values() if node is not None]
-    callbacks = [instantiate(node) for node in cfg.callbacks.values() if node is not None]
+    loggers, callbacks = made_of("logger", cfg.logger), made_of("callbacks", cfg.callbacks)
     callbacks.append(RunRecord(config, data, folder))
     trainer: Trainer = instantiate(cfg.trainer, logger=loggers, callbacks=callbacks, plugins=trainer_plugins())
     check_processes(trainer, cfg.trainer.get("strategy"))
@@ -103,6 +101,15 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     return metrics
 
 
+def made_of(name: str, section: DictConfig) -> list[Any]:
+    """The loggers or callbacks of a section of the config but those that are null; raises InputError at others."""
+    nodes = {str(key): node for key, node in section.items() if node is not None}
+    for key, node in nodes.items():
+        if "_target_" not in node:
+            raise InputError(f"{name}.{key}: has no _target_{nearest(key, {*nodes} - {key})}")
+    return [instantiate(node) for node in nodes.values()]
+
+
 def take_generator(cfg: DictConfig) -> None:
     """Take the generator of the start, in place of that of ``model=``; say so where the command line names another."""
     given, taken = cfg.model.generator, generator_spec(start_file(cfg.start.weights))
@@ -125,13 +132,10 @@ def log_plan(cfg: DictConfig, model: ESRGAN) -> None:
 
 def compare_with_start(start: nn.Module, model: ESRGAN, data: RealSRData) -> dict[str, float]:
     """Log whether the trained network is better than its start; returns the start's means as ``start/NAME``."""
-    pairs = [*data.pairs, *data.looks]
-    means = [
-        validation_means(network.to(model.device), model.scale, pairs, model.lpips, model.device)
-        for network in (start, model.eval())
-    ]
-    log.info(compare_means(*means))
-    return {f"start/{name}": value for name, value in means[0].items()}
+    given = model.scale, [*data.pairs, *data.looks], model.lpips, model.device
+    before, after = (validation_means(network.to(model.device), *given) for network in (start, model.eval()))
+    log.info(compare_means(before, after))
+    return {f"start/{name}": value for name, value in before.items()}
 
 
 def check_options(cfg: DictConfig) -> None:
@@ -153,11 +157,9 @@ def check_options(cfg: DictConfig) -> None:
 def check_model(model: ESRGAN, scale: int, crop: int, batch: int) -> None:
     """Try the networks on the meta device with ``batch`` crops of ``crop`` pixels, and the optimisers.
 
-    That comes before pools are made for hours.
-
     Raises:
         InputError: the networks are for another scale or other crops, an optimiser refuses its options, or files of
-            the generator could not be read again.
+            the generator could not be read again. So it is told before pools are made for hours.
     """
     if (own := model.scale) != scale:
         raise InputError(f"scale={scale}: the generator enlarges by {own}; choose scale={own}, or another start")

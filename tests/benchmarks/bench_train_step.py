@@ -189,7 +189,8 @@ def measure(args, folder):
     seed_everything(0, verbose=False)
     module = instantiate(cfg.model)
     device = torch.device(args.device)
-    module.losses.to(device, torch.contiguous_format)
+    if module.losses.perceptual is not None:
+        module.losses.perceptual.to(device)
     exact = args.precision == "32-true" and not args.channels_last and not args.compile
     settle = torch.cuda.synchronize if args.device == "cuda" else lambda: None
     turns = OnDemand() if args.on_demand else TakeTurns(Plain(module, device), settle, 1e-5 if exact else 0.05)

@@ -15,8 +15,7 @@ from realsr.networks.rrdb import RRDBNet
 from realsr.networks.tiling import upscale_tiled
 from realsr.networks.weights import load_weights, read_checkpoint
 from realsr.runtime.files import find_images
-from realsr.training.averaging import update_average
-from realsr.training.esrgan import ESRGAN
+from realsr.training.esrgan import ESRGAN, update_average
 from realsr.training.losses import Vanilla
 from realsr.upscale import _run as run_upscale
 

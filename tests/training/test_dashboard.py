@@ -1,6 +1,5 @@
 """What W&B shows of a run, read back from the files that an offline run leaves; no server, no network."""
 
-import csv
 import io
 import math
 import os
@@ -14,6 +13,7 @@ import pytest
 import torch
 import torchvision
 import wandb
+from conftest import csv_rows
 from offline_run import OfflineRun, read_picture
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -31,11 +31,6 @@ LOSSES = ("pixel", "perceptual", "adversarial", "discriminator", "generator", "d
 def offline_runs(folder: Path) -> list[OfflineRun]:
     """By time."""
     return [OfflineRun(path) for path in sorted(folder.glob("wandb/offline-run-*"))]
-
-
-def csv_rows(folder: Path) -> list[dict[str, str]]:
-    """Of a run, however often it was started."""
-    return list(csv.DictReader((folder / "csv" / "metrics.csv").read_text().splitlines()))
 
 
 @pytest.fixture(scope="module")

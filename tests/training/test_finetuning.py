@@ -145,13 +145,6 @@ def test_a_discriminator_that_does_not_fit_is_said_to_differ(networks, trained, 
         gan(networks, init_discriminator_from=str(tmp_path / "none.pth"))
 
 
-def test_a_psnr_stage_has_no_discriminator_to_start_from(networks, train_on_noise, tmp_path):
-    train_on_noise(gan(networks, discriminator=None), 1).save_checkpoint(tmp_path / "psnr.ckpt")
-    with pytest.raises(InputError, match="another architecture") as error:
-        gan(networks, init_discriminator_from=str(tmp_path / "psnr.ckpt"))
-    assert "\n" not in str(error.value)
-
-
 # -- on the command line ---------------------------------------------------------------------------------------------
 
 

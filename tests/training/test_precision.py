@@ -5,12 +5,12 @@ which the generator moves far from where it starts. Measured, with AVX-512: bf16
 5e-4, of which the first two steps have 2e-7: Adam makes as much of a gradient that is rounding as of a large one.
 """
 
-import csv
 import shutil
 
 import pytest
 import torch
-from conftest import call, nearest, save_compact
+from conftest import call, csv_rows, nearest, save_compact
+from conftest import last_checkpoint as state
 from spandrel.architectures.Compact import Compact
 
 from realsr.networks.weights import load_generator
@@ -31,13 +31,8 @@ compiler = pytest.mark.skipif(not shutil.which("g++") and not shutil.which("clan
 
 def curves(folder):
     """``(steps, losses)`` of a run."""
-    rows = list(csv.DictReader(next((folder / "csv").rglob("metrics.csv")).open()))
-    rows = [row for row in rows if row.get("train/pixel")]
+    rows = [row for row in csv_rows(folder) if row.get("train/pixel")]
     return torch.tensor([[float(row[f"train/{name}"]) for name in LOSSES] for row in rows], dtype=torch.float64)
-
-
-def state(folder):
-    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,8 @@ from multiprocessing import get_context
 import numpy as np
 import pytest
 import torch
+from conftest import csv_rows
+from conftest import last_checkpoint as read
 from pytorch_lightning import Trainer
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 from scipy.io import savemat
@@ -69,10 +71,6 @@ def handlers():
         signal.signal(number, handler)
 
 
-def read(folder, name="last"):
-    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
-
-
 def differences(a, b, where=""):
     """Where two checkpoints are not the same, whatever they hold; the configs are those of two folders."""
     if isinstance(a, dict) and isinstance(b, dict):
@@ -92,8 +90,7 @@ def command(*options):
 
 def left(folder):
     """All that is to be the same: checkpoints, pictures' names, curves but for those of speed."""
-    lines = csv.DictReader((folder / "csv" / "metrics.csv").read_text().splitlines())
-    curves = [{k: v for k, v in line.items() if v and not k.startswith("speed/")} for line in lines]
+    curves = [{k: v for k, v in row.items() if v and not k.startswith("speed/")} for row in csv_rows(folder)]
     pictures = sorted(path.name for path in folder.glob("pictures/*"))
     return {name: read(folder, name) for name in ("last", "best")}, pictures, sorted(map(str, curves))
 

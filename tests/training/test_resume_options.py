@@ -1,7 +1,6 @@
 """A run that goes on: what is given now is in force and stored, or refused; a run that is done does nothing."""
 
 import copy
-import csv
 import json
 import logging
 import shutil
@@ -10,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import csv_rows
+from conftest import last_checkpoint as read
 
 from realsr.evaluation.methods import network
 from realsr.networks.patch import PatchDiscriminator
@@ -26,10 +27,6 @@ SOON = ["trainer.max_steps=8", "trainer.val_check_interval=8"]
 OPTIMIZERS = ("optimizer", "discriminator_optimizer")
 
 
-def read(folder):
-    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-
-
 def in_force(caplog):
     """The lines since the last call that tell of changes."""
     lines = [r.getMessage() for r in caplog.records if "in force" in r.getMessage()]
@@ -39,8 +36,7 @@ def in_force(caplog):
 
 def rates(folder, name):
     """The learning rates that were logged, in the order of the steps."""
-    lines = csv.DictReader((folder / "csv" / "metrics.csv").read_text().splitlines())
-    found = [(int(line["step"]), float(line[f"lr/{name}"])) for line in lines if line.get(f"lr/{name}")]
+    found = [(int(row["step"]), float(row[f"lr/{name}"])) for row in csv_rows(folder) if row.get(f"lr/{name}")]
     return [rate for _, rate in sorted(found)]
 
 
@@ -193,6 +189,12 @@ def test_a_class_that_was_renamed_is_no_change():
     was, now = ({"data": {"degradation": {"_target_": f"realsr.degradation.paper.{name}"}}}
                 for name in ("Degradation", "PaperDegradation"))  # fmt: skip
     assert changes(was, now) == changes(now, was) == {}
+
+
+def test_an_option_that_is_off_is_no_change_to_one_that_is_left_out():
+    was, now, on = ({"model": {"optimizer": {"lr": 1, **more}}} for more in ({}, {"amsgrad": False}, {"amsgrad": True}))
+    assert changes(was, now) == changes(now, was) == {}
+    assert changes(was, on) == {"model.optimizer.amsgrad": (True, None)}
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------

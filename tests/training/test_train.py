@@ -3,14 +3,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from conftest import last_checkpoint as last
 from omegaconf import OmegaConf
 
 from realsr.networks.weights import load_generator
 from realsr.training.run import train
-
-
-def last(folder):
-    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
 
 
 def test_a_run_leaves_model_metrics_pictures_and_curves(fit):
@@ -18,6 +15,8 @@ def test_a_run_leaves_model_metrics_pictures_and_curves(fit):
     content = last(folder)
     assert content["global_step"] == 4
     assert content["config"]["model"]["generator"]["num_feat"] == 8
+    assert OmegaConf.create(content["config"]) == content["config"]  # plain containers
+    assert isinstance(content["config"]["model"]["milestones"], list)
     assert content["versions"]["realsr"]
     assert not any(key.startswith(("frozen", "perceptual", "lpips", "metrics")) for key in content["state_dict"])
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -67,22 +66,6 @@ def test_training_learns(fit, checkpoint):
     rows = np.genfromtxt(folder / "csv" / "metrics.csv", delimiter=",", names=True)
     psnr = rows["valpsnr"][~np.isnan(rows["valpsnr"])]
     assert psnr[-1] > psnr[0] + 0.5
-
-
-def test_a_finished_run_is_not_overwritten_and_goes_on_only_when_told(fit):
-    folder = fit("run")
-    with pytest.raises(ValueError, match="holds a run already"):
-        fit("run")
-    fit("run", "ckpt=last", "trainer.max_steps=6")
-    assert last(folder)["global_step"] == 6
-    with pytest.raises(ValueError, match="nothing to go on from"):
-        fit("other", "ckpt=last")
-
-
-def test_the_resolved_config_of_a_checkpoint_is_plain(fit):
-    config = last(fit("run"))["config"]
-    assert OmegaConf.create(config) == config
-    assert isinstance(config["model"]["milestones"], list)
 
 
 def test_a_run_whose_time_is_over_keeps_its_last_step(fit):
