@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import nearest
+from conftest import call, nearest
+from forked import Command, run_forked
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
@@ -74,22 +75,12 @@ def model(checkpoint):
     return checkpoint
 
 
-def command(*arguments, cwd, **options):
-    """Start a command as a user does."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    start = [sys.executable, "-m", *map(str, arguments)]
-    return subprocess.Popen(
-        start, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
-    )
-
-
-def failed(*arguments, cwd) -> str:
+def failed(*arguments, cwd, run=run_forked) -> str:
     """Run to the end, which has to be one line and exit code 2."""
-    process = command(*arguments, cwd=cwd)
-    out, err = process.communicate()
-    assert process.returncode == 2, out + err
-    assert len(err.strip().splitlines()) == 1, err
-    return err
+    done = run(*arguments, cwd=cwd, check=False)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    return done.stderr
 
 
 # -- folders and images ----------------------------------------------------------------------------------------------
@@ -886,21 +877,15 @@ def test_an_experiment_file_of_the_users_own_is_checked(tiny, tmp_path):
         "yaml": ("# @package _global_\ndata: {crop_size: [32\n", "is no YAML"),
         "header": ("data: {crop_size: 32}\n", "# @package _global_"),
     }
-    started = {}
-    for name, (text, _) in files.items():
+    for name, (text, says) in files.items():
         (folder / f"{name}.yaml").write_text(text)
         options = [*tiny, f"experiment={name}", f"name={name}"]
-        started[name] = command("realsr.train", "--config-dir", tmp_path / "conf", *options, cwd=tmp_path)
-    for name, process in started.items():
-        _, err = process.communicate()
-        assert process.returncode == 2, err
-        assert len(err.strip().splitlines()) == 1, err
-        assert files[name][1] in err
+        assert says in failed("realsr.train", "--config-dir", tmp_path / "conf", *options, cwd=tmp_path)
 
 
 def test_mistakes_end_a_command_with_one_line_and_exit_code_2(tmp_path, model, photo_folder):
     photos = photo_folder("photos", 1, 20, 24)
-    assert "no photos; give data.source_dir" in failed("realsr.train", cwd=tmp_path)
+    assert "no photos; give data.source_dir" in failed("realsr.train", cwd=tmp_path, run=call)
     (tmp_path / "file").write_text("x")
     assert "file" in failed("realsr.train", f"data.source_dir={photos}", "hydra.run.dir=file", cwd=tmp_path)
     (tmp_path / "a,b [c]='d'").mkdir()
@@ -913,7 +898,7 @@ def test_names_that_the_terminal_cannot_show(tmp_path, photo_folder, monkeypatch
     (photos / "\u65e5.png").write_bytes((photos / "photo0.png").read_bytes()[:2000])
     monkeypatch.setenv("PYTHONIOENCODING", "cp1252")
     options = [f"hr={photos}", "metrics.lpips=null"]
-    assert "\\u65e5.png: cannot be decoded" in failed("realsr.evaluate", *options, cwd=tmp_path)
+    assert "\\u65e5.png: cannot be decoded" in failed("realsr.evaluate", *options, cwd=tmp_path, run=call)
 
 
 def wait_for(process, path: Path, pattern: str) -> None:
@@ -957,12 +942,12 @@ def test_a_connection_that_a_killed_worker_leaves_is_explained_as_well():
 def test_a_worker_that_is_killed_ends_the_training(tiny, tmp_path):
     """As by a machine that is out of memory. The other worker hears no SIGTERM, and was waited for without end."""
     options = [*tiny, "degradation=bicubic", "trainer.max_steps=100000", "trainer.val_check_interval=50000"]
-    process = command("realsr.train", *options, "data.num_workers=2", f"hydra.run.dir={tmp_path}/run", cwd=tmp_path)
+    process = Command("realsr.train", *options, "data.num_workers=2", f"hydra.run.dir={tmp_path}/run", cwd=tmp_path)
     wait_for(process, tmp_path / "run", "csv/metrics.csv")
-    workers: list[str] = []
+    own, workers = Path(f"/proc/{process.pid}/cmdline").read_bytes(), []
     for _ in range(600):  # the list of children may leave some out while others begin or end
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        workers = [pid for pid in children if "\0realsr.train\0" in Path(f"/proc/{pid}/cmdline").read_text()]
+        workers = [pid for pid in children if Path(f"/proc/{pid}/cmdline").read_bytes() == own]  # forked from it
         if len(workers) == 2:
             break
         time.sleep(0.05)
@@ -978,7 +963,7 @@ def test_an_interrupted_training_keeps_its_last_step_and_goes_on(tiny, compose, 
     run = tmp_path / "run"
     options = ["degradation=bicubic", "trainer.max_steps=100000", "trainer.val_check_interval=50000"]
     options += ["callbacks.last.every_n_train_steps=0", "trainer.log_every_n_steps=1"]
-    process = command("realsr.train", *tiny, *options, f"hydra.run.dir={run}", cwd=tmp_path)
+    process = Command("realsr.train", *tiny, *options, f"hydra.run.dir={run}", cwd=tmp_path)
     wait_for(process, run, "csv/metrics.csv")
     assert "go on with ckpt=auto" in stopped(process, number)
     steps = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
@@ -991,15 +976,15 @@ def test_an_interrupted_training_keeps_its_last_step_and_goes_on(tiny, compose, 
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "kind"),
+    ("name", "side", "options", "kind"),
     [
-        ("estimate", ["estimator.iterations=150", "accelerator=cpu", "workers=1"], "kernels"),
-        ("collect", ["collector.tile_size=16", "collector.stride=2"], "noise"),
+        ("estimate", 96, ["estimator.iterations=300", "accelerator=cpu", "workers=1"], "kernels"),
+        ("collect", 320, ["collector.tile_size=16", "collector.stride=2"], "noise"),
     ],
 )
-def test_interrupted_pools_keep_what_is_made(photo_folder, tmp_path, name, options, kind):
-    photos = photo_folder("photos", 4, 320, 320, 0.02)
-    process = command(f"realsr.{name}", f"data.source_dir={photos}", "pool_dir=pools", *options, cwd=tmp_path)
+def test_interrupted_pools_keep_what_is_made(photo_folder, tmp_path, name, side, options, kind):
+    photos = photo_folder("photos", 4, side, side)
+    process = Command(f"realsr.{name}", f"data.source_dir={photos}", "pool_dir=pools", *options, cwd=tmp_path)
     wait_for(process, tmp_path / "pools" / kind, "photo*.npz")
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "pools" / kind).glob("photo*.npz")}
     assert "the same command goes on" in stopped(process, signal.SIGINT if name == "estimate" else signal.SIGTERM)

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import call
+from forked import run_forked
 from PIL import Image
 
 from realsr import train
-from realsr.data.samples import make_samples
 from realsr.estimation.kernelgan.module import KernelGAN
 from realsr.imaging import read_image
 from realsr.pools.estimate import estimate_kernels
@@ -46,7 +47,7 @@ def test_estimate_then_collect_fill_the_pools_and_resume(photo_folder, tmp_path)
 
     stamps = {entry.path: entry.path.stat().st_mtime_ns for entry in entries}
     entries[1].path.unlink()
-    call("realsr.estimate", f"data.source_dir='{photos}'", *options, cwd=tmp_path)
+    run_forked("realsr.estimate", f"data.source_dir='{photos}'", *options, cwd=tmp_path)
     assert entries[0].path.stat().st_mtime_ns == stamps[entries[0].path]
     again = Entry.read(entries[1].path)
     assert all(np.array_equal(again.arrays[name], entries[1].arrays[name]) for name in ("x2", "x4"))
@@ -60,10 +61,10 @@ def test_estimate_then_collect_fill_the_pools_and_resume(photo_folder, tmp_path)
     assert "photo0.png: " in done.stdout
     assert "of 120 tiles" in done.stdout
     strict = [f"data.source_dir='{photos}'", "collector.max_variance=0.01", *rule]
-    done = call("realsr.collect", *strict, cwd=tmp_path, check=False)
+    done = run_forked("realsr.collect", *strict, cwd=tmp_path, check=False)
     assert done.returncode == 2
     assert "have a variance of collector.max_variance=0.01 or more" in done.stderr
-    done = call("realsr.collect", *strict, "collector.keep_best=7", cwd=tmp_path)
+    done = run_forked("realsr.collect", *strict, "collector.keep_best=7", cwd=tmp_path)
     assert "7 tiles" in done.stdout
 
 
@@ -121,7 +122,7 @@ def test_quickstart_ends_with_tables_and_a_picture(tmp_path):
     assert read_image(results / "comparison.png").rgb.shape[1] > 3 * 256
     assert read_image(results / "model" / "coffee.png").rgb.shape == (396, 600, 3)
     assert done.stdout.count("quantisation tables of 4 of 4 photos") == 1
-    again = call("realsr.quickstart", "folder=q", "lpips=null", options, cwd=tmp_path)
+    again = run_forked("realsr.quickstart", "folder=q", "lpips=null", options, cwd=tmp_path)
     assert "comparison.png" in again.stdout
 
 
@@ -139,11 +140,11 @@ def test_a_training_says_what_it_does_and_what_people_run_next(compose, tiny, ca
     ]
 
 
-def test_the_ablation_sweep_ends_with_one_table(tmp_path):
-    make_samples(tmp_path / "photos")
-    call(
-        "realsr.train", "-m", "+sweep=ablation", "experiment=quickstart", f"data.samples_dir={tmp_path / 'photos'}",
-        "estimator.iterations=10", "model.warmup_steps=1", "trainer.max_steps=2", "data.crop_size=64",
+def test_the_ablation_sweep_ends_with_one_table(samples, sample_pools, tmp_path):
+    shutil.copytree(sample_pools, tmp_path / "pools")
+    run_forked(
+        "realsr.train", "-m", "+sweep=ablation", "experiment=quickstart", f"data.samples_dir={samples}",
+        f"pool_dir={tmp_path / 'pools'}", "model.warmup_steps=1", "trainer.max_steps=2", "data.crop_size=64",
         "trainer.val_check_interval=2", "callbacks.last.every_n_train_steps=1", cwd=tmp_path,
     )  # fmt: skip
     rows = list(csv.DictReader((tmp_path / "outputs" / "ablation" / "table.csv").open()))

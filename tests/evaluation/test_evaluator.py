@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from conftest import call, leaves, nearest, save_compact
+from conftest import leaves, nearest, save_compact
+from forked import run_forked
 
 from realsr.data.folders import find_pairs
 from realsr.estimation.patch_matching import PatchMatching
@@ -45,7 +46,7 @@ def counted(name="mine", offset=0.0, fails=()):
 
 def test_the_command_writes_tables_and_pictures_that_agree(checkpoint, photo_folder, tmp_path):
     hr = photo_folder("hr", 3, 96, 128)
-    done = call("realsr.evaluate", f"ckpt={checkpoint}", f"hr={hr}", "metrics.lpips=null", cwd=tmp_path)
+    done = run_forked("realsr.evaluate", f"ckpt={checkpoint}", f"hr={hr}", "metrics.lpips=null", cwd=tmp_path)
     folder = tmp_path / "outputs" / "evaluate"
     content = json.loads((folder / "metrics.json").read_text())
     assert list(content["mean"]) == ["bicubic", "model"]

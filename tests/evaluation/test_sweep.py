@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +14,7 @@ import hydra
 import numpy as np
 import pytest
 import torch
+from forked import run_forked
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from offline_run import OfflineRun
@@ -346,8 +346,7 @@ def test_a_run_that_is_killed_leaves_the_table_of_the_others(main, tmp_path, cap
 
 
 def train(tmp_path, *options):
-    command = [sys.executable, "-m", "realsr.train", "-m", "+sweep=ablation", *options]
-    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    return run_forked("realsr.train", "-m", "+sweep=ablation", *options, cwd=tmp_path, check=False)
 
 
 def check_the_numbers(folder: Path) -> None:

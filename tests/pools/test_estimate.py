@@ -4,12 +4,11 @@ import functools
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
+from forked import Command, run_forked
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
@@ -32,12 +31,6 @@ def content(folder):
     """All arrays of a pool, as bytes."""
     entries = [Entry.read(path) for path in sorted(folder.glob("*.npz"))]
     return {(entry.path.name, name): array.tobytes() for entry in entries for name, array in entry.arrays.items()}
-
-
-def estimate(*options, cwd, **popen):
-    """Start the command as a user does."""
-    start = [sys.executable, "-m", "realsr.estimate", *options]
-    return subprocess.Popen(start, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **popen)
 
 
 def wait_until(true, seconds=120):
@@ -190,7 +183,7 @@ def test_a_command_that_is_stopped_leaves_no_process_and_loses_no_kernel(photo_f
     """SIGKILL hits the command alone, Ctrl-C all of its processes."""
     photos, kernels = photo_folder("photos", 6, 96, 96), tmp_path / "pools" / "kernels"
     options = [f"data.source_dir={photos}", *TINY, "estimator.iterations=60"]
-    process = estimate(*options, "pool_dir=pools", "workers=2", cwd=tmp_path, start_new_session=True)
+    process = Command("realsr.estimate", *options, "pool_dir=pools", "workers=2", cwd=tmp_path, session=True)
     wait_until(lambda: list(kernels.glob("*.npz")) or process.poll() is not None)
     (os.killpg if number is signal.SIGINT else os.kill)(process.pid, number)
     _, err = process.communicate()
@@ -214,10 +207,8 @@ def test_a_command_that_is_stopped_leaves_no_process_and_loses_no_kernel(photo_f
 def test_shards_fill_one_pool(photo_folder, tmp_path, compose, launcher, workers):
     options = [f"data.source_dir={photo_folder('photos', 3, 96, 96)}", *TINY]  # one for the second shard
     sweep = ["shard=range(0,2)", f"hydra/launcher={launcher}", f"workers={workers}", "pool_dir=pools"]
-    process = estimate("-m", *sweep, *options, cwd=tmp_path)
-    out, err = process.communicate()
-    assert process.returncode == 0, out + err
-    assert "shards=2" in out
+    done = run_forked("realsr.estimate", "-m", *sweep, *options, cwd=tmp_path)
+    assert "shards=2" in done.stdout
     run(compose("estimate", *options, f"pool_dir={tmp_path / 'straight'}", "workers=1"))
     assert content(tmp_path / "pools" / "kernels") == content(tmp_path / "straight" / "kernels")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "pools", "straight"]

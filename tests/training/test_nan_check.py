@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from conftest import call
+from forked import run_forked
 
 from realsr.data.datamodule import RealSRData
 from realsr.imaging import Photo, write_image
@@ -65,7 +65,7 @@ def test_stop_names_the_loss_and_the_file_and_keeps_the_last_good_checkpoint(fit
 def test_the_command_ends_with_one_line_and_exit_code_2(tiny, made_pools, tmp_path):
     """Without a trick: a learning rate that throws the weights out of float32."""
     options = ["model.optimizer.lr=1e25", "trainer.max_steps=8", f"hydra.run.dir={tmp_path}/run"]
-    done = call("realsr.train", *tiny, "degradation=kernel_noise", *options, cwd=tmp_path, check=False)
+    done = run_forked("realsr.train", *tiny, "degradation=kernel_noise", *options, cwd=tmp_path, check=False)
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert re.match(r"realsr: step [12]: .* not finite, in a batch from (source|clean)/photo\d", last), last

@@ -8,7 +8,6 @@ import random
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import zlib
 from importlib.metadata import version
@@ -17,8 +16,9 @@ from multiprocessing import get_context
 import numpy as np
 import pytest
 import torch
-from conftest import csv_rows
+from conftest import call, csv_rows
 from conftest import last_checkpoint as read
+from forked import run_forked
 from pytorch_lightning import Trainer
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 from scipy.io import savemat
@@ -83,11 +83,6 @@ def differences(a, b, where=""):
     return [] if type(a) is type(b) and a == b else [f"{where}: {a!r} {b!r}"]
 
 
-def command(*options):
-    line = [sys.executable, "-m", "realsr.train", *options]
-    return subprocess.run(line, start_new_session=True, capture_output=True, text=True, timeout=300)
-
-
 def left(folder):
     """All that is to be the same: checkpoints, pictures' names, curves but for those of speed."""
     curves = [{k: v for k, v in row.items() if v and not k.startswith("speed/")} for row in csv_rows(folder)]
@@ -112,10 +107,11 @@ def test_killed_again_and_again_a_run_equals_a_straight_one(straight, tiny, made
     for number, step in enumerate(sorted(draw.sample(range(1, 14), 3))):
         hook = draw.choice(hooks[:2] if step % 3 else hooks)
         options = [*STEPS, f"hydra.run.dir={folder}", "ckpt=auto", f"data.num_workers={number % 2 * 2}"]
-        killed = command(*tiny, *options, send(signal.SIGKILL, step, hook, group=True))
+        told = send(signal.SIGKILL, step, hook, group=True)
+        killed = run_forked("realsr.train", *tiny, *options, told, cwd=tmp_path, check=False, session=True)
         assert killed.returncode == -signal.SIGKILL, (step, hook, killed.stdout + killed.stderr)
-    done = command(*tiny, *STEPS, f"hydra.run.dir={folder}", "ckpt=last", "data.num_workers=2")
-    assert done.returncode == 0, done.stdout + done.stderr
+    options = [*STEPS, f"hydra.run.dir={folder}", "ckpt=last", "data.num_workers=2"]
+    run_forked("realsr.train", *tiny, *options, cwd=tmp_path)
     assert differences(left(folder), straight) == []
     assert differences(read(folder), read(folder, "best"))
 
@@ -149,26 +145,27 @@ def test_a_folder_that_was_moved_goes_on_and_keeps_its_best(straight, fit, send,
     assert (tmp_path / "moved" / "checkpoints" / "best.ckpt").read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    ("number", "step", "hook", "stops"),
-    [
-        *((number, 6, "on_train_batch_start", 7) for number in SIGNALS),
-        (signal.SIGTERM, 9, "on_validation_batch_end", 9),
-    ],
-)
-def test_told_to_stop_it_keeps_the_step_in_hand(straight, fit, send, handlers, tmp_path, number, step, hook, stops):
+@pytest.mark.parametrize("number", SIGNALS)
+def test_told_to_stop_it_keeps_the_step_in_hand(fit, send, handlers, tmp_path, number):
     with pytest.raises(SystemExit):
-        fit("stopped", *STEPS, send(number, step, hook))
-    assert read(tmp_path / "stopped")["global_step"] == stops
+        fit("stopped", *STEPS, send(number, 6, "on_train_batch_start"))
+    assert read(tmp_path / "stopped")["global_step"] == 7
     assert [signal.getsignal(number) for number in SIGNALS] == [signal.default_int_handler] * 4
+
+
+def test_told_to_stop_in_a_validation_it_goes_on_exactly(straight, fit, send, handlers, tmp_path):
+    with pytest.raises(SystemExit):
+        fit("stopped", *STEPS, send(signal.SIGTERM, 9, "on_validation_batch_end"))
+    assert read(tmp_path / "stopped")["global_step"] == 9
     assert differences(left(fit("stopped", *STEPS, "ckpt=auto")), straight) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, pytest.param(signal.SIGUSR2, marks=pytest.mark.slow)])
 def test_a_scheduler_signals_all_processes_and_the_command_exits_cleanly(tiny, made_pools, send, tmp_path, number):
     told = send(number, 2, "on_train_batch_start", group=True)
-    options = ["trainer.max_steps=100000", "data.num_workers=2", f"hydra.run.dir={tmp_path}/run"]
-    stopped = command(*tiny, "degradation=kernel_noise", *options, told)
+    options = ["degradation=kernel_noise", "trainer.max_steps=100000", "data.num_workers=2"]
+    options += [f"hydra.run.dir={tmp_path}/run", told]
+    stopped = run_forked("realsr.train", *tiny, *options, cwd=tmp_path, check=False, session=True)
     assert stopped.returncode == 130, stopped.stdout + stopped.stderr
     assert stopped.stderr.splitlines()[-1] == "realsr: interrupted; go on with ckpt=auto"
     assert "Traceback" not in stopped.stderr
@@ -195,10 +192,10 @@ def test_who_listened_before_may_let_the_run_go_on(fit, send, handlers, tmp_path
     steps = []
     signal.signal(signal.SIGTERM, lambda number, frame: steps.append(read(tmp_path / "run")["global_step"]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    fit("run", *STEPS, send(signal.SIGTERM, 5, "on_train_batch_start"))
-    fit("ignoring", *STEPS, send(signal.SIGINT, 5, "on_train_batch_start"))
+    fit("run", *STEPS, "trainer.max_steps=8", send(signal.SIGTERM, 5, "on_train_batch_start"))
+    fit("ignoring", *STEPS, "trainer.max_steps=8", send(signal.SIGINT, 5, "on_train_batch_start"))
     assert steps == [6]
-    assert read(tmp_path / "run")["global_step"] == read(tmp_path / "ignoring")["global_step"] == 14
+    assert read(tmp_path / "run")["global_step"] == read(tmp_path / "ignoring")["global_step"] == 8
 
 
 def test_who_listened_comes_before_the_default():
@@ -218,7 +215,8 @@ def test_processes_stop_at_the_same_step_whichever_was_told(tiny, send, tmp_path
     """Rank 1 alone is told; without an agreement rank 0 would wait for it for ever."""
     several = ["trainer.devices=2", "+trainer.strategy=ddp_find_unused_parameters_true", "accelerator=cpu"]
     told = send(signal.SIGUSR1, 2, "on_train_batch_start").replace("}", ",rank:1}")
-    stopped = command(*tiny, *several, "trainer.max_steps=100000", f"hydra.run.dir={tmp_path}/run", told)
+    options = [*several, "trainer.max_steps=100000", f"hydra.run.dir={tmp_path}/run", told]
+    stopped = call("realsr.train", *tiny, *options, cwd=tmp_path, check=False)
     assert stopped.returncode == 130, stopped.stdout + stopped.stderr
     assert read(tmp_path / "run")["global_step"] == 3
 
