@@ -145,6 +145,7 @@ def test_the_ablation_sweep_ends_with_one_table(samples, sample_pools, tmp_path)
     run_forked(
         "realsr.train", "-m", "+sweep=ablation", "experiment=quickstart", f"data.samples_dir={samples}",
         f"pool_dir={tmp_path / 'pools'}", "model.warmup_steps=1", "trainer.max_steps=2", "data.crop_size=64",
+        "data.validation.size=128", "data.validation.look_count=0",
         "trainer.val_check_interval=2", "callbacks.last.every_n_train_steps=1", cwd=tmp_path,
     )  # fmt: skip
     rows = list(csv.DictReader((tmp_path / "outputs" / "ablation" / "table.csv").open()))

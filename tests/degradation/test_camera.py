@@ -99,7 +99,7 @@ def test_noise_that_is_darker_or_brighter_than_the_tiles_follows_the_sensor(name
     assert made[0].std((1, 2)).numpy() == pytest.approx(true.std((0, 1)), rel=0.12)
 
 
-def test_of_a_large_pool_every_few_tiles_are_looked_at(system, monkeypatch):
+def test_of_a_large_pool_every_few_tiles_are_looked_at(system, rough_fit, monkeypatch):
     monkeypatch.setattr("realsr.degradation.camera_fit.MOST_VALUES", 20 * 3 * 32 * 32)  # of 60 tiles: every fourth
     few = fit_development(system.subset(range(0, len(system), 4)), None)
     assert fit_development(system, None) == few

@@ -9,8 +9,9 @@ import shutil
 
 import pytest
 import torch
-from conftest import call, csv_rows, nearest, save_compact
+from conftest import csv_rows, nearest, save_compact
 from conftest import last_checkpoint as state
+from forked import run_forked
 from spandrel.architectures.Compact import Compact
 
 from realsr.networks.weights import load_generator
@@ -110,7 +111,8 @@ def test_compiling_without_a_compiler_ends_with_one_line(tiny, monkeypatch, tmp_
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
-    done = call("realsr.train", *tiny, "model.compile=true", f"hydra.run.dir={tmp_path}/run", cwd=tmp_path, check=False)
+    options = ["degradation=bicubic", "model.compile=true", f"hydra.run.dir={tmp_path}/run"]
+    done = run_forked("realsr.train", *tiny, *options, cwd=tmp_path, check=False)
     line = done.stderr.strip().splitlines()[-1]
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     assert line.startswith("realsr: model.compile=true: nothing can be compiled here"), line
