@@ -181,7 +181,7 @@ def test_an_export_alone_estimates_nothing(photo_folder, tmp_path, compose):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_command_that_is_stopped_leaves_no_process_and_loses_no_kernel(photo_folder, tmp_path, compose, number):
     """SIGKILL hits the command alone, Ctrl-C all of its processes."""
-    photos, kernels = photo_folder("photos", 6, 96, 96), tmp_path / "pools" / "kernels"
+    photos, kernels = photo_folder("photos", 4, 96, 96), tmp_path / "pools" / "kernels"
     options = [f"data.source_dir={photos}", *TINY, "estimator.iterations=60"]
     process = Command("realsr.estimate", *options, "pool_dir=pools", "workers=2", cwd=tmp_path, session=True)
     wait_until(lambda: list(kernels.glob("*.npz")) or process.poll() is not None)
@@ -189,7 +189,7 @@ def test_a_command_that_is_stopped_leaves_no_process_and_loses_no_kernel(photo_f
     _, err = process.communicate()
     wait_until(lambda: nobody_left(process.pid))
     made = {path: path.stat().st_mtime_ns for path in kernels.glob("*.npz")}
-    assert 1 <= len(made) < 6
+    assert 1 <= len(made) < 4
     if number is signal.SIGINT:
         assert (process.returncode, err) == (130, "realsr: interrupted; the same command goes on\n")
         return
