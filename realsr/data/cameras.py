@@ -21,10 +21,9 @@ from PIL import Image
 from scipy import linalg, signal
 
 from realsr.degradation.sensor import CAMERA_FROM_XYZ, XYZ_FROM_SRGB, demosaic
-from realsr.estimation.kernels import Kernel, normalise
+from realsr.estimation.kernels import Array, Kernel, normalise
 from realsr.imaging.colour import LUMA
 
-Array = npt.NDArray[np.float64]
 Levels = npt.NDArray[np.uint8]
 OVER = 9  # samples along a pixel's side when a lens' disks and lines are drawn; odd, so that one is in the middle
 

@@ -40,7 +40,7 @@ class PairFiles:
 
     @property
     def paths(self) -> list[Path]:
-        """Of its files, HR first."""
+        """Its files, HR first."""
         return [path for path in (self.hr, self.lr) if path is not None]
 
     def read(self) -> Pair:

@@ -53,8 +53,8 @@ def keep_apart(
 ) -> tuple[Pools, Record]:
     """Take kernels and noise tiles out of training's pools (in ``folders``) that validation has as well.
 
-    These are in ``validation``, the pools that its LR is made with, in other files; or, where its LR is given, of
-    these ``lr_photos``. If nothing would be left, all stay.
+    ``validation`` has the pools that its LR is made with; where LR is given it is None, and what was learnt of
+    ``lr_photos`` is taken out. If nothing would be left, all stay.
 
     Returns:
         Training's pools. And by the names ``kernels`` and ``noise`` how many there are in ``training`` and in

@@ -117,7 +117,7 @@ class RunPools:
 
     @property
     def folders(self) -> PoolFolders:
-        """Of the pools."""
+        """The pools' folders."""
         return PoolFolders.of(self.kernel_dir, self.noise_dir, self.jpeg_dir)
 
     def check(self, validation: PoolFolders) -> None:

@@ -31,7 +31,7 @@ from realsr.runtime.workers import side_by_side
 log = logging.getLogger(__name__)
 
 STRIP = 128
-INDEX = "index.jsonl"  # by size, time and path of a photo's file half of its SHA-256, height and width
+INDEX = "index.jsonl"  # from size, time and path of a photo's file to half of its SHA-256, height and width
 
 Pixels = npt.NDArray[np.uint8]
 

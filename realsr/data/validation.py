@@ -28,7 +28,7 @@ VALIDATION = 2**40  # sample numbers from here on belong to validation, those be
 
 
 def check_degradation(option: str, make: functools.partial[Degradation], folders: PoolFolders) -> None:
-    """Raise InputError at options of a degradation, or at pools, that it cannot do with: before pools are made."""
+    """Raise InputError for options or pools that a degradation cannot use, before pools are made."""
     kind: Any = make.func
     if not (isinstance(kind, type) and issubclass(kind, Degradation)):
         raise InputError(f"{option}._target_={kind.__qualname__}: is no Degradation; choose degradation=NAME")
@@ -73,7 +73,7 @@ class Validation:
 
     @property
     def folders(self) -> PoolFolders:
-        """Of the pools."""
+        """The pools' folders."""
         return PoolFolders.of(self.kernel_dir, self.noise_dir, self.jpeg_dir)
 
     def check(self, scale: int) -> None:

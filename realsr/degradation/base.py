@@ -75,7 +75,7 @@ class Degradation(nn.Module):
 
     @classmethod
     def check_pools(cls, kernels: object, noise: object, jpeg: object) -> None:
-        """Raise InputError if a pool, or the folder that one will be in, is missing or of no use; None is none."""
+        """Raise InputError if a pool, or the folder that will hold it, is missing (None) or of no use."""
         for pool, given in {"kernel": kernels, "noise": noise, "jpeg": jpeg}.items():
             if cls.without_pools and given is not None:
                 raise InputError(

@@ -16,6 +16,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from realsr.degradation.development import KNOTS, RIM, Development
+from realsr.estimation.kernels import Array
 from realsr.estimation.noise import TileRule
 from realsr.estimation.noise_model import MOST_VALUES, NoiseModel
 from realsr.estimation.patch_statistics import opponent, power_spectrum
@@ -29,8 +30,6 @@ from realsr.pools.sampling import without_slope
 from realsr.runtime.evenly import evenly
 
 log = logging.getLogger(__name__)
-
-Array = npt.NDArray[np.float64]
 
 # values that are tried for each part
 CHOICES: dict[str, tuple[Any, ...]] = {
@@ -170,8 +169,8 @@ def by_brightness(levels: Tensor, variance: Tensor, usual: Array) -> tuple[Array
             is taken to differ from it smoothly, and beyond the darkest and the brightest tiles by as much as there.
 
     Returns:
-        ``(3, 17)`` logarithms of the variance at these brightnesses, and the standard deviation over the tiles, in the
-        mean of the colours, of what they differ from ``usual``.
+        ``(3, 17)`` logarithms of the variance at these brightnesses; and the standard deviation over the tiles of their
+        difference from ``usual``, mean of the colours.
     """
     logs = (variance + 0.02).log().double().numpy()  # of 255 levels, so that none is minus infinity
     more = logs - _looked_up(np.stack([usual] * 3), levels)

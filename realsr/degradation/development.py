@@ -69,7 +69,7 @@ class Development:
     photos: tuple[float, ...] = field(default=(0.0,), repr=False)
 
     def __str__(self) -> str:
-        """In words.
+        """The parts in words.
 
         >>> print(Development("bilinear", sharpening=0.6, radius=0.7))
         bilinear demosaicking, colour noise, sharpening of 0.6 over 0.7 pixels

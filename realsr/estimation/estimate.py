@@ -70,8 +70,8 @@ def estimate_kernel(
 ) -> KernelEstimate:
     """Estimate the kernel that makes sharp HR images as blurred as the photo when they are downscaled.
 
-    Of photos with more than 2048 pixels on a side, the window of that size with most edges is used. The result depends
-    on the photo and the estimator's settings alone.
+    A photo of more than 2048 pixels a side is cut to the window of that size with most edges. The result depends on
+    the photo and the estimator's settings alone.
 
     Args:
         image: ``(3, H, W)`` RGB or ``(1, H, W)`` gray in [0, 1]; or an array ``(H, W, 3)`` of 8 or 16 bits, or a

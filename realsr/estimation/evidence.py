@@ -14,7 +14,7 @@ from realsr.estimation.crops import CLEAR
 
 FINE, INTERLACED = 0.08, 1.1  # bounds of photos' `NoiseModel.fineness` and `interlacing`
 EDGES = 4000  # pixels with edges, under which the four parts overlap so much that their agreement means little
-SIGNAL, ROUND = 0.7, 0.05
+SIGNAL, ROUND = 0.7, 0.05  # least `signal` and `roundness` of a sure kernel
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Evidence:
 def foreign_pixels(image: Tensor, flat: bool) -> npt.NDArray[np.bool_]:
     """Pixels ``(H, W)`` of ``(3, H, W)`` in [0, 1] that are blown out, or drawn over the photo (text, bars).
 
-    With ``flat`` those count too that equal all their neighbours, which is right for photos with noise.
+    ``flat`` adds pixels that equal all their neighbours, which is right for photos with noise.
     """
     white = (image.amin(0) >= 254 / 255).numpy()
     if not flat:

@@ -18,7 +18,7 @@ from realsr.runtime.errors import at_least
 
 Mask = npt.NDArray[np.bool_]
 Reasons = npt.NDArray[np.uint8]
-"""``(T,)``: why a tile is not in the pool, as an index into :data:`REASONS`; the tiles of ``IN_POOL`` are in it."""
+"""``(T,)``: why a tile is not in the pool, as an index into :data:`REASONS`; ``IN_POOL`` has those that keep it."""
 REASONS = {
     "": "taken by the rule",
     "added": "taken to reach `collector.keep_best`",

@@ -133,7 +133,7 @@ class PatchMatching(LightningModule):
         self.density, gray = data.density, data.image.double().numpy()
         spread = patches.patch_covariance(data.image, PATCH, self.seed)
         noise = (noise or NoiseModel.white(noise_level(gray))).within(spread.numpy())
-        self.add_noise(noise)
+        self.set_noise(noise)
         self.smoothing = patches.smoothing(PATCH, 0.0 if white else self.smooth / (1 + (self.response.size > 1)))
         values, vectors = torch.linalg.eigh(spread)
         least = 1e-6 * float(values.sum())  # relative, for dark photos
@@ -156,7 +156,7 @@ class PatchMatching(LightningModule):
         )
         return DataLoader(data, batch_size=WINDOW, generator=torch.Generator())
 
-    def add_noise(self, noise: NoiseModel) -> None:
+    def set_noise(self, noise: NoiseModel) -> None:
         """Set the noise of the photo that is matched."""
         self.covariance = torch.from_numpy(noise.covariance).float()
         self.gains = torch.from_numpy(noise.gains(np.arange(256) / 255)).float()

@@ -37,7 +37,7 @@ SHOWN = 12  # kernels and noise tiles of each pool in the report
 
 
 class Views(NamedTuple):
-    """The pictures of one photo, each ``(h, w, 3)`` uint8: of one size by method or "ground truth"; of its kernel."""
+    """Pictures of one photo, ``(h, w, 3)`` uint8: of one size, by method or "ground truth"; and of its kernel."""
 
     name: str
     pictures: Mapping[str, Picture]
@@ -206,5 +206,5 @@ def _numbers(values: Sequence[float | None], metric: Metric) -> Iterator[dict[st
 
 
 def _exact(value: float | None) -> str:
-    """As JavaScript reads it, which spells infinity out."""
+    """The value for JavaScript, which spells infinity out."""
     return f"{math.nan if value is None else value:.9g}".replace("inf", "Infinity")

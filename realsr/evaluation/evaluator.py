@@ -1,4 +1,4 @@
-"""Methods on photos, measured: results of an earlier run are not made again; a network beside its start."""
+"""Runs methods on photos and measures them, keeps earlier results, compares a network with its start."""
 
 from __future__ import annotations
 

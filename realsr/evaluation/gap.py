@@ -149,8 +149,8 @@ def content_gap(real: Patches, hr: Patches, scale: int, seed: int = 0) -> Separa
     """How well the scenes alone tell the two sides apart: by mean colours and coarse contrast."""
     bicubic = Degradation(scale)
     made = {name: bicubic(patches, torch.Generator())[..., CUT:-CUT, CUT:-CUT] for name, patches in hr.items()}
-    shown, seen = ({name: content(patches) for name, patches in side.items()} for side in (real, made))
-    return separation(shown, seen, seed)
+    of_real, of_made = ({name: content(patches) for name, patches in side.items()} for side in (real, made))
+    return separation(of_real, of_made, seed)
 
 
 def draw_gaps(real: Curves, gaps: Mapping[str, Gap]) -> Picture:

@@ -26,7 +26,7 @@ class Photo:
     """A decoded image file, upright.
 
     Attributes:
-        rgb: ``(H, W, 3)`` uint8 or uint16, of a tensor float32 in [0, 1]; gray is repeated over the three channels.
+        rgb: ``(H, W, 3)`` uint8 or uint16, or float32 in [0, 1] from a tensor; gray has three equal channels.
         alpha: ``(H, W)`` of the same type, or None.
         gray: whether the file was gray.
         icc_profile: of ``rgb``: embedded, or made from the file's other statements of its colours; or None.
@@ -103,7 +103,7 @@ def photo_of(image: Image.Image) -> Photo:
 
 
 def image_of(bands: Iterable[npt.NDArray[Any]], height: int, width: int, like: Photo) -> Image.Image:
-    """Bands, as for :func:`realsr.imaging.encoding.write_rows`, as a Pillow image of 8 bits."""
+    """A Pillow image of 8 bits from bands as :func:`realsr.imaging.encoding.write_rows` takes them."""
     image = gathered(map(eight_bit, bands), height, width)
     notes = ("icc_profile", like.icc_profile), ("exif", like.exif)
     image.info |= {key: value for key, value in notes if value}
@@ -180,5 +180,5 @@ def _decoded(path: Path, opened: Opened) -> Photo:
 
 
 def _rgb(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Of ``(h, w, C)``, where gray has one channel or two."""
+    """The RGB of ``(h, w, C)``; C is 1 or 2 for gray."""
     return np.repeat(array[..., :1], 3, 2) if array.shape[2] < 3 else array[..., :3]

@@ -112,5 +112,5 @@ def _xyz(colour: Any) -> bytes:
 
 
 def _fixed(numbers: Any) -> bytes:
-    """As s15Fixed16Number."""
+    """s15Fixed16Numbers."""
     return np.round(np.asarray(numbers) * 65536).astype(">i4").tobytes()

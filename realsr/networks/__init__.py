@@ -1,1 +1,1 @@
-"""Generators and discriminators: plain `nn.Module`s, and the loading of other programs' weights."""
+"""Generators, discriminators, VGG and LPIPS; weights from files; a network run in tiles."""

@@ -23,7 +23,7 @@ def is_community(network: nn.Module) -> bool:
 
 
 def scale_of(network: nn.Module) -> int:
-    """The factor by which a generator enlarges: its ``scale``; of spandrel's classes it is measured.
+    """The factor by which a generator enlarges: its ``scale``, which is measured for spandrel's classes.
 
     >>> scale_of(nn.Upsample(scale_factor=3))
     3

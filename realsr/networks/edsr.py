@@ -87,7 +87,7 @@ class EDSR(nn.Module):
 
     @staticmethod
     def options_of(state: State) -> dict[str, float] | None:
-        """The options of the network that weights, under our names, are of; None if they are of another one.
+        """The options of the EDSR with these weights, under our names; None for another network's.
 
         Files do not hold the residual scale: it is 0.1 with the paper's 256 features, 1 with any other number.
 

@@ -124,7 +124,7 @@ class RRDBNet(nn.Module):
 
     @staticmethod
     def options_of(state: State) -> dict[str, int] | None:
-        """The options of the network that weights, under our names, are of; None if they are of another one."""
+        """The options of the RRDBNet with these weights, under our names; None for another network's."""
         if not has_convolutions(state, "conv_first", "conv_last", "body.0.rdb1.conv1", "conv_up1", "conv_up2"):
             return None
         if "conv_up3.weight" in state or any("conv1x1" in key for key in state):  # x8; ESRGAN+

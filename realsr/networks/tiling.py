@@ -50,7 +50,7 @@ class Tiles:
         overlap: LR pixels of surroundings on every side, -1 for the network's own; docs/upscaling.md measures seams.
         batch: tiles that go through the network at once; 0 takes as many as free memory holds on a GPU, and one on a
             CPU, which gains nothing by more.
-        aligned: tiles start at multiples of it; the network's own goes before it.
+        aligned: tiles start at multiples of it, unless the network has its own.
 
     Raises:
         InputError: a size is too small or not a whole number.

@@ -167,7 +167,7 @@ def generator_of(content: Mapping[str, Any], path: str | Path, ema: bool = True)
 
 
 def _recognised(state: State, path: str | Path) -> dict[str, Any] | None:
-    """``_target_`` and options of the generator of ours that weights in any spelling are of; None if of another one."""
+    """``_target_`` and options of our generator with these weights, in any spelling; None for another one's."""
     for kind in GENERATORS:
         try:
             options = kind.options_of(kind.our_names(state))

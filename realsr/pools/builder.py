@@ -44,7 +44,7 @@ def fill_pool(
 
     An entry is current when the photo's hash and the settings in its manifest agree; others are made anew (with
     ``redo=False`` only those of changed photos, and those whose manifest calls them ``doubtful``). Several programs
-    may fill one pool at the same time. A renamed photo keeps its entry, and of copies of a photo the first counts.
+    may fill one pool at the same time. A renamed photo keeps its entry; only the first copy of a photo counts.
     Entries of photos that are not in ``photos`` stay.
 
     Args:

@@ -14,7 +14,7 @@ from rich.progress import track
 
 from realsr.estimation import noise
 from realsr.imaging import read_8_bit
-from realsr.imaging.models import tell_cameras
+from realsr.imaging.camera_models import tell_cameras
 from realsr.pools.builder import AS_IT_IS, fill_pool
 from realsr.pools.folder import Arrays, Entry
 from realsr.pools.pool import NoisePool

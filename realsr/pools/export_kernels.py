@@ -56,7 +56,7 @@ def write_kernels(folder: Path, form: str, scale: int, photos: Sequence[str], ke
     """Write kernels ``(N, K, K)`` of N photos for other programs; values are ours, unchanged.
 
     The form ``mat`` writes ``<photo>/<photo>_kernel_x<scale>.mat`` as the KernelGAN program does, ``npy`` one array
-    ``kernels_x<scale>.npy``. Of photos that share a name, the second gets ``_2`` behind it, or the next free number.
+    ``kernels_x<scale>.npy``. The second photo of a name gets ``_2`` behind it, or the next free number.
     """
     if form == "npy":
         with atomic_write(folder / f"kernels_x{scale}.npy") as file:

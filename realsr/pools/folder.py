@@ -58,7 +58,7 @@ class Entry:
 
     @property
     def photo(self) -> str:
-        """The photo's name; of a file without one the file's."""
+        """The photo's name, or the file's if it has none."""
         return self.manifest.get("photo", self.path.stem)
 
     @classmethod
@@ -88,7 +88,7 @@ class Entry:
 
 
 def read_entries(folder: str | Path, kind: str) -> Iterator[Entry]:
-    """The files of a ``kernel``, ``noise`` or ``JPEG`` pool by their names; of several of one photo the first.
+    """The files of a ``kernel``, ``noise`` or ``JPEG`` pool by their names; only the first of each photo.
 
     Raises:
         InputError: there is no file, or one is damaged.

@@ -32,8 +32,8 @@ def kernel_sheet(
 ) -> tuple[Picture, Widths]:
     """Draw a kernel pool, the least confident first, in cells that :data:`EXPLAINED` describes.
 
-    On top is a histogram of the widths of the kernels that ``min_confidence`` keeps. Fields that a pool lacks are left
-    out.
+    A histogram on top shows the widths of the kernels that ``min_confidence`` keeps. Fields that a pool has not are
+    left out.
 
     Args:
         folder: of the pool, or files of another program, as for ``KernelPool.load``.

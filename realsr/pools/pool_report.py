@@ -118,8 +118,8 @@ def _noise(folder: Path) -> Record:
         "reasons": [(name, totals[name], REASONS[name]) for name in reasons],
         "head": ["photo", "tiles", "taken", *reasons, "noise level", "brightness"],
         "rows": [
-            [of["photo"], sum(of["counts"].values()), of["taken"], *map(of["counts"].get, reasons), *of["shown"]]
-            for of in found
+            [row["photo"], sum(row["counts"].values()), row["taken"], *map(row["counts"].get, reasons), *row["shown"]]
+            for row in found
         ],
     }
 

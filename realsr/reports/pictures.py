@@ -96,7 +96,7 @@ def before_and_after(source: Path, target: Path) -> tuple[tuple[int, int], list[
     """Write views of a photo enlarged by bicubic and of its result to :func:`view_files` in the result's folder.
 
     The whole of a result larger than :data:`MOST` is reduced by means over squares; a second view of it is the part
-    with most edges. Width and height of the result, and the names of the views are returned.
+    with most edges. Returns width and height of the result, and the names of the views.
     """
     read = partial(pyvips.Image.new_from_file, str(target), access="sequential")
     result = read()

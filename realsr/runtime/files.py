@@ -34,7 +34,7 @@ SHEET = "contact_sheet.png"  # of a pool
 def find_images(folder: str | Path) -> list[Path]:
     """All image files below a folder that can be read here, sorted by path.
 
-    Left out are hidden files, thumbnails of storage boxes, and results of the commands: contact sheets, and the folders
+    It leaves out hidden files, thumbnails of storage boxes, and results of the commands: contact sheets, and folders
     :data:`OURS` of the working directory, unless ``folder`` lies in them. A warning counts pictures of other kinds.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Devices, their free memory, and errors that mean there is none."""
+"""Devices, their memory, errors that mean it has run out; versions."""
 
 import contextlib
 import ctypes

@@ -91,7 +91,7 @@ class LastCheckpoint(Checkpoint):
         at_least(0, "callbacks.last.", every_n_train_steps=every_n_train_steps)
         self.path, self.every = Path(dirpath) / "last.ckpt", every_n_train_steps
         self.written = False
-        self.received, self.saved = set[int](), set[int]()  # signals that wait for a checkpoint; whose one is written
+        self.received, self.saved = set[int](), set[int]()  # signals before and after their checkpoint
         self.handlers: dict[int, Any] = {}  # as they were before the training
         self.alone = True
 

@@ -165,7 +165,7 @@ class ESRGAN(LightningModule):
             self.log("step", float(self.global_step))  # loggers would call the fiftieth step 49
 
     def _turn(self) -> tuple[ESRGANLoss, bool, bool]:
-        """The losses of this step, L1 alone in the warm-up; whether the discriminator learns; whether the generator."""
+        """The losses of this step, L1 alone in the warm-up; whether discriminator and generator learn."""
         step, start = self.global_step, self.warmup_steps
         gan = self.discriminator is not None and step >= start
         return self.losses if step >= start else self.warmup_losses, gan, not gan or step >= start + self.head_start
@@ -243,9 +243,9 @@ class ESRGAN(LightningModule):
 def update_average(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
     """``average = d * average + (1 - d) * network`` for every weight after step ``step``, from 0; buffers are copied.
 
-    ``d = min(decay, (1 + step) / (10 + step))``, so that the start of a run is soon forgotten. Written with neither
-    AveragedModel, which asks the device in every step whether it is the first, nor Lightning's callback, which counts
-    the steps of both optimisers and averages the discriminator too.
+    ``d = min(decay, (1 + step) / (10 + step))``, so that the start of a run is soon forgotten. AveragedModel would ask
+    the device in every step whether it is the first; Lightning's callback counts the steps of both optimisers and
+    averages the discriminator too.
     """
     average_fn = get_ema_multi_avg_fn(min(decay, (1 + step) / (10 + step)))  # type: ignore[no-untyped-call]
     average_fn(list(average.parameters()), list(network.parameters()), None)

@@ -154,8 +154,8 @@ def by_place(images: Tensor, scale: int) -> Tensor:
 def pattern(images: Tensor, scale: int) -> Tensor:
     """Strength of patterns with a period of ``scale`` pixels in ``(N, C, H, W)`` images, in windows of CELLS cells.
 
-    H and W are multiples of the scale, at least CELLS of them. Returned are ``(N, h, w)`` standard deviations over the
-    places in the cell, in [0, 1]; windows overlap by half.
+    H and W are multiples of the scale, at least CELLS of them. The result, ``(N, h, w)``, has standard deviations
+    over the places in the cell, in [0, 1]; windows overlap by half.
     """
     return (F.avg_pool2d(by_place(images, scale), CELLS, CELLS // 2).var(1) + 1e-8).sqrt()
 

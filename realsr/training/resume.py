@@ -18,8 +18,8 @@ TRAINING_KEYS = {"optimizer_states", "lr_schedulers", "loops", "config", "global
 STARTS = ("init_from", "init_discriminator_from")  # not read on resume
 RENAMED_CLASSES = {"realsr.degradation.paper.Degradation": "realsr.degradation.paper.PaperDegradation"}
 DEGRADING = r"data\.(degradation\b|pools\.\w+_dir)"  # options of the LR that a network learns from
-# options that a checkpoint's weights and optimiser states depend on
 OFF = r"model\..*optimizer\.(amsgrad|centered|momentum)"  # options that are off where they are left out
+# options that a checkpoint's weights and optimiser states depend on
 FIXED = r"model\.((generator|discriminator)\..*|.*optimizer\.(_target_|amsgrad|centered|momentum)|ema|lr_scale|init_.+)"
 
 

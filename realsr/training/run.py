@@ -102,7 +102,7 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
 
 
 def made_of(name: str, section: DictConfig) -> list[Any]:
-    """The loggers or callbacks of a section of the config but those that are null; raises InputError at others."""
+    """The loggers or callbacks of a config's section, but null ones; raises InputError for one without a class."""
     nodes = {str(key): node for key, node in section.items() if node is not None}
     for key, node in nodes.items():
         if "_target_" not in node:

@@ -97,7 +97,7 @@ def note_made_by(target: Path, output: Path, made_by: Mapping[str, Any]) -> None
 def check_made_by(targets: Iterable[Path], output: Path, made_by: Mapping[str, Any]) -> None:
     """Raise InputError if some results in the folder ``output`` are recorded as made otherwise.
 
-    Results without a record pass. Of ``made_by``, which a result depends on, ``ckpt`` is told, but not compared.
+    Results without a record pass. The ``ckpt`` of ``made_by``, which a result depends on, is told, but not compared.
     """
     record: dict[str, Any] = {}
     with suppress(FileNotFoundError, NotADirectoryError):

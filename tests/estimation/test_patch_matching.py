@@ -195,8 +195,8 @@ def smooth_noise():
 class TakesNoiseForWhite(PatchMatching):
     """As an earlier version did."""
 
-    def add_noise(self, noise):
-        super().add_noise(NoiseModel.white(noise_level(self.gray)))
+    def set_noise(self, noise):
+        super().set_noise(NoiseModel.white(noise_level(self.gray)))
 
     def crops(self, image, noise=None):
         self.gray = image[0].double().numpy()
@@ -252,7 +252,7 @@ def test_missing_noise_is_as_strong_as_brightness_has_it():
     covariance = smooth_noise().covariance
     module = PatchMatching(smooth=0)
     module.draws, module.whitening = torch.Generator().manual_seed(0), torch.eye(49) / NOISE
-    module.add_noise(NoiseModel(covariance, np.array([0.2, 0.8]), covariance[6, 6] * np.array([1.75, 0.25])))
+    module.set_noise(NoiseModel(covariance, np.array([0.2, 0.8]), covariance[6, 6] * np.array([1.75, 0.25])))
     dark, light = torch.full((4, 4, 64, 64), 0.2), torch.full((4, 4, 64, 64), 0.8)
     flat = torch.full((4, 4, 26, 26), 0.2), torch.full((4, 4, 26, 26), 0.8)
     with torch.no_grad():
@@ -385,7 +385,7 @@ def autocovariance(images, y, x):
 
 def test_noise_that_is_smaller_is_white_again_with_what_it_lacks():
     module = PatchMatching()
-    module.add_noise(NoiseModel.white(1))
+    module.set_noise(NoiseModel.white(1))
     module.draws = torch.Generator().manual_seed(0)
     kernels = gaussians(THETA, 13)
     noise = torch.randn(4, 600, 64, 64, generator=torch.Generator().manual_seed(1))
@@ -407,7 +407,7 @@ def test_noise_is_matched_at_the_photos_level():
     for level in (0.0, 0.5, 1.0, 1.5):
         module = PatchMatching()
         module.draws = torch.Generator().manual_seed(0)
-        module.add_noise(NoiseModel.white(level * NOISE))
+        module.set_noise(NoiseModel.white(level * NOISE))
         module.whitening = torch.eye(49) / NOISE
         distances[level] = module.distance(large, small).mean().item()
     assert distances[1.0] < 0.02

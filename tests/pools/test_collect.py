@@ -17,7 +17,7 @@ from realsr.estimation.auto_rule import LEVELS, AutoRule, lower_envelope
 from realsr.estimation.flatness import correlation, without_plane
 from realsr.estimation.noise import REASONS, NoiseRule, tile_statistics
 from realsr.imaging import Photo, gray_uint8, read_image, write_image
-from realsr.imaging.models import camera_model
+from realsr.imaging.camera_models import camera_model
 from realsr.pools.collect import collect_noise
 from realsr.pools.folder import Entry
 from realsr.runtime.errors import InputError

@@ -28,7 +28,7 @@ INPUT, OUTPUT = "data", "output"  # as Upscayl and realesrgan-ncnn-vulkan ask fo
 
 
 class _Node(NamedTuple):
-    """Of ONNX: names of inputs and output, and attributes by name."""
+    """ONNX's: names of inputs and output, and attributes by name."""
 
     kind: str
     inputs: list[str]
@@ -37,7 +37,7 @@ class _Node(NamedTuple):
 
 
 class _Layer(NamedTuple):
-    """Of ncnn: options by number, and weights as in the file."""
+    """ncnn's: options by number, and weights as in the file."""
 
     kind: str
     options: dict[int, Any]
