@@ -395,6 +395,11 @@ def test_unknown_and_missing_options(mistake, name, override, says):
     assert says in mistake(name, override, *extra)
 
 
+def test_a_group_that_a_command_has_in_places_is_told_with_a_place(compose):
+    line = line_of(compose, "gap", "data.source_dir=x", "degradation=bsrgan", command="gap")
+    assert line == "degradation: no such option, did you mean degradation@variants.bicubic?"
+
+
 def test_a_class_that_is_not_ours_says_itself_what_it_lacks(compose):
     cfg = compose("train", "data.source_dir=x", "+callbacks.mine={_target_:torch.nn.Linear,in_features:3}")
     assert "callbacks.mine: Linear.__init__() missing 1 required" in line_of(instantiate, cfg.callbacks)

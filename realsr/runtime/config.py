@@ -32,11 +32,11 @@ NO_CLUSTER = 'Could not detect "srun"'  # submitit's message
 KILLED = ("TerminatedWorkerError", "UncompletedJobError")  # joblib's and submitit's exceptions
 # in a run's folder: metrics of the last validation, once it is done; why it failed, in the first line
 METRICS, FAILED = "metrics.json", "failed.txt"
+OPTIONS = "options.yaml"  # of the run's command line; Hydra's own file may be of a later run that was refused there
 RENAMED = {  # beginnings of options of 0.1.0 that are not like their new ones
     **{"data.val_": "data.validation.", "data.build_pools": "data.pools.build", "pools": "pool_dir", "data": "testset"},
     "data.estimate_workers": "data.pools.builder.workers",
 }
-OPTIONS = "options.yaml"  # of its command line; Hydra's own file may be of a second run that was refused there
 
 
 def command(name: str, then: str = "") -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
@@ -171,7 +171,8 @@ def _hint(key: str, command: str) -> str:
     known = _option_names(command)
     inside = sorted(option for option in known if option.startswith(f"{section}.") and option.endswith(f".{name}"))
     renamed = [now + key.removeprefix(was) for was, now in RENAMED.items() if key.startswith(was)]
-    if close := " or ".join(inside or [name for name in renamed if name in known]):
+    placed = sorted(name for name in known if name.startswith(f"{key}@"))[:1]  # a group that a command has in places
+    if close := " or ".join(inside or placed or [name for name in renamed if name in known]):
         return f", did you mean {close}?"
     home = f"{section}." if section in known else ""
     hint = nearest(key.removeprefix(home), [name.removeprefix(home) for name in known if name.startswith(home)], home)
@@ -181,12 +182,14 @@ def _hint(key: str, command: str) -> str:
 def _option_names(command: str) -> set[str]:
     """Full names of the options in a command's file and in those of its groups, and of the groups."""
     names, root = set[str](), Path(conf_dir())
-    groups = re.findall(r"^  - (\w+)(?:@[\w.]+)?: ", (root / f"{command}.yaml").read_text(), re.MULTILINE)
-    for file in [root / f"{command}.yaml", *(file for group in groups for file in (root / group).rglob("*.yaml"))]:
+    groups = re.findall(r"^  - (\w+)(@[\w.]+)?: ", (root / f"{command}.yaml").read_text(), re.MULTILINE)
+    files = [(file, place[1:]) for group, place in groups for file in (root / group).rglob("*.yaml")]
+    for file, place in [(root / f"{command}.yaml", ""), *files]:
         group = ".".join(file.parent.relative_to(root).parts)
         header = re.search(r"# @package (\S+)", file.read_text())
-        home = header[1].replace("_global_", "") if header else group
-        names |= {group, *_names_in(OmegaConf.to_container(OmegaConf.load(file)), home)}
+        home = place or (header[1].replace("_global_", "") if header else group)
+        names.add(f"{group}@{place}" if place else group)
+        names |= {*_names_in(OmegaConf.to_container(OmegaConf.load(file)), home)}
     return names - {""}
 
 

@@ -35,11 +35,14 @@ def help_of(name: str) -> str | None:
     """
     file, module = Path(conf_dir(), f"{name}.yaml"), Path(__file__).parents[1] / f"{name}.py"
     if not file.is_file():
-        return f"{ast.get_docstring(ast.parse(module.read_text()))}\n" if module.is_file() else None
+        if not module.is_file():
+            return None
+        return f"{ast.get_docstring(ast.parse(module.read_text()))}\n".replace("``", "")
     lines = file.read_text().splitlines()
     head = [line[2:] for line in itertools.takewhile(lambda line: line.startswith("#"), lines)]
-    groups = [group[1] for line in lines if (group := re.match(r"  - (\w+)(?:@[\w.]+)?: ", line))]
-    chosen = [f"  {group + '=':14}{', '.join(options_of(group))}" for group in groups]
+    groups = [group[1] for line in lines if (group := re.match(r"  - (\w+(?:@[\w.]+)?): ", line))]
+    named = dict.fromkeys(re.sub(r"(@.*\.)\w+$", r"\1NAME", group) for group in groups)  # a variant of gap is a place
+    chosen = [f"  {group + '=':13} {', '.join(options_of(group.partition('@')[0]))}" for group in named]
     parts = [*head, *(["", "Groups:", *chosen] if chosen else []), ""]
     return "\n".join(parts) + "\n" + REST.format(command=f"python -m realsr.{name}", conf=file)
 

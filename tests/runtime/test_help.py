@@ -65,6 +65,8 @@ def test_groups_are_those_of_the_command():
     groups = {name: re.findall(r"^  (\w+)= ", help_of(name).partition("Groups:")[2], re.MULTILINE) for name in COMMANDS}
     assert groups["upscale"] == groups["export"] == groups["app"] == []
     assert groups["collect"] == ["collector"]
+    assert groups["gap"] == ["noise", "logger"]
+    assert help_of("gap").count("\n  degradation@variants.NAME= any_camera, ") == 1
     assert {"model", "disc", "degradation", "experiment"} < set(groups["train"])
 
 
@@ -72,7 +74,7 @@ def test_a_command_without_a_config_says_its_use(tmp_path):
     asked = [sys.executable, "-m", "realsr.sweep", "--help"]
     done = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "python -m realsr.sweep DIR" in done.stdout
+    assert done.stdout.startswith("python -m realsr.sweep DIR: a table")
     assert help_of("nothing") is None
 
 
