@@ -17,7 +17,7 @@ from realsr.data.samples import make_samples
 from realsr.data.store import StoredImage
 from realsr.data.validation import Validation, check_degradation, hold_out_images
 from realsr.degradation.base import Degradation
-from realsr.runtime.errors import InputError, at_least
+from realsr.runtime.errors import InputError, at_least, counted
 from realsr.runtime.files import find_images
 from realsr.runtime.workers import ignore_signals
 
@@ -125,9 +125,10 @@ class RealSRData(LightningDataModule):
         self.crops = self.photos.crops(source, clean, self.crop_size + 2 * self.margin, self.seed)
         self.held_out = held_out_record([*source, *clean], [pair.name for pair in self.pairs], held, apart)
         log.info("held out: %s", held_out_text(self.held_out))
-        counts = [len(source), len(clean), *(len(pool) if pool else "no" for pool in training), len(self.pairs)]
-        what = "%d cleaned-up source and %d clean images, %s kernels, %s noise tiles, %s photos' JPEG tables"
-        log.info(f"training on {what}; validation on %d", *counts)
+        nouns = zip(training, ("kernel", "noise tile", "JPEG table"), strict=True)
+        pools = ", ".join(counted(len(pool), noun) if pool else f"no {noun}s" for pool, noun in nouns)
+        what = "training on %d cleaned-up source and %d clean images, %s; validation on %s"
+        log.info(what, len(source), len(clean), pools, counted(len(self.pairs), "image"))
         self.ready = True
 
     def train_dataloader(self) -> TimedLoader:
