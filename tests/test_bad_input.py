@@ -192,7 +192,8 @@ def test_a_single_photo_is_enough(compose, tiny, photo_folder, tmp_path, clean, 
         (np.full((33, 33), np.nan), "NaN"),
         (np.zeros((33, 33)), "sums to 0"),
         (np.ones((3, 5)), "square"),
-        (np.array(["text"]), "square"),
+        (np.array(["text"]), "x4 is no array of real numbers"),
+        (np.ones((3, 3), complex), "x4 is no array of real numbers"),
         (None, "is empty"),
     ],
 )
@@ -210,6 +211,7 @@ def test_kernel_pools_that_are_of_no_use(mistake, tmp_path, kernel, says):
     [
         (np.zeros((0, 16, 16, 3), np.uint8), "has no tile"),
         (np.full((2, 16, 16, 3), np.nan), "no noise pool file"),
+        (np.zeros((2, 16, 8, 3), np.uint8), "no noise pool file"),
         (None, "is empty"),
     ],
 )
@@ -365,6 +367,7 @@ def test_a_run_is_resumed_with_its_own_model_only(mistake, compose, tiny, tmp_pa
         ("train", "~data.photos", "data.photos is missing; leave ~data.photos out"),
         ("train", "data.degradation._target_=torch.nn.Identity", "._target_=Identity: is no Degradation; choose degr"),
         ("train", "+callbacks.lsat.every_n_train_steps=5", "callbacks.lsat: has no _target_, did you mean last?"),
+        ("train", "+callbacks.lsat=5", "callbacks.lsat: has no _target_, did you mean last?"),
         ("train", "model.optimizer.lrr=1", "model.optimizer.lrr: no such option, did you mean model.optimizer.lr?"),
         ("train", "model.optimizer.amsgrad=true", "no such option in conf/; +model.optimizer.amsgrad=VALUE gives"),
         ("train", "name=../x", "name=../x: leads out of outputs"),

@@ -182,11 +182,12 @@ def _result(method: Method, pair: Pair, evaluator: Evaluator, folder: Path) -> d
 
 def _read_record(path: Path) -> dict[str, Any]:
     """The record of an earlier run; empty if there is none, or none that is whole."""
-    record: Any = None
-    with suppress(OSError, ValueError):
-        record = json.loads(path.read_bytes())
-    if isinstance(record, dict) and record.keys() >= RECORD:
-        return record
+    with suppress(OSError, ValueError, TypeError, KeyError):  # one made by hand may hold anything
+        record: dict[str, Any] = json.loads(path.read_bytes())
+        kernel = np.array([[0]] if record["kernel"] is None else record["kernel"], float)
+        numbers = {type(value) for value in (record["seconds"], *{**record["metrics"]}.values())}
+        if record.keys() >= RECORD and kernel.ndim == 2 and numbers <= {int, float}:
+            return record
     if path.exists():
         log.warning("%s: is damaged, so the picture beside it is made anew", path)
     return {}

@@ -68,6 +68,9 @@ class Entry:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files if name != "manifest"}
                 manifest = json.loads(str(file["manifest"])) if "manifest" in file.files else {}
+            for name, array in arrays.items():
+                if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
+                    raise ValueError(f"{name} is no array of real numbers")
         except PermissionError as e:
             raise InputError(f"{path}: cannot be read ({e.strerror}); give yourself the permission") from e
         except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as e:

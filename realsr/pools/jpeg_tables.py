@@ -48,7 +48,7 @@ class JpegPool(nn.Module):
         tables, subsampling, photos = [], [], []
         for entry in read_entries(folder, "JPEG"):
             table, factors = (entry.arrays.get(name, np.zeros(0)) for name in ("tables", "subsampling"))
-            good = table.shape == (2, BLOCK, BLOCK) and table.min() >= 1 and factors.shape == (2,)
+            good = table.shape == (2, BLOCK, BLOCK) and 1 <= table.min() <= table.max() <= 65535 and factors.shape == (2,)
             if not (good and set(factors.tolist()) <= {1, 2}):
                 raise InputError(f"{entry.path}: is no JPEG pool file; delete it")
             tables.append(table)

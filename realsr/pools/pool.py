@@ -133,7 +133,7 @@ class NoisePool(nn.Module):
         photos: list[str] = []
         for entry in read_entries(folder, "noise"):
             tiles = entry.arrays.get("tiles", np.zeros(0))
-            if tiles.ndim != 4 or tiles.shape[-1] != 3 or tiles.dtype != np.uint8:
+            if tiles.ndim != 4 or tiles.shape[1:] != (tiles.shape[2], tiles.shape[2], 3) or tiles.dtype != np.uint8:
                 raise InputError(f"{entry.path}: is no noise pool file, `tiles` (N, T, T, 3) uint8 is missing")
             if stacks and len(tiles) and tiles.shape[1:] != stacks[0].shape[1:]:
                 sizes = f"tiles of {tiles.shape[1]} pixels, others have {stacks[0].shape[1]}"

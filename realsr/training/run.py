@@ -105,7 +105,7 @@ def made_of(name: str, section: DictConfig) -> list[Any]:
     """The loggers or callbacks of a config's section, but null ones; raises InputError for one without a class."""
     nodes = {str(key): node for key, node in section.items() if node is not None}
     for key, node in nodes.items():
-        if "_target_" not in node:
+        if not isinstance(node, DictConfig) or "_target_" not in node:
             raise InputError(f"{name}.{key}: has no _target_{nearest(key, {*nodes} - {key})}")
     return [instantiate(node) for node in nodes.values()]
 

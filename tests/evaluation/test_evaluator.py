@@ -19,7 +19,7 @@ from realsr.data.folders import find_pairs
 from realsr.estimation.patch_matching import PatchMatching
 from realsr.evaluate import _run as run_evaluate
 from realsr.evaluation.evaluation_report import pool_pictures
-from realsr.evaluation.evaluator import Evaluator, evaluate
+from realsr.evaluation.evaluator import RECORD, Evaluator, evaluate
 from realsr.evaluation.methods import RESERVED, Enlarged, Method, bicubic, network, split_names, zssr
 from realsr.evaluation.tables import check_paper, print_tables, tabulate, write_tables
 from realsr.evaluation.zssr import ZSSR
@@ -81,7 +81,10 @@ def test_what_is_there_is_not_made_again(photo_folder, tmp_path):
     assert again.seconds["mine"] == first.seconds["mine"]
 
 
-@pytest.mark.parametrize("record", ["{", "[]", "null", "3", "{}", '{"made_by": 3}'])
+WRONG = json.dumps({**dict.fromkeys(RECORD, 1.0), "kernel": None})  # all keys, but metrics are a number
+
+
+@pytest.mark.parametrize("record", ["{", "[]", "null", "3", "{}", '{"made_by": 3}', WRONG])
 def test_what_changed_is_made_again(photo_folder, tmp_path, caplog, record):
     hr, out = photo_folder("hr", 2, 96, 128), tmp_path / "out"
     method, calls = counted()

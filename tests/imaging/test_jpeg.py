@@ -211,10 +211,14 @@ def test_a_folder_without_jpeg_says_what_to_do(photos, tmp_path):
     assert len(JpegPool.load(tmp_path / "jpeg")) == 3
 
 
-def test_files_of_another_pool_are_named(tmp_path):
+@pytest.mark.parametrize(
+    "arrays",
+    [{"tiles": np.zeros((1, 4, 4, 3), np.uint8)}, {"tables": np.full((2, 8, 8), np.inf), "subsampling": [2, 2]}],
+)
+def test_files_of_another_pool_are_named(tmp_path, arrays):
     with pytest.raises(InputError, match="JPEG pool does not exist"):
         JpegPool.load(tmp_path / "none")
-    np.savez(tmp_path / "a.npz", tiles=np.zeros((1, 4, 4, 3), np.uint8))
+    np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(InputError, match=r"a\.npz: is no JPEG pool file"):
         JpegPool.load(tmp_path)
 
