@@ -48,8 +48,8 @@ class JpegPool(nn.Module):
         tables, subsampling, photos = [], [], []
         for entry in read_entries(folder, "JPEG"):
             table, factors = (entry.arrays.get(name, np.zeros(0)) for name in ("tables", "subsampling"))
-            good = table.shape == (2, BLOCK, BLOCK) and 1 <= table.min() <= table.max() <= 65535 and factors.shape == (2,)
-            if not (good and set(factors.tolist()) <= {1, 2}):
+            shapes = table.shape == (2, BLOCK, BLOCK) and factors.shape == (2,)
+            if not (shapes and 1 <= table.min() <= table.max() < np.inf and {*factors.tolist()} <= {1, 2}):
                 raise InputError(f"{entry.path}: is no JPEG pool file; delete it")
             tables.append(table)
             subsampling.append(factors)
