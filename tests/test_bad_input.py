@@ -360,6 +360,8 @@ def test_a_run_is_resumed_with_its_own_model_only(mistake, compose, tiny, tmp_pa
         ("train", "gan=null", "gan=null: choose hinge, lsgan, ragan, vanilla"),
         ("train", "start=null", "start=null: choose compact, none, realesr_general, "),
         ("train", "augment=null", "augment=null: choose flips, none"),
+        ("train", "augment=3", "augment=3: choose flips, none"),
+        ("train", "model.generator._target_=3", "model.generator._target_=3: no such class or function"),
         ("train", "foo", "is no option; write key=value"),
         ("train", "data.crop_size=[3", "is no option; write key=value"),
         ("evaluate", "report.side=a(b", "write key=value, and \"key='value'\" with"),
@@ -370,6 +372,9 @@ def test_a_run_is_resumed_with_its_own_model_only(mistake, compose, tiny, tmp_pa
         ("train", "+callbacks.lsat=5", "callbacks.lsat: has no _target_, did you mean last?"),
         ("train", "model.optimizer.lrr=1", "model.optimizer.lrr: no such option, did you mean model.optimizer.lr?"),
         ("train", "model.optimizer.amsgrad=true", "no such option in conf/; +model.optimizer.amsgrad=VALUE gives"),
+        ("evaluate", "metrics.niqe={a:1}", "metrics.niqe.a: no such option"),
+        ("train", "=3", "group override must be a string"),
+        ("train", "disc=none", "model.discriminator.features: no such option beside the other options"),  # of tiny
         ("train", "name=../x", "name=../x: leads out of outputs"),
         (
             "train",
@@ -441,6 +446,8 @@ def test_a_class_that_is_not_ours_says_itself_what_it_lacks(compose):
         ("evaluate", "metrics=null", "metrics=null: has options of its own, give metrics.OPTION=VALUE"),
         ("evaluate", "report=3", "report=3: has options of its own"),
         ("evaluate", "testset.paper=null", "testset.paper=null: has options of its own"),
+        ("train", "~estimator", "estimator: has no _target_; leave ~estimator out"),
+        ("train", "model.optimizer=null", "model.optimizer: must have a _target_ and _partial_: true"),
         ("train", "data.degradation._partial_=false", "data.degradation: must have a _target_ and _partial_: true"),
         ("estimate", "workers=abc", "workers=abc: must be int"),
         ("estimate", "workers=1.5", "workers=1.5: must be int"),

@@ -16,6 +16,7 @@ PATHS = re.compile(
 )
 PLAIN = re.compile(r"[./]*[A-Za-z_][\w./-]*", re.ASCII)  # text to Hydra without quotes, but for these words
 WORDS = ("true", "false", "nan", "inf", "null")
+NO_NAME = re.compile(r"null|true|false|[-+]?[\d.]+", re.IGNORECASE)  # of an option of a group
 HYDRAS = {  # options of Hydra's parser, which is private; test_help.py compares them
     *("help", "hydra-help", "version", "cfg", "resolve", "package", "run", "multirun", "shell-completion", "info"),
     *("config-path", "config-name", "config-dir", "experimental-rerun"),
@@ -51,7 +52,8 @@ def quote_paths(options: Sequence[str]) -> list[str]:
     the home directory, since some shells leave it as it is after a ``=``.
 
     Raises:
-        InputError: a group is set to null, for which Hydra's message names no group; ``name`` leads out of its folder.
+        InputError: a group is set to null or a number, for which Hydra's message names no group; ``name`` leads out of
+            its folder.
 
     >>> quote_paths(["input=my photos (1)", "start=none", "start=x4.pth", "scale=2"])
     ["input='my photos (1)'", 'start=none', 'start.weights=x4.pth', 'scale=2']
@@ -62,8 +64,6 @@ def quote_paths(options: Sequence[str]) -> list[str]:
 
 def _quote_option(option: str, several: bool) -> str:
     key, equals, value = option.partition("=")
-    if value == "null" and (names := options_of(key)):
-        raise InputError(f"{key}=null: choose {', '.join(names)}")
     values = value.split(",") if several else [value]
     if key == "name" and any(".." in Path(each).parts for each in values):  # before Hydra makes folders
         raise InputError(f"{option}: leads out of outputs; give a name, or the whole folder by hydra.run.dir=DIR")
@@ -71,6 +71,8 @@ def _quote_option(option: str, several: bool) -> str:
     words = (each in names or (re.fullmatch(r"\w+", each, re.ASCII) and not Path(each).exists()) for each in values)
     if key == "start" and not all(words):  # for a word that is no name Hydra lists them
         key = "start.weights"
+    if NO_NAME.fullmatch(value) and (names := options_of(key)):
+        raise InputError(f"{key}={value}: choose {', '.join(names)}")
     if not equals or not PATHS.fullmatch(key) or QUOTED.fullmatch(value):
         return option
     if key.endswith("methods"):

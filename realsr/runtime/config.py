@@ -28,7 +28,7 @@ from realsr.runtime.hardware import pick_device
 from realsr.runtime.help import conf_dir, options_of
 from realsr.runtime.workers import STOP_SIGNALS
 
-NO_CLUSTER = 'Could not detect "srun"'  # submitit's message
+REFUSED = ('Could not detect "srun"', "Config group override must be")  # messages of submitit and Hydra
 KILLED = ("TerminatedWorkerError", "UncompletedJobError")  # joblib's and submitit's exceptions
 # in a run's folder: metrics of the last validation, once it is done; why it failed, in the first line
 METRICS, FAILED = "metrics.json", "failed.txt"
@@ -152,11 +152,12 @@ def _config_line(error: BaseException, command: str) -> str | None:
         refused = "target 'realsr." not in text or isinstance(error.__cause__, ValueError | ModuleNotFoundError)
         return f"{text.partition('full_key: ')[2]}: {' '.join(str(error.__cause__).split())}" if refused else None
     if text.startswith("Could not override '"):  # Hydra's next line advises to append it, which helps few
-        key = text.split("'")[1]
+        inner = re.search(r"full_key: (\S+)", str(error.__cause__))  # in {a:1} it is OPTION.a that is unknown
+        key = inner[1] if inner else text.split("'")[1]
         return f"{key}: no such option{_hint(key, command)}"
     if found := re.search(r"Missing mandatory value: (\S+)", text):
         return f"{found[1]} is not set; give {found[1]}=... on the command line"
-    config = isinstance(error, HydraException | OmegaConfBaseException) or text.startswith(NO_CLUSTER)
+    config = isinstance(error, HydraException | OmegaConfBaseException) or text.startswith(REFUSED)
     config = config or "Misconfiguration" in type(error).__name__ or type(error).__module__.startswith("wandb.errors")
     return " ".join(text.partition("Config search path")[0].split()) if config else None
 
@@ -169,6 +170,8 @@ def _hint(key: str, command: str) -> str:
     if having:
         return f" but with {' and '.join(having)}"
     known = _option_names(command)
+    if key in known:
+        return " beside the other options, which leave its part out"
     inside = sorted(option for option in known if option.startswith(f"{section}.") and option.endswith(f".{name}"))
     renamed = [now + key.removeprefix(was) for was, now in RENAMED.items() if key.startswith(was)]
     placed = sorted(name for name in known if name.startswith(f"{key}@"))[:1]  # a group that a command has in places

@@ -57,6 +57,8 @@ def _check(node: Any, default: Any, path: str) -> None:
     plain = default if isinstance(default, dict) and "_target_" not in node else {}
     if "_target_" in node:
         _check_target(node, path)
+    elif isinstance(default, dict) and "_target_" in default:
+        raise InputError(f"{path}: has no _target_; leave ~{path} out, or give {path}.OPTION=VALUE")
     for key in map(str, node):
         name = f"{path}.{key}" if path else key
         if key in plain and not OmegaConf.is_interpolation(node, key):
@@ -80,9 +82,9 @@ def _check_plain(name: str, value: Any, default: Any) -> None:
 def _check_target(node: DictConfig, path: str) -> None:
     try:
         target = pkgutil.resolve_name(node["_target_"])
-    except (ImportError, AttributeError, ValueError) as e:
+        parameters = inspect.signature(target).parameters
+    except (ImportError, AttributeError, TypeError, ValueError) as e:
         raise InputError(f"{path}._target_={node['_target_']}: no such class or function ({e})") from e
-    parameters = inspect.signature(target).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
     known = [p for p in parameters if p != "self"]
@@ -142,7 +144,7 @@ def _misfit(name: str, value: Any, wanted: Any) -> str:
         return f"{shown}: give some of [{','.join(choices)}]"
     if wanted is dict or (value is None and isinstance(wanted, type) and wanted not in (list, *PLAIN)):
         return f"{shown}: has options of its own, give {name}.OPTION=VALUE"
-    if "functools.partial[" in str(wanted):
+    if "functools.partial[" in str(wanted) or "abc.Callable[" in str(wanted):
         return f"{name}: must have a _target_ and _partial_: true"
     if wanted is list:
         return f"{shown}: must be a list; write {name}=[{value or ''}]"
