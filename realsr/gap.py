@@ -14,6 +14,7 @@ from realsr.data.datasets import draw_seed
 from realsr.estimation.patch_statistics import curves
 from realsr.evaluation import gap
 from realsr.pools.jpeg_tables import collect_tables
+from realsr.pools.pool import check_confidence
 from realsr.reports.pictures import save
 from realsr.runtime.command_line import and_next
 from realsr.runtime.config import command, output_dir, pools_given
@@ -30,6 +31,7 @@ def _run(cfg: DictConfig) -> None:
     at_least(16, patch=cfg.patch)
     at_least(1, scale=cfg.scale)
     at_least(0, seed=cfg.seed)
+    check_confidence(cfg.pool.min_confidence)
     if not 0 < cfg.cleanup <= 1:
         raise InputError(f"cleanup={cfg.cleanup}: source photos are cleaned by making them smaller, give 0 to 1")
     folder = output_dir()

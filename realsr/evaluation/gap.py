@@ -122,6 +122,8 @@ def load_variants(
         noise = None if noise_dir is None else NoisePool.load(noise_dir)
         jpeg = JpegPool.load(jpeg_dir) if jpeg_dir and any(Path(jpeg_dir).glob("*.npz")) else None
         found[str(name)] = instantiate(node.degradation)(kernels=kernels, noise=noise, jpeg=jpeg)
+    if not found:
+        raise InputError("variants: none is left to compare; give +degradation@variants.NAME=DEGRADATION")
     return found
 
 

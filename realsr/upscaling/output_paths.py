@@ -102,8 +102,8 @@ def check_made_by(targets: Iterable[Path], output: Path, made_by: Mapping[str, A
     record: dict[str, Any] = {}
     with suppress(FileNotFoundError, NotADirectoryError):
         for line in (output / MADE_BY).read_text("utf-8", "replace").splitlines():
-            with suppress(ValueError, TypeError):  # a line that was cut off
-                record |= json.loads(line)
+            with suppress(ValueError, AttributeError):  # a line that was cut off, or made by hand
+                record |= {name: made for name, made in json.loads(line).items() if isinstance(made, dict)}
     found = [record.get(str(target.relative_to(output)), made_by) for target in targets]
     if others := [was for was in found if any(was.get(key) != made_by[key] for key in made_by if key != "ckpt")]:
         told = " ".join(

@@ -162,12 +162,17 @@ def test_the_command_sends_curves_to_wandb(embedded, pools, tmp_path, monkeypatc
     assert list((tmp_path / "outputs/gap").rglob("*curves*.png"))
 
 
+VARIANTS = ("bicubic", "noise", "kernel", "kernel_noise", "kernel_noise_jpeg", "camera")
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
         (["data.source_dir=missing"], "no such folder"),
         (["patches=3"], "patches=3"),
         (["patch=8"], "patch=8"),
+        (["pool.min_confidence=2"], "pool.min_confidence=2: give 0 to 1"),
+        ([f"~variants.{name}" for name in VARIANTS], "variants: none is left to compare"),
         (["scale=0"], "scale=0: give 1 or more"),
         (["data.clean_dir=missing", "pool_dir=nothing"], "missing: no such folder"),  # before pools are looked at
         (["pool_dir=nothing", "data.hr={hr}"], "pool does not exist"),

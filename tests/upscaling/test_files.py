@@ -375,7 +375,7 @@ def test_results_made_otherwise_are_no_results(compose, checkpoint, tmp_path, ca
         return {path.name: path.read_bytes() for path in out.glob("*.png")}
 
     made = run(checkpoint)
-    (out / MADE_BY).open("a").write('\n{"a.png": {"ck')  # as a full disk leaves it
+    (out / MADE_BY).open("a").write('\n{"a.png": 3}\n{"a.png": {"ck')  # as a full disk leaves it
     copy = shutil.copy(checkpoint, tmp_path / "copy.ckpt")
     assert run(copy, "tile=64", "quality=50") == made  # which are the same picture
     for ckpt, option in ((other, "tta=false"), (checkpoint, "scale=2"), (checkpoint, "tta=true")):
