@@ -152,8 +152,9 @@ def _config_line(error: BaseException, command: str) -> str | None:
         refused = "target 'realsr." not in text or isinstance(error.__cause__, ValueError | ModuleNotFoundError)
         return f"{text.partition('full_key: ')[2]}: {' '.join(str(error.__cause__).split())}" if refused else None
     if text.startswith("Could not override '"):  # Hydra's next line advises to append it, which helps few
-        inner = re.search(r"full_key: (\S+)", str(error.__cause__))  # in {a:1} it is OPTION.a that is unknown
-        key = inner[1] if inner else text.split("'")[1]
+        key = text.split("'")[1]
+        inner = re.search(rf"full_key: ({re.escape(key)}\.\S+)", str(error.__cause__))  # which is unknown in KEY={a:1}
+        key = inner[1] if inner else key
         return f"{key}: no such option{_hint(key, command)}"
     if found := re.search(r"Missing mandatory value: (\S+)", text):
         return f"{found[1]} is not set; give {found[1]}=... on the command line"

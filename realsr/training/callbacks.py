@@ -48,10 +48,16 @@ class ValidationPictures(Callback):
         self.rows: list[dict[str, Any]] = []
 
     def on_validation_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, number: int, loader: int = 0
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Crop an image, in the first process."""
-        if not trainer.is_global_zero or number >= self.count or not isinstance(outputs, dict):
+        if not trainer.is_global_zero or batch_idx >= self.count or not isinstance(outputs, dict):
             return
         scale = outputs["sr"].shape[-1] // outputs["lr"].shape[-1]
         images = {"bicubic": imresize(outputs["lr"], scale), "sr": outputs["sr"], "hr": outputs["hr"]}
@@ -59,8 +65,8 @@ class ValidationPictures(Callback):
         y, x = sharpest_crop(pictures.get("hr", pictures["bicubic"]), self.size)
         crops = {kind: picture[y : y + self.size, x : x + self.size] for kind, picture in pictures.items()}
         self.rows.append({"step": trainer.global_step, "photo": outputs["name"], **crops, **outputs.get("metrics", {})})
-        for kind, picture in crops.items() if number < self.CROPS else ():
-            save(self.crops / f"{loader}_{number:02d}_{outputs['name']}_{kind}.png", picture)
+        for kind, picture in crops.items() if batch_idx < self.CROPS else ():
+            save(self.crops / f"{dataloader_idx}_{batch_idx:02d}_{outputs['name']}_{kind}.png", picture)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Write the grid; log it and the table."""

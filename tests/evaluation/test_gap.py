@@ -172,7 +172,7 @@ VARIANTS = ("bicubic", "noise", "kernel", "kernel_noise", "kernel_noise_jpeg", "
         (["patches=3"], "patches=3"),
         (["patch=8"], "patch=8"),
         (["pool.min_confidence=2"], "pool.min_confidence=2: give 0 to 1"),
-        ([f"~variants.{name}" for name in VARIANTS], "variants: none is left to compare"),
+        (["data.hr={hr}", *(f"~variants.{name}" for name in VARIANTS)], "variants: none is left to compare"),
         (["scale=0"], "scale=0: give 1 or more"),
         (["data.clean_dir=missing", "pool_dir=nothing"], "missing: no such folder"),  # before pools are looked at
         (["pool_dir=nothing", "data.hr={hr}"], "pool does not exist"),
