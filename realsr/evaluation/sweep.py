@@ -74,7 +74,10 @@ class SweepTable(Callback):
 def report(folder: Path) -> list[Run]:
     """Print a sweep's table; write ``table.md``, ``table.csv``, ``runs.csv`` and ``compare.png`` into its folder."""
     runs = read_runs(folder)
-    each, failures = frame(runs, folder), [f"{run.row}, seed {run.seed}: {run.failure}" for run in runs if run.failure]
+    each, failures = (
+        frame_of_runs(runs, folder),
+        [f"{run.row}, seed {run.seed}: {run.failure}" for run in runs if run.failure],
+    )
     rows = by_row(each)
     cells = for_people(rows)
     notes = ["", *(f"- {line}" for line in failures)] if failures else []
@@ -83,7 +86,7 @@ def report(folder: Path) -> list[Run]:
     write_file(folder / "table.csv", rows.drop(columns="runs").to_csv(index=False))
     write_file(folder / "runs.csv", each.drop(columns="done").to_csv(index=False))
     shown = ""
-    if (picture := compare(runs)) is not None:
+    if (picture := comparison(runs)) is not None:
         save(folder / "compare.png", picture)
         shown = f"; the same photos by all runs: {folder / 'compare.png'}"
     print(f"table: {folder / 'table.md'}{shown}")
@@ -138,7 +141,7 @@ def row_names(runs: Sequence[Iterable[str]]) -> list[str]:
     return [" ".join(name) or "default" for name in names]
 
 
-def frame(runs: Sequence[Run], folder: Path) -> pd.DataFrame:
+def frame_of_runs(runs: Sequence[Run], folder: Path) -> pd.DataFrame:
     """A line for every run, a column for each metric that a run has."""
     lines = [
         {"folder": str(run.folder.relative_to(folder)), "run": run.row, "seed": run.seed, "failure": run.failure}
@@ -170,7 +173,7 @@ def for_people(rows: pd.DataFrame) -> Cells:
     return cells
 
 
-def compare(runs: Iterable[Run]) -> Picture | None:
+def comparison(runs: Iterable[Run]) -> Picture | None:
     """The same crop of each validation image by every row, between LR (by bicubic) and HR; a line for each image.
 
     The runs are those of the most frequent seed that were validated on the same images as the first. None if there is
@@ -205,7 +208,7 @@ def send(runs: Sequence[Run], folder: Path, logger: DictConfig) -> None:
     """Log the table, every run's metrics and the picture to W&B, as a run named ``table`` in the sweep's group."""
     target = instantiate(logger, name="table", save_dir=str(folder))
     try:
-        each = frame(runs, folder)
+        each = frame_of_runs(runs, folder)
         for key, table in (("table", by_row(each)), ("runs", each)):
             target.log_table(key, dataframe=table.astype(object).where(table.notna(), None))
         if (path := folder / "compare.png").exists():

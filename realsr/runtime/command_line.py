@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from realsr.runtime.errors import InputError
-from realsr.runtime.help import options_of
+from realsr.runtime.help import group_options
 
 # options whose value is a path or a name; in `methods` each element is NAME:PATH
 PATHS = re.compile(
@@ -67,11 +67,11 @@ def _quote_option(option: str, several: bool) -> str:
     values = value.split(",") if several else [value]
     if key == "name" and any(".." in Path(each).parts for each in values):  # before Hydra makes folders
         raise InputError(f"{option}: leads out of outputs; give a name, or the whole folder by hydra.run.dir=DIR")
-    names = options_of("start")
+    names = group_options("start")
     words = (each in names or (re.fullmatch(r"\w+", each, re.ASCII) and not Path(each).exists()) for each in values)
     if key == "start" and not all(words):  # for a word that is no name Hydra lists them
         key = "start.weights"
-    if NO_NAME.fullmatch(value) and (names := options_of(key)):
+    if NO_NAME.fullmatch(value) and (names := group_options(key)):
         raise InputError(f"{key}={value}: choose {', '.join(names)}")
     if not equals or not PATHS.fullmatch(key) or QUOTED.fullmatch(value):
         return option

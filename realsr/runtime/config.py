@@ -25,7 +25,7 @@ from realsr.runtime.config_check import check_config, nearest
 from realsr.runtime.errors import InputError, one_line
 from realsr.runtime.files import atomic_write
 from realsr.runtime.hardware import pick_device
-from realsr.runtime.help import conf_dir, options_of
+from realsr.runtime.help import conf_dir, group_options
 from realsr.runtime.workers import STOP_SIGNALS
 
 REFUSED = ('Could not detect "srun"', "Config group override must be")  # messages of submitit and Hydra
@@ -166,7 +166,7 @@ def _config_line(error: BaseException, command: str) -> str | None:
 def _hint(key: str, command: str) -> str:
     """For an unknown option of a command: where it is, or the name that is most like it, or how a class gets it."""
     section, _, name = key.rpartition(".")
-    files = {option: Path(conf_dir(), section, f"{option}.yaml") for option in options_of(section)}
+    files = {option: Path(conf_dir(), section, f"{option}.yaml") for option in group_options(section)}
     having = [f"{section}={option}" for option, file in files.items() if f"\n{name}: " in f"\n{file.read_text()}"]
     if having:
         return f" but with {' and '.join(having)}"

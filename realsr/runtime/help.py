@@ -23,7 +23,7 @@ def conf_dir() -> str:
     raise FileNotFoundError(f"no conf/ beside or in {here}: the installation is not complete")
 
 
-def options_of(group: str) -> list[str]:
+def group_options(group: str) -> list[str]:
     """The options of a config group, sorted; none where there is no such group."""
     return sorted(path.stem for path in Path(conf_dir(), group).glob("*.yaml")) if group else []
 
@@ -42,7 +42,7 @@ def help_of(name: str) -> str | None:
     head = [line[2:] for line in itertools.takewhile(lambda line: line.startswith("#"), lines)]
     groups = [group[1] for line in lines if (group := re.match(r"  - (\w+(?:@[\w.]+)?): ", line))]
     named = dict.fromkeys(re.sub(r"(@.*\.)\w+$", r"\1NAME", group) for group in groups)  # a variant of gap is a place
-    chosen = [f"  {group + '=':13} {', '.join(options_of(group.partition('@')[0]))}" for group in named]
+    chosen = [f"  {group + '=':13} {', '.join(group_options(group.partition('@')[0]))}" for group in named]
     parts = [*head, *(["", "Groups:", *chosen] if chosen else []), ""]
     return "\n".join(parts) + "\n" + REST.format(command=f"python -m realsr.{name}", conf=file)
 

@@ -21,7 +21,7 @@ from offline_run import OfflineRun
 from omegaconf import OmegaConf
 
 from realsr import sweep
-from realsr.evaluation.sweep import compare, read_runs, report, row_names, send
+from realsr.evaluation.sweep import comparison, read_runs, report, row_names, send
 from realsr.imaging import Photo, read_image, to_uint, write_image
 from realsr.reports.pictures import GAP, LABEL_HEIGHT
 from realsr.runtime.config import command, output_dir
@@ -186,7 +186,7 @@ def validated(run: Path, value: int, hr: int = 200) -> None:
 
 
 def test_the_picture_has_the_same_crop_of_every_row(tmp_path):
-    assert compare([]) is None
+    assert comparison([]) is None
     for seed in (0, 1):  # of seed 0 there are fewer rows
         for number, row in enumerate(["bicubic", "noise", "kernel"]):
             metrics = None if (seed, row) == (0, "kernel") else {"psnr": 20.0}
