@@ -209,7 +209,7 @@ def test_a_large_result_is_shown_reduced_and_in_detail_and_another_format_and_si
     enlarge(page)
     page.get_by_text("2080 × 128 pixels").wait_for()
     size = "all => all.map(one => [one.naturalWidth, one.naturalHeight])"
-    assert page.locator("#slider img").evaluate_all(size) == [[768, 128]] * 2
+    assert wait_for(lambda: page.locator("#slider img").evaluate_all(size) == [[768, 128]] * 2)
     page.get_by_label("whole photo, reduced to 1/2").check()
     assert wait_for(lambda: page.locator("#slider img").evaluate_all(size) == [[1040, 64]] * 2)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
