@@ -16,7 +16,7 @@ from realsr.networks.weights import checkpoint_file
 from realsr.runtime.config import command
 from realsr.runtime.errors import InputError, at_least, counted
 from realsr.runtime.files import file_hash, find_images
-from realsr.runtime.hardware import count_devices, keep_memory, pick_device
+from realsr.runtime.hardware import count_devices, keep_memory
 from realsr.upscaling import library
 from realsr.upscaling.backends import backend_of, load_model
 from realsr.upscaling.files import Enlarge, seconds_a_megapixel, upscale_file, upscale_files
@@ -38,7 +38,8 @@ def _run(cfg: DictConfig) -> None:
         asked = Ensemble(model) if cfg.tta else model
         pace = seconds_a_megapixel(asked)
         if index == 0:
-            log.info("enlarging %s, %g s a megapixel %s", what, float(f"{pace:.2g}"), computed)
+            how = f"on {asked.device}" if backend == "torch" else f"by {backend}, {cfg.accelerator}"
+            log.info("enlarging %s, %g s a megapixel %s", what, float(f"{pace:.2g}"), how)
         return partial(upscale_file, model=asked, pace=pace, **options)
 
     if cfg.format not in (known := ("same", *(suffix[1:] for suffix in FORMATS))):
@@ -47,7 +48,6 @@ def _run(cfg: DictConfig) -> None:
     suffix = None if cfg.format == "same" else f".{cfg.format}"
     backend = backend_of(cfg.ckpt, cfg.backend)
     count = count_devices(cfg.accelerator, cfg.devices, backend == "torch")
-    computed = f"on {pick_device(cfg.accelerator)}" if backend == "torch" else f"by {backend}, {cfg.accelerator}"
     enlarge = [on(index) for index in range(count)]
     made_by = {"ckpt": cfg.ckpt, "weights": file_hash(checkpoint_file(cfg.ckpt))[:12]}
     made_by |= {key: cfg[key] for key in ("ema", "scale", "tta", "keep_colours")}

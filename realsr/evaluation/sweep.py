@@ -74,10 +74,8 @@ class SweepTable(Callback):
 def report(folder: Path) -> list[Run]:
     """Print a sweep's table; write ``table.md``, ``table.csv``, ``runs.csv`` and ``compare.png`` into its folder."""
     runs = read_runs(folder)
-    each, failures = (
-        frame_of_runs(runs, folder),
-        [f"{run.row}, seed {run.seed}: {run.failure}" for run in runs if run.failure],
-    )
+    each = frame_of_runs(runs, folder)
+    failures = [f"{run.row}, seed {run.seed}: {run.failure}" for run in runs if run.failure]
     rows = by_row(each)
     cells = for_people(rows)
     notes = ["", *(f"- {line}" for line in failures)] if failures else []

@@ -15,10 +15,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from realsr.imaging.damage import naming_damage
 from realsr.imaging.encoding import eight_bit, gathered, write_rows
 from realsr.imaging.extras import open_file
 from realsr.imaging.opening import MOST_PIXELS, Opened, content_of, open_image
-from realsr.imaging.rows import Rows, naming_damage
+from realsr.imaging.rows import Rows
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from realsr.imaging import profiles
+from realsr.imaging.damage import check_pixels, naming_damage
 from realsr.imaging.opening import Opened, notes_of, open_image
-from realsr.imaging.rows import Pixels, check_pixels, naming_damage
+from realsr.imaging.rows import Pixels
 from realsr.imaging.tags import Tags
 from realsr.runtime.errors import InputError
 from realsr.runtime.files import HEIC, RAW, missing_extra

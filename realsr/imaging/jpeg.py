@@ -15,8 +15,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
 from realsr.imaging.colour import luma
+from realsr.imaging.damage import naming_damage
 from realsr.imaging.opening import open_image
-from realsr.imaging.rows import naming_damage
 from realsr.runtime.errors import InputError
 from realsr.runtime.hardware import to_device
 

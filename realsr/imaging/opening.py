@@ -26,7 +26,8 @@ from PIL.ExifTags import Base
 from PIL.TiffImagePlugin import TiffImageFile
 
 from realsr.imaging import profiles
-from realsr.imaging.rows import DTYPES, Pixels, check_pixels, decoded, naming_damage
+from realsr.imaging.damage import check_pixels, naming_damage
+from realsr.imaging.rows import DTYPES, Pixels, decoded
 from realsr.imaging.tags import Directory, Tags, clean_exif, photo_page, resolution, value
 from realsr.runtime.errors import InputError
 

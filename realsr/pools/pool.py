@@ -64,10 +64,11 @@ class KernelPool(nn.Module):
         """
         found = list(kernel_entries(folder, scale))
         sure = np.array([entry.manifest.get("confidence", 1) for entry in found], np.float64)
-        kept, sure = list(compress(found, sure >= min_confidence)), sure[sure >= min_confidence]
-        if not kept:
-            best = max(entry.manifest.get("confidence", 1) for entry in found)
+        enough = sure >= min_confidence
+        if not enough.any():
+            best = max(sure)
             raise InputError(f"{folder}: min_confidence={min_confidence} leaves no kernel, the best has {best:.2f}")
+        kept, sure = list(compress(found, enough)), sure[enough]
         if min_confidence > 0:
             log.info("min_confidence=%g keeps %d of %d kernels for x%d", min_confidence, len(kept), len(found), scale)
         kernels = [entry.arrays[f"x{scale}"] for entry in kept]

@@ -124,15 +124,19 @@ class LastCheckpoint(Checkpoint):
         """Forward signals of the step before; the loggers have its values by now."""
         self._forward()
 
-    on_train_end = on_train_batch_start  # type: ignore[assignment]  # those of the last step
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Forward signals of the last step."""
+        self._forward()
+
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
+        """Put the handlers back, since Lightning then calls no teardown."""
+        self.teardown(trainer, module, "")
 
     def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        """Put the handlers back; also after an exception, for which Lightning calls no teardown."""
+        """Put the handlers back."""
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
         self.handlers = {}
-
-    on_exception = teardown  # type: ignore[assignment]
 
     def _receive(self, number: int, frame: Any) -> None:
         if (self.received or self.saved) and number == signal.SIGINT and self.alone:
