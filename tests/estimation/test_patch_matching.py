@@ -29,7 +29,7 @@ from realsr.estimation.kernels import (
 )
 from realsr.estimation.noise_model import NoiseModel, noise_level
 from realsr.estimation.patch_matching import PatchMatching
-from realsr.estimation.patches import gaussians, sorted_distance
+from realsr.estimation.patch_matching.functions import gaussians, sorted_distance
 from realsr.imaging import to_uint
 from realsr.imaging.resample import blur, blur_subsample
 

@@ -21,10 +21,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from realsr.estimation import kernels as K
-from realsr.estimation import patches
 from realsr.estimation.crops import PARTS, RATIO, Map, PatchCrops
 from realsr.estimation.evidence import Evidence, foreign_pixels, interlacing
 from realsr.estimation.noise_model import NoiseModel, noise_level
+from realsr.estimation.patch_matching import functions
 from realsr.imaging import to_uint
 from realsr.imaging.colour import LUMA
 from realsr.imaging.resample import blur
@@ -99,7 +99,7 @@ class PatchMatching(LightningModule):
         self.smooth, self.seed, self.shrink = smooth, seed, shrink
         self.output_size = (crop - kernel_size) // RATIO + 1
         self.automatic_optimization = False
-        # log widths and shear, see `patches.triangle`
+        # log widths and shear, see `functions.triangle`
         self.theta = torch.nn.Parameter(torch.zeros(PARTS, 3))
         self.contrast = torch.nn.Parameter(torch.zeros(()))  # its logarithm
         self.usual, self.smoothing = USUAL, torch.eye(PATCH**2)
@@ -131,10 +131,10 @@ class PatchMatching(LightningModule):
             image, noise = blur(image[None], torch.from_numpy(undone).to(image)[None])[0], noise.filtered(undone)
         data = PatchCrops(image, self.iterations, self.count, self.crop, self.output_size, self.seed, foreign)
         self.density, gray = data.density, data.image.double().numpy()
-        spread = patches.patch_covariance(data.image, PATCH, self.seed)
+        spread = functions.patch_covariance(data.image, PATCH, self.seed)
         noise = (noise or NoiseModel.white(noise_level(gray))).within(spread.numpy())
         self.set_noise(noise)
-        self.smoothing = patches.smoothing(PATCH, 0.0 if white else self.smooth / (1 + (self.response.size > 1)))
+        self.smoothing = functions.smoothing(PATCH, 0.0 if white else self.smooth / (1 + (self.response.size > 1)))
         values, vectors = torch.linalg.eigh(spread)
         least = 1e-6 * float(values.sum())  # relative, for dark photos
         self.whitening = (vectors / (values.clamp_min(0) + least).sqrt()).float()
@@ -193,16 +193,16 @@ class PatchMatching(LightningModule):
 
         Crops are gray in [0, 1], ``(4, crops, crop, crop)`` and ``(4, crops, output_size, output_size)``.
         """
-        kernels = patches.gaussians(self.theta, self.kernel_size)
-        fake = F.conv2d(large.transpose(0, 1), kernels[:, None], stride=RATIO, groups=PARTS).transpose(0, 1)
+        kernels = functions.gaussians(self.theta, self.kernel_size)
+        fake = functions.blur_halve(large, kernels)
         contrast, middle = self.contrast.exp(), fake.mean((2, 3), keepdim=True)
         fake = middle + contrast * (fake - middle)
         gains = self.gains[(255 * fake.detach()).nan_to_num().round().clamp(0, 255).long()]
         fake = fake + gains * self._missing_noise(contrast * kernels, fake.shape)
         directions = F.normalize(self._normal(self.projections, PATCH**2)) @ self.whitening.T @ self.smoothing
         filters = directions.view(-1, 1, PATCH, PATCH)
-        rows, others = (patches.project(images, filters) for images in (fake, small))
-        return patches.sorted_distance(rows, others).view(PARTS, -1).mean(1)
+        rows, others = (functions.project(images, filters) for images in (fake, small))
+        return functions.sorted_distance(rows, others).view(PARTS, -1).mean(1)
 
     def kernels(self) -> dict[int, K.Kernel]:
         """The kernels of all ``scales``."""
@@ -226,7 +226,7 @@ class PatchMatching(LightningModule):
         Mean of the last two batches. Where the development is known, it is at least as wide as the sharpest lens.
         """
         theta = torch.stack(self.means[-2:]).mean(0).double().cpu()
-        root = patches.triangle(theta)
+        root = functions.triangle(theta)
         found = (root @ root.mT / (RATIO**2 - 1)).numpy()
         return found if self.response.size == 1 else K.of_eigenvalues(found, lambda values: values.clip(SHARPEST))
 
@@ -235,7 +235,7 @@ class PatchMatching(LightningModule):
 
     def _missing_noise(self, kernels: Tensor, shape: torch.Size) -> Tensor:
         """Noise with the power that the photo's noise loses by correlation with the kernels and subsampling."""
-        spectrum = patches.missing_spectrum(self.covariance, kernels, shape[-1])
+        spectrum = functions.missing_spectrum(self.covariance, kernels, shape[-1])
         grid = spectrum.shape[1]
         white = torch.fft.rfft2(self._normal(*shape[:2], grid, grid))
         return torch.fft.irfft2(white * spectrum[:, None], s=(grid, grid))[..., : shape[-1], : shape[-1]]

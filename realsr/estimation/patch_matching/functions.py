@@ -38,24 +38,21 @@ def gaussians(theta: Tensor, size: int) -> Tensor:
     return kernels / kernels.sum((1, 2), keepdim=True)
 
 
-def correlated(covariance: Tensor, kernels: Tensor) -> Tensor:
-    """Autocovariance ``(N, 2K + C - 2, 2K + C - 2)`` of noise, ``(C, C)``, after correlation with ``(N, K, K)``."""
-    own = F.conv2d(kernels[None], kernels[:, None], padding=kernels.shape[-1] - 1, groups=len(kernels))
-    return F.conv2d(own.transpose(0, 1), covariance[None, None], padding=len(covariance) - 1)[:, 0]
+def blur_halve(images: Tensor, kernels: Tensor) -> Tensor:
+    """Correlate ``(N, crops, H, H)`` with kernels ``(N, K, K)`` and keep every second pixel where they fit.
 
-
-def subsampled_power(covariance: Tensor, size: int, step: int) -> Tensor:
-    """Power ``(N, size, size//2 + 1)`` of noise at each frequency of ``rfft2`` after subsampling.
-
-    Args:
-        covariance: ``(N, C, C)``, autocovariance before subsampling.
-        size: of the square image after subsampling.
-        step: of the subsampling.
+    By the FFT, since the gradient of a convolution's weights is several times slower.
     """
-    middle = covariance.shape[-1] // 2
-    kept = covariance[:, middle % step :: step, middle % step :: step]
-    wrapped = F.pad(kept, (0, size - kept.shape[-1], 0, size - kept.shape[-1])).roll((-(middle // step),) * 2, (1, 2))
-    return torch.fft.rfft2(wrapped).real
+    size = images.shape[-2:]
+    spectrum = torch.fft.rfft2(images) * torch.fft.rfft2(kernels, size).conj()[:, None]
+    end = size[0] - kernels.shape[-1] + 1
+    return torch.fft.irfft2(spectrum, size)[..., :end:RATIO, :end:RATIO]
+
+
+def noise_power(covariance: Tensor, size: int) -> Tensor:
+    """Power ``(size, size)`` at each frequency of ``fft2`` of noise of this autocovariance ``(C, C)``."""
+    wide = F.pad(covariance, (0, size - len(covariance), 0, size - len(covariance)))
+    return torch.fft.fft2(wide.roll((-(len(covariance) // 2),) * 2, (0, 1))).real
 
 
 def missing_spectrum(covariance: Tensor, kernels: Tensor, size: int) -> Tensor:
@@ -64,8 +61,11 @@ def missing_spectrum(covariance: Tensor, kernels: Tensor, size: int) -> Tensor:
     For ``rfft2`` of an image enough larger than ``size`` that the periodic border does not matter.
     """
     grid = size + len(covariance) // 2
-    left = subsampled_power(correlated(covariance, kernels), grid, RATIO)
-    return (subsampled_power(covariance[None], grid, 1) - left).clamp_min(1e-10).sqrt()  # a root has no slope at zero
+    fine = RATIO * grid
+    left = noise_power(covariance, fine) * torch.fft.fft2(kernels, (fine, fine)).abs() ** 2
+    left = left.view(-1, RATIO, grid, RATIO, grid).mean((1, 3))  # frequencies that subsampling makes equal
+    lost = (noise_power(covariance, grid) - left).clamp_min(1e-10).sqrt()  # a root has no slope at zero
+    return lost[..., : grid // 2 + 1]
 
 
 def smoothing(side: int, share: float) -> Tensor:
@@ -87,8 +87,11 @@ def sorted_distance(a: Tensor, b: Tensor) -> Tensor:
     >>> sorted_distance(torch.tensor([[3.0, 1.0]]), torch.tensor([[1.0, 2.0]]))
     tensor([[1., 0.]])
     """
-    if a.device.type == "cpu":  # numpy sorts several times faster
-        order = torch.from_numpy(np.argsort(a.detach().numpy(), 1))
+    if a.device.type == "cpu":  # numpy sorts several times faster, and integers faster than it finds their order
+        bits = a.detach().float().contiguous().numpy().view(np.int32)
+        keys = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64) << 32 | np.arange(a.shape[1])
+        keys.sort(1)
+        order = torch.from_numpy(keys & 0xFFFFFFFF)
         b = torch.from_numpy(np.sort(b.numpy(), 1))
     else:
         order, b = a.argsort(1), b.sort(1)[0]
