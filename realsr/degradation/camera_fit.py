@@ -124,7 +124,7 @@ class Walls:
         side = WALL_SIDE + 2 * RIM
         self.field = torch.randn(len(levels), 3, side, side, generator=draws)
         self.coding = None if tables is None else tables.sample(len(levels), draws, cut=True)
-        self.walls = (levels / 255)[:, :, None, None].expand(self.field.shape).contiguous()
+        self.walls = (levels / 255)[:, :, None, None]
         self.variance, self.usable = variance, (levels > USABLE[0]) & (levels < USABLE[1])
 
     def matched(self, development: Development, times: int = 1) -> tuple[Development, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -108,7 +109,8 @@ class Development:
         """The camera's picture, before compression.
 
         Args:
-            light: ``(N, 3, h, w)`` on the sensor, in sRGB's colours, [0, 1].
+            light: ``(N, 3, h, w)`` on the sensor, in sRGB's colours, [0, 1]; with a field also ``(N, 3, 1, 1)``, even
+                light.
             field: ``(N, 3, h, w)`` independent normal numbers for the noise, on any device; None adds none.
 
         Returns:
@@ -155,7 +157,7 @@ class Development:
         return torch.lerp(table[of_colour], table[of_colour + 1], place - low)
 
     def _developed(self, seen: Tensor, back: Tensor) -> Tensor:
-        if self.demosaicking != "none":
+        if self.demosaicking != "none" and seen.shape[-1] > 1:  # even light is the same in all pixels
             seen = (demosaic if self.demosaicking == "malvar" else bilinear)(mosaic(seen))
         return self.display(mixed(seen, back).clamp(0, 1))
 
@@ -164,11 +166,17 @@ def smoothed(images: Tensor, sigma: float) -> Tensor:
     """Blur ``(N, C, h, w)`` by a Gaussian of this standard deviation in pixels, borders mirrored; 0 changes nothing."""
     if not sigma:
         return images
-    reach = min(int(3 * sigma + 1), *(side - 1 for side in images.shape[-2:]))
-    taps = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=images.dtype) / sigma) ** 2)
-    row = to_device(taps / taps.sum(), images.device).expand(images.shape[1], 1, 1, -1)
-    images = F.conv2d(F.pad(images, (reach, reach, 0, 0), mode="reflect"), row, groups=images.shape[1])
-    return F.conv2d(F.pad(images, (0, 0, reach, reach), mode="reflect"), row.mT, groups=images.shape[1])
+    down, across = (to_device(_smoothing(side, sigma).to(images.dtype), images.device) for side in images.shape[-2:])
+    return down.T @ (images @ across)
+
+
+@functools.lru_cache(maxsize=16)
+def _smoothing(side: int, sigma: float) -> Tensor:
+    """Matrix ``(side, side)`` that blurs rows of pixels by multiplication from the right."""
+    reach = min(int(3 * sigma + 1), side - 1)
+    taps = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma) ** 2)
+    rows = F.pad(torch.eye(side), (reach, reach), mode="reflect")[:, None]
+    return F.conv1d(rows, (taps / taps.sum())[None, None])[:, 0]
 
 
 def large_to_device(field: Tensor, device: torch.device) -> Tensor:

@@ -42,11 +42,12 @@ def power_spectrum(channels: Tensor) -> Tensor:
     side = channels.shape[-1]
     window = torch.hann_window(side, periodic=False, dtype=channels.dtype)
     window = window[:, None] * window
-    spectrum = torch.fft.fft2((channels - channels.mean((2, 3), keepdim=True)) * window).abs() ** 2
+    spectrum = torch.fft.rfft2((channels - channels.mean((2, 3), keepdim=True)) * window).abs() ** 2
     spectrum = spectrum / (window**2).sum()
-    radius = (torch.fft.fftfreq(side)[:, None] ** 2 + torch.fft.fftfreq(side) ** 2).sqrt()
-    bands = [(radius >= low) & (radius < high) for low, high in pairwise(BANDS)]
-    return torch.stack([spectrum[..., band].mean(-1) for band in bands], -1)
+    down, across = torch.fft.fftfreq(side)[:, None], torch.fft.rfftfreq(side)
+    radius, counts = (down**2 + across**2).sqrt(), 1 + ((across > 0) & (across < 0.5))  # half of the plane is left out
+    bands = torch.stack([counts * ((radius >= low) & (radius < high)) for low, high in pairwise(BANDS)]).flatten(1)
+    return spectrum.flatten(2) @ (bands / bands.sum(1, keepdim=True)).to(spectrum).T
 
 
 def features(patches: Tensor) -> Array:
