@@ -189,7 +189,7 @@ class Camera:
         return normalise(linalg.cho_solve(normal, right.ravel()).reshape(size, size))
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=3)
 def _charts(scale: int, size: int, rim: int, side: int = 128) -> tuple[list[tuple[Array, Array]], tuple[Array, bool]]:
     """Charts, each with the part that a kernel sees, and the factor of the normal equations of a kernel's fit."""
     seen = slice(rim * scale - size // 2, (side - rim - 1) * scale + size // 2 + 1)

@@ -21,7 +21,8 @@ class HRPhotos:
         augment: of the crops, see :class:`realsr.data.datasets.HRCrops`.
         store_limit: GB that ``store_dir`` may hold; None: 95 % of the free space.
         cleanup: factor by which source photos are downscaled, which takes noise and blur away (RealSR, section 3.2).
-        source_share: share of the crops that come from source photos, where there are clean ones too.
+        source_share: share of the crops that come from source photos, where there are clean ones too; with 0 source
+            photos are not decoded.
     """
 
     store_dir: str
@@ -45,24 +46,28 @@ class HRPhotos:
         Raises:
             InputError: a folder holds no photo, or there is no room for the images.
         """
-        factors = (source_dir, self.cleanup), (clean_dir, 1.0)
-        sets = [(find_images(folder), factor) for folder, factor in factors if folder is not None]
+        sets = [(photos, factor) for photos, factor in self._sets(source_dir, clean_dir) if photos]
         prepare_hr(sets, Path(self.store_dir), crop_size, self.store_limit, workers)
 
     def stored(
         self, source_dir: str | None, clean_dir: str | None, crop_size: int
     ) -> tuple[list[StoredImage], list[StoredImage]]:
         """The source and the clean images that :meth:`prepare` has made; raises InputError if there is none."""
-        source, clean = (
-            [] if folder is None else stored_hr(find_images(folder), Path(self.store_dir), factor, crop_size)
-            for folder, factor in ((source_dir, self.cleanup), (clean_dir, 1.0))
-        )
+        store = Path(self.store_dir)
+        sets = self._sets(source_dir, clean_dir)
+        source, clean = (stored_hr(photos, store, factor, crop_size) for photos, factor in sets)
         if not source and not clean:
             raise InputError(
                 f"no photo is large enough for HR crops of {crop_size} pixels (source photos are scaled by "
                 f"{self.cleanup:g} first); lower data.crop_size, or give larger photos"
             )
         return source, clean
+
+    def _sets(self, source_dir: str | None, clean_dir: str | None) -> list[tuple[list[Path], float]]:
+        """Source and clean photos, each with the factor that they are scaled by."""
+        folders = None if clean_dir and not self.source_share else source_dir, clean_dir
+        source, clean = ([] if folder is None else find_images(folder) for folder in folders)
+        return [(source, self.cleanup), (clean, 1.0)]
 
     def crops(self, source: Sequence[StoredImage], clean: Sequence[StoredImage], side: int, seed: int) -> HRCrops:
         """Random crops of ``side`` pixels of these images."""

@@ -19,7 +19,7 @@ from realsr.runtime.hardware import free_memory, is_out_of_memory
 TILE = 384  # LR pixels kept of each tile
 SMALLEST = 16  # LR pixels; smaller tiles are not halved again where memory is short
 BYTES_PER_PIXEL = 12_000  # most memory for each LR pixel: RRDBNet takes 3000 by PyTorch, 11,800 by ONNX Runtime
-MOST_TILES = 16  # at a time: more do not make a GPU faster
+MOST_TILES = 16  # at a time
 
 
 class Part(NamedTuple):

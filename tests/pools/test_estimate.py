@@ -74,6 +74,7 @@ def add_noise_photo(folder):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.usefixtures("rough_fit")
 def test_entries_say_what_was_looked_at_and_how_sure_it_is(photo_folder, tmp_path, compose, caplog, workers):
     photos = add_noise_photo(photo_folder("photos", 2, 320, 160, 0.02))
     options = [f"data.source_dir={photos}", f"pool_dir={tmp_path / 'pools'}", f"workers={workers}"]
@@ -96,6 +97,7 @@ def test_entries_say_what_was_looked_at_and_how_sure_it_is(photo_folder, tmp_pat
     assert len(np.load(tmp_path / "pools" / "kernels_npy" / "kernels_x4.npy")) == 2
 
 
+@pytest.mark.usefixtures("rough_fit")
 def test_the_cameras_noise_comes_first(photo_folder, tmp_path, compose, caplog):
     caplog.set_level("INFO")
     photos = photo_folder("photos", 2, 160, 192, 0.02)
@@ -109,7 +111,9 @@ def test_the_cameras_noise_comes_first(photo_folder, tmp_path, compose, caplog):
     assert "without the camera's noise" not in caplog.text
 
 
-def test_the_cameras_noise_is_asked_for_where_a_kernel_is_missing(photo_folder, tmp_path, compose, monkeypatch):
+def test_the_cameras_noise_is_asked_for_where_a_kernel_is_missing(
+    rough_fit, photo_folder, tmp_path, compose, monkeypatch
+):
     photos = photo_folder("photos", 2, 160, 192, 0.02)
     options = [*TINY, f"data.source_dir={photos}", f"pool_dir={tmp_path}", "workers=1"]
     asked = []
