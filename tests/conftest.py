@@ -252,6 +252,7 @@ def tiny_training(folder: Path) -> list[str]:
         "data.validation.size=64",
         "data.validation.look_size=32",
         "data.pools.builder.workers=1",
+        "estimator.iterations=50",
         "collector=df2k",
         *("collector.tile_size=16", "collector.stride=16", "collector.keep_best=20"),
         "callbacks.progress=null",

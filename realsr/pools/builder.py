@@ -141,6 +141,12 @@ def _made(folder: Path, settings: dict[str, Any], make: Make, photo: Path) -> En
     return entry
 
 
+def shows_all(picture: Path, *folders: Path) -> bool:
+    """Whether a file that shows pools is there, and newer than what they hold."""
+    paths = [path for folder in folders for kind in ("*.npz", "*.skipped.json") for path in folder.glob(kind)]
+    return picture.exists() and all(path.stat().st_mtime_ns <= picture.stat().st_mtime_ns for path in paths)
+
+
 def read_skipped(folder: Path) -> list[tuple[str, str]]:
     """Name of every photo that gave a pool nothing, and why; files that change meanwhile are left out."""
     found = []

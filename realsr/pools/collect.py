@@ -15,7 +15,7 @@ from rich.progress import track
 from realsr.estimation import noise
 from realsr.imaging import read_8_bit
 from realsr.imaging.camera_models import tell_cameras
-from realsr.pools.builder import AS_IT_IS, fill_pool
+from realsr.pools.builder import AS_IT_IS, fill_pool, shows_all
 from realsr.pools.folder import Arrays, Entry
 from realsr.pools.pool import NoisePool
 from realsr.pools.pool_report import report_pools
@@ -32,6 +32,8 @@ class NoNoiseError(InputError):
 
 def collect_noise(photos: Sequence[Path], folder: Path, rule: noise.TileRule, redo: bool = True) -> NoisePool:
     """Fill the noise pool in ``folder`` from the photos, and draw its contact sheet and its page.
+
+    With ``redo=False`` pictures that show all of it stay.
 
     First the tiles of every photo are measured, and the statistics are kept in the pool. Then the tiles of all photos
     together decide by the ``rule`` which of them are noise; as photos are added, tiles are chosen again from the kept
@@ -59,7 +61,7 @@ def collect_noise(photos: Sequence[Path], folder: Path, rule: noise.TileRule, re
         else:
             others[photo] = len(result.arrays["tiles"])
             earlier |= result.settings.get("statistics") != noise.STATISTICS
-    report = functools.partial(report_pools, folder.parent / "kernels", folder)
+    report = functools.partial(report_pools, folder.parent / "kernels", folder, redo)
     if not found and not others:
         report()
         raise NoNoiseError(f"no noise tile from {counted(len(photos), 'photo')}: {skipped[0]}")
@@ -76,7 +78,8 @@ def collect_noise(photos: Sequence[Path], folder: Path, rule: noise.TileRule, re
             many = f"{counted(len(photos), 'photo')} ({len(skipped)} skipped)"
             raise NoNoiseError(f"no noise tile in {many}: {rule.advice(rejected)}")
     pool = NoisePool.load(folder)
-    save(folder / SHEET, contact_sheet(pool.tiles.permute(0, 2, 3, 1).numpy(), noise_picture, pool.photos))
+    if redo or not shows_all(folder / SHEET, folder):
+        save(folder / SHEET, contact_sheet(pool.tiles.permute(0, 2, 3, 1).numpy(), noise_picture, pool.photos))
     photos_of = counted(len(set(pool.photos)), "photo"), counted(len(skipped), "photo")
     log.info("%s: %s of %s, %s skipped", folder, counted(len(pool), "tile"), *photos_of)
     report()

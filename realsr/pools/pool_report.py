@@ -14,7 +14,7 @@ import numpy as np
 from realsr.estimation.kernels import widths_and_angle
 from realsr.estimation.noise import IN_POOL, REASONS, count_reasons, in_pool
 from realsr.pools import kernel_sheet
-from realsr.pools.builder import read_skipped
+from realsr.pools.builder import read_skipped, shows_all
 from realsr.pools.folder import Entry
 from realsr.pools.interchange import checked_kernel
 from realsr.reports.html import picture, write_page
@@ -29,9 +29,15 @@ SHOWN = 48  # kernels, and noise tiles, with pictures, which are nearly all of a
 Record = dict[str, Any]  # of an entry, or of a pool, by the names in the template
 
 
-def report_pools(kernels: Path, noise: Path) -> None:
-    """Write ``report.html`` beside the folders of the kernel and the noise pool, of which either may be missing."""
+def report_pools(kernels: Path, noise: Path, redo: bool = True) -> None:
+    """Write ``report.html`` beside the folders of the kernel and the noise pool, of which either may be missing.
+
+    A page that shows what they hold stays as it is with ``redo=False``.
+    """
     path = kernels.parent / "report.html"
+    if not redo and shows_all(path, kernels, noise):
+        log.info("report: %s", path)
+        return
     title, pools = f"Pools of {path.parent.resolve().name}", {"kernels": _kernels(kernels), "noise": _noise(noise)}
     try:
         write_page(path, "pools.html", title=title, **pools)

@@ -242,3 +242,21 @@ def test_text_is_escaped_and_pictures_are_not(tmp_path):
 def test_names_that_are_no_text_are_written(tmp_path):
     write_page(tmp_path / "page.html", "page.html", title=b"a\xff.png".decode("utf-8", "surrogateescape"))
     assert "a?.png" in Page(tmp_path / "page.html").text
+
+
+def test_pictures_that_show_all_of_a_pool_are_not_drawn_again(photo_folder, tmp_path):
+    photos = find_images(photo_folder("photos", 2, 160, 192, 0.02))
+    files = [tmp_path / name for name in ("noise/contact_sheet.png", "kernels/contact_sheet.png", "report.html")]
+
+    def drawn(redo=False):
+        """Which files were written."""
+        before = [path.exists() and path.stat().st_mtime_ns for path in files]
+        collect_noise(photos, tmp_path / "noise", NoiseRule(tile_size=16, stride=16), redo)
+        estimate_kernels(photos, tmp_path / "kernels", ESTIMATOR, 4, "cpu", redo)
+        return [path.stat().st_mtime_ns != time for path, time in zip(files, before, strict=True)]
+
+    assert drawn() == [True, True, True]
+    assert drawn() == [False, False, False]
+    next((tmp_path / "kernels").glob("photo1*.npz")).unlink()
+    assert drawn() == [False, True, True]
+    assert drawn(redo=True) == [True, True, True]
