@@ -8,7 +8,7 @@ quickstart: .venv/made
 	$(BIN)/python -m realsr.quickstart
 
 test: .venv/made
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n $$($(PYTHON) -c "import os; print(min(os.cpu_count() + 1, 4))") --dist loadfile
 
 slow: .venv/made
 	$(BIN)/python -m pytest -m slow

@@ -113,6 +113,8 @@ def load_variants(
     """
     found: dict[str, Degrade] = {}
     for name, node in nodes.items():
+        if not isinstance(node, DictConfig) or "degradation" not in node:
+            raise InputError(f"variants.{name}={node}: give +degradation@variants.{name}=DEGRADATION")
         pools = node.get("pools", {})
         kernel_dir, noise_dir, jpeg_dir = (pools.get(f"{kind}_dir") for kind in ("kernel", "noise", "jpeg"))
         if jpeg_dir and pools.get("jpeg_required", True) and not compressed:

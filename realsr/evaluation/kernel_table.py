@@ -26,7 +26,8 @@ def print_kernel_table(pool: Path, truth_file: Path, picture: Path) -> None:
         psnrs = [f"{kernel_psnr(kernel, true):.1f}" for kernel in others]
         mncs = [f"{max_normalised_correlation(kernel, true):.3f}" for kernel in others]
         table.append([name, *map(" / ".join, zip(psnrs, mncs, strict=True))])
-        cells.append([kernel_on_fixed_scale(kernel, 4) for kernel in (true, *others)])
+        shown = true * (true > 0.02 * true.max())  # a fit's noise would widen the ellipse
+        cells.append([kernel_on_fixed_scale(kernel, 4) for kernel in (shown, *others)])
         labels.append([f"{name}, true", f"estimated {psnrs[0]} dB", f"bicubic {psnrs[1]} dB"])
     print_cells(table, "x4 kernels against the true ones (aligned PSNR in dB / MNC; higher is better)")
     save(picture, grid(cells, labels))

@@ -64,6 +64,8 @@ class Entry:
     @classmethod
     def read(cls, path: Path) -> Entry:
         """Read one file; raises InputError if it is damaged, is no pool file or cannot be read."""
+        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+            raise InputError(f"{path}: is no file; delete it, and it will be made again")
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files if name != "manifest"}

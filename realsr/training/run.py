@@ -96,7 +96,8 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
         if start is not None:
             metrics |= compare_with_start(start, model, data)
         write_file(folder / METRICS, json.dumps(metrics, indent=1))
-        shown = "  ".join(f"{name} {value:.4f}" for name, value in named)
+        units = {name: metric.unit for name, metric in MEASURES.items()} | {"colour": "levels"}
+        shown = ", ".join(f"{name} {value:.4f} {units.get(name, '')}".strip() for name, value in named)
         log.info("done: %s", shown or "no validation")
     return metrics
 

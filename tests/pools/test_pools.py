@@ -252,6 +252,13 @@ def write_kernel(path, array, name="x4"):
     Entry(path, {name: np.asarray(array)}, {"photo": f"{path.stem}.png"}).write()
 
 
+def test_a_pipe_in_a_pool_is_not_waited_for(folder):
+    write_kernel(folder / "a.npz", np.full((3, 3), 1 / 9))
+    os.mkfifo(folder / "pipe.npz")
+    with pytest.raises(InputError, match=r"pipe\.npz: is no file"):
+        KernelPool.load(folder, 4)
+
+
 @pytest.mark.parametrize("load", [lambda f: KernelPool.load(f, 4), NoisePool.load], ids=["kernel", "noise"])
 def test_missing_and_empty_folders_are_named(folder, load):
     with pytest.raises(InputError, match=f"{folder}.*does not exist.*realsr"):

@@ -185,7 +185,7 @@ def test_without_a_compiler_one_line_says_so(checkpoints, monkeypatch, tmp_path)
         else:
             raise AssertionError("compiled without a compiler")
         """,
-        checkpoints["rrdb"],
+        checkpoints["community"],
     )
 
 

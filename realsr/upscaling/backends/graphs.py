@@ -110,7 +110,7 @@ def read_onnx(path: str | Path) -> tuple[bytes, Sizes]:
     Raises:
         InputError: it is missing, damaged or in several files, or does not map an RGB image to another.
     """
-    onnx = package("onnx", "backend=onnxruntime", "onnxruntime")
+    onnx = package("onnx", "an .onnx file", "onnxruntime")
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
