@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from multiprocessing import get_context, set_start_method
 from pathlib import Path
 
@@ -82,4 +83,7 @@ def _become(arguments: list[str], cwd: str, environment: dict[str, str], session
     sys.path[:0] = [cwd, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
     sys.argv = arguments
     sys.modules.pop(arguments[0], None)  # it is to run, though it is imported
-    runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    finally:
+        threading._shutdown()  # as an interpreter ends: joblib's idle workers would be waited for, five minutes
