@@ -174,7 +174,7 @@ VARIANTS = ("bicubic", "noise", "kernel", "kernel_noise", "kernel_noise_jpeg", "
         (["pool.min_confidence=2"], "pool.min_confidence=2: give 0 to 1"),
         (["data.hr={hr}", *(f"~variants.{name}" for name in VARIANTS)], "variants: none is left to compare"),
         (["scale=0"], "scale=0: give 1 or more"),
-        (["+variants.foo=3"], "variants.foo=3: give +degradation@variants.foo=DEGRADATION"),
+        (["+variants.foo=3", "data.hr={hr}"], "variants.foo=3: give +degradation@variants.foo=DEGRADATION"),
         (["data.clean_dir=missing", "pool_dir=nothing"], "missing: no such folder"),  # before pools are looked at
         (["pool_dir=nothing", "data.hr={hr}"], "pool does not exist"),
         (["patch=400", "pool_dir=nothing"], "needs two on each side"),
