@@ -16,7 +16,7 @@ from realsr.estimation.estimate import Estimator, check_scale, estimate_kernel
 from realsr.estimation.noise_model import NoiseModel
 from realsr.estimation.patch_matching import PatchMatching
 from realsr.imaging import read_image
-from realsr.pools.builder import AS_IT_IS, fill_pool, shows_all
+from realsr.pools.builder import AS_IT_IS, fill_pool
 from realsr.pools.folder import Arrays, Entry
 from realsr.pools.kernel_sheet import kernel_sheet, thumbnails
 from realsr.pools.pool import KernelPool, check_confidence
@@ -56,7 +56,7 @@ def estimate_kernels(
         scale: of the kernels that are returned and shown.
         accelerator: Lightning's name of the device.
         redo: whether kernels that were estimated with other settings are estimated anew, those of hardly any
-            confidence are in any case; and whether pictures that show all of the pool are drawn anew.
+            confidence are in any case; and whether a page that shows all of the pool is written anew.
         workers: photos at a time, each in a process that imports the estimator by name; 0: as suits the device.
         min_confidence: kernels of less are marked in the contact sheet.
         whole: whether these are all photos of the pool, and not a shard of them.
@@ -94,8 +94,7 @@ def estimate_kernels(
         report()
         raise NoKernelError(f"no kernel from {counted(len(photos), 'photo')}: {skipped[photos[0]]}")
     pool = KernelPool.load(folder, scale)
-    if redo or not shows_all(folder / SHEET, folder):
-        save(folder / SHEET, kernel_sheet(folder, scale, min_confidence)[0])
+    save(folder / SHEET, kernel_sheet(folder, scale, min_confidence)[0])
     log.info("%s: %s, %s skipped", folder, counted(len(pool), "kernel"), counted(len(skipped), "photo"))
     if min_confidence > 0 and pool.confidence is not None:
         kept = int((pool.confidence >= min_confidence).sum())

@@ -111,9 +111,8 @@ def test_the_cameras_noise_comes_first(photo_folder, tmp_path, compose, caplog):
     assert "without the camera's noise" not in caplog.text
 
 
-def test_the_cameras_noise_is_asked_for_where_a_kernel_is_missing(
-    rough_fit, photo_folder, tmp_path, compose, monkeypatch
-):
+@pytest.mark.usefixtures("rough_fit")
+def test_the_cameras_noise_is_asked_for_where_a_kernel_is_missing(photo_folder, tmp_path, compose, monkeypatch):
     photos = photo_folder("photos", 2, 160, 192, 0.02)
     options = [*TINY, f"data.source_dir={photos}", f"pool_dir={tmp_path}", "workers=1"]
     asked = []
