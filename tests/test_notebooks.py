@@ -1,3 +1,4 @@
+import ast
 import re
 import shutil
 from pathlib import Path
@@ -26,6 +27,7 @@ def executed(name, folder):
     return "\n".join(texts), sum("image/png" in output.get("data", {}) for output in outputs)
 
 
+@pytest.mark.slow
 def test_kernels_are_estimated_and_compared_with_the_truth(folder):
     text, pictures = executed("01_kernels", folder)
     assert pictures == 6
@@ -34,6 +36,7 @@ def test_kernels_are_estimated_and_compared_with_the_truth(folder):
     assert len(list((folder / "pools/kernels").glob("*.npz"))) == text.count(" / ") // 2 == 4  # rows of the table
 
 
+@pytest.mark.slow
 def test_made_lr_is_compared_with_the_photos(folder):
     text, pictures = executed("02_degradation", folder)
     assert pictures == 5
@@ -42,6 +45,7 @@ def test_made_lr_is_compared_with_the_photos(folder):
     assert auc["camera"] < min(value for name, value in auc.items() if name not in ("camera", "bsrgan"))
 
 
+@pytest.mark.slow
 def test_checkpoints_become_a_table_pictures_and_a_report(folder):
     text, pictures = executed("03_results", folder)
     assert pictures == 2
@@ -49,6 +53,15 @@ def test_checkpoints_become_a_table_pictures_and_a_report(folder):
     assert list(psnr) == ["bicubic", "zssr", "bicubic_pairs", "camera"]
     assert psnr["camera"] > max(psnr["bicubic"], psnr["bicubic_pairs"]) + 0.1
     assert all(f'data-method="{method}"' in (folder / "results/report.html").read_text("utf-8") for method in psnr)
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_every_name_that_is_imported_is_there(path):
+    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    code = "\n".join(line for cell in cells for line in cell.splitlines() if not line.startswith(("%", "!")))
+    imports = [node for node in ast.parse(code).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert len(imports) > 5
+    exec(compile(ast.Module(imports, []), path.name, "exec"), {})
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.ipynb")), ids=lambda path: path.stem)

@@ -362,7 +362,7 @@ def check_the_numbers(folder: Path) -> None:
                 assert float(row[f"{key}_std"]) == pytest.approx(np.std(values, ddof=1), rel=1e-6)
 
 
-def test_a_row_that_fails_loses_no_other(tiny, tmp_path):
+def test_a_row_that_fails_loses_no_other(tiny, made_pools, tmp_path):
     """VGG-128's crops are multiples of 32."""
     swept = "hydra.sweeper.params.ablation='patch,vgg128'"
     done = train(tmp_path, *tiny, swept, "data.crop_size=40", "seed=0,1")

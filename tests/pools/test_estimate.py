@@ -204,9 +204,8 @@ def test_a_command_that_is_stopped_leaves_no_process_and_loses_no_kernel(photo_f
     assert not list(kernels.glob(".*"))
 
 
-@pytest.mark.parametrize(
-    ("launcher", "workers"), [pytest.param("joblib", 2, marks=pytest.mark.slow), ("submitit_local", 1)]
-)
+@pytest.mark.parametrize(("launcher", "workers"), [("joblib", 2), ("submitit_local", 1)])
+@pytest.mark.slow
 def test_shards_fill_one_pool(photo_folder, tmp_path, compose, launcher, workers):
     options = [f"data.source_dir={photo_folder('photos', 3, 96, 96)}", *TINY]  # one for the second shard
     sweep = ["shard=range(0,2)", f"hydra/launcher={launcher}", f"workers={workers}", "pool_dir=pools"]

@@ -14,14 +14,14 @@ from realsr.training.run import train
 
 
 @pytest.mark.parametrize("scale", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_a_model_of_the_sample_is_trained_and_enlarges_by_its_scale(compose, samples, tmp_path, scale):
+def test_a_model_of_the_sample_is_trained_and_enlarges_by_its_scale(compose, samples, rough_fit, tmp_path, scale):
     run = tmp_path / "run"
     cfg = compose(
         "train",
         *(f"scale={scale}", "data=samples", f"data.samples_dir={samples}", f"pool_dir={tmp_path / 'pools'}"),
         *("model=compact", "model.generator.num_feat=16", "model.generator.num_conv=1", "disc=none", "perceptual=none"),
         *("lpips=null", f"data.crop_size={24 * scale}", "data.batch_size=4"),
-        *("data.num_workers=0", "data.validation.look_count=1"),
+        *("data.num_workers=0", "data.validation.look_count=1", "estimator.iterations=50"),
         *("model.optimizer.lr=1e-3", "model.ema_decay=0.9", "trainer.max_steps=150", "trainer.val_check_interval=150"),
         *("accelerator=cpu", "callbacks.progress=null", "callbacks.pictures=null"),
     )
