@@ -113,7 +113,7 @@ def load_lpips(net: str, backbone: str | None = None) -> LPIPSLoss | None:
     except InputError as e:
         if backbone is not None or net not in BACKBONES:
             raise
-        log.warning("LPIPS is left out: %s", e)
+        log.warning("LPIPS by %s is left out: %s", net, e)
         return None
 
 
@@ -127,8 +127,8 @@ def _backbone(name: str, file: str | None) -> Any:
             model.load_state_dict(weights.get_state_dict(progress=False), assign=True)
         except (OSError, RuntimeError) as e:
             raise InputError(
-                f"cannot download the {name} weights ({getattr(e, 'reason', e)}); put {weights.url} into "
-                f"{torch.hub.get_dir()}/checkpoints"
+                f"cannot download the {name} weights ({getattr(e, 'reason', e)}); download "
+                f"{weights.url} elsewhere and put the file into {torch.hub.get_dir()}/checkpoints"
             ) from e
         return model
     state = find_state(read_checkpoint(file))

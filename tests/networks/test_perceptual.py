@@ -142,7 +142,8 @@ def test_a_wrong_backbone_file_is_an_input_error(tmp_path, backbone, build, name
 
 @cases
 def test_a_missing_download_says_which_file_goes_where(no_net, build, name):
-    with pytest.raises(InputError, match=rf"cannot download the {name} weights .* put https.*/{name}-.+pth into /.+"):
+    where = rf"download https.*/{name}-.+pth elsewhere and put the file into /.+"
+    with pytest.raises(InputError, match=rf"cannot download the {name} weights .* {where}"):
         build(None)
 
 
@@ -163,7 +164,7 @@ def test_lpips_is_left_out_with_one_line_where_it_cannot_be_downloaded(no_net, c
     assert load_lpips("alex") is None
     (record,) = caplog.records
     message = record.getMessage()
-    assert message.startswith("LPIPS is left out: ") and "service not known" in message and "\n" not in message
+    assert message.startswith("LPIPS by alex is left out: ") and "service not known" in message and "\n" not in message
 
 
 def test_a_given_lpips_file_is_taken_or_refused(tmp_path, backbone):
